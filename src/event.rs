@@ -1,0 +1,342 @@
+//! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Stamp, Wall};
+use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
+use crate::named::named_enum;
+use crate::vitals::{Metric, Mode, Reading, Status, Value};
+
+/// One thing that happened. `(epoch, seq)` names it for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The run of the daemon that numbered it.
+    pub epoch: Epoch,
+    /// Its number: rises by one, without gaps inside an epoch.
+    pub seq: Seq,
+    /// When the pipeline took it.
+    pub at: Stamp,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// The kinds of event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventBody {
+    /// A measurement.
+    Reading(Reading),
+    /// A change of one alert.
+    Alert(AlertEvent),
+    /// A message for people.
+    Notification(Notification),
+    /// A message of the care team.
+    Chat(ChatMessage),
+    /// A source or its device changed its state.
+    Source(SourceEvent),
+    /// The bridge says something about itself.
+    System(SystemEvent),
+}
+
+named_enum! {
+    /// Alert priority (IEC 60601-1-8, table 1), and `info`, which signals nothing.
+    Priority {
+        /// Shown on request only.
+        Info = "info",
+        /// Awareness is required.
+        Low = "low",
+        /// Prompt response is required.
+        Medium = "medium",
+        /// Immediate response is required.
+        High = "high",
+    }
+}
+
+named_enum! {
+    /// What an alert is about.
+    AlertKind {
+        /// The patient.
+        Physiological = "physiological",
+        /// The equipment, or the bridge itself.
+        Technical = "technical",
+    }
+}
+
+named_enum! {
+    /// Whether the alert's condition exists. Unknown is not normal.
+    Presence {
+        /// It does.
+        True = "true",
+        /// It does not.
+        False = "false",
+        /// The data that would tell is missing.
+        Unknown = "unknown",
+    }
+}
+
+named_enum! {
+    /// Whether a signal is switched on (IEEE 11073-10207, `AlertActivation`).
+    Activation {
+        /// It may sound or show.
+        On = "on",
+        /// Silenced for a limited time.
+        Paused = "paused",
+        /// Silenced without an end.
+        Off = "off",
+    }
+}
+
+named_enum! {
+    /// What a signal is doing (IEEE 11073-10207, `AlertSignalPresence`).
+    SignalPresence {
+        /// Sounding or showing.
+        On = "on",
+        /// Not sounding or showing.
+        Off = "off",
+        /// Still shown, although the condition has gone.
+        Latched = "latched",
+        /// Acknowledged by a person.
+        Ack = "ack",
+    }
+}
+
+/// One signal of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signal {
+    /// Whether it is switched on.
+    pub activation: Activation,
+    /// What it is doing.
+    pub presence: SignalPresence,
+}
+
+named_enum! {
+    /// What changed in an alert's life.
+    AlertChange {
+        /// It began to alarm.
+        Start = "start",
+        /// Something about it changed (presence, a reminder).
+        Update = "update",
+        /// It got worse since a person acknowledged or paused it.
+        Escalate = "escalate",
+        /// The condition has gone, the alert stays until a person has seen it.
+        Latch = "latch",
+        /// The condition came back while latched.
+        Recur = "recur",
+        /// The audio pause is over.
+        Resume = "resume",
+        /// A person acknowledged it.
+        Acknowledge = "acknowledge",
+        /// A person paused its sound.
+        Pause = "pause",
+        /// It is over; see `end_reason`.
+        End = "end",
+    }
+}
+
+named_enum! {
+    /// Why an alert ended.
+    EndReason {
+        /// The condition has gone.
+        ConditionCleared = "condition_cleared",
+        /// A person reset a latched alert.
+        Reset = "reset",
+        /// The rule was switched off by a person, or removed from the rule file.
+        Disabled = "disabled",
+        /// The patient no longer has the device.
+        Unassigned = "unassigned",
+    }
+}
+
+/// The state of one alert after a change. It is complete: the latest one of each alert restores the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertEvent {
+    /// The episode.
+    pub alert: AlertId,
+    /// What changed.
+    pub change: AlertChange,
+    /// Whose alert. `None`: the bridge's own.
+    pub patient: Option<PatientId>,
+    /// The device whose reading or silence caused it, if one did.
+    pub device: Option<DeviceId>,
+    /// The rule that made it.
+    pub rule: RuleId,
+    /// Patient or equipment.
+    pub kind: AlertKind,
+    /// How urgent it is now.
+    pub priority: Priority,
+    /// The metric it is about, if it is about one.
+    pub metric: Option<Metric>,
+    /// The value that made this change.
+    pub value: Option<Value>,
+    /// The limit in words, for example `below 90 %`.
+    pub limit: String,
+    /// What a person should read.
+    pub message: String,
+    /// Whether the condition exists.
+    pub presence: Presence,
+    /// Sound.
+    pub audio: Signal,
+    /// Light and text.
+    pub visual: Signal,
+    /// When the condition first became true (before any delay).
+    pub onset: Wall,
+    /// When it was announced.
+    pub announced: Wall,
+    /// Until when the sound is paused.
+    pub paused_until: Option<Wall>,
+    /// The alert that hides this one's signals.
+    pub hidden_by: Option<AlertId>,
+    /// How often it came back while latched.
+    pub recurrence: u32,
+    /// Who acknowledged, paused or reset it.
+    pub by: Option<String>,
+    /// Why it ended, if it did.
+    pub end_reason: Option<EndReason>,
+    /// Real, demo or test.
+    pub mode: Mode,
+}
+
+impl AlertEvent {
+    /// True while the alert must be shown.
+    pub fn is_present(&self) -> bool {
+        self.change != AlertChange::End
+    }
+}
+
+named_enum! {
+    /// Kinds of message for people (the names that older clients know).
+    NotificationKind {
+        /// An alert, in words.
+        HealthAlert = "health_alert",
+        /// Time for a medicine.
+        MedicationReminder = "medication_reminder",
+        /// Time for an appointment.
+        AppointmentReminder = "appointment_reminder",
+        /// Something about the bridge.
+        System = "system",
+    }
+}
+
+/// A message for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Its identity.
+    pub id: uuid::Uuid,
+    /// What kind.
+    pub kind: NotificationKind,
+    /// Whom it concerns.
+    pub patient: Option<PatientId>,
+    /// For one user only; `None`: for everybody who may see the patient.
+    pub user: Option<String>,
+    /// The headline.
+    pub title: String,
+    /// The text.
+    pub message: String,
+    /// How urgent.
+    pub priority: Priority,
+    /// When it was made.
+    pub created: Wall,
+}
+
+/// A message of the care team.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// The conversation.
+    pub room: String,
+    /// Who wrote it.
+    pub sender: String,
+    /// The text.
+    pub message: String,
+}
+
+named_enum! {
+    /// The state of a link to a sensor or monitor.
+    LinkState {
+        /// Not tried yet, or given up on purpose.
+        Closed = "closed",
+        /// The port or the connection is being opened.
+        Opening = "opening",
+        /// Open, and nothing valid has arrived yet.
+        Waiting = "waiting",
+        /// Data arrives.
+        Live = "live",
+        /// Open, but no data for longer than the profile allows.
+        Silent = "silent",
+        /// Data arrives and says that no sensor is on the patient.
+        SensorOff = "sensor_off",
+        /// The port or the connection has gone.
+        Lost = "lost",
+    }
+}
+
+/// A source or its device changed its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceEvent {
+    /// Which source.
+    pub source: SourceId,
+    /// Which device.
+    pub device: DeviceId,
+    /// Whose device. `None`: not assigned.
+    pub patient: Option<PatientId>,
+    /// The state of the link.
+    pub link: LinkState,
+    /// What the sensor says about itself.
+    pub status: BTreeSet<Status>,
+    /// The reason in words, for people: an I/O error, a serial number that changed.
+    pub reason: Option<String>,
+    /// Real, demo or test.
+    pub mode: Mode,
+}
+
+named_enum! {
+    /// What the bridge says about itself.
+    SystemKind {
+        /// A run of the daemon began.
+        Started = "started",
+        /// A run of the daemon ends on purpose.
+        Stopping = "stopping",
+        /// Thresholds or tokens were read again.
+        ConfigReloaded = "config_reloaded",
+        /// A configuration was refused on reload; the old one goes on.
+        ConfigRefused = "config_refused",
+        /// Events were dropped; `first`..=`last` says which.
+        EventsLost = "events_lost",
+    }
+}
+
+/// The bridge says something about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemEvent {
+    /// What.
+    pub kind: SystemKind,
+    /// In words.
+    pub message: String,
+    /// The first dropped number, for [`SystemKind::EventsLost`].
+    pub first: Option<Seq>,
+    /// The last dropped number.
+    pub last: Option<Seq>,
+}
+
+impl Event {
+    /// Whose event this is, if it is about one patient.
+    pub const fn patient(&self) -> Option<&PatientId> {
+        match &self.body {
+            EventBody::Reading(reading) => reading.patient.as_ref(),
+            EventBody::Alert(alert) => alert.patient.as_ref(),
+            EventBody::Notification(notification) => notification.patient.as_ref(),
+            EventBody::Source(source) => source.patient.as_ref(),
+            EventBody::Chat(_) | EventBody::System(_) => None,
+        }
+    }
+
+    /// The device this is about, if it is about one.
+    pub const fn device(&self) -> Option<&DeviceId> {
+        match &self.body {
+            EventBody::Reading(reading) => Some(&reading.device),
+            EventBody::Alert(alert) => alert.device.as_ref(),
+            EventBody::Source(source) => Some(&source.device),
+            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
+        }
+    }
+}

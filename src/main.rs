@@ -1,0 +1,3 @@
+//! The `vitalbridge` program.
+
+fn main() {}

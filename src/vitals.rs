@@ -1,0 +1,648 @@
+//! What is measured: metrics with their codes, values that are valid or absent for a reason, and readings.
+//!
+//! A value that is not known is never a number: not 0, not the last one. That is why there is no way to make a
+//! [`Reading`] without a [`Value`].
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::clock::{Stamp, Wall};
+use crate::ids::{DeviceId, PatientId, SourceId};
+use crate::named::named_enum;
+
+/// A decimal number as the sensor gave it: `mantissa * 10^exponent`. The exponent is kept: 2.0 is not 2.
+///
+/// `==` therefore compares the written form; [`Decimal::compare`] compares the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Decimal {
+    mantissa: i64,
+    exponent: i8,
+}
+
+/// Exponents beyond this cannot come from any supported device and would make a number too long to print.
+const MAX_EXPONENT: i8 = 9;
+
+impl Decimal {
+    /// `mantissa * 10^exponent`; `None` if the exponent is outside -9..=9 or the mantissa outside ±10^9.
+    pub fn new(mantissa: i64, exponent: i8) -> Option<Self> {
+        let fits = (-MAX_EXPONENT..=MAX_EXPONENT).contains(&exponent) && mantissa.abs() <= 1_000_000_000;
+        fits.then_some(Self { mantissa, exponent })
+    }
+
+    /// A whole number.
+    pub fn integer(value: i32) -> Self {
+        Self { mantissa: i64::from(value), exponent: 0 }
+    }
+
+    /// A number of tenths: `tenths(364)` is 36.4.
+    pub fn tenths(value: i32) -> Self {
+        Self { mantissa: i64::from(value), exponent: -1 }
+    }
+
+    /// The digits, without the decimal point.
+    pub const fn mantissa(self) -> i64 {
+        self.mantissa
+    }
+
+    /// The power of ten.
+    pub const fn exponent(self) -> i8 {
+        self.exponent
+    }
+
+    /// True for 0, 0.0 and so on.
+    pub const fn is_zero(self) -> bool {
+        self.mantissa == 0
+    }
+
+    /// The nearest binary floating point number, for statistics; never for what is stored or shown.
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "|mantissa| <= 10^9 is exact in f64")]
+    pub fn to_f64(self) -> f64 {
+        let mantissa = self.mantissa as f64;
+        if self.exponent < 0 {
+            mantissa / 10_f64.powi(-i32::from(self.exponent))
+        } else {
+            mantissa * 10_f64.powi(i32::from(self.exponent))
+        }
+    }
+
+    /// Compares the numbers exactly: 2.0 equals 2.
+    pub fn compare(self, other: Self) -> Ordering {
+        let lowest = self.exponent.min(other.exponent);
+        self.scaled_to(lowest).cmp(&other.scaled_to(lowest))
+    }
+
+    /// The mantissa this number has with a smaller exponent. At most 10^9 * 10^18, far inside i128.
+    fn scaled_to(self, exponent: i8) -> i128 {
+        let steps = u32::try_from(i32::from(self.exponent) - i32::from(exponent)).unwrap_or(0);
+        i128::from(self.mantissa) * 10_i128.pow(steps)
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.exponent >= 0 {
+            return write!(f, "{}", self.scaled_to(0));
+        }
+        let places = usize::from(self.exponent.unsigned_abs());
+        let digits = format!("{:0>width$}", self.mantissa.abs(), width = places + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - places);
+        let sign = if self.mantissa < 0 { "-" } else { "" };
+        write!(f, "{sign}{whole}.{fraction}")
+    }
+}
+
+/// Why a text is not a [`Decimal`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a decimal number such as 36.4")]
+pub struct BadDecimal(pub String);
+
+impl FromStr for Decimal {
+    type Err = BadDecimal;
+
+    fn from_str(text: &str) -> Result<Self, BadDecimal> {
+        let bad = || BadDecimal(text.chars().take(32).collect());
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = whole.strip_prefix('-').unwrap_or(whole);
+        let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        if digits.is_empty() || !all_digits(digits) || !all_digits(fraction) || text.ends_with('.') {
+            return Err(bad());
+        }
+        let mantissa: i64 = format!("{whole}{fraction}").parse().map_err(|_| bad())?;
+        let places = i8::try_from(fraction.len()).map_err(|_| bad())?;
+        Self::new(mantissa, -places).ok_or_else(bad)
+    }
+}
+
+impl Serialize for Decimal {
+    /// A JSON number with the sensor's own digits; a float in binary formats.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_f64(self.to_f64());
+        }
+        serde_json::value::RawValue::from_string(self.to_string())
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    /// From a TOML or JSON number, or from text, which alone keeps trailing zeros.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+
+        impl serde::de::Visitor<'_> for Digits {
+            type Value = Decimal;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a decimal number such as 36.4")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Decimal, E> {
+                Decimal::new(number, 0).ok_or_else(|| E::custom(BadDecimal(number.to_string())))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Decimal, E> {
+                i64::try_from(number).map_err(E::custom).and_then(|number| self.visit_i64(number))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Decimal, E> {
+                number.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Decimal, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Digits)
+    }
+}
+
+named_enum! {
+    /// What a number says about a patient or a device. Codes and units: [`Metric::info`].
+    Metric {
+        /// Heart rate from an ECG or a chest strap.
+        HeartRate = "heart_rate",
+        /// Pulse rate from an oximeter or a cuff.
+        PulseRate = "pulse_rate",
+        /// Times between heart beats.
+        RrInterval = "rr_interval",
+        /// Oxygen saturation by pulse oximetry.
+        Spo2 = "spo2",
+        /// Strength of the pulse signal.
+        PerfusionIndex = "perfusion_index",
+        /// Non-invasive blood pressure: systolic, diastolic and mean of one measurement.
+        BloodPressure = "blood_pressure",
+        /// Invasive arterial pressure, continuous.
+        ArterialPressure = "arterial_pressure",
+        /// Body temperature.
+        Temperature = "temperature",
+        /// Breaths a minute.
+        RespiratoryRate = "respiratory_rate",
+        /// Carbon dioxide at the end of a breath.
+        Etco2 = "etco2",
+        /// Glucose in capillary whole blood.
+        Glucose = "glucose",
+        /// Body weight.
+        Weight = "weight",
+        /// Charge of the sensor's battery.
+        Battery = "battery",
+    }
+}
+
+/// How often a metric comes, which decides how its age is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rhythm {
+    /// About once a second while the sensor is on the patient; silence is a fault.
+    Continuous,
+    /// Whenever somebody measures; always shown with its time.
+    Spot,
+    /// The heart's own times.
+    Beats,
+    /// About the device, not the patient.
+    Status,
+}
+
+/// Codes, units and bounds of a metric (LOINC; ISO/IEEE 11073-10101 reference codes; UCUM).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricInfo {
+    /// LOINC code, where one fits.
+    pub loinc: Option<&'static str>,
+    /// 32-bit MDC code: partition * 65536 + code.
+    pub mdc: u32,
+    /// Unit for machines (UCUM).
+    pub ucum: &'static str,
+    /// Unit for people.
+    pub unit: &'static str,
+    /// Lowest and highest number that is kept as valid, in the unit above.
+    pub range: (i32, i32),
+    /// How often it comes.
+    pub rhythm: Rhythm,
+}
+
+impl Metric {
+    /// Codes, units and bounds.
+    pub const fn info(self) -> MetricInfo {
+        const fn row(
+            loinc: &'static str,
+            mdc: u32,
+            ucum: &'static str,
+            unit: &'static str,
+            range: (i32, i32),
+            rhythm: Rhythm,
+        ) -> MetricInfo {
+            let loinc = if loinc.is_empty() { None } else { Some(loinc) };
+            MetricInfo { loinc, mdc, ucum, unit, range, rhythm }
+        }
+        use Rhythm::{Beats, Continuous, Spot, Status};
+        match self {
+            Self::HeartRate => row("8867-4", 147_842, "/min", "bpm", (1, 350), Continuous),
+            Self::PulseRate => row("8867-4", 149_530, "/min", "bpm", (1, 350), Continuous),
+            Self::RrInterval => row("", 147_240, "ms", "ms", (200, 3000), Beats),
+            Self::Spo2 => row("59408-5", 150_456, "%", "%", (1, 100), Continuous),
+            Self::PerfusionIndex => row("61006-3", 150_448, "%", "%", (0, 30), Continuous),
+            Self::BloodPressure => row("85354-9", 150_020, "mm[Hg]", "mmHg", (1, 300), Spot),
+            Self::ArterialPressure => row("", 150_016, "mm[Hg]", "mmHg", (1, 300), Continuous),
+            Self::Temperature => row("8310-5", 150_364, "Cel", "°C", (20, 45), Spot),
+            Self::RespiratoryRate => row("9279-1", 151_562, "/min", "rpm", (0, 150), Continuous),
+            Self::Etco2 => row("19891-1", 151_728, "mm[Hg]", "mmHg", (0, 150), Continuous),
+            Self::Glucose => row("2339-0", 160_184, "mg/dL", "mg/dL", (10, 1000), Spot),
+            Self::Weight => row("29463-7", 188_736, "kg", "kg", (0, 500), Spot),
+            Self::Battery => row("", 67_996, "%", "%", (0, 100), Status),
+        }
+    }
+}
+
+/// MDC code of a pulse rate that a cuff measured (`MDC_PULS_RATE_NON_INV`), other than the oximeter's default.
+pub const MDC_PULSE_RATE_CUFF: u32 = 149_546;
+
+named_enum! {
+    /// What a sensor says about itself; one vocabulary for every device.
+    Status {
+        /// No sensor is plugged in.
+        NoSensor = "no_sensor",
+        /// The sensor is not on the patient.
+        SensorOff = "sensor_off",
+        /// The sensor is broken.
+        SensorFault = "sensor_fault",
+        /// The sensor is looking for a pulse.
+        Searching = "searching",
+        /// The pulse is too weak to trust.
+        LowPerfusion = "low_perfusion",
+        /// The device itself trusts its numbers little.
+        LowQuality = "low_quality",
+        /// Movement disturbs the signal.
+        Artifact = "artifact",
+        /// The signal was lost.
+        SignalLost = "signal_lost",
+        /// An electrode is off.
+        LeadOff = "lead_off",
+        /// The battery must be charged or changed.
+        LowBattery = "low_battery",
+        /// The device sounds an alarm of its own.
+        DeviceAlarm = "device_alarm",
+        /// The device's own alarm was silenced at the device.
+        AlarmSilenced = "alarm_silenced",
+        /// The cuff sits too loosely.
+        CuffTooLoose = "cuff_too_loose",
+        /// The device saw an irregular pulse.
+        IrregularPulse = "irregular_pulse",
+        /// The body moved during the measurement.
+        BodyMovement = "body_movement",
+        /// The arm was not at the height of the heart.
+        ImproperPosition = "improper_position",
+    }
+}
+
+named_enum! {
+    /// Why there is no number.
+    Absent {
+        /// The device reported 0, which is no measurement.
+        ZeroReported = "zero_reported",
+        /// The device's sentinel for "no value" (also IEEE 11073 NaN).
+        NotANumber = "not_a_number",
+        /// IEEE 11073 NRes: not at this resolution.
+        NotAtThisResolution = "not_at_this_resolution",
+        /// Above what the device can measure (IEEE 11073 +INF).
+        OverRange = "over_range",
+        /// Below what the device can measure (IEEE 11073 -INF).
+        UnderRange = "under_range",
+        /// A value that the specification reserves.
+        Reserved = "reserved",
+        /// Outside the bounds that the profile or the metric allows.
+        OutOfRange = "out_of_range",
+        /// The source has an empty field here.
+        NotMeasured = "not_measured",
+        /// A measurement was tried and failed.
+        MeasurementFailed = "measurement_failed",
+        /// The sensor sends nothing, though the link stands.
+        Silent = "silent",
+        /// The link to the sensor is gone.
+        LinkLost = "link_lost",
+        /// [`Status::NoSensor`].
+        NoSensor = "no_sensor",
+        /// [`Status::SensorOff`].
+        SensorOff = "sensor_off",
+        /// [`Status::SensorFault`].
+        SensorFault = "sensor_fault",
+        /// [`Status::Searching`].
+        Searching = "searching",
+        /// [`Status::LowPerfusion`].
+        LowPerfusion = "low_perfusion",
+        /// [`Status::LowQuality`].
+        LowQuality = "low_quality",
+        /// [`Status::Artifact`].
+        Artifact = "artifact",
+        /// [`Status::SignalLost`].
+        SignalLost = "signal_lost",
+        /// [`Status::LeadOff`].
+        LeadOff = "lead_off",
+        /// [`Status::CuffTooLoose`].
+        CuffTooLoose = "cuff_too_loose",
+    }
+}
+
+impl From<Status> for Absent {
+    /// The reason a value is withheld while the sensor has this status.
+    fn from(status: Status) -> Self {
+        match status {
+            Status::NoSensor => Self::NoSensor,
+            Status::SensorOff => Self::SensorOff,
+            Status::SensorFault => Self::SensorFault,
+            Status::Searching => Self::Searching,
+            Status::LowPerfusion => Self::LowPerfusion,
+            Status::Artifact | Status::BodyMovement => Self::Artifact,
+            Status::SignalLost => Self::SignalLost,
+            Status::LeadOff => Self::LeadOff,
+            Status::CuffTooLoose => Self::CuffTooLoose,
+            Status::LowQuality
+            | Status::LowBattery
+            | Status::DeviceAlarm
+            | Status::AlarmSilenced
+            | Status::IrregularPulse
+            | Status::ImproperPosition => Self::LowQuality,
+        }
+    }
+}
+
+named_enum! {
+    /// How far a reading can be trusted (IEEE 11073-10207 measurement validity, and two of our own).
+    Quality {
+        /// Measured and checked by the device.
+        Valid = "valid",
+        /// Confirmed by a person.
+        Validated = "validated",
+        /// The measurement is not finished.
+        Ongoing = "ongoing",
+        /// The device doubts it.
+        Questionable = "questionable",
+        /// The device is calibrating.
+        Calibrating = "calibrating",
+        /// The device says it is wrong.
+        Invalid = "invalid",
+        /// Above the measuring range.
+        Overflow = "overflow",
+        /// Below the measuring range.
+        Underflow = "underflow",
+        /// There is no value.
+        NotAvailable = "not_available",
+        /// A number that no patient has; kept and marked.
+        Implausible = "implausible",
+        /// Measured earlier and handed over now.
+        Historic = "historic",
+    }
+}
+
+named_enum! {
+    /// Whether a reading is about a patient or about nobody. Never mixed on one patient.
+    Mode {
+        /// A real sensor on a real patient.
+        Real = "real",
+        /// The built-in simulator.
+        Demo = "demo",
+        /// Recorded or emulated data.
+        Test = "test",
+    }
+}
+
+/// Serialises a decimal as text, so that the store gives back every digit, trailing zeros too.
+fn as_text<S: Serializer>(number: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+/// A number, or the reason why there is none.
+///
+/// Its serde form is the store's, `{"valid":"36.40"}` or `{"absent":"sensor_off"}`; [`crate::wire`] makes the public one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// A measurement in the metric's canonical unit.
+    Valid(#[serde(serialize_with = "as_text")] Decimal),
+    /// No number.
+    Absent(Absent),
+}
+
+impl Value {
+    /// The number, if there is one.
+    pub const fn valid(self) -> Option<Decimal> {
+        match self {
+            Self::Valid(number) => Some(number),
+            Self::Absent(_) => None,
+        }
+    }
+
+    /// The reason, if there is no number.
+    pub const fn absent(self) -> Option<Absent> {
+        match self {
+            Self::Valid(_) => None,
+            Self::Absent(reason) => Some(reason),
+        }
+    }
+
+    /// A number as a device reports it for `metric`: 0 and numbers outside the metric's range are absent.
+    ///
+    /// The metrics whose range begins at 0 (perfusion, respiration, CO2, weight, battery) keep their 0 only where the
+    /// decoder knows that it is a measurement, and then it makes [`Value::Valid`] itself.
+    pub fn reported(metric: Metric, number: Decimal) -> Self {
+        let (lowest, highest) = metric.info().range;
+        if number.is_zero() {
+            Self::Absent(Absent::ZeroReported)
+        } else if number.compare(Decimal::integer(lowest)).is_lt() || number.compare(Decimal::integer(highest)).is_gt()
+        {
+            Self::Absent(Absent::OutOfRange)
+        } else {
+            Self::Valid(number)
+        }
+    }
+}
+
+/// Pressures of one measurement, in mmHg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pressure {
+    /// The highest pressure in a beat.
+    pub systolic: Value,
+    /// The lowest pressure in a beat.
+    pub diastolic: Value,
+    /// The mean over a beat, as the device gives it.
+    pub mean: Value,
+}
+
+/// What one reading says, in canonical units.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Vital {
+    /// Any metric that is one number. Never [`Metric::BloodPressure`], [`Metric::ArterialPressure`] or
+    /// [`Metric::RrInterval`].
+    Scalar {
+        /// Which.
+        metric: Metric,
+        /// How much, in the unit of [`Metric::info`].
+        value: Value,
+    },
+    /// A cuff's measurement.
+    BloodPressure(Pressure),
+    /// An arterial line.
+    ArterialPressure(Pressure),
+    /// Times between beats, oldest first, as the strap gives them: units of 1/1024 s (HRS 1.0, 3.1.1.4).
+    RrIntervals(Vec<u16>),
+}
+
+impl Vital {
+    /// One number of a metric.
+    pub const fn scalar(metric: Metric, value: Value) -> Self {
+        Self::Scalar { metric, value }
+    }
+
+    /// What this is about.
+    pub const fn metric(&self) -> Metric {
+        match self {
+            Self::Scalar { metric, .. } => *metric,
+            Self::BloodPressure(_) => Metric::BloodPressure,
+            Self::ArterialPressure(_) => Metric::ArterialPressure,
+            Self::RrIntervals(_) => Metric::RrInterval,
+        }
+    }
+
+    /// The one number that stands for it: systolic for a pressure, the newest beat for intervals (in ms).
+    pub fn leading(&self) -> Value {
+        match self {
+            Self::Scalar { value, .. } => *value,
+            Self::BloodPressure(pressure) | Self::ArterialPressure(pressure) => pressure.systolic,
+            Self::RrIntervals(beats) => {
+                beats.last().and_then(|raw| rr_millis(*raw)).map_or(Value::Absent(Absent::NotMeasured), Value::Valid)
+            }
+        }
+    }
+}
+
+/// An interval of 1/1024 s as milliseconds with one decimal place, rounded to nearest.
+pub fn rr_millis(raw: u16) -> Option<Decimal> {
+    Decimal::new((i64::from(raw) * 10_000 + 512) / 1024, -1)
+}
+
+named_enum! {
+    /// Where the time of a measurement comes from.
+    TimeSource {
+        /// The device's clock, which follows a time server.
+        DeviceSynced = "device_synced",
+        /// The device's clock, mapped to ours by one coincident pair.
+        DeviceMapped = "device_mapped",
+        /// The time at which the bytes arrived.
+        Received = "received",
+        /// Our own clock, which has not been synchronised since boot.
+        Unsynced = "unsynced",
+        /// Nobody knows.
+        Unknown = "unknown",
+    }
+}
+
+/// When a measurement was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Taken {
+    /// Time of day, if it is known.
+    pub wall: Option<Wall>,
+    /// How it is known.
+    pub source: TimeSource,
+    /// How far it may be off, in milliseconds.
+    pub uncertainty_ms: u32,
+    /// What the device's own clock said, as it said it.
+    pub device_time: Option<String>,
+}
+
+impl Taken {
+    /// Taken when it arrived.
+    pub const fn on_arrival(received: Stamp) -> Self {
+        Self { wall: Some(received.wall), source: TimeSource::Received, uncertainty_ms: 0, device_time: None }
+    }
+}
+
+/// One measurement of one vital by one device.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// Whose. `None`: the device is not assigned to anybody.
+    pub patient: Option<PatientId>,
+    /// By which device.
+    pub device: DeviceId,
+    /// Through which source.
+    pub source: SourceId,
+    /// What.
+    pub vital: Vital,
+    /// MDC code, where it differs from the metric's own (a pulse rate by cuff).
+    pub mdc: Option<u32>,
+    /// How far to trust it.
+    pub quality: Quality,
+    /// Real, demo or test.
+    pub mode: Mode,
+    /// When it was measured.
+    pub taken: Taken,
+    /// When its last byte arrived here.
+    pub received: Stamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_keeps_the_digits_of_the_sensor() {
+        for (mantissa, exponent, text) in
+            [(364, -1, "36.4"), (20, -1, "2.0"), (2, 0, "2"), (-5, -2, "-0.05"), (12, 2, "1200"), (0, -3, "0.000")]
+        {
+            let number = Decimal::new(mantissa, exponent).unwrap();
+            assert_eq!(number.to_string(), text);
+            assert_eq!(serde_json::to_string(&number).unwrap(), text);
+            if exponent <= 0 {
+                assert_eq!(text.parse(), Ok(number));
+            }
+        }
+        for bad in ["", "-", ".5", "5.", "1e3", "NaN", "1_0", "+1", "99999999999999999999", "--1", "1.-2"] {
+            assert!(bad.parse::<Decimal>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn decimals_compare_as_numbers_and_equal_as_written() {
+        let (two, two_point_nought) = (Decimal::integer(2), Decimal::tenths(20));
+        assert_eq!(two.compare(two_point_nought), Ordering::Equal);
+        assert_ne!(two, two_point_nought);
+        assert!(Decimal::tenths(-1).compare(Decimal::integer(0)).is_lt());
+        assert!(Decimal::new(1_000_000_000, 9).unwrap().compare(Decimal::new(1, -9).unwrap()).is_gt());
+    }
+
+    #[test]
+    fn the_stored_form_of_a_value_keeps_trailing_zeros() {
+        let value = Value::Valid(Decimal::new(3640, -2).unwrap());
+        let text = serde_json::to_string(&value).unwrap();
+        assert_eq!(text, r#"{"valid":"36.40"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn zero_and_numbers_out_of_range_are_not_values() {
+        let reported = |metric, number| Value::reported(metric, Decimal::integer(number));
+        assert_eq!(reported(Metric::Spo2, 97), Value::Valid(Decimal::integer(97)));
+        assert_eq!(reported(Metric::Spo2, 0), Value::Absent(Absent::ZeroReported));
+        assert_eq!(reported(Metric::Spo2, 101), Value::Absent(Absent::OutOfRange));
+        assert_eq!(reported(Metric::HeartRate, 511), Value::Absent(Absent::OutOfRange));
+    }
+
+    #[test]
+    fn every_name_leads_back_to_its_member() {
+        for metric in Metric::ALL {
+            assert_eq!(Metric::from_name(metric.name()), Some(*metric));
+        }
+        for status in Status::ALL {
+            assert_eq!(Status::from_name(status.name()), Some(*status));
+        }
+        assert_eq!(Metric::from_name("spo3"), None);
+    }
+
+    #[test]
+    fn beats_are_shown_in_milliseconds() {
+        assert_eq!(rr_millis(1024).unwrap().to_string(), "1000.0");
+        assert_eq!(rr_millis(1107).unwrap().to_string(), "1081.1");
+        assert_eq!(Vital::RrIntervals(vec![]).leading(), Value::Absent(Absent::NotMeasured));
+    }
+}

@@ -1,0 +1,432 @@
+//! The JSON that dashboards and the backend read: made from domain types, never the reverse.
+//!
+//! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
+
+use serde::Serialize;
+
+use crate::clock::Wall;
+use crate::event::{AlertEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent};
+use crate::ids::{Epoch, Seq};
+use crate::vitals::{Decimal, Metric, Pressure, Quality, Reading, Value, Vital, rr_millis};
+
+/// Parts of a composite value, in the unit of the whole.
+#[derive(Debug, Clone, Serialize)]
+pub struct Components {
+    /// The highest pressure in a beat.
+    pub systolic: Option<Decimal>,
+    /// The lowest pressure in a beat.
+    pub diastolic: Option<Decimal>,
+    /// The mean over a beat.
+    pub mean: Option<Decimal>,
+}
+
+/// The `data` of a `health_update`. `vitalbridge decode` prints the same without the members that need a source.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReadingData<'a> {
+    metric: Metric,
+    value: Option<Decimal>,
+    unit: &'static str,
+    ucum: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patient_id: Option<&'a str>,
+    quality: Quality,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absent: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    components: Option<Components>,
+    /// Beat intervals in ms, oldest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intervals: Option<Vec<Decimal>>,
+    mdc: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loinc: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts_source: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts_uncertainty_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_time: Option<&'a str>,
+}
+
+impl<'a> ReadingData<'a> {
+    /// What a decoder found, before anybody knows whose it is.
+    pub fn decoded(vital: &Vital, quality: Quality, mdc: Option<u32>, device_time: Option<&'a str>) -> Self {
+        let metric = vital.metric();
+        let info = metric.info();
+        let leading = vital.leading();
+        Self {
+            metric,
+            value: leading.valid(),
+            unit: info.unit,
+            ucum: info.ucum,
+            timestamp: None,
+            device_id: None,
+            patient_id: None,
+            quality,
+            absent: leading.absent().map(crate::vitals::Absent::name),
+            components: components(vital),
+            intervals: intervals(vital),
+            mdc: mdc.unwrap_or(info.mdc),
+            loinc: info.loinc,
+            source_id: None,
+            mode: None,
+            received: None,
+            ts_source: None,
+            ts_uncertainty_ms: None,
+            device_time,
+        }
+    }
+
+    /// A whole reading.
+    pub fn reading(reading: &'a Reading) -> Self {
+        let taken = &reading.taken;
+        Self {
+            timestamp: taken.wall.map(|wall| wall.to_string()),
+            device_id: Some(reading.device.as_str()),
+            patient_id: reading.patient.as_ref().map(crate::ids::PatientId::as_str),
+            source_id: Some(reading.source.as_str()),
+            mode: Some(reading.mode.name()),
+            received: Some(reading.received.wall.to_string()),
+            ts_source: Some(taken.source.name()),
+            ts_uncertainty_ms: Some(taken.uncertainty_ms),
+            ..Self::decoded(&reading.vital, reading.quality, reading.mdc, taken.device_time.as_deref())
+        }
+    }
+}
+
+fn components(vital: &Vital) -> Option<Components> {
+    match vital {
+        Vital::BloodPressure(Pressure { systolic, diastolic, mean })
+        | Vital::ArterialPressure(Pressure { systolic, diastolic, mean }) => {
+            Some(Components { systolic: systolic.valid(), diastolic: diastolic.valid(), mean: mean.valid() })
+        }
+        Vital::Scalar { .. } | Vital::RrIntervals(_) => None,
+    }
+}
+
+fn intervals(vital: &Vital) -> Option<Vec<Decimal>> {
+    match vital {
+        Vital::RrIntervals(beats) => Some(beats.iter().filter_map(|raw| rr_millis(*raw)).collect()),
+        _ => None,
+    }
+}
+
+#[derive(Serialize)]
+struct Condition {
+    presence: &'static str,
+}
+
+#[derive(Serialize)]
+struct Signals {
+    audio: Signal,
+    visual: Signal,
+}
+
+/// The `data` of an `alert`: the whole state of the episode after the change.
+#[derive(Serialize)]
+struct AlertData<'a> {
+    alert_id: String,
+    change: &'static str,
+    patient_id: Option<&'a str>,
+    device_id: Option<&'a str>,
+    rule: &'a str,
+    kind: &'static str,
+    priority: &'static str,
+    metric: Option<&'static str>,
+    value: Option<Decimal>,
+    absent: Option<&'static str>,
+    limit: &'a str,
+    message: &'a str,
+    condition: Condition,
+    signal: Signals,
+    onset: String,
+    announced: String,
+    paused_until: Option<String>,
+    hidden_by: Option<String>,
+    recurrence: u32,
+    by: Option<&'a str>,
+    end_reason: Option<&'static str>,
+    mode: &'static str,
+}
+
+impl<'a> AlertData<'a> {
+    fn new(alert: &'a AlertEvent) -> Self {
+        Self {
+            alert_id: alert.alert.to_string(),
+            change: alert.change.name(),
+            patient_id: alert.patient.as_ref().map(crate::ids::PatientId::as_str),
+            device_id: alert.device.as_ref().map(crate::ids::DeviceId::as_str),
+            rule: alert.rule.as_str(),
+            kind: alert.kind.name(),
+            priority: alert.priority.name(),
+            metric: alert.metric.map(Metric::name),
+            value: alert.value.and_then(Value::valid),
+            absent: alert.value.and_then(Value::absent).map(crate::vitals::Absent::name),
+            limit: &alert.limit,
+            message: &alert.message,
+            condition: Condition { presence: alert.presence.name() },
+            signal: Signals { audio: alert.audio, visual: alert.visual },
+            onset: alert.onset.to_string(),
+            announced: alert.announced.to_string(),
+            paused_until: alert.paused_until.map(|wall| wall.to_string()),
+            hidden_by: alert.hidden_by.map(|id| id.to_string()),
+            recurrence: alert.recurrence,
+            by: alert.by.as_deref(),
+            end_reason: alert.end_reason.map(crate::event::EndReason::name),
+            mode: alert.mode.name(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SourceData<'a> {
+    source_id: &'a str,
+    device_id: &'a str,
+    patient_id: Option<&'a str>,
+    link: &'static str,
+    status: Vec<&'static str>,
+    reason: Option<&'a str>,
+    mode: &'static str,
+}
+
+impl<'a> SourceData<'a> {
+    fn new(source: &'a SourceEvent) -> Self {
+        Self {
+            source_id: source.source.as_str(),
+            device_id: source.device.as_str(),
+            patient_id: source.patient.as_ref().map(crate::ids::PatientId::as_str),
+            link: source.link.name(),
+            status: source.status.iter().map(|status| status.name()).collect(),
+            reason: source.reason.as_deref(),
+            mode: source.mode.name(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NotificationData<'a> {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    patient_id: Option<&'a str>,
+    title: &'a str,
+    message: &'a str,
+    priority: &'static str,
+    created_at: String,
+}
+
+impl<'a> NotificationData<'a> {
+    fn new(notification: &'a Notification) -> Self {
+        Self {
+            id: notification.id.to_string(),
+            kind: notification.kind.name(),
+            patient_id: notification.patient.as_ref().map(crate::ids::PatientId::as_str),
+            title: &notification.title,
+            message: &notification.message,
+            priority: notification.priority.name(),
+            created_at: notification.created.to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ChatData<'a> {
+    message: &'a str,
+    sender: &'a str,
+    conversation_id: &'a str,
+}
+
+impl<'a> ChatData<'a> {
+    fn new(chat: &'a ChatMessage) -> Self {
+        Self { message: &chat.message, sender: &chat.sender, conversation_id: &chat.room }
+    }
+}
+
+#[derive(Serialize)]
+struct SystemData<'a> {
+    kind: &'static str,
+    message: &'a str,
+    first: Option<Seq>,
+    last: Option<Seq>,
+}
+
+impl<'a> SystemData<'a> {
+    fn new(system: &'a SystemEvent) -> Self {
+        Self { kind: system.kind.name(), message: &system.message, first: system.first, last: system.last }
+    }
+}
+
+/// `data` of any event.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    Reading(Box<ReadingData<'a>>),
+    Alert(Box<AlertData<'a>>),
+    Source(SourceData<'a>),
+    Notification(NotificationData<'a>),
+    Chat(ChatData<'a>),
+    System(SystemData<'a>),
+}
+
+/// The envelope of a push.
+#[derive(Serialize)]
+struct Push<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    data: Data<'a>,
+    timestamp: String,
+    correlation_id: String,
+    channel: &'a str,
+    seq: Seq,
+    epoch: &'a Epoch,
+    /// Older clients look for a notification's payload here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notification: Option<NotificationData<'a>>,
+}
+
+/// The envelope's `type` for an event.
+pub const fn kind_of(body: &EventBody) -> &'static str {
+    match body {
+        EventBody::Reading(_) => "health_update",
+        EventBody::Alert(_) => "alert",
+        EventBody::Notification(_) => "notification",
+        EventBody::Chat(_) => "chat_message",
+        EventBody::Source(_) => "device_status",
+        EventBody::System(_) => "system",
+    }
+}
+
+/// The channel an event is published on. A reading of nobody goes to its device's channel.
+pub fn channel_of(body: &EventBody) -> String {
+    match body {
+        EventBody::Reading(reading) => reading.patient.as_ref().map_or_else(
+            || format!("device/{}/{}", reading.device, reading.vital.metric()),
+            |patient| format!("patient/{patient}/{}", reading.vital.metric()),
+        ),
+        EventBody::Alert(alert) => {
+            alert.patient.as_ref().map_or_else(|| "alerts/bridge".to_owned(), |patient| format!("alerts/{patient}"))
+        }
+        EventBody::Notification(notification) => {
+            notification.user.as_ref().map_or_else(|| "notifications/all".to_owned(), |u| format!("notifications/{u}"))
+        }
+        EventBody::Chat(chat) => format!("chat/{}", chat.room),
+        EventBody::Source(source) => format!("device/{}/status", source.device),
+        EventBody::System(_) => "system".to_owned(),
+    }
+}
+
+/// The text of one event as every transport sends it.
+///
+/// # Errors
+/// None for the types above; serde's signature has one.
+pub fn push(event: &Event) -> Result<String, serde_json::Error> {
+    let data = match &event.body {
+        EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
+        EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
+        EventBody::Notification(notification) => Data::Notification(NotificationData::new(notification)),
+        EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
+        EventBody::Source(source) => Data::Source(SourceData::new(source)),
+        EventBody::System(system) => Data::System(SystemData::new(system)),
+    };
+    let notification = match &event.body {
+        EventBody::Notification(notification) => Some(NotificationData::new(notification)),
+        _ => None,
+    };
+    serde_json::to_string(&Push {
+        kind: kind_of(&event.body),
+        data,
+        timestamp: event.at.wall.to_string(),
+        correlation_id: format!("{}:{}", event.epoch, event.seq),
+        channel: &channel_of(&event.body),
+        seq: event.seq,
+        epoch: &event.epoch,
+        notification,
+    })
+}
+
+/// A frame that is not an event: `type`, `data`, `timestamp`, `correlation_id`.
+///
+/// # Errors
+/// Those of serialising `data`.
+pub fn frame(kind: &str, data: &impl Serialize, correlation_id: &str, at: Wall) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Frame<'a, T> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+        data: &'a T,
+        timestamp: String,
+        correlation_id: &'a str,
+    }
+    serde_json::to_string(&Frame { kind, data, timestamp: at.to_string(), correlation_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Mono, Stamp};
+    use crate::vitals::{Absent, Mode, Taken};
+
+    fn event(vital: Vital) -> Event {
+        let at = Stamp { mono: Mono(1), wall: Wall::parse("2026-11-20T22:00:00.123Z").unwrap() };
+        let body = EventBody::Reading(Reading {
+            patient: Some("P-0001".parse().unwrap()),
+            device: "polar-h10-1".parse().unwrap(),
+            source: "strap".parse().unwrap(),
+            vital,
+            mdc: None,
+            quality: Quality::Valid,
+            mode: Mode::Real,
+            taken: Taken::on_arrival(at),
+            received: at,
+        });
+        Event { epoch: "k3f9".parse().unwrap(), seq: Seq(1042), at, body }
+    }
+
+    #[test]
+    fn a_heart_rate_has_the_envelope_of_the_protocol() {
+        let vital = Vital::scalar(Metric::HeartRate, Value::Valid(Decimal::integer(72)));
+        assert_eq!(
+            push(&event(vital)).unwrap(),
+            concat!(
+                r#"{"type":"health_update","data":{"metric":"heart_rate","value":72,"unit":"bpm","ucum":"/min","#,
+                r#""timestamp":"2026-11-20T22:00:00.123Z","device_id":"polar-h10-1","patient_id":"P-0001","#,
+                r#""quality":"valid","mdc":147842,"loinc":"8867-4","source_id":"strap","mode":"real","#,
+                r#""received":"2026-11-20T22:00:00.123Z","ts_source":"received","ts_uncertainty_ms":0},"#,
+                r#""timestamp":"2026-11-20T22:00:00.123Z","correlation_id":"k3f9:1042","#,
+                r#""channel":"patient/P-0001/heart_rate","seq":1042,"epoch":"k3f9"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn a_pressure_keeps_the_simple_form_and_adds_its_parts() {
+        let number = |n| Value::Valid(Decimal::integer(n));
+        let mean = Value::Absent(Absent::NotANumber);
+        let vital = Vital::BloodPressure(Pressure { systolic: number(120), diastolic: number(80), mean });
+        let text = push(&event(vital)).unwrap();
+        assert!(text.contains(r#""metric":"blood_pressure","value":120,"unit":"mmHg""#), "{text}");
+        assert!(text.contains(r#""components":{"systolic":120,"diastolic":80,"mean":null}"#), "{text}");
+    }
+
+    #[test]
+    fn an_absent_value_is_null_with_its_reason() {
+        let text = push(&event(Vital::scalar(Metric::Spo2, Value::Absent(Absent::SensorOff)))).unwrap();
+        assert!(text.contains(r#""value":null"#) && text.contains(r#""absent":"sensor_off""#), "{text}");
+    }
+
+    #[test]
+    fn a_decimal_reaches_the_wire_with_its_own_digits() {
+        let text = push(&event(Vital::scalar(Metric::Temperature, Value::Valid(Decimal::tenths(370))))).unwrap();
+        assert!(text.contains(r#""value":37.0,"#), "{text}");
+    }
+}
