@@ -1,1 +1,219 @@
-//! See ARCHITECTURE.md.
+//! Who listens to what: joins a listener to the stream of events without a gap or a duplicate.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::channel::Pattern;
+use crate::event::EventBody;
+use crate::ids::{DeviceId, PatientId, Seq, SourceId};
+use crate::metrics::Metrics;
+use crate::outbox::{Delivery, Outbox, Published, Put};
+use crate::vitals::Metric;
+
+/// Recent events kept in memory: the seconds that are not on disk yet, and quick reconnects.
+pub const RING_EVENTS: usize = 8192;
+
+/// Most streams (patient, device, metric) whose latest reading is kept for snapshots; more are not snapshotted.
+pub const MAX_STREAMS: usize = 10_000;
+
+/// Most listeners at once; the server's own limit is lower.
+pub const MAX_LISTENERS: usize = 2048;
+
+/// A listener's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListenerId(u64);
+
+/// What a listener may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    Everything,
+    /// Only what these patterns choose.
+    Only(Vec<Pattern>),
+}
+
+impl Scope {
+    /// True if an event on these routes may be seen.
+    pub fn allows(&self, routes: &[String]) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only(patterns) => chooses(patterns, routes),
+        }
+    }
+
+    /// True if some channel of this pattern may be seen.
+    pub fn overlaps(&self, pattern: &Pattern) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only(patterns) => patterns.iter().any(|allowed| allowed.overlaps(pattern)),
+        }
+    }
+
+    /// True if something of this patient may be seen.
+    pub fn sees_patient(&self, patient: &PatientId) -> bool {
+        format!("patient/{patient}/+").parse().is_ok_and(|pattern| self.overlaps(&pattern))
+    }
+}
+
+fn chooses(patterns: &[Pattern], routes: &[String]) -> bool {
+    routes.iter().any(|route| patterns.iter().any(|pattern| pattern.matches(route)))
+}
+
+/// A wish to listen, or to listen to more.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// An earlier listener that wants more; `None` for a new one.
+    pub listener: Option<ListenerId>,
+    /// Channels to add.
+    pub patterns: Vec<Pattern>,
+    /// What the listener may see.
+    pub scope: Scope,
+    /// How it wants readings.
+    pub delivery: Delivery,
+    /// The last event it has, if it wants what came since.
+    pub since: Option<Seq>,
+}
+
+/// The answer to a [`Join`]: everything up to `through` is in here or on disk, everything after it in the outbox.
+#[derive(Debug)]
+pub struct Joined {
+    /// The listener's number.
+    pub listener: ListenerId,
+    /// Where its events wait.
+    pub outbox: Arc<Outbox>,
+    /// The last event before the join.
+    pub through: Seq,
+    /// The latest reading of each stream and the latest state of each source on the added channels.
+    pub latest: Vec<Arc<Published>>,
+    /// With `since`: the matching events after it that memory holds, oldest first.
+    pub recent: Vec<Arc<Published>>,
+    /// Memory holds every event from this one on; what lies before must come from disk.
+    pub recent_from: Seq,
+}
+
+#[derive(Debug)]
+struct Listener {
+    outbox: Arc<Outbox>,
+    patterns: Vec<Pattern>,
+    scope: Scope,
+    delivery: Delivery,
+}
+
+impl Listener {
+    fn wants(&self, routes: &[String]) -> bool {
+        chooses(&self.patterns, routes) && self.scope.allows(routes)
+    }
+}
+
+/// Owned by the pipeline; nobody else puts anything in.
+#[derive(Debug)]
+pub struct Hub {
+    listeners: BTreeMap<ListenerId, Listener>,
+    last_listener: u64,
+    ring: VecDeque<Arc<Published>>,
+    through: Seq,
+    streams: BTreeMap<(Option<PatientId>, DeviceId, Metric), Arc<Published>>,
+    sources: BTreeMap<SourceId, Arc<Published>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Hub {
+    /// `through`: the last event of the epochs before.
+    pub fn new(through: Seq, metrics: Arc<Metrics>) -> Self {
+        Self {
+            listeners: BTreeMap::new(),
+            last_listener: 0,
+            ring: VecDeque::new(),
+            through,
+            streams: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            metrics,
+        }
+    }
+
+    /// Gives an event to everybody who wants it. Never waits.
+    pub fn publish(&mut self, published: &Arc<Published>) {
+        self.through = published.event.seq;
+        if self.ring.len() >= RING_EVENTS {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(Arc::clone(published));
+        self.remember(published);
+        for listener in self.listeners.values().filter(|listener| listener.wants(&published.routes)) {
+            match listener.outbox.put(published, listener.delivery) {
+                Put::Queued => {}
+                Put::Conflated => self.metrics.listener_conflated_total.add_one(),
+                Put::Overrun => self.metrics.listener_overrun_total.add_one(),
+            }
+        }
+    }
+
+    fn remember(&mut self, published: &Arc<Published>) {
+        match &published.event.body {
+            EventBody::Reading(reading) => {
+                let stream = (reading.patient.clone(), reading.device.clone(), reading.vital.metric());
+                if self.streams.len() < MAX_STREAMS || self.streams.contains_key(&stream) {
+                    self.streams.insert(stream, Arc::clone(published));
+                }
+            }
+            EventBody::Source(source) => {
+                self.sources.insert(source.source.clone(), Arc::clone(published));
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a listener, or channels to one. `None` if there are too many.
+    pub fn join(&mut self, join: Join) -> Option<Joined> {
+        let id = match join.listener {
+            Some(id) if self.listeners.contains_key(&id) => id,
+            _ if self.listeners.len() >= MAX_LISTENERS => return None,
+            _ => {
+                self.last_listener += 1;
+                ListenerId(self.last_listener)
+            }
+        };
+        let listener = self.listeners.entry(id).or_insert_with(|| Listener {
+            outbox: Arc::default(),
+            patterns: Vec::new(),
+            scope: join.scope.clone(),
+            delivery: join.delivery,
+        });
+        listener.scope = join.scope;
+        listener.delivery = join.delivery;
+        for pattern in &join.patterns {
+            if !listener.patterns.contains(pattern) {
+                listener.patterns.push(pattern.clone());
+            }
+        }
+        let scope = &listener.scope;
+        let wanted = |published: &&Arc<Published>| {
+            chooses(&join.patterns, &published.routes) && scope.allows(&published.routes)
+        };
+        let latest = self.streams.values().chain(self.sources.values()).filter(wanted).cloned().collect();
+        let recent = match join.since {
+            Some(since) => self.ring.iter().filter(|p| p.event.seq > since).filter(wanted).cloned().collect(),
+            None => Vec::new(),
+        };
+        let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);
+        let outbox = Arc::clone(&listener.outbox);
+        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from })
+    }
+
+    /// Takes channels from a listener.
+    pub fn unsubscribe(&mut self, id: ListenerId, patterns: &[Pattern]) {
+        if let Some(listener) = self.listeners.get_mut(&id) {
+            listener.patterns.retain(|pattern| !patterns.contains(pattern));
+        }
+    }
+
+    /// Forgets a listener.
+    pub fn leave(&mut self, id: ListenerId) {
+        self.listeners.remove(&id);
+    }
+
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+}

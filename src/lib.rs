@@ -6,10 +6,12 @@ pub mod clock;
 pub mod event;
 pub mod ids;
 mod named;
+pub mod secret;
 pub mod vitals;
 
 // Layer 1: pure. No tokio, no files, no clock.
 pub mod alerts;
+pub mod channel;
 pub mod decode;
 pub mod document;
 pub mod profile;
@@ -27,6 +29,7 @@ pub mod store;
 
 // Layer 4: the heart.
 pub mod hub;
+pub mod outbox;
 pub mod pipeline;
 
 // Layer 5: edges out.

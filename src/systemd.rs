@@ -1,1 +1,42 @@
-//! See ARCHITECTURE.md.
+//! What systemd is told: ready, status, watchdog, stopping. Without systemd every call does nothing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tracing::debug;
+
+/// How often systemd wants to hear from us, if it does: half of `WatchdogSec=`.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+}
+
+/// Store and server are up. The broker is not waited for: offline it never comes.
+pub fn ready() {
+    send(&[NotifyState::Ready]);
+}
+
+/// One line for `systemctl status`.
+pub fn status(line: &str) {
+    send(&[NotifyState::Status(line)]);
+}
+
+/// The pipeline has turned its loop and the writer has answered.
+pub fn watchdog() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// An orderly end has begun.
+pub fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// True if standard error is connected to the journal, which then wants structured fields instead of lines.
+pub fn logs_to_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "systemd could not be told");
+    }
+}

@@ -1,0 +1,275 @@
+//! What waits for one listener: a lossless lane, and a lane of readings in which the newest wins.
+//!
+//! Nobody is ever awaited on the way in. A listener that does not take its alerts is marked as overrun and has to come
+//! back with `since`; one that does not take its readings gets the newest of each stream and is told what it missed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::event::{Event, EventBody};
+use crate::ids::{DeviceId, PatientId, Seq};
+use crate::vitals::Metric;
+
+/// Most alerts and other lossless events that wait for one listener; one more marks it as overrun.
+pub const LOSSLESS_LANE: usize = 1024;
+
+/// Most readings that wait for one listener; one more drops the oldest, and a gap says so.
+pub const READING_LANE: usize = 2048;
+
+/// One event as every listener gets it: routed and serialised once.
+#[derive(Debug)]
+pub struct Published {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Every channel it can be found on; the first is its own.
+    pub routes: Vec<String>,
+    /// The JSON text of [`crate::wire::push`].
+    pub text: Bytes,
+}
+
+/// How a listener wants its readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Each of them, as long as the lane has room.
+    All,
+    /// The newest of each stream.
+    Latest,
+}
+
+/// What a listener takes out.
+#[derive(Debug, Clone)]
+pub enum Parcel {
+    /// An event.
+    Event(Arc<Published>),
+    /// Readings that were replaced or dropped before they could be taken.
+    Gap {
+        /// The first of them.
+        from: Seq,
+        /// The last of them; others may lie between that were delivered.
+        to: Seq,
+        /// How many.
+        skipped: u64,
+    },
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It waits.
+    Queued,
+    /// It waits in the place of an older reading.
+    Conflated,
+    /// It was not taken: the listener has to be closed.
+    Overrun,
+}
+
+/// A stream of readings, or one reading where each of them is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Slot {
+    Stream(Option<PatientId>, DeviceId, Metric),
+    One(Seq),
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    lossless: VecDeque<Arc<Published>>,
+    order: VecDeque<Slot>,
+    readings: HashMap<Slot, Arc<Published>>,
+    gap: Option<(Seq, Seq, u64)>,
+    overrun: bool,
+}
+
+/// The bounded queue of one listener.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    lanes: Mutex<Lanes>,
+    filled: Notify,
+}
+
+impl Outbox {
+    /// Puts an event in; never waits.
+    pub fn put(&self, published: &Arc<Published>, delivery: Delivery) -> Put {
+        let mut lanes = self.lock();
+        let put = match &published.event.body {
+            EventBody::Reading(reading) => {
+                let slot = match delivery {
+                    Delivery::All => Slot::One(published.event.seq),
+                    Delivery::Latest => {
+                        Slot::Stream(reading.patient.clone(), reading.device.clone(), reading.vital.metric())
+                    }
+                };
+                lanes.put_reading(slot, published)
+            }
+            _ => lanes.put_lossless(published),
+        };
+        drop(lanes);
+        self.filled.notify_one();
+        put
+    }
+
+    /// Takes up to `most` parcels, alerts first; false once the listener is overrun.
+    pub fn take(&self, most: usize, out: &mut Vec<Parcel>) -> bool {
+        let mut lanes = self.lock();
+        while out.len() < most {
+            let Some(parcel) = lanes.next() else { break };
+            out.push(parcel);
+        }
+        !lanes.overrun
+    }
+
+    /// Waits until something was put in since the last wait.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// How many parcels wait.
+    pub fn waiting(&self) -> usize {
+        let lanes = self.lock();
+        lanes.lossless.len() + lanes.readings.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    fn put_lossless(&mut self, published: &Arc<Published>) -> Put {
+        if self.overrun || self.lossless.len() >= LOSSLESS_LANE {
+            self.overrun = true;
+            return Put::Overrun;
+        }
+        self.lossless.push_back(Arc::clone(published));
+        Put::Queued
+    }
+
+    fn put_reading(&mut self, slot: Slot, published: &Arc<Published>) -> Put {
+        if let Some(waiting) = self.readings.get_mut(&slot) {
+            let skipped = std::mem::replace(waiting, Arc::clone(published)).event.seq;
+            self.note_gap(skipped);
+            return Put::Conflated;
+        }
+        let full = self.order.len() >= READING_LANE;
+        if full
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(dropped) = self.readings.remove(&oldest)
+        {
+            self.note_gap(dropped.event.seq);
+        }
+        self.order.push_back(slot.clone());
+        self.readings.insert(slot, Arc::clone(published));
+        if full { Put::Conflated } else { Put::Queued }
+    }
+
+    fn note_gap(&mut self, seq: Seq) {
+        let (from, to, skipped) = self.gap.unwrap_or((seq, seq, 0));
+        self.gap = Some((from.min(seq), to.max(seq), skipped + 1));
+    }
+
+    fn next(&mut self) -> Option<Parcel> {
+        if let Some(published) = self.lossless.pop_front() {
+            return Some(Parcel::Event(published));
+        }
+        if let Some((from, to, skipped)) = self.gap.take() {
+            return Some(Parcel::Gap { from, to, skipped });
+        }
+        let slot = self.order.pop_front()?;
+        self.readings.remove(&slot).map(Parcel::Event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Mono, Stamp, Wall};
+    use crate::event::{SystemEvent, SystemKind};
+    use crate::vitals::{Decimal, Mode, Quality, Reading, Taken, Value, Vital};
+
+    fn published(seq: u64, body: EventBody) -> Arc<Published> {
+        let at = Stamp { mono: Mono(seq), wall: Wall(0) };
+        let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at, body });
+        Arc::new(Published { event, routes: vec![], text: Bytes::new() })
+    }
+
+    fn reading(seq: u64, device: &str) -> Arc<Published> {
+        let at = Stamp::default();
+        let reading = Reading {
+            patient: None,
+            device: device.parse().unwrap(),
+            source: "s".parse().unwrap(),
+            vital: Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(97))),
+            mdc: None,
+            quality: Quality::Valid,
+            mode: Mode::Test,
+            taken: Taken::on_arrival(at),
+            received: at,
+        };
+        published(seq, EventBody::Reading(reading))
+    }
+
+    fn notice(seq: u64) -> Arc<Published> {
+        let system = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+        published(seq, EventBody::System(system))
+    }
+
+    /// What comes out, as text: `5` for event 5, `1-3/2` for a gap.
+    fn taken(outbox: &Outbox) -> String {
+        let mut parcels = Vec::new();
+        outbox.take(usize::MAX, &mut parcels);
+        let texts: Vec<String> = parcels
+            .iter()
+            .map(|parcel| match parcel {
+                Parcel::Event(published) => published.event.seq.to_string(),
+                Parcel::Gap { from, to, skipped } => format!("{from}-{to}/{skipped}"),
+            })
+            .collect();
+        texts.join(" ")
+    }
+
+    #[test]
+    fn the_newest_reading_of_a_stream_wins_and_the_gap_says_so() {
+        let outbox = Outbox::default();
+        assert_eq!(outbox.put(&reading(1, "a"), Delivery::Latest), Put::Queued);
+        assert_eq!(outbox.put(&reading(2, "b"), Delivery::Latest), Put::Queued);
+        assert_eq!(outbox.put(&reading(3, "a"), Delivery::Latest), Put::Conflated);
+        assert_eq!(outbox.put(&reading(4, "a"), Delivery::Latest), Put::Conflated);
+        assert_eq!(taken(&outbox), "1-3/2 4 2");
+        assert_eq!(taken(&outbox), "");
+    }
+
+    #[test]
+    fn alerts_and_notices_overtake_readings() {
+        let outbox = Outbox::default();
+        outbox.put(&reading(1, "a"), Delivery::All);
+        outbox.put(&notice(2), Delivery::All);
+        outbox.put(&reading(3, "a"), Delivery::All);
+        assert_eq!(taken(&outbox), "2 1 3");
+    }
+
+    #[test]
+    fn a_full_reading_lane_drops_the_oldest() {
+        let outbox = Outbox::default();
+        let lane = u64::try_from(READING_LANE).unwrap();
+        for seq in 1..=lane + 2 {
+            outbox.put(&reading(seq, "a"), Delivery::All);
+        }
+        assert_eq!(outbox.waiting(), READING_LANE);
+        assert!(taken(&outbox).starts_with("1-2/2 3 4 "));
+    }
+
+    #[test]
+    fn a_full_lossless_lane_is_an_overrun_and_nothing_is_dropped_silently() {
+        let outbox = Outbox::default();
+        let lane = u64::try_from(LOSSLESS_LANE).unwrap();
+        for seq in 1..=lane {
+            assert_eq!(outbox.put(&notice(seq), Delivery::Latest), Put::Queued);
+        }
+        assert_eq!(outbox.put(&notice(lane + 1), Delivery::Latest), Put::Overrun);
+        let mut parcels = Vec::new();
+        assert!(!outbox.take(10, &mut parcels));
+        assert_eq!(parcels.len(), 10);
+    }
+}
