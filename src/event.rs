@@ -318,6 +318,15 @@ pub struct SystemEvent {
     pub last: Option<Seq>,
 }
 
+/// What a source sends into the pipeline, which numbers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceMessage {
+    /// A measurement.
+    Reading(Reading),
+    /// The link to the device changed its state.
+    Link(SourceEvent),
+}
+
 impl Event {
     /// Whose event this is, if it is about one patient.
     pub const fn patient(&self) -> Option<&PatientId> {

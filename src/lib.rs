@@ -6,6 +6,7 @@ pub mod clock;
 pub mod event;
 pub mod ids;
 mod named;
+pub mod patient;
 pub mod secret;
 pub mod vitals;
 
@@ -16,26 +17,3 @@ pub mod decode;
 pub mod document;
 pub mod profile;
 pub mod wire;
-
-// Layer 2: services for tasks.
-pub mod config;
-pub mod metrics;
-pub mod systemd;
-pub mod tasks;
-
-// Layer 3: edges in and down.
-pub mod sources;
-pub mod store;
-
-// Layer 4: the heart.
-pub mod hub;
-pub mod outbox;
-pub mod pipeline;
-
-// Layer 5: edges out.
-pub mod server;
-pub mod uplink;
-
-// Layer 6: the composition root and the commands.
-pub mod cli;
-pub mod daemon;

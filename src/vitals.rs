@@ -200,6 +200,9 @@ pub enum Rhythm {
     Continuous,
     /// Whenever somebody measures; always shown with its time.
     Spot,
+    /// As often as a continuous metric of the same sensor, if the sensor gives it at all; its absence alone says
+    /// nothing that the other metric does not say.
+    Accompanying,
     /// The heart's own times.
     Beats,
     /// About the device, not the patient.
@@ -237,13 +240,13 @@ impl Metric {
             let loinc = if loinc.is_empty() { None } else { Some(loinc) };
             MetricInfo { loinc, mdc, ucum, unit, range, rhythm }
         }
-        use Rhythm::{Beats, Continuous, Spot, Status};
+        use Rhythm::{Accompanying, Beats, Continuous, Spot, Status};
         match self {
             Self::HeartRate => row("8867-4", 147_842, "/min", "bpm", (1, 350), Continuous),
             Self::PulseRate => row("8867-4", 149_530, "/min", "bpm", (1, 350), Continuous),
             Self::RrInterval => row("", 147_240, "ms", "ms", (200, 3000), Beats),
             Self::Spo2 => row("59408-5", 150_456, "%", "%", (1, 100), Continuous),
-            Self::PerfusionIndex => row("61006-3", 150_448, "%", "%", (0, 30), Continuous),
+            Self::PerfusionIndex => row("61006-3", 150_448, "%", "%", (0, 30), Accompanying),
             Self::BloodPressure => row("85354-9", 150_020, "mm[Hg]", "mmHg", (1, 300), Spot),
             Self::ArterialPressure => row("", 150_016, "mm[Hg]", "mmHg", (1, 300), Continuous),
             Self::Temperature => row("8310-5", 150_364, "Cel", "°C", (20, 45), Spot),

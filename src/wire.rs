@@ -4,10 +4,11 @@
 
 use serde::Serialize;
 
-use crate::clock::Wall;
+use crate::clock::{Mono, Wall};
 use crate::event::{AlertEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent};
-use crate::ids::{Epoch, Seq};
-use crate::vitals::{Decimal, Metric, Pressure, Quality, Reading, Value, Vital, rr_millis};
+use crate::ids::{BridgeId, Epoch, Seq, SiteId};
+use crate::patient::Patient;
+use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
 
 /// Parts of a composite value, in the unit of the whole.
 #[derive(Debug, Clone, Serialize)]
@@ -289,6 +290,9 @@ struct Push<'a> {
     channel: &'a str,
     seq: Seq,
     epoch: &'a Epoch,
+    /// Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bridge: Option<&'a BridgeId>,
     /// Older clients look for a notification's payload here.
     #[serde(skip_serializing_if = "Option::is_none")]
     notification: Option<NotificationData<'a>>,
@@ -330,6 +334,18 @@ pub fn channel_of(body: &EventBody) -> String {
 /// # Errors
 /// None for the types above; serde's signature has one.
 pub fn push(event: &Event) -> Result<String, serde_json::Error> {
+    envelope(event, None)
+}
+
+/// The text of one event for a receiver of many bridges: that of [`push`], and the bridge.
+///
+/// # Errors
+/// As [`push`].
+pub fn upload(event: &Event, bridge: &BridgeId) -> Result<String, serde_json::Error> {
+    envelope(event, Some(bridge))
+}
+
+fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_json::Error> {
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
@@ -350,8 +366,163 @@ pub fn push(event: &Event) -> Result<String, serde_json::Error> {
         channel: &channel_of(&event.body),
         seq: event.seq,
         epoch: &event.epoch,
+        bridge,
         notification,
     })
+}
+
+/// A reading in a snapshot: its data, its number and its age by our own clock.
+#[derive(Serialize)]
+struct SnapshotReading<'a> {
+    #[serde(flatten)]
+    data: ReadingData<'a>,
+    channel: String,
+    seq: Seq,
+    epoch: &'a Epoch,
+    age_ms: u64,
+}
+
+#[derive(Serialize)]
+struct SnapshotAlert<'a> {
+    #[serde(flatten)]
+    data: AlertData<'a>,
+    channel: String,
+    seq: Seq,
+    epoch: &'a Epoch,
+}
+
+#[derive(Serialize)]
+struct SnapshotSource<'a> {
+    #[serde(flatten)]
+    data: SourceData<'a>,
+    channel: String,
+    seq: Seq,
+    epoch: &'a Epoch,
+}
+
+/// The `data` of a `snapshot`: the state that later pushes change.
+#[derive(Serialize)]
+pub struct Snapshot<'a> {
+    patients: Vec<&'a Patient>,
+    readings: Vec<SnapshotReading<'a>>,
+    alerts: Vec<SnapshotAlert<'a>>,
+    devices: Vec<SnapshotSource<'a>>,
+    stale_after_ms: u64,
+    lost_after_ms: u64,
+    mode: &'static str,
+    mono_ms: u64,
+}
+
+impl<'a> Snapshot<'a> {
+    /// A snapshot of these patients and of the latest events about them, with ages at `now`.
+    ///
+    /// `stale_after_ms` and `lost_after_ms`: when a continuous number turns grey, and when it is no longer shown.
+    pub fn new(
+        patients: impl Iterator<Item = &'a Patient>,
+        latest: impl Iterator<Item = &'a Event>,
+        (stale_after_ms, lost_after_ms): (u64, u64),
+        now: Mono,
+    ) -> Self {
+        let patients: Vec<&Patient> = patients.collect();
+        let mode = patients.iter().map(|patient| patient.mode).max().unwrap_or(Mode::Real).name();
+        let (mut readings, mut alerts, mut devices) = (Vec::new(), Vec::new(), Vec::new());
+        for event in latest {
+            let (channel, seq, epoch) = (channel_of(&event.body), event.seq, &event.epoch);
+            match &event.body {
+                EventBody::Reading(reading) => {
+                    let age = now.since(reading.received.mono).as_millis();
+                    let age_ms = u64::try_from(age).unwrap_or(u64::MAX);
+                    let data = ReadingData::reading(reading);
+                    readings.push(SnapshotReading { data, channel, seq, epoch, age_ms });
+                }
+                EventBody::Alert(alert) => {
+                    alerts.push(SnapshotAlert { data: AlertData::new(alert), channel, seq, epoch });
+                }
+                EventBody::Source(source) => {
+                    devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
+                }
+                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => {}
+            }
+        }
+        Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }
+    }
+}
+
+/// What a receiver of many bridges is told about one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BridgeNews {
+    /// It is connected.
+    Online,
+    /// It has left on purpose.
+    Stopped,
+    /// The receiver's broker has lost it.
+    Lost,
+    /// Who it is, once a connection.
+    Birth,
+}
+
+impl BridgeNews {
+    /// The envelope's `type`.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Online | Self::Stopped | Self::Lost => "status",
+            Self::Birth => "birth",
+        }
+    }
+}
+
+/// The `data` of a bridge's `status`.
+#[derive(Serialize)]
+struct StatusData {
+    state: &'static str,
+    reason: Option<&'static str>,
+}
+
+/// The `data` of a bridge's `birth`.
+#[derive(Serialize)]
+struct BirthData {
+    version: &'static str,
+    schema: &'static str,
+}
+
+/// The name of the form of these messages; it changes when a reader of the old form could misread the new one.
+pub const SCHEMA: &str = "vitals/v1";
+
+/// The text of a message about the bridge itself. It is no event: it has no number and is not in the log.
+///
+/// # Errors
+/// As [`push`].
+pub fn bridge_news(
+    news: BridgeNews,
+    site: &SiteId,
+    bridge: &BridgeId,
+    epoch: &Epoch,
+    at: Wall,
+) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum NewsData {
+        Status(StatusData),
+        Birth(BirthData),
+    }
+    #[derive(Serialize)]
+    struct News<'a> {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        data: NewsData,
+        timestamp: String,
+        site: &'a SiteId,
+        bridge: &'a BridgeId,
+        epoch: &'a Epoch,
+    }
+    let status = |state, reason| NewsData::Status(StatusData { state, reason });
+    let data = match news {
+        BridgeNews::Online => status("online", None),
+        BridgeNews::Stopped => status("offline", Some("stopped")),
+        BridgeNews::Lost => status("offline", Some("connection_lost")),
+        BridgeNews::Birth => NewsData::Birth(BirthData { version: env!("CARGO_PKG_VERSION"), schema: SCHEMA }),
+    };
+    serde_json::to_string(&News { kind: news.kind(), data, timestamp: at.to_string(), site, bridge, epoch })
 }
 
 /// A frame that is not an event: `type`, `data`, `timestamp`, `correlation_id`.
@@ -373,8 +544,8 @@ pub fn frame(kind: &str, data: &impl Serialize, correlation_id: &str, at: Wall) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Mono, Stamp};
-    use crate::vitals::{Absent, Mode, Taken};
+    use crate::clock::Stamp;
+    use crate::vitals::{Absent, Taken};
 
     fn event(vital: Vital) -> Event {
         let at = Stamp { mono: Mono(1), wall: Wall::parse("2026-11-20T22:00:00.123Z").unwrap() };
@@ -422,6 +593,33 @@ mod tests {
     fn an_absent_value_is_null_with_its_reason() {
         let text = push(&event(Vital::scalar(Metric::Spo2, Value::Absent(Absent::SensorOff)))).unwrap();
         assert!(text.contains(r#""value":null"#) && text.contains(r#""absent":"sensor_off""#), "{text}");
+    }
+
+    #[test]
+    fn an_upload_is_the_push_and_the_bridge() {
+        let event = event(Vital::scalar(Metric::HeartRate, Value::Valid(Decimal::integer(72))));
+        let push = push(&event).unwrap();
+        let expected = push.replace(r#""epoch":"k3f9"}"#, r#""epoch":"k3f9","bridge":"b1"}"#);
+        assert_ne!(expected, push);
+        assert_eq!(upload(&event, &"b1".parse().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn news_of_a_bridge_say_which_bridge_and_how_it_left() {
+        let text = |news| {
+            let (site, bridge, epoch) = ("icu".parse().unwrap(), "b1".parse().unwrap(), "k3f9".parse().unwrap());
+            bridge_news(news, &site, &bridge, &epoch, Wall(0)).unwrap()
+        };
+        assert_eq!(
+            text(BridgeNews::Lost),
+            concat!(
+                r#"{"type":"status","data":{"state":"offline","reason":"connection_lost"},"#,
+                r#""timestamp":"1970-01-01T00:00:00.000Z","site":"icu","bridge":"b1","epoch":"k3f9"}"#
+            )
+        );
+        assert!(text(BridgeNews::Online).contains(r#""data":{"state":"online","reason":null}"#));
+        assert!(text(BridgeNews::Stopped).contains(r#""data":{"state":"offline","reason":"stopped"}"#));
+        assert!(text(BridgeNews::Birth).contains(env!("CARGO_PKG_VERSION")));
     }
 
     #[test]

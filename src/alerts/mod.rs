@@ -1,1 +1,60 @@
-//! See ARCHITECTURE.md.
+//! Alerting: rules about readings, links and the bridge, and the life of each alert they make.
+//!
+//! Pure: [`Engine`] is fed with what happened and when, and answers with the alerts that changed. `docs/alerts.md` is
+//! the specification: the table of transitions, the rule file and the default set.
+
+mod engine;
+mod episode;
+mod file;
+mod judge;
+mod relations;
+mod rule;
+mod subject;
+#[cfg(test)]
+mod tests;
+mod wording;
+mod written;
+
+pub use engine::{AlertCommand, CommandRefused, Engine, LATE_AFTER, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
+pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
+pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};
+
+use crate::named::named_enum;
+
+named_enum! {
+    /// What can be wrong with the bridge itself; a technical rule makes an alert of each.
+    BridgeCondition {
+        /// Readings cannot be written to the disk; they are kept in memory for a while.
+        StorageDegraded = "storage_degraded",
+        /// More than nine tenths of the disk are used.
+        DiskFull = "disk_full",
+        /// The backend cannot be reached.
+        UplinkDown = "uplink_down",
+        /// The backend refuses data.
+        UplinkRejected = "uplink_rejected",
+        /// The clock has not been synchronised since boot.
+        ClockUnsynchronised = "clock_unsynchronised",
+        /// The configuration was refused.
+        ConfigurationError = "configuration_error",
+        /// No annunciator has shown an alert in time.
+        AlertUndelivered = "alert_undelivered",
+        /// More patients or devices than the engine watches.
+        AlertLimit = "alert_limit",
+    }
+}
+
+impl BridgeCondition {
+    /// What a nurse should read.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::StorageDegraded => "Readings are not being recorded on disk",
+            Self::DiskFull => "Disk more than 90 % full",
+            Self::UplinkDown => "Backend not reachable",
+            Self::UplinkRejected => "Backend refuses data",
+            Self::ClockUnsynchronised => "Clock not synchronised",
+            Self::ConfigurationError => "Configuration error",
+            Self::AlertUndelivered => "Alert not shown anywhere",
+            Self::AlertLimit => "Too many patients or devices: some are not watched",
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The alert engine: takes what happened, in the order of time, and answers with the alerts that changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::alerts::BridgeCondition;
+use crate::alerts::episode::AlertIds;
+pub use crate::alerts::episode::CommandRefused;
+use crate::alerts::rule::{Rule, RuleSet};
+use crate::alerts::subject::Subject;
+use crate::clock::{Mono, Stamp, Wall};
+use crate::event::{AlertChange, AlertEvent, EndReason, SourceEvent};
+use crate::ids::{AlertId, DeviceId, PatientId, RuleId};
+use crate::vitals::{Metric, Mode, Quality, Reading};
+
+/// Most patients that are watched. One more is not, and the alert `alert_limit` says so.
+pub const MAX_PATIENTS: usize = 256;
+/// Most devices of all patients together. One more is not watched, and the alert `alert_limit` says so.
+pub const MAX_DEVICES: usize = 1024;
+/// Longest name of a person in a command, in bytes. A longer one is refused.
+pub const MAX_BY_BYTES: usize = 128;
+/// A reading older than this starts and clears nothing: it was kept by the device and handed over later.
+pub const LATE_AFTER: Duration = Duration::from_mins(1);
+/// Most moments handled in one call. The rest is due at once again, so that a fault could never hang the caller.
+const MAX_MOMENTS: usize = 100_000;
+
+/// What a person asks of one alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertCommand {
+    /// I know. Ends a latched alert.
+    Acknowledge {
+        /// Which.
+        alert: AlertId,
+        /// Who.
+        by: String,
+    },
+    /// Silence its sound for a while.
+    PauseAudio {
+        /// Which.
+        alert: AlertId,
+        /// Who.
+        by: String,
+        /// How long; at most what the rule allows, which is at most 120 s.
+        seconds: u64,
+    },
+    /// Put a latched alert away.
+    Reset {
+        /// Which.
+        alert: AlertId,
+        /// Who.
+        by: String,
+    },
+}
+
+/// The engine. Every timer runs on `now.mono`; `now.wall` is only written down, except for the dates of the rule file.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    rules: RuleSet,
+    /// The rules of everybody without overrides.
+    common: Arc<Vec<Rule>>,
+    /// The wall time in which no rule changes by its date; `None` before the first call.
+    unchanged: Option<(Wall, Wall)>,
+    ids: AlertIds,
+    bridge: Subject,
+    patients: BTreeMap<PatientId, Subject>,
+    owners: BTreeMap<DeviceId, PatientId>,
+    last: Stamp,
+    /// Events of due time that a refused command could not return; the next call does.
+    held: Vec<AlertEvent>,
+}
+
+impl Engine {
+    /// An engine that knows nobody yet. `seed` fixes the random bits of the alerts' identities.
+    pub fn new(rules: RuleSet, seed: u64) -> Self {
+        let common = Arc::new(rules.effective(None, Wall(i64::MIN)));
+        let mut bridge = Subject::new(None, Arc::clone(&common));
+        bridge.condition(BridgeCondition::AlertLimit, false);
+        Self {
+            rules,
+            common,
+            unchanged: None,
+            ids: AlertIds::new(seed),
+            bridge,
+            patients: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            last: Stamp::default(),
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes back the present alerts of an earlier run, the latest event of each: they stay as stored, with presence
+    /// unknown until a valid reading. An alert that no rule makes any more ends.
+    ///
+    /// Report every bridge condition, and every source, once after this: what is not reported stays unknown.
+    pub fn restore(&mut self, open: Vec<AlertEvent>, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        for event in open.into_iter().filter(AlertEvent::is_present) {
+            let has_place = match (&event.patient, &event.device) {
+                (Some(patient), Some(device)) => self.assign(device, patient, &mut events, now),
+                _ => true,
+            };
+            let taken = has_place && self.subject(event.patient.as_ref(), now).is_some_and(|s| s.restore(&event, now));
+            if !taken {
+                let (audio, visual) = crate::alerts::wording::quiet();
+                let (change, end_reason) = (AlertChange::End, Some(EndReason::Disabled));
+                events.push(AlertEvent {
+                    change,
+                    end_reason,
+                    audio,
+                    visual,
+                    hidden_by: None,
+                    paused_until: None,
+                    ..event
+                });
+            }
+        }
+        self.settle_all(&mut events, now);
+        events
+    }
+
+    /// Takes a reading. One that is historic, late, or of nobody is not evaluated.
+    pub fn on_reading(&mut self, reading: &Reading, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        let Some(patient) = &reading.patient else {
+            return events;
+        };
+        if is_late(reading, now) {
+            return events;
+        }
+        if self.assign(&reading.device, patient, &mut events, now)
+            && let Some(subject) = self.subject(Some(patient), now)
+        {
+            subject.take(reading, now);
+            self.settle(Some(patient), &mut events, now);
+        }
+        events
+    }
+
+    /// Takes what a source says about a device. Without a patient the device is nobody's.
+    pub fn on_source(&mut self, source: &SourceEvent, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        let Some(patient) = &source.patient else {
+            self.unassign(&source.device, &mut events, now);
+            return events;
+        };
+        if self.assign(&source.device, patient, &mut events, now)
+            && let Some(subject) = self.subject(Some(patient), now)
+        {
+            subject.link(source, now);
+            self.settle(Some(patient), &mut events, now);
+        }
+        events
+    }
+
+    /// Says which metrics a device is to deliver, so that one that never comes alarms by its name, and a device that
+    /// only measures now and then is not taken for a silent one.
+    pub fn expect(
+        &mut self,
+        device: &DeviceId,
+        patient: &PatientId,
+        metrics: &[Metric],
+        mode: Mode,
+        now: Stamp,
+    ) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        if self.assign(device, patient, &mut events, now)
+            && let Some(subject) = self.subject(Some(patient), now)
+        {
+            // All at once: that the first is the device's first holds for each of them.
+            for metric in metrics {
+                subject.expect(device, *metric, mode, now);
+            }
+            self.settle(Some(patient), &mut events, now);
+        }
+        events
+    }
+
+    /// Takes a fault of the bridge, or its end.
+    pub fn on_condition(&mut self, condition: BridgeCondition, present: bool, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        self.bridge.condition(condition, present);
+        self.settle(None, &mut events, now);
+        events
+    }
+
+    /// Takes the alerts that no annunciator has shown in time; none: all are shown. The alert about them takes their
+    /// highest priority and never stands for itself; one that has ended meanwhile does not count.
+    pub fn on_undelivered(&mut self, alerts: &BTreeSet<AlertId>, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        let own = self
+            .common
+            .iter()
+            .find(|rule| rule.condition == crate::alerts::rule::Condition::Bridge(BridgeCondition::AlertUndelivered));
+        let own = own.map(|rule| rule.id.clone());
+        let counted = self
+            .present()
+            .into_iter()
+            .filter(|event| alerts.contains(&event.alert) && Some(&event.rule) != own.as_ref())
+            .map(|event| (event.alert, event.priority))
+            .collect();
+        self.bridge.undelivered(counted);
+        self.settle(None, &mut events, now);
+        events
+    }
+
+    /// Does what a person asks.
+    ///
+    /// # Errors
+    /// The reason why it was refused. What only the passing of time has changed is then returned by the next call.
+    pub fn on_command(&mut self, command: &AlertCommand, now: Stamp) -> Result<Vec<AlertEvent>, CommandRefused> {
+        let (AlertCommand::Acknowledge { alert, by }
+        | AlertCommand::PauseAudio { alert, by, .. }
+        | AlertCommand::Reset { alert, by }) = command;
+        if by.trim().is_empty() || by.len() > MAX_BY_BYTES {
+            return Err(CommandRefused::NoName { longest: MAX_BY_BYTES });
+        }
+        let alert = *alert;
+        let (now, mut events) = self.advance(now);
+        match self.run(command, alert, now) {
+            Ok(patient) => {
+                self.settle(patient.as_ref(), &mut events, now);
+                Ok(events)
+            }
+            Err(refused) => {
+                self.held = events;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Runs a command on its alert and says whose alert it is.
+    fn run(&mut self, command: &AlertCommand, alert: AlertId, now: Stamp) -> Result<Option<PatientId>, CommandRefused> {
+        let subjects = std::iter::once((None, &mut self.bridge))
+            .chain(self.patients.iter_mut().map(|(patient, subject)| (Some(patient), subject)));
+        for (patient, subject) in subjects {
+            let result = subject.command(alert, |episode, terms| match command {
+                AlertCommand::Acknowledge { by, .. } => episode.acknowledge(by, terms, now),
+                AlertCommand::PauseAudio { by, seconds, .. } => episode.pause(by, *seconds, terms, now),
+                AlertCommand::Reset { by, .. } => episode.reset(by),
+            });
+            if let Some(result) = result {
+                return result.map(|()| patient.cloned());
+            }
+        }
+        Err(CommandRefused::NoSuchAlert(alert))
+    }
+
+    /// Does what is due by now.
+    pub fn on_deadline(&mut self, now: Stamp) -> Vec<AlertEvent> {
+        self.advance(now).1
+    }
+
+    /// When [`Engine::on_deadline`] must be called next. Dates of the rule file are mapped by the last call's clocks.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let date = self.unchanged.and_then(|(_, until)| {
+            let millis = until.0.checked_sub(self.last.wall.0).filter(|_| until != Wall(i64::MAX))?;
+            Some(self.last.mono + Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+        });
+        let held = (!self.held.is_empty()).then_some(self.last.mono);
+        self.due().into_iter().chain(date).chain(held).min()
+    }
+
+    /// Changes the rules: new limits hold at once, alerts of rules that are gone end.
+    pub fn replace_rules(&mut self, rules: RuleSet, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        self.rules = rules;
+        self.unchanged = None;
+        self.refresh_rules(&mut events, now);
+        events
+    }
+
+    /// All alerts that must be shown, the latest state of each.
+    pub fn present(&self) -> Vec<AlertEvent> {
+        self.bridge.present().chain(self.patients.values().flat_map(Subject::present)).collect()
+    }
+
+    /// Forgets a patient: every alert about this patient ends.
+    pub fn patient_gone(&mut self, patient: &PatientId, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        self.owners.retain(|_, owner| owner != patient);
+        if let Some(mut subject) = self.patients.remove(patient) {
+            events.extend(subject.end_all(EndReason::Unassigned));
+            self.room_again(&mut events, now);
+        }
+        events
+    }
+
+    /// How often each rule's condition went away before its delay was over, for judging a limit or a delay.
+    pub fn near_misses(&self) -> BTreeMap<RuleId, u64> {
+        let mut counts = BTreeMap::new();
+        for (rule, count) in self.patients.values().flat_map(Subject::near_misses) {
+            *counts.entry(rule.clone()).or_insert(0) += count;
+        }
+        counts
+    }
+
+    fn due(&self) -> Option<Mono> {
+        self.patients.values().chain(std::iter::once(&self.bridge)).filter_map(Subject::due).min()
+    }
+
+    /// A stamp whose monotonic part never runs backwards.
+    fn monotonic(&mut self, now: Stamp) -> Stamp {
+        self.last = Stamp { mono: now.mono.max(self.last.mono), wall: now.wall };
+        self.last
+    }
+
+    /// Does what was due before or at `now`, each at its own moment and in the order of time.
+    fn advance(&mut self, now: Stamp) -> (Stamp, Vec<AlertEvent>) {
+        let now = self.monotonic(now);
+        let mut events = std::mem::take(&mut self.held);
+        self.refresh_rules(&mut events, now);
+        for _ in 0..MAX_MOMENTS {
+            let Some(due) = self.due().filter(|due| *due <= now.mono) else {
+                break;
+            };
+            let moment = Stamp { mono: due, wall: now.wall };
+            let whose = self.patients.iter().find(|(_, subject)| subject.due() == Some(due));
+            let whose = whose.map(|(patient, _)| patient.clone());
+            self.settle(whose.as_ref(), &mut events, moment);
+        }
+        (now, events)
+    }
+
+    /// Puts the rules of this moment in force if a date has passed, or if they were replaced.
+    fn refresh_rules(&mut self, events: &mut Vec<AlertEvent>, now: Stamp) {
+        if self.unchanged.is_some_and(|(from, until)| from <= now.wall && now.wall < until) {
+            return;
+        }
+        self.unchanged = Some(self.rules.unchanged_around(now.wall));
+        self.common = Arc::new(self.rules.effective(None, now.wall));
+        events.extend(self.bridge.set_rules(&self.common));
+        for (patient, subject) in &mut self.patients {
+            let rules = rules_of(&self.rules, &self.common, patient, now);
+            events.extend(subject.set_rules(&rules));
+        }
+        self.settle_all(events, now);
+    }
+
+    /// The state of one patient, made if there is room; `None` names the bridge.
+    fn subject(&mut self, patient: Option<&PatientId>, now: Stamp) -> Option<&mut Subject> {
+        let Some(patient) = patient else {
+            return Some(&mut self.bridge);
+        };
+        if !self.patients.contains_key(patient) {
+            if self.patients.len() >= MAX_PATIENTS {
+                return None;
+            }
+            let rules = rules_of(&self.rules, &self.common, patient, now);
+            self.patients.insert(patient.clone(), Subject::new(Some(patient.clone()), rules));
+        }
+        self.patients.get_mut(patient)
+    }
+
+    /// Makes a device this patient's, taking it from another; false, and an alert, if there is no room.
+    fn assign(&mut self, device: &DeviceId, patient: &PatientId, events: &mut Vec<AlertEvent>, now: Stamp) -> bool {
+        match self.owners.get(device) {
+            Some(owner) if owner == patient => return true,
+            Some(_) => self.unassign(device, events, now),
+            None => {}
+        }
+        if self.owners.len() >= MAX_DEVICES || self.subject(Some(patient), now).is_none() {
+            self.bridge.condition(BridgeCondition::AlertLimit, true);
+            self.settle(None, events, now);
+            return false;
+        }
+        self.owners.insert(device.clone(), patient.clone());
+        true
+    }
+
+    fn unassign(&mut self, device: &DeviceId, events: &mut Vec<AlertEvent>, now: Stamp) {
+        let Some(owner) = self.owners.remove(device) else {
+            return;
+        };
+        if let Some(subject) = self.patients.get_mut(&owner) {
+            subject.unassign(device);
+        }
+        self.settle(Some(&owner), events, now);
+        if self.patients.get(&owner).is_some_and(Subject::is_empty) {
+            self.patients.remove(&owner);
+        }
+        self.room_again(events, now);
+    }
+
+    /// After something was forgotten there is room: what is still too many says so again with its next reading.
+    fn room_again(&mut self, events: &mut Vec<AlertEvent>, now: Stamp) {
+        self.bridge.condition(BridgeCondition::AlertLimit, false);
+        self.settle(None, events, now);
+    }
+
+    fn settle(&mut self, patient: Option<&PatientId>, events: &mut Vec<AlertEvent>, now: Stamp) {
+        let subject = match patient {
+            None => Some(&mut self.bridge),
+            Some(patient) => self.patients.get_mut(patient),
+        };
+        if let Some(subject) = subject {
+            events.extend(subject.settle(&mut self.ids, now));
+        }
+    }
+
+    fn settle_all(&mut self, events: &mut Vec<AlertEvent>, now: Stamp) {
+        for subject in std::iter::once(&mut self.bridge).chain(self.patients.values_mut()) {
+            events.extend(subject.settle(&mut self.ids, now));
+        }
+    }
+}
+
+fn rules_of(set: &RuleSet, common: &Arc<Vec<Rule>>, patient: &PatientId, now: Stamp) -> Arc<Vec<Rule>> {
+    if set.has_overrides(patient) { Arc::new(set.effective(Some(patient), now.wall)) } else { Arc::clone(common) }
+}
+
+/// True for a reading that was measured long before it came. Both times are of one clock reading, so that a step of
+/// the wall clock does not make a reading old.
+fn is_late(reading: &Reading, now: Stamp) -> bool {
+    let kept = reading.taken.wall.map_or(0, |taken| reading.received.wall.0.saturating_sub(taken.0));
+    let kept = Duration::from_millis(u64::try_from(kept).unwrap_or(0));
+    reading.quality == Quality::Historic || kept + now.mono.since(reading.received.mono) > LATE_AFTER
+}

@@ -1,0 +1,543 @@
+//! The profile interpreter: what a frame, a superframe or a line says, as vitals, status, waves and events.
+//!
+//! The order for a number is fixed: extract, sentinel, sign, scale, offset, range, gates. A gate that does not hold
+//! makes the value absent for its reason; never 0, never the last value.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use regex::CaptureLocations;
+
+use super::number::{Input, Raw, extract, plus, read_text, times};
+use super::superframe::Collector;
+use super::waves::Block;
+use super::{Decoded, DecodedVital};
+use crate::profile::Profile;
+use crate::profile::model::{Field, Flag, Happening, Message, On, Part, Rule, State, StateValue, Test, Text, Wave};
+use crate::vitals::{Absent, Decimal, Metric, Pressure, Quality, Status, Value, Vital};
+
+/// What is known of a flag.
+#[derive(Debug, Clone, Copy, Default)]
+struct FlagNow {
+    /// `None`: its message has not come yet.
+    is_set: Option<bool>,
+    /// Set in any frame of the superframe that is being collected.
+    latched: bool,
+}
+
+/// What is known of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StateNow {
+    /// Its message has not come yet.
+    Unknown,
+    /// A number that the profile does not list.
+    Unlisted,
+    /// The number of its value.
+    Listed(usize),
+}
+
+/// What is remembered of one message.
+#[derive(Debug)]
+struct Memory {
+    groups: Option<CaptureLocations>,
+    /// The values of the last spot measurement; empty while the device measures.
+    last: Option<Vec<Value>>,
+}
+
+/// Why a field has no value now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Withheld {
+    /// For this reason.
+    Because(Absent),
+    /// It is not mentioned.
+    Quietly,
+}
+
+#[derive(Debug)]
+pub(super) struct Interpreter {
+    flags: Vec<FlagNow>,
+    states: Vec<StateNow>,
+    flag_masks: Vec<u32>,
+    /// What each value of each state means.
+    meanings: Vec<Vec<Meaning>>,
+    status_mask: u32,
+    memories: Vec<Memory>,
+    collector: Collector,
+    blocks: Vec<Block>,
+    serial_number: String,
+    device_time: String,
+    text: String,
+}
+
+/// The bit of a status in a mask.
+fn mask_of(status: Status) -> u32 {
+    Status::ALL
+        .iter()
+        .position(|known| *known == status)
+        .and_then(|place| u32::try_from(place).ok())
+        .map_or(0, |place| 1 << place)
+}
+
+/// What one value of a state means.
+#[derive(Debug, Clone, Copy)]
+struct Meaning {
+    mask: u32,
+    withheld: Withheld,
+}
+
+fn meanings_of(state: &State) -> Vec<Meaning> {
+    let meaning = |value: &StateValue| {
+        let reason = value.reason.or(value.maps.map(Absent::from)).unwrap_or(Absent::NotMeasured);
+        let withheld = if value.quiet { Withheld::Quietly } else { Withheld::Because(reason) };
+        Meaning { mask: value.maps.map_or(0, mask_of), withheld }
+    };
+    state.values.iter().map(meaning).collect()
+}
+
+impl Interpreter {
+    pub(super) fn new(profile: &Profile) -> Self {
+        let memory = |message: &Message| Memory {
+            groups: message.pattern.as_ref().map(regex::Regex::capture_locations),
+            last: None,
+        };
+        Self {
+            flags: vec![FlagNow::default(); profile.flag_maps().len()],
+            states: vec![StateNow::Unknown; profile.state_count()],
+            flag_masks: profile.flag_maps().iter().map(|status| status.map_or(0, mask_of)).collect(),
+            meanings: profile.messages().iter().flat_map(|message| &message.states).map(meanings_of).collect(),
+            status_mask: 0,
+            memories: profile.messages().iter().map(memory).collect(),
+            collector: Collector::new(profile.superframe()),
+            blocks: profile.waves().iter().map(Block::new).collect(),
+            serial_number: String::new(),
+            device_time: String::new(),
+            text: String::new(),
+        }
+    }
+
+    /// Forgets what the device said, because the link was opened again.
+    pub(super) fn reset(&mut self) {
+        self.flags.fill(FlagNow::default());
+        self.states.fill(StateNow::Unknown);
+        self.status_mask = 0;
+        self.collector.clear();
+        self.serial_number.clear();
+        for memory in &mut self.memories {
+            memory.last = None;
+        }
+        for block in &mut self.blocks {
+            block.reset();
+        }
+    }
+
+    /// Bytes were lost before the next frame.
+    pub(super) fn gap(&mut self, out: &mut Vec<Decoded>) {
+        self.collector.clear();
+        out.extend(self.blocks.iter_mut().filter_map(Block::gap).map(Decoded::Wave));
+    }
+
+    /// Hands over the samples of blocks that are not full.
+    pub(super) fn finish(&mut self, out: &mut Vec<Decoded>) {
+        out.extend(self.blocks.iter_mut().filter_map(Block::take).map(Decoded::Wave));
+    }
+
+    /// A good frame.
+    pub(super) fn frame(&mut self, profile: &Profile, frame: &[u8], out: &mut Vec<Decoded>) {
+        for (index, message) in profile.messages().iter().enumerate() {
+            if message.on == On::Frame && message.when.iter().all(|predicate| predicate.holds(frame)) {
+                self.message(index, message, &Input::Bytes(frame), out);
+            }
+        }
+        if let Some(superframe) = profile.superframe()
+            && self.collector.take(superframe, frame)
+        {
+            self.superframe(profile, out);
+        }
+        if let Rule::Delimited(rule) = &profile.framing().rule
+            && let Some(lines) = &rule.lines
+        {
+            let end = frame.len().saturating_sub(lines.until);
+            let mut rest = frame.get(lines.from..end).unwrap_or(&[]);
+            while !rest.is_empty() {
+                let found = (0..rest.len()).find_map(|at| {
+                    let from = rest.get(at..)?;
+                    lines.end.iter().find(|end| from.starts_with(end)).map(|end| (at, at + end.len()))
+                });
+                let (end, next) = found.unwrap_or((rest.len(), rest.len()));
+                self.line(profile, rest.get(..end).unwrap_or(&[]), out);
+                rest = rest.get(next..).unwrap_or(&[]);
+            }
+        }
+    }
+
+    /// A complete superframe, now and then: flags that were latched in any of its frames count, then its messages.
+    #[inline(never)]
+    fn superframe(&mut self, profile: &Profile, out: &mut Vec<Decoded>) {
+        for flag in profile.messages().iter().flat_map(|message| &message.flags).filter(|flag| flag.latched) {
+            if let Some(now) = self.flags.get_mut(flag.index) {
+                let is_set = std::mem::take(&mut now.latched);
+                if is_set && now.is_set != Some(true) {
+                    out.extend(flag.event.as_ref().map(happened));
+                }
+                now.is_set = Some(is_set);
+            }
+        }
+        self.tell_status(out);
+        let collector = std::mem::take(&mut self.collector);
+        for (index, message) in profile.messages().iter().enumerate() {
+            if message.on == On::Superframe {
+                self.message(index, message, &Input::Bytes(collector.slots()), out);
+            }
+        }
+        self.collector = collector;
+    }
+
+    /// A line of text; false if no message knows it.
+    pub(super) fn line(&mut self, profile: &Profile, line: &[u8], out: &mut Vec<Decoded>) -> bool {
+        let Ok(text) = std::str::from_utf8(line) else {
+            return false;
+        };
+        for (index, message) in profile.messages().iter().enumerate() {
+            let Some(pattern) = message.pattern.as_ref().filter(|_| message.on == On::Line) else { continue };
+            let Some(mut groups) = self.memories.get_mut(index).and_then(|memory| memory.groups.take()) else {
+                continue;
+            };
+            let fits = pattern.captures_read(&mut groups, text).is_some();
+            if fits {
+                self.message(
+                    index,
+                    message,
+                    &Input::Line { text, groups: &groups, pairs: message.pairs.as_ref() },
+                    out,
+                );
+            }
+            if let Some(memory) = self.memories.get_mut(index) {
+                memory.groups = Some(groups);
+            }
+            if fits {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn message(&mut self, index: usize, message: &Message, input: &Input<'_>, out: &mut Vec<Decoded>) {
+        let mut is_changed = false;
+        for flag in &message.flags {
+            is_changed |= self.read_flag(flag, input, out);
+        }
+        for state in &message.states {
+            is_changed |= self.read_state(state, input);
+        }
+        if is_changed {
+            self.tell_status(out);
+        }
+        if let Some(event) = &message.event {
+            out.push(happened(event));
+        }
+        if let Some(text) = &message.serial_number {
+            self.read_serial_number(text, input, out);
+        }
+        if !message.fields.is_empty() {
+            self.vitals(index, message, input, out);
+        }
+        for wave in &message.waves {
+            self.wave(wave, input, out);
+        }
+    }
+
+    #[inline(never)]
+    fn read_serial_number(&mut self, text: &Text, input: &Input<'_>, out: &mut Vec<Decoded>) {
+        if read_text(text, input, &mut self.text) && self.text != self.serial_number {
+            self.serial_number.clone_from(&self.text);
+            out.push(Decoded::SerialNumber(self.text.clone()));
+        }
+    }
+
+    /// Tells the set of statuses if it is another one than before.
+    #[inline(never)]
+    fn tell_status(&mut self, out: &mut Vec<Decoded>) {
+        let flags = self.flags.iter().zip(&self.flag_masks);
+        let mut mask = flags.filter(|(now, _)| now.is_set == Some(true)).fold(0, |mask, (_, bit)| mask | bit);
+        for (now, meanings) in self.states.iter().zip(&self.meanings) {
+            if let StateNow::Listed(value) = now {
+                mask |= meanings.get(*value).map_or(0, |meaning| meaning.mask);
+            }
+        }
+        if mask != self.status_mask {
+            self.status_mask = mask;
+            let set: BTreeSet<Status> =
+                Status::ALL.iter().copied().filter(|status| mask & mask_of(*status) != 0).collect();
+            out.push(Decoded::Status(set));
+        }
+    }
+
+    /// True if a flag that counts at once has changed.
+    #[inline]
+    fn read_flag(&mut self, flag: &Flag, input: &Input<'_>, out: &mut Vec<Decoded>) -> bool {
+        let is_set = match (&flag.test, input) {
+            (Test::Byte(predicate), Input::Bytes(bytes)) => predicate.holds(bytes),
+            (test, input) => test_holds(test, input),
+        };
+        let Some(now) = self.flags.get_mut(flag.index) else {
+            return false;
+        };
+        if flag.latched {
+            now.latched |= is_set;
+            return false;
+        }
+        let before = now.is_set.replace(is_set);
+        // A bit lasts for several frames; each line is about a time of its own.
+        let begins = is_set && (before != Some(true) || matches!(input, Input::Line { .. }));
+        if begins {
+            out.extend(flag.event.as_ref().map(happened));
+        }
+        before != Some(is_set)
+    }
+
+    fn read_state(&mut self, state: &State, input: &Input<'_>) -> bool {
+        let now = match extract(&state.source, input) {
+            Raw::Integer { signed, .. } => state
+                .values
+                .iter()
+                .position(|value| value.number.is_none_or(|number| number == signed))
+                .map_or(StateNow::Unlisted, StateNow::Listed),
+            Raw::Decimal(_) | Raw::Absent(_) | Raw::Missing => StateNow::Unlisted,
+        };
+        self.states.get_mut(state.index).is_some_and(|slot| std::mem::replace(slot, now) != now)
+    }
+
+    #[inline(never)]
+    fn vitals(&mut self, index: usize, message: &Message, input: &Input<'_>, out: &mut Vec<Decoded>) {
+        let is_old = message.historic.as_ref().is_some_and(|test| test_holds(test, input));
+        let mut quality = if is_old { Quality::Historic } else { Quality::Valid };
+        if message.spot {
+            match self.is_repeated(index, message, input) {
+                Repeated::Same => return,
+                Repeated::Other => {}
+                // It may have been measured long before the link was opened.
+                Repeated::First => quality = Quality::Historic,
+            }
+        }
+        let has_time = message.device_time.as_ref().is_some_and(|text| read_text(text, input, &mut self.device_time));
+        let mut has_pressure = false;
+        for field in &message.fields {
+            if field.part.is_some() {
+                has_pressure = true;
+                continue;
+            }
+            let Some(value) = self.value(field, input) else { continue };
+            out.push(Decoded::Vital(DecodedVital {
+                vital: Vital::scalar(field.metric, value),
+                mdc: field.mdc,
+                quality: quality_of(value, quality),
+                device_time: has_time.then(|| self.device_time.clone()),
+            }));
+        }
+        if has_pressure {
+            let device_time = has_time.then(|| self.device_time.clone());
+            for metric in [Metric::BloodPressure, Metric::ArterialPressure] {
+                out.extend(self.pressure(metric, message, input, quality, device_time.as_ref()));
+            }
+        }
+    }
+
+    /// The parts of a pressure in one message, together; `None`: it has none, or nothing is said.
+    fn pressure(
+        &self,
+        metric: Metric,
+        message: &Message,
+        input: &Input<'_>,
+        quality: Quality,
+        device_time: Option<&String>,
+    ) -> Option<Decoded> {
+        let mut pressure = None;
+        let mut mdc = None;
+        for field in message.fields.iter().filter(|field| field.metric == metric) {
+            if let (Some(part), Some(value)) = (field.part, self.value(field, input)) {
+                mdc = mdc.or(field.mdc);
+                set_part(&mut pressure, part, value);
+            }
+        }
+        let pressure = pressure?;
+        let is_cuff = metric == Metric::BloodPressure;
+        Some(Decoded::Vital(DecodedVital {
+            quality: quality_of(pressure.systolic, quality),
+            vital: if is_cuff { Vital::BloodPressure(pressure) } else { Vital::ArterialPressure(pressure) },
+            mdc,
+            device_time: device_time.cloned(),
+        }))
+    }
+
+    /// Whether a spot measurement is the one that was read before. A device that is measuring says nothing, and what
+    /// it says then is another measurement, though its values may be equal.
+    fn is_repeated(&mut self, index: usize, message: &Message, input: &Input<'_>) -> Repeated {
+        let values: Vec<Value> = message.fields.iter().filter_map(|field| self.value(field, input)).collect();
+        let Some(memory) = self.memories.get_mut(index) else {
+            return Repeated::Other;
+        };
+        match memory.last.replace(values) {
+            None => Repeated::First,
+            before if before == memory.last => Repeated::Same,
+            Some(_) => Repeated::Other,
+        }
+    }
+
+    /// The value of a field; `None`: nothing is said.
+    fn value(&self, field: &Field, input: &Input<'_>) -> Option<Value> {
+        let raw = extract(&field.source, input);
+        if raw == Raw::Missing && field.optional {
+            return None;
+        }
+        match self.withheld(field) {
+            Some(Withheld::Quietly) => None,
+            Some(Withheld::Because(reason)) => Some(Value::Absent(reason)),
+            None => Some(convert(field, raw)),
+        }
+    }
+
+    fn withheld(&self, field: &Field) -> Option<Withheld> {
+        for gate in &field.unless {
+            match self.flags.get(gate.flag).and_then(|now| now.is_set) {
+                Some(false) => {}
+                Some(true) => return Some(Withheld::Because(gate.reason)),
+                None => return Some(Withheld::Because(Absent::NotMeasured)),
+            }
+        }
+        let mut withheld = None;
+        for gate in &field.only {
+            let failed = match self.states.get(gate.state).copied().unwrap_or(StateNow::Unknown) {
+                StateNow::Listed(value) if gate.allowed.contains(&value) => continue,
+                StateNow::Listed(value) => {
+                    let meaning = self.meanings.get(gate.state).and_then(|meanings| meanings.get(value));
+                    meaning.map_or(Withheld::Because(Absent::Reserved), |meaning| meaning.withheld)
+                }
+                StateNow::Unlisted => Withheld::Because(Absent::Reserved),
+                StateNow::Unknown => Withheld::Because(Absent::NotMeasured),
+            };
+            if failed == Withheld::Quietly {
+                return Some(failed);
+            }
+            withheld = withheld.or(Some(failed));
+        }
+        withheld
+    }
+
+    fn wave(&mut self, wave: &Wave, input: &Input<'_>, out: &mut Vec<Decoded>) {
+        let Input::Bytes(bytes) = *input else { return };
+        let bytes = bytes.get(wave.at..).unwrap_or(&[]);
+        if wave.is_plain && wave.count == 1 {
+            // Single bytes as they are, by far the most frequent.
+            for (byte, (_, index)) in bytes.iter().zip(&wave.names) {
+                self.sample(*index, i32::from(*byte), out);
+            }
+            return;
+        }
+        let samples = bytes.chunks_exact(wave.kind.width()).take(wave.count * wave.names.len());
+        for (sample, (_, index)) in samples.zip(wave.names.iter().cycle()) {
+            self.sample(*index, super::number::sample(wave.kind, sample, wave.mask), out);
+        }
+    }
+
+    #[inline]
+    fn sample(&mut self, wave: usize, sample: i32, out: &mut Vec<Decoded>) {
+        if let Some(full) = self.blocks.get_mut(wave).and_then(|block| block.push(sample)) {
+            out.push(Decoded::Wave(full));
+        }
+    }
+}
+
+/// Whether a spot measurement was read before.
+enum Repeated {
+    /// Yes.
+    Same,
+    /// No, another one was.
+    Other,
+    /// Nothing was read before.
+    First,
+}
+
+fn happened(happening: &Happening) -> Decoded {
+    match happening {
+        Happening::Beat => Decoded::Beat,
+        Happening::Named(name) => Decoded::Event { name: Arc::clone(name) },
+    }
+}
+
+const fn quality_of(value: Value, quality: Quality) -> Quality {
+    match value {
+        Value::Valid(_) => quality,
+        Value::Absent(_) => Quality::NotAvailable,
+    }
+}
+
+fn set_part(pressure: &mut Option<Pressure>, part: Part, value: Value) {
+    let nothing = Value::Absent(Absent::NotMeasured);
+    let pressure = pressure.get_or_insert(Pressure { systolic: nothing, diastolic: nothing, mean: nothing });
+    match part {
+        Part::Systolic => pressure.systolic = value,
+        Part::Diastolic => pressure.diastolic = value,
+        Part::Mean => pressure.mean = value,
+    }
+}
+
+#[inline(never)]
+fn test_holds(test: &Test, input: &Input<'_>) -> bool {
+    match test {
+        Test::Byte(predicate) => match input {
+            Input::Bytes(bytes) => predicate.holds(bytes),
+            Input::Line { .. } => false,
+        },
+        Test::Number { source, mask, value } => match extract(source, input) {
+            Raw::Integer { bits, .. } => bits & i64::from(*mask) == i64::from(*value),
+            Raw::Decimal(_) | Raw::Absent(_) | Raw::Missing => false,
+        },
+        Test::Word { group, word } => {
+            input.group(*group).is_some_and(|text| text.split_ascii_whitespace().any(|found| found == word))
+        }
+        Test::Present { group } => input.group(*group).is_some_and(|text| !text.trim().is_empty()),
+    }
+}
+
+/// Sentinel, sign, scale, offset, range.
+fn convert(field: &Field, raw: Raw) -> Value {
+    let number = match raw {
+        Raw::Integer { bits, signed } => {
+            if field.invalid.iter().any(|sentinel| *sentinel == bits || *sentinel == signed) {
+                return Value::Absent(Absent::NotANumber);
+            }
+            let number = Decimal::new(signed, 0);
+            let is_surely_valid = field.scale.is_none() && field.offset.is_none() && field.whole.contains(&signed);
+            if let (Some(number), true) = (number, is_surely_valid) {
+                return Value::Valid(number);
+            }
+            number
+        }
+        Raw::Decimal(number) => {
+            let is_sentinel =
+                |sentinel: &i64| Decimal::new(*sentinel, 0).is_some_and(|sentinel| number.compare(sentinel).is_eq());
+            if field.invalid.iter().any(is_sentinel) {
+                return Value::Absent(Absent::NotANumber);
+            }
+            Some(number)
+        }
+        Raw::Absent(reason) => return Value::Absent(reason),
+        Raw::Missing => return Value::Absent(Absent::NotMeasured),
+    };
+    let scaled = number.and_then(|number| field.scale.map_or(Some(number), |scale| times(number, scale)));
+    let shifted = scaled.and_then(|number| field.offset.map_or(Some(number), |offset| plus(number, offset)));
+    let Some(number) = shifted else {
+        return Value::Absent(Absent::OutOfRange);
+    };
+    if let Some((low, high)) = field.range
+        && !number.is_zero()
+        && (number.compare(low).is_lt() || number.compare(high).is_gt())
+    {
+        return Value::Absent(Absent::OutOfRange);
+    }
+    if number.is_zero() && field.zero_is_measured {
+        Value::Valid(number)
+    } else {
+        Value::reported(field.metric, number)
+    }
+}

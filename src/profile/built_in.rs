@@ -1,0 +1,102 @@
+//! The profiles that are part of the program: `devices/*.toml`.
+
+use std::sync::{Arc, OnceLock};
+
+use super::Profile;
+use super::build::distance;
+use crate::document::Problems;
+
+type Parsed = OnceLock<Result<Arc<Profile>, Problems>>;
+
+struct BuiltIn {
+    id: &'static str,
+    text: &'static str,
+    parsed: Parsed,
+}
+
+macro_rules! built_in_profiles {
+    ($count:literal: $($id:literal),+ $(,)?) => {
+        static BUILT_IN: [BuiltIn; $count] = [$(BuiltIn {
+            id: $id,
+            text: include_str!(concat!("../../devices/", $id, ".toml")),
+            parsed: OnceLock::new(),
+        },)+];
+    };
+}
+
+built_in_profiles![
+    15: "ansar-b",
+    "berry-bci",
+    "berry-pm6750",
+    "contec-cms50-v5",
+    "contec-v7",
+    "healthypi",
+    "masimo-ascii1",
+    "medlab-nibp",
+    "nellcor-oximax",
+    "nonin-ascii",
+    "nonin-df13",
+    "nonin-df2",
+    "nonin-df7",
+    "nonin-df8",
+    "suntech-nibp",
+];
+
+/// The ids of all built-in profiles.
+pub fn built_in_ids() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.iter().map(|profile| profile.id)
+}
+
+/// The TOML of a built-in profile.
+pub fn built_in_text(id: &str) -> Option<&'static str> {
+    BUILT_IN.iter().find(|profile| profile.id == id).map(|profile| profile.text)
+}
+
+/// A built-in profile, parsed once; `None` if there is none of this name.
+pub fn built_in(id: &str) -> Option<Result<Arc<Profile>, Problems>> {
+    let found = BUILT_IN.iter().find(|profile| profile.id == id)?;
+    Some(found.parsed.get_or_init(|| Profile::parse(found.text).map(Arc::new)).clone())
+}
+
+/// The built-in ids that are most like `id`, nearest first, at most three.
+pub fn nearest_ids(id: &str) -> Vec<&'static str> {
+    let mut ids: Vec<&'static str> = built_in_ids().collect();
+    // A part of a name ("nonin") is nearer than any change of letters.
+    ids.sort_by_key(|known| (!known.contains(id) || id.is_empty(), distance(id, known)));
+    ids.truncate(3);
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_profile_is_valid_and_has_the_id_of_its_file() {
+        for id in built_in_ids() {
+            match built_in(id).unwrap() {
+                Ok(profile) => assert_eq!(profile.id(), id),
+                Err(problems) => panic!("devices/{id}.toml:\n{problems}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_profile_file_is_built_in() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/devices");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let id = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                assert!(built_in_ids().any(|known| known == id), "{id} is not in the list of built_in.rs");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_id_leads_to_the_nearest() {
+        assert_eq!(nearest_ids("nonin").first(), Some(&"nonin-df2"));
+        assert_eq!(nearest_ids("contec-v8").first(), Some(&"contec-v7"));
+        assert!(built_in("nonin").is_none());
+    }
+}

@@ -1,0 +1,158 @@
+//! Device profiles: one `devices/*.toml` says how a device is talked to, framed and decoded, and proves it with bytes.
+//!
+//! [`Profile::parse`] reads and checks one. docs/profiles.md teaches how to write one.
+
+mod build;
+mod build_frame;
+mod build_message;
+mod build_test;
+mod built_in;
+pub mod checksum;
+pub mod hex;
+pub mod model;
+mod schema;
+
+use std::sync::Arc;
+
+pub use build_frame::MAX_FRAME;
+pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids};
+
+use crate::document::{self, Problems};
+use crate::vitals::Status;
+use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial, Superframe};
+
+/// Largest profile file that is read, in bytes.
+pub const MAX_PROFILE_BYTES: usize = 256 * 1024;
+
+/// What is known of one wave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaveInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Samples a second, nominally.
+    pub hz: f64,
+    /// The number that is zero signal.
+    pub baseline: i32,
+    /// Lowest and highest number the converter can give.
+    pub saturated: Option<(i32, i32)>,
+}
+
+/// A checked profile.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    id: String,
+    name: String,
+    kind: DeviceKind,
+    nominal_hz: f64,
+    sources: Vec<String>,
+    serial: Option<Serial>,
+    gatt: Option<Gatt>,
+    link: Link,
+    framing: Framing,
+    superframe: Option<Superframe>,
+    messages: Vec<Message>,
+    flag_maps: Vec<Option<Status>>,
+    state_count: usize,
+    waves: Vec<WaveInfo>,
+    tests: Vec<EmbeddedTest>,
+}
+
+impl Profile {
+    /// Reads and checks a profile; all problems of the text at once, each with its line.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        if text.len() > MAX_PROFILE_BYTES {
+            problems.add_at_line(0, format!("the profile has {} bytes, at most {MAX_PROFILE_BYTES}", text.len()));
+            return Err(problems);
+        }
+        match document::read(text, &mut problems) {
+            Some(doc) => build::profile(text, doc, problems),
+            None => Err(problems),
+        }
+    }
+
+    /// The name by which configuration and command line call it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The device in words.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What kind of device it is.
+    pub const fn kind(&self) -> DeviceKind {
+        self.kind
+    }
+
+    /// Frames, lines or notifications a second in normal operation.
+    pub const fn nominal_hz(&self) -> f64 {
+        self.nominal_hz
+    }
+
+    /// Where the protocol is described.
+    pub fn sources(&self) -> &[String] {
+        &self.sources
+    }
+
+    /// The serial line, if the device has one.
+    pub const fn serial(&self) -> Option<&Serial> {
+        self.serial.as_ref()
+    }
+
+    /// The GATT service, if the device has one.
+    pub const fn gatt(&self) -> Option<&Gatt> {
+        self.gatt.as_ref()
+    }
+
+    /// How the host talks to the device.
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// How frames are found.
+    pub const fn framing(&self) -> &Framing {
+        &self.framing
+    }
+
+    /// How multiplexed slots are collected.
+    pub const fn superframe(&self) -> Option<&Superframe> {
+        self.superframe.as_ref()
+    }
+
+    /// The kinds of message.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// What each status flag means, by its number.
+    pub(crate) fn flag_maps(&self) -> &[Option<Status>] {
+        &self.flag_maps
+    }
+
+    /// How many states there are.
+    pub(crate) const fn state_count(&self) -> usize {
+        self.state_count
+    }
+
+    /// The waves, by their number.
+    pub fn waves(&self) -> &[WaveInfo] {
+        &self.waves
+    }
+
+    /// The embedded tests.
+    pub fn tests(&self) -> &[EmbeddedTest] {
+        &self.tests
+    }
+
+    /// True if each frame carries a checksum, so that damage is noticed.
+    pub const fn has_checksum(&self) -> bool {
+        self.framing.checksum.is_some()
+    }
+
+    /// True if the device sends lines of text.
+    pub const fn is_text(&self) -> bool {
+        matches!(self.framing.rule, Rule::Line { .. })
+    }
+}
