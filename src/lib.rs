@@ -17,3 +17,13 @@ pub mod decode;
 pub mod document;
 pub mod profile;
 pub mod wire;
+
+// Layer 2: services for tasks.
+pub mod logging;
+pub mod metrics;
+pub mod systemd;
+pub mod tasks;
+
+// Layer 3: edges in and down.
+pub mod sources;
+pub mod store;

@@ -76,6 +76,7 @@ metrics! {
     counter resumed_total: "Sessions that went on from an earlier event.",
     gauge uplink_connected: "1 while the broker is connected.",
     gauge uplink_waiting: "Stored events that the broker has not confirmed.",
+    gauge uplink_parked: "Events that the broker refused; they are kept and no longer sent.",
     gauge durable_through: "The newest event number that is on disk.",
 }
 

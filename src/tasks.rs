@@ -54,12 +54,8 @@ struct Running {
 impl Tasks {
     /// `stop` is the token that tells all tasks to end; after it, the end of a vital task is no failure.
     pub fn new(stop: CancellationToken) -> Self {
-        let shared = Shared {
-            stop,
-            running: Mutex::default(),
-            one_ended: Notify::new(),
-            failure: watch::Sender::new(None),
-        };
+        let shared =
+            Shared { stop, running: Mutex::default(), one_ended: Notify::new(), failure: watch::Sender::new(None) };
         Self { shared: Arc::new(shared) }
     }
 

@@ -1,1 +1,246 @@
-//! See ARCHITECTURE.md.
+//! Where readings come from: what a source is, how it is started, and when it is started again.
+//!
+//! A source is one task. It reads its device, decodes in place, and sends [`SourceMessage`]s into the one bounded queue
+//! of the pipeline; a full queue slows it down and is never a reason to drop. It fails by returning an error (or by a
+//! panic), and [`run`] starts it again after a jittered pause, for ever.
+
+pub mod ble;
+pub mod output;
+pub mod replay;
+pub mod serial;
+pub mod simulator;
+pub mod stream;
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::event::{LinkState, SourceMessage};
+use crate::ids::{DeviceId, PatientId, SourceId};
+use crate::vitals::Mode;
+
+use self::ble::{BleConfig, BleError};
+use self::output::{SourceCounters, SourceOutput};
+use self::replay::{ReplayConfig, ReplayError};
+use self::serial::{PortMemory, SerialConfig};
+use self::simulator::SimulatorConfig;
+use self::simulator::pty::PtyError;
+
+/// Shortest pause before a source is started again.
+pub const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause before a source is started again.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A number that still holds is sent again this often, and so is its absence, so that its age stays known.
+pub const RESEND_EVERY: Duration = Duration::from_secs(1);
+/// How long a source may take to say goodbye to its device when the daemon stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// One configured way in.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// Its name.
+    pub id: SourceId,
+    /// Whose readings these are. `None`: the device is not assigned to anybody.
+    pub patient: Option<PatientId>,
+    /// The device at the other end.
+    pub device: DeviceId,
+    /// Real, demo or test.
+    pub mode: Mode,
+    /// What is there.
+    pub kind: SourceKind,
+}
+
+/// The kinds of source.
+#[derive(Debug, Clone)]
+pub enum SourceKind {
+    /// A heart-rate strap over Bluetooth Low Energy.
+    Ble(BleConfig),
+    /// A monitor at a serial port.
+    Serial(SerialConfig),
+    /// The demo ward. It names its own patients and devices.
+    Simulator(SimulatorConfig),
+    /// A recording.
+    Replay(ReplayConfig),
+}
+
+/// Why a source stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A strap is not heard.
+    #[error(transparent)]
+    Ble(#[from] BleError),
+    /// The port or connection cannot be opened.
+    #[error("cannot open {port}: {reason}")]
+    Open {
+        /// The port.
+        port: String,
+        /// The system's answer.
+        reason: String,
+    },
+    /// Another process has the port, and keeps others out.
+    #[error("{port} is in use by another program")]
+    InUse {
+        /// The port.
+        port: String,
+    },
+    /// The port or connection has gone.
+    #[error("{port} was lost: {reason}")]
+    Lost {
+        /// The port.
+        port: String,
+        /// How that showed.
+        reason: String,
+    },
+    /// The profile is for a device without a serial line.
+    #[error("the profile `{profile}` has no line settings for a serial port")]
+    NoSerialLine {
+        /// The profile.
+        profile: String,
+    },
+    /// A profile that the simulator needs cannot be used.
+    #[error("the profile `{profile}` cannot be used: {reason}")]
+    Profile {
+        /// The profile.
+        profile: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A recording cannot be played.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// An emulated device cannot be offered.
+    #[error(transparent)]
+    Pty(#[from] PtyError),
+    /// A defect in the source.
+    #[error("the source panicked: {0}")]
+    Panicked(String),
+    /// Nobody takes the readings any more.
+    #[error("the pipeline has gone")]
+    PipelineGone,
+}
+
+/// Runs a source until `stop` is cancelled or it has come to its end, and starts it again whenever it fails.
+///
+/// Every change of the link is reported, the last one as [`LinkState::Closed`].
+///
+/// # Errors
+/// [`SourceError::PipelineGone`] alone; every other error is reported, and waited out.
+pub async fn run(
+    config: SourceConfig,
+    out: mpsc::Sender<SourceMessage>,
+    clock: Clock,
+    counters: Arc<SourceCounters>,
+    stop: CancellationToken,
+) -> Result<(), SourceError> {
+    let mut output = SourceOutput::new(&config, out, clock, counters);
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    let result = tokio::select! {
+        biased;
+        // The source has come to its end, or has seen `stop` itself.
+        result = supervise(&config, &mut output, &stop) => result,
+        // The source does not see `stop`: its futures are dropped, which closes its port.
+        () = stopped => Ok(()),
+    };
+    result?;
+    // A pipeline that takes nothing for so long is on its way out too.
+    let closed = output.state(LinkState::Closed);
+    tokio::time::timeout(STOP_GRACE, closed).await.unwrap_or(Ok(()))
+}
+
+async fn supervise(
+    config: &SourceConfig,
+    output: &mut SourceOutput,
+    stop: &CancellationToken,
+) -> Result<(), SourceError> {
+    let mut memory = Memory::default();
+    let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE, jitter_seed(config, output));
+    loop {
+        let error = match without_panic(run_once(config, output, &mut memory, stop)).await {
+            Ok(()) => return Ok(()),
+            Err(SourceError::PipelineGone) => return Err(SourceError::PipelineGone),
+            Err(error) => error,
+        };
+        if std::mem::take(&mut memory.was_live) {
+            backoff.reset();
+        }
+        let pause = backoff.next_delay();
+        tracing::warn!(source = %config.id, %error, ?pause, "source stopped, will be started again");
+        SourceCounters::add(&output.counters().restarts, 1);
+        output.link(LinkState::Lost, &BTreeSet::new(), Some(&error.to_string())).await?;
+        tokio::select! {
+            biased;
+            // The daemon stops.
+            () = stop.cancelled() => return Ok(()),
+            // Try again.
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// What a source remembers when it is started again.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Data came since the last start: the next pause is a short one again.
+    was_live: bool,
+    /// About the port, if the source reads one.
+    port: PortMemory,
+}
+
+async fn run_once(
+    config: &SourceConfig,
+    output: &mut SourceOutput,
+    memory: &mut Memory,
+    stop: &CancellationToken,
+) -> Result<(), SourceError> {
+    match &config.kind {
+        SourceKind::Ble(strap) => ble::run(strap, output, memory, stop).await,
+        SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
+        SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
+        SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,
+    }
+}
+
+/// Sources of one daemon, and the same source of many daemons, must not retry in step.
+fn jitter_seed(config: &SourceConfig, output: &SourceOutput) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&config.id, output.now()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A panic becomes an error like any other: one broken source must not take the daemon with it.
+async fn without_panic(attempt: impl Future<Output = Result<(), SourceError>>) -> Result<(), SourceError> {
+    let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
+    attempt.unwrap_or_else(|panic| Err(SourceError::Panicked(panic_text(&*panic))))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_source_is_an_error_with_its_message() {
+        let broken = async {
+            let empty: Vec<u8> = Vec::new();
+            assert_eq!(empty.len(), 1, "no number");
+            Ok(())
+        };
+        let panicked = without_panic(broken).await.unwrap_err().to_string();
+        assert!(panicked.starts_with("the source panicked: ") && panicked.contains("no number"), "{panicked}");
+    }
+}

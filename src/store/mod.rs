@@ -1,1 +1,270 @@
-//! See ARCHITECTURE.md.
+//! The stored log: every event on disk before anybody forgets it, read again by whoever was away.
+//!
+//! One task writes ([`Writer`]), any number of tasks read ([`Reader`]), and [`StoreHandle`] puts events into the writer's
+//! bounded queue without ever waiting. The log is the only queue there is: the uplink and a dashboard that resumes are
+//! cursors over it.
+//!
+//! SQLite runs only inside `spawn_blocking`, which also holds tokio's paused time still while a disk is working.
+
+mod codec;
+mod directory;
+mod handle;
+mod ledger;
+mod reader;
+mod resume;
+mod retention;
+mod salvage;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
+use tokio::sync::mpsc;
+
+use crate::clock::Stamp;
+use crate::event::AlertEvent;
+use crate::ids::{Epoch, Seq};
+
+pub use handle::{QUEUE, RESERVED_FOR_ALERTS, Refused, StoreHandle, StoreHealth};
+pub use reader::{EpochInfo, MAX_READ, Reader};
+pub use resume::{MAX_LOST_RANGES, ResumePoint};
+pub use salvage::SalvageReport;
+pub use writer::{MAX_BATCH, RETRY_EVERY, Writer};
+
+use directory::Directory;
+use ledger::Ledger;
+
+/// Shortest and longest wait for a group of readings.
+pub const GROUP_COMMIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The smallest budget; a smaller one is raised to it.
+pub const MIN_BYTES: u64 = 256 << 10;
+/// Reports of dropped ranges that may wait to be taken. Later ones are joined to the last.
+const DROPPED_QUEUE: usize = 16;
+
+/// How the store behaves.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// How long a reading may wait for others before they are committed together; kept within
+    /// [`GROUP_COMMIT_BOUNDS`]. Other events never wait.
+    pub group_commit: Duration,
+    /// How long acknowledged readings are kept.
+    pub retention: Duration,
+    /// How long acknowledged events other than readings are kept.
+    pub event_retention: Duration,
+    /// Most bytes the database may use; beyond it the oldest readings go. `None`: a tenth of the free space, at most
+    /// 512 MiB.
+    pub max_bytes: Option<u64>,
+    /// The cursors that hold rows back: a row is acknowledged when all of these have passed it. One that was never set
+    /// stands before the first row. Without any, every row counts as acknowledged.
+    pub holding_lanes: Vec<String>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_hours(24);
+        Self {
+            group_commit: Duration::from_secs(1),
+            retention: DAY,
+            event_retention: DAY * 30,
+            max_bytes: None,
+            holding_lanes: Vec::new(),
+        }
+    }
+}
+
+/// Numbers `first`..=`last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeqRange {
+    /// The first.
+    pub first: Seq,
+    /// The last; not before `first`.
+    pub last: Seq,
+}
+
+/// A store that was opened for one run of the daemon.
+#[derive(Debug)]
+pub struct Opened {
+    /// The task that writes; nothing is stored until it runs.
+    pub writer: Writer,
+    /// Reads what is committed.
+    pub reader: Reader,
+    /// Puts events into the writer's queue.
+    pub handle: StoreHandle,
+    /// This run.
+    pub epoch: Epoch,
+    /// The number of this run's first event.
+    pub first_seq: Seq,
+    /// The latest state of each alert that had not ended when the last run did, oldest change first.
+    pub open_alerts: Vec<AlertEvent>,
+    /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
+    pub dropped: mpsc::Receiver<SeqRange>,
+    /// What was saved, if the last database was damaged.
+    pub salvaged: Option<SalvageReport>,
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The state directory is missing, read-only or full.
+    #[error("state directory {path}: {doing}: {source}")]
+    Directory {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another daemon works in the state directory.
+    #[error("state directory {path} is in use by another vitalbridge{}", owner.map_or_else(String::new, |pid| format!(" (process {pid})")))]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other daemon's process, if it said so.
+        owner: Option<u32>,
+    },
+    /// The database has tables of a later version.
+    #[error(
+        "{path} was written by a newer vitalbridge (schema {found}, this version knows {known}); install that version, or move the file away"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// The last schema version this program knows.
+        known: usize,
+    },
+    /// SQLite failed.
+    #[error("{path}: {doing}: {source}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// SQLite's own check found damage.
+    #[error("{path} is damaged: {finding}")]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// The first finding.
+        finding: String,
+    },
+    /// A row of the database makes no event.
+    #[error("{path}: row {seq} cannot be read: {what}")]
+    Row {
+        /// The database.
+        path: PathBuf,
+        /// The row's number.
+        seq: Seq,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An event came with a number that was already given.
+    #[error("event {seq} came after event {newest}")]
+    OutOfOrder {
+        /// The event's number.
+        seq: Seq,
+        /// The newest number in the log.
+        newest: Seq,
+    },
+    /// An event cannot be written as text.
+    #[error("event {seq} cannot be written: {source}")]
+    Unwritable {
+        /// The event's number.
+        seq: Seq,
+        /// What serde said.
+        source: serde_json::Error,
+    },
+    /// The daemon stopped while the disk did not take the last events.
+    #[error("{events} events were not stored before the end: {reason}")]
+    LeftBehind {
+        /// How many.
+        events: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A thread of the store ended before its work did.
+    #[error("the store's thread ended: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl StoreError {
+    /// Makes errors of SQLite while doing something with one file.
+    fn sqlite(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Sqlite { path: path.clone(), doing, source }
+    }
+
+    /// What SQLite said, as one word.
+    fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        }
+    }
+
+    /// True if the database itself is bad. Trying again is no use; the next [`open`] salvages it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+            || matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    }
+
+    /// True if the disk may work again later: full, failing, read-only, or locked by somebody.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::OutOfMemory
+            )
+        )
+    }
+}
+
+/// Opens the store in `dir` and begins a run of the daemon at the number after the newest stored one. Blocks.
+///
+/// A damaged database is moved aside and what can be read of it is copied into a new one; see [`SalvageReport`].
+pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now: Stamp) -> Result<Opened, StoreError> {
+    let directory = Arc::new(Directory::claim(dir)?);
+    directory.create_database()?;
+    let max_bytes = options.max_bytes.map_or_else(|| directory.default_budget(), Ok)?.max(MIN_BYTES);
+    let path = directory.database();
+    let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
+        ledger.limit(max_bytes, options)?;
+        let open_alerts = ledger.open_alerts()?;
+        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts))
+    };
+    let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
+        let begun = begin(&mut ledger)?;
+        Ok((ledger, begun))
+    });
+    let (ledger, (first_seq, open_alerts), salvaged) = match sound {
+        Ok((ledger, begun)) => (ledger, begun, None),
+        Err(error) if error.is_damage() => {
+            let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
+            let begun = begin(&mut ledger)?;
+            (ledger, begun, Some(report))
+        }
+        Err(error) => return Err(error),
+    };
+    let reader = Reader::open(Arc::clone(&directory))?;
+    let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)));
+    let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
+    let (shortest, longest) = GROUP_COMMIT_BOUNDS;
+    let writer = Writer::new(directory, ledger, ends, report, options.group_commit.clamp(shortest, longest), now);
+    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, dropped, salvaged })
+}

@@ -1,0 +1,224 @@
+//! The state directory: made private, proved writable, and held by one daemon at a time.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::io::Errno;
+
+use super::StoreError;
+use crate::clock::Stamp;
+
+/// Name of the file whose lock says that a daemon is using the directory.
+const LOCK_FILE: &str = "lock";
+/// Name of the database file.
+const DATABASE_FILE: &str = "vitals.db";
+/// Name of the file that says the database met damage while it was in use.
+const SUSPICION_FILE: &str = "vitals.db.suspect";
+/// A process number has at most 10 digits; whatever else stands in the lock file is not read.
+const MAX_PID_BYTES: u64 = 16;
+/// The default budget is at most this: 512 MiB hold about five months of one reading a second.
+const DEFAULT_BUDGET: u64 = 512 << 20;
+
+/// The directory while this process owns it. The lock goes with the last of its holders.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Keeps the lock. The file itself stays: removing it would let two daemons lock two files of one name.
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the directory (mode 0700) if it is missing, and locks it.
+    pub(super) fn claim(path: &Path) -> Result<Self, StoreError> {
+        let failed = |doing, source| StoreError::Directory { path: path.to_owned(), doing, source };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| failed("cannot create it", error))?;
+        let file_path = path.join(LOCK_FILE);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&file_path)
+            .map_err(|error| failed("cannot write to it", error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::InUse { path: path.to_owned(), owner: read_pid(&mut file) });
+            }
+            Err(errno) => return Err(failed("cannot lock it", errno.into())),
+        }
+        write_pid(&mut file).map_err(|error| failed("cannot write to it", error))?;
+        Ok(Self { path: path.to_owned(), _lock: file })
+    }
+
+    /// Where the database lies.
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE_FILE)
+    }
+
+    /// Where damage of the database is noted for the next start.
+    pub(super) fn suspicion(&self) -> Suspicion {
+        Suspicion(self.path.join(SUSPICION_FILE))
+    }
+
+    /// Makes an empty database file that only its owner may read; SQLite gives its other files the same mode.
+    pub(super) fn create_database(&self) -> Result<(), StoreError> {
+        let path = self.database();
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map(drop)
+            .map_err(|source| StoreError::Directory { path, doing: "cannot create it", source })
+    }
+
+    /// Moves the database and its companions to `vitals.db.corrupt-<ms since 1970>` and removes older ones but
+    /// `kept` - 1. Returns where it lies now.
+    pub(super) fn move_aside(&self, now: Stamp, kept: usize) -> Result<PathBuf, StoreError> {
+        let failed = |path: &Path, doing, source| StoreError::Directory { path: path.to_owned(), doing, source };
+        let prefix = format!("{DATABASE_FILE}.corrupt-");
+        let entries = std::fs::read_dir(&self.path).map_err(|error| failed(&self.path, "cannot list it", error))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut older: Vec<String> = names
+            .filter(|name| name.starts_with(&prefix) && !name.ends_with("-wal") && !name.ends_with("-shm"))
+            .collect();
+        older.sort();
+        let surplus = older.len().saturating_sub(kept.saturating_sub(1));
+        for name in older.iter().take(surplus) {
+            let path = self.path.join(name);
+            std::fs::remove_file(&path).map_err(|error| failed(&path, "cannot remove it", error))?;
+            for companion in companions(&path) {
+                remove_if_there(&companion).map_err(|error| failed(&companion, "cannot remove it", error))?;
+            }
+        }
+        let from = self.database();
+        // The clock may have been set back since the last one: no older file is written over.
+        let mut millis = now.wall.0;
+        while self.path.join(format!("{prefix}{millis:013}")).exists() {
+            millis = millis.saturating_add(1);
+        }
+        let to = self.path.join(format!("{prefix}{millis:013}"));
+        for (from, to) in companions(&from).into_iter().zip(companions(&to)) {
+            match std::fs::rename(&from, &to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&from, "cannot move it aside", error));
+                }
+                _ => {}
+            }
+        }
+        std::fs::rename(&from, &to).map_err(|error| failed(&from, "cannot move it aside", error))?;
+        Ok(to)
+    }
+
+    /// The budget where none is configured: a tenth of what is free (what the database has already counts as free).
+    pub(super) fn default_budget(&self) -> Result<u64, StoreError> {
+        let failed =
+            |source| StoreError::Directory { path: self.path.clone(), doing: "cannot ask for its size", source };
+        let space = statvfs(&self.path).map_err(|errno| failed(errno.into()))?;
+        let used = match std::fs::metadata(self.database()) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed(error)),
+        };
+        let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_add(used);
+        Ok(DEFAULT_BUDGET.min(free / 10))
+    }
+}
+
+/// A file beside the database which says that the database must be checked before it is used again.
+#[derive(Debug)]
+pub(super) struct Suspicion(PathBuf);
+
+impl Suspicion {
+    /// True if the last run met damage.
+    pub(super) fn exists(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Notes that this run met damage.
+    pub(super) fn note(&self) -> Result<(), StoreError> {
+        File::create(&self.0).and_then(|file| file.sync_all()).map_err(|source| self.failed(source))
+    }
+
+    /// Takes the note away, after a check or a salvage.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        remove_if_there(&self.0).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        StoreError::Directory { path: self.0.clone(), doing: "cannot write to it", source }
+    }
+}
+
+/// The files that SQLite keeps beside a database; they belong to it and move with it.
+fn companions(path: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|ending| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    })
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The process that holds the lock, if it wrote its number.
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(MAX_PID_BYTES).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_claimed_once_and_the_refusal_names_the_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state/deeper");
+        let first = Directory::claim(&path).unwrap();
+        let refusal = Directory::claim(&path).unwrap_err().to_string();
+        assert!(refusal.contains(&path.display().to_string()), "{refusal}");
+        assert!(refusal.contains(&std::process::id().to_string()), "{refusal}");
+        drop(first);
+        Directory::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn the_directory_and_the_database_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::claim(&folder.path().join("state")).unwrap();
+        directory.create_database().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.path().join("state")), 0o700);
+        assert_eq!(mode(&directory.database()), 0o600);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_directory_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Directory::claim(&file.path().join("state")).unwrap_err().to_string();
+        assert!(error.contains(&file.path().display().to_string()), "{error}");
+    }
+}

@@ -1,0 +1,151 @@
+//! The side of the store that everybody may hold: puts events into the queue and never waits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::clock::Stamp;
+use crate::event::{Event, EventBody};
+use crate::ids::Seq;
+
+/// Events that may wait for the disk: 27 minutes of ten readings a second.
+pub const QUEUE: usize = 16_384;
+/// Places of [`QUEUE`] that readings never take, so that alerts fit when readings no longer do.
+pub const RESERVED_FOR_ALERTS: usize = 1024;
+/// Questions whether the writer is alive that may wait; each comes from a task that waits for the answer.
+const PINGS: usize = 8;
+
+/// Why an event was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The disk has not kept up.
+    #[error("the store's queue is full")]
+    Full,
+    /// The writer has ended.
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+/// Whether events reach the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreHealth {
+    /// They do.
+    Ok,
+    /// They wait in memory; the writer tries again by itself.
+    Degraded {
+        /// What the disk said.
+        reason: String,
+        /// The time of the oldest event that waits.
+        since: Stamp,
+    },
+}
+
+/// Cursors that were moved and not stored yet.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    /// The newest place of each lane. As many as there are lanes.
+    cursors: Mutex<BTreeMap<String, Seq>>,
+    /// Tells the writer that there is something.
+    pub(super) news: Notify,
+}
+
+impl Moved {
+    /// Takes all moves.
+    pub(super) fn take(&self) -> BTreeMap<String, Seq> {
+        std::mem::take(&mut *self.cursors.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts moves back that could not be stored, except where a newer one has come.
+    pub(super) fn put_back(&self, moves: BTreeMap<String, Seq>) {
+        let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        for (lane, seq) in moves {
+            cursors.entry(lane).or_insert(seq);
+        }
+    }
+}
+
+/// Puts events into the writer's queue. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    queue: mpsc::Sender<Arc<Event>>,
+    pings: mpsc::Sender<oneshot::Sender<()>>,
+    moved: Arc<Moved>,
+    durable: watch::Receiver<Seq>,
+    health: watch::Receiver<StoreHealth>,
+}
+
+/// The writer's ends of what [`StoreHandle`] holds.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) queue: mpsc::Receiver<Arc<Event>>,
+    pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(super) moved: Arc<Moved>,
+    pub(super) durable: watch::Sender<Seq>,
+    pub(super) health: watch::Sender<StoreHealth>,
+}
+
+/// A handle and the writer's ends; `durable` is the newest stored number.
+pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
+    let (queue_in, queue) = mpsc::channel(QUEUE);
+    let (pings_in, pings) = mpsc::channel(PINGS);
+    let (durable, durable_out) = watch::channel(durable);
+    let (health, health_out) = watch::channel(StoreHealth::Ok);
+    let moved = Arc::new(Moved::default());
+    let handle = StoreHandle {
+        queue: queue_in,
+        pings: pings_in,
+        moved: Arc::clone(&moved),
+        durable: durable_out,
+        health: health_out,
+    };
+    (handle, Ends { queue, pings, moved, durable, health })
+}
+
+impl StoreHandle {
+    /// Queues an event; events must come in the order of their numbers.
+    ///
+    /// Never waits. A reading is refused when only [`RESERVED_FOR_ALERTS`] places are left, any other event only when
+    /// none is. The number of a refused event stays empty in the log and is reported as lost to those who resume.
+    pub fn try_append(&self, event: Arc<Event>) -> Result<(), Refused> {
+        let is_reading = matches!(event.body, EventBody::Reading(_));
+        if is_reading && self.queue.capacity() <= RESERVED_FOR_ALERTS && !self.queue.is_closed() {
+            return Err(Refused::Full);
+        }
+        self.queue.try_send(event).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Full,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+        })
+    }
+
+    /// The newest number that would survive a power cut.
+    pub fn durable(&self) -> watch::Receiver<Seq> {
+        self.durable.clone()
+    }
+
+    /// Whether events reach the disk.
+    pub fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.clone()
+    }
+
+    /// Events that wait in the queue, of [`QUEUE`].
+    pub fn queued(&self) -> usize {
+        QUEUE.saturating_sub(self.queue.capacity())
+    }
+
+    /// Remembers that `lane` is done with everything up to `seq`.
+    ///
+    /// Stored with the next group; a crash before that only means that the lane does some of it again. A place beyond
+    /// the newest stored event is kept in memory until that event is stored.
+    pub fn set_cursor(&self, lane: &str, seq: Seq) {
+        self.moved.cursors.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), seq);
+        self.moved.news.notify_one();
+    }
+
+    /// Returns when the writer has turned its loop since the call.
+    pub async fn ping(&self) -> Result<(), Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.pings.send(answer).await.map_err(|_| Refused::Stopped)?;
+        answered.await.map_err(|_| Refused::Stopped)
+    }
+}

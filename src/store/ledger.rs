@@ -1,0 +1,302 @@
+//! The connection that writes: one transaction a batch, with the alerts, cursors and clean-up that belong to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tracing::error;
+
+use super::codec::{self, Stream, row_id, seq_of};
+use super::directory::Suspicion;
+use super::retention::Keeper;
+use super::{SeqRange, StoreError, StoreOptions, schema};
+use crate::clock::Stamp;
+use crate::event::{AlertEvent, Event, EventBody};
+use crate::ids::{Epoch, Seq};
+
+/// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
+/// forgotten and looked up again.
+const MAX_STREAMS: usize = 4096;
+/// Runs of the daemon that are kept at least, so that a listener of long ago still resumes.
+const KEPT_EPOCHS: i64 = 1000;
+/// A database of up to this size is checked after a crash; the check reads all of it (two seconds from an SD card).
+const CHECKED_BYTES: u64 = 64 << 20;
+
+/// The newest number anything in the database knows. A cursor or a hole may be ahead of the rows after a salvage.
+const NEWEST: &str = "SELECT max(
+    ifnull((SELECT max(seq) FROM reading), 0), ifnull((SELECT max(seq) FROM event), 0),
+    ifnull((SELECT max(last) FROM hole), 0), ifnull((SELECT max(seq) FROM cursor), 0),
+    ifnull((SELECT max(first_seq) - 1 FROM epoch), 0))";
+
+/// The database, for writing.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    path: PathBuf,
+    connection: Connection,
+    streams: HashMap<Stream, i64>,
+    cursors: BTreeMap<String, Seq>,
+    newest: Seq,
+    keeper: Keeper,
+}
+
+/// What a commit did besides storing the batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Committed {
+    /// The newest stored number.
+    pub(super) newest: Seq,
+    /// Where rows were dropped that were not acknowledged.
+    pub(super) dropped: Option<SeqRange>,
+    /// Cursors that are ahead of the log.
+    pub(super) ahead: BTreeMap<String, Seq>,
+}
+
+impl Ledger {
+    /// Opens the database, checks it if there is reason to, and brings its tables up to date.
+    pub(super) fn open(path: &Path, suspicion: &Suspicion) -> Result<Self, StoreError> {
+        let failed = StoreError::sqlite(path, "cannot open it");
+        let mut connection = schema::connect_writer(path).map_err(&failed)?;
+        schema::migrate(&mut connection, path, schema::MIGRATIONS)?;
+        let crashed: bool = connection
+            .query_row("SELECT ended_mono IS NULL FROM epoch ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+            .optional()
+            .map_err(&failed)?
+            .unwrap_or(false);
+        let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        if suspicion.exists() || (crashed && bytes <= CHECKED_BYTES) {
+            let finding: String =
+                connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(&failed)?;
+            if finding != "ok" {
+                return Err(StoreError::Damaged { path: path.to_owned(), finding });
+            }
+            suspicion.settle()?;
+        }
+        let mut ledger = Self {
+            path: path.to_owned(),
+            connection,
+            streams: HashMap::new(),
+            cursors: BTreeMap::new(),
+            newest: Seq::ZERO,
+            keeper: Keeper::default(),
+        };
+        ledger.load().map_err(failed)?;
+        Ok(ledger)
+    }
+
+    /// Reads again what is remembered of the database.
+    fn load(&mut self) -> rusqlite::Result<()> {
+        self.streams.clear();
+        self.newest = self.connection.query_row(NEWEST, [], |row| row.get(0)).map(seq_of)?;
+        let mut statement = self.connection.prepare("SELECT lane, seq FROM cursor")?;
+        let cursors = statement.query_map([], |row| Ok((row.get(0)?, seq_of(row.get(1)?))))?;
+        self.cursors = cursors.collect::<rusqlite::Result<_>>()?;
+        Ok(())
+    }
+
+    /// Opens the file again after an error: what the system still holds of a failed write cannot be trusted.
+    ///
+    /// Returns the newest stored number: a commit that reported an error may have reached the disk all the same.
+    pub(super) fn reopen(&mut self) -> Result<Seq, StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot open it again");
+        self.connection = schema::connect_writer(&self.path).map_err(&failed)?;
+        self.keeper.limit_pages(&self.connection).map_err(&failed)?;
+        self.load().map_err(&failed)?;
+        Ok(self.newest)
+    }
+
+    /// The rows of salvage are written through the same connection.
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Sets the limits of space and age.
+    pub(super) fn limit(&mut self, max_bytes: u64, options: &StoreOptions) -> Result<(), StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot limit its size");
+        self.keeper.limit(max_bytes, options);
+        self.keeper.limit_pages(&self.connection).map_err(failed)
+    }
+
+    /// Begins a run of the daemon; returns the number of its first event.
+    pub(super) fn begin_epoch(&mut self, epoch: &Epoch, boot: &str, now: Stamp) -> Result<Seq, StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot begin a new run in it");
+        self.load().map_err(&failed)?;
+        let first = self.newest.next();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        let row = params![epoch.as_str(), boot, row_id(first), now.mono.0.cast_signed(), now.wall.0];
+        transaction
+            .execute(
+                "INSERT INTO epoch (name, boot, first_seq, started_mono, started_wall) VALUES (?1, ?2, ?3, ?4, ?5)",
+                row,
+            )
+            .map_err(&failed)?;
+        forget_epochs(&transaction).map_err(&failed)?;
+        let boot_first = transaction
+            .query_row(
+                "SELECT min(first_seq) FROM epoch WHERE id > ifnull((SELECT max(id) FROM epoch WHERE boot <> ?1), 0)",
+                [boot],
+                |row| row.get(0),
+            )
+            .map_err(&failed)?;
+        transaction.commit().map_err(&failed)?;
+        self.keeper.booted_at(seq_of(boot_first));
+        Ok(first)
+    }
+
+    /// The latest state of each alert that has not ended, oldest change first.
+    ///
+    /// One that cannot be read is left out with an error in the log: the next readings raise it again, and without
+    /// this the bridge would not start at all.
+    pub(super) fn open_alerts(&self) -> Result<Vec<AlertEvent>, StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot read the open alerts");
+        let mut statement =
+            self.connection.prepare("SELECT alert, body FROM alert_open ORDER BY seq").map_err(&failed)?;
+        let mut rows = statement.query([]).map_err(&failed)?;
+        let mut alerts = Vec::new();
+        while let Some(row) = rows.next().map_err(&failed)? {
+            let id: String = row.get(0).map_err(&failed)?;
+            let body: String = row.get(1).map_err(&failed)?;
+            match serde_json::from_str(&body) {
+                Ok(alert) => alerts.push(alert),
+                Err(error) => error!(alert = %id, %error, "an open alert of the last run cannot be restored"),
+            }
+        }
+        Ok(alerts)
+    }
+
+    /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
+    ///
+    /// After an error only [`Self::reopen`] may follow: numbers that were given to new streams are void.
+    pub(super) fn commit(
+        &mut self,
+        batch: &[Arc<Event>],
+        moved: &BTreeMap<String, Seq>,
+    ) -> Result<Committed, StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot store events");
+        let mut cursors = self.cursors.clone();
+        cursors.extend(moved.iter().map(|(lane, seq)| (lane.clone(), *seq)));
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        // Room is made first, so that a database at its limit can take the batch.
+        let now = batch.last().map(|event| event.at);
+        let dropped = self.keeper.make_room(&transaction, self.newest, &cursors, now).map_err(&failed)?;
+        let newest = append(&transaction, &self.path, &mut self.streams, self.newest, batch)?;
+        let mut ahead = BTreeMap::new();
+        for (lane, seq) in moved {
+            if *seq > newest {
+                ahead.insert(lane.clone(), *seq);
+            }
+            let stored = newest.min(*seq);
+            transaction
+                .prepare_cached("INSERT INTO cursor (lane, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = ?2")
+                .and_then(|mut statement| statement.execute(params![lane, row_id(stored)]))
+                .map_err(&failed)?;
+            cursors.insert(lane.clone(), stored);
+        }
+        transaction.commit().map_err(&failed)?;
+        self.keeper.made_room(now);
+        self.newest = newest;
+        self.cursors = cursors;
+        Ok(Committed { newest, dropped, ahead })
+    }
+
+    /// Notes that this run ends on purpose, and moves the log into the database file.
+    pub(super) fn end_epoch(&mut self, ended: Stamp) -> Result<(), StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot end this run in it");
+        self.connection
+            .execute(
+                "UPDATE epoch SET ended_mono = ?1, ended_wall = ?2 WHERE id = (SELECT max(id) FROM epoch)",
+                params![ended.mono.0.cast_signed(), ended.wall.0],
+            )
+            .map_err(&failed)?;
+        self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(&failed)
+    }
+}
+
+/// Writes the events of a batch; returns the newest number.
+fn append(
+    transaction: &Transaction<'_>,
+    path: &Path,
+    streams: &mut HashMap<Stream, i64>,
+    mut newest: Seq,
+    batch: &[Arc<Event>],
+) -> Result<Seq, StoreError> {
+    let failed = StoreError::sqlite(path, "cannot store events");
+    let mut readings = transaction.prepare_cached(codec::INSERT_READING).map_err(&failed)?;
+    for event in batch {
+        let expected = newest.next();
+        if event.seq < expected {
+            return Err(StoreError::OutOfOrder { seq: event.seq, newest });
+        }
+        if event.seq > expected {
+            let hole = params![row_id(expected), row_id(event.seq).saturating_sub(1)];
+            transaction.execute("INSERT INTO hole (first, last) VALUES (?1, ?2)", hole).map_err(&failed)?;
+        }
+        if let EventBody::Reading(reading) = &event.body {
+            let stream = stream_number(transaction, streams, Stream::of(reading)).map_err(&failed)?;
+            codec::insert_reading(&mut readings, event, reading, stream).map_err(&failed)?;
+        } else {
+            append_event(transaction, path, event)?;
+        }
+        newest = event.seq;
+    }
+    Ok(newest)
+}
+
+/// Writes an event that is not a reading, and keeps the list of open alerts.
+fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path, "cannot store events");
+    let Some(body) = codec::body_text(&event.body) else {
+        return Ok(());
+    };
+    let body = body.map_err(|source| StoreError::Unwritable { seq: event.seq, source })?;
+    transaction
+        .prepare_cached(codec::INSERT_EVENT)
+        .and_then(|mut statement| codec::insert_event(&mut statement, event, &body))
+        .map_err(&failed)?;
+    let EventBody::Alert(alert) = &event.body else {
+        return Ok(());
+    };
+    let id = alert.alert.to_string();
+    let changed = if alert.is_present() {
+        transaction
+            .prepare_cached(
+                "INSERT INTO alert_open (alert, seq, body) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT DO UPDATE SET seq = ?2, body = ?3",
+            )
+            .and_then(|mut statement| statement.execute(params![id, row_id(event.seq), body]))
+    } else {
+        transaction
+            .prepare_cached("DELETE FROM alert_open WHERE alert = ?1")
+            .and_then(|mut statement| statement.execute([id]))
+    };
+    changed.map(drop).map_err(failed)
+}
+
+/// The number of a stream, remembered or looked up.
+fn stream_number(
+    transaction: &Transaction<'_>,
+    streams: &mut HashMap<Stream, i64>,
+    stream: Stream,
+) -> rusqlite::Result<i64> {
+    if let Some(number) = streams.get(&stream) {
+        return Ok(*number);
+    }
+    let mut insert = transaction.prepare_cached(codec::INSERT_STREAM)?;
+    let mut find = transaction.prepare_cached(codec::FIND_STREAM)?;
+    let number = stream.number(&mut insert, &mut find)?;
+    if streams.len() >= MAX_STREAMS {
+        streams.clear();
+    }
+    streams.insert(stream, number);
+    Ok(number)
+}
+
+/// Forgets runs of long ago of which no row is left.
+fn forget_epochs(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute(
+        "DELETE FROM epoch WHERE id <= (SELECT max(id) FROM epoch) - ?1 AND id < (
+            SELECT max(id) FROM epoch WHERE first_seq <= (
+                SELECT min(seq) FROM (SELECT min(seq) AS seq FROM reading UNION ALL SELECT min(seq) FROM event)))",
+        [KEPT_EPOCHS],
+    )?;
+    Ok(())
+}

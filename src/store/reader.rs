@@ -1,0 +1,258 @@
+//! Reads what is committed: events in the order of their numbers, runs of the daemon, cursors.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tokio::sync::Mutex;
+
+use super::codec::{self, BadRow, Stream, row_id, seq_of, stamp};
+use super::directory::Directory;
+use super::resume::{self, ResumePoint};
+use super::{SeqRange, StoreError, schema};
+use crate::clock::Stamp;
+use crate::event::Event;
+use crate::ids::{Epoch, Seq};
+
+/// Most events that one call returns.
+pub const MAX_READ: usize = 10_000;
+/// Streams that are remembered; beyond that all are forgotten and looked up again.
+const MAX_STREAMS: usize = 4096;
+
+/// One run of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochInfo {
+    /// Its name.
+    pub epoch: Epoch,
+    /// The boot of the machine it ran in.
+    pub boot_id: String,
+    /// The number of its first event. If the next run begins at the same number, this one stored nothing.
+    pub first_seq: Seq,
+    /// When it began.
+    pub started: Stamp,
+    /// When it ended; `None` while it runs, or if it was killed.
+    pub ended: Option<Stamp>,
+}
+
+/// Reads the log. Where it meets damage ([`StoreError::is_damage`]) the next start of the daemon salvages the database.
+///
+/// Cheap to clone; all clones share one connection, and calls wait for each other.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    side: Arc<Mutex<ReadSide>>,
+}
+
+#[derive(Debug)]
+struct ReadSide {
+    path: PathBuf,
+    connection: Connection,
+    streams: HashMap<i64, Stream>,
+    /// Keeps the state directory locked while anybody can read.
+    directory: Arc<Directory>,
+}
+
+/// Which rows of a part a read wants.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    after: Seq,
+    through: Seq,
+    limit: usize,
+}
+
+/// The two tables that share one numbering.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Readings,
+    Others,
+}
+
+impl Reader {
+    /// Opens a connection of its own to the database in `directory`.
+    pub(super) fn open(directory: Arc<Directory>) -> Result<Self, StoreError> {
+        let path = directory.database();
+        let connection =
+            schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
+        let side = ReadSide { path, connection, streams: HashMap::new(), directory };
+        Ok(Self { side: Arc::new(Mutex::new(side)) })
+    }
+
+    /// The events after `after` in the order of their numbers, at most `limit` and [`MAX_READ`].
+    ///
+    /// Numbers may be missing where rows were dropped or never stored; [`Self::resume_point`] tells which.
+    pub async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let span = Span { after, through: Seq(u64::MAX), limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::Readings, Part::Others])).await
+    }
+
+    /// The readings after `after` and up to `through`, at most `limit` and [`MAX_READ`], oldest first.
+    pub async fn readings(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let span = Span { after, through, limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::Readings])).await
+    }
+
+    /// The events that are not readings after `after` and up to `through`, at most `limit` and [`MAX_READ`], oldest
+    /// first.
+    pub async fn events_but_readings(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let span = Span { after, through, limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::Others])).await
+    }
+
+    /// The runs of the daemon, oldest first. The last one is this run.
+    pub async fn epochs(&self) -> Result<Vec<EpochInfo>, StoreError> {
+        self.read(|side| {
+            side.in_transaction(|path, transaction| epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO)))
+        })
+        .await
+    }
+
+    /// How far `lane` has come; [`Seq::ZERO`] if it never moved.
+    pub async fn cursor(&self, lane: &str) -> Result<Seq, StoreError> {
+        let lane = lane.to_owned();
+        self.query(move |transaction| {
+            let sql = "SELECT seq FROM cursor WHERE lane = ?1";
+            let found = transaction.query_row(sql, [lane], |row| row.get(0)).optional()?;
+            Ok(found.map_or(Seq::ZERO, seq_of))
+        })
+        .await
+    }
+
+    /// The oldest and the newest number in the log; `None` if it is empty.
+    pub async fn bounds(&self) -> Result<Option<SeqRange>, StoreError> {
+        self.query(|transaction| {
+            let sql = "SELECT min(first), max(last) FROM (
+                SELECT min(seq) AS first, max(seq) AS last FROM reading UNION ALL SELECT min(seq), max(seq) FROM event)";
+            let ends: (Option<i64>, Option<i64>) =
+                transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(match ends {
+                (Some(first), Some(last)) => Some(SeqRange { first: seq_of(first), last: seq_of(last) }),
+                _ => None,
+            })
+        })
+        .await
+    }
+
+    /// Where a listener goes on that last saw `(epoch, seq)`, and what it can no longer get.
+    pub async fn resume_point(&self, epoch: &Epoch, seq: Seq) -> Result<ResumePoint, StoreError> {
+        let epoch = epoch.clone();
+        self.query(move |transaction| resume::find(transaction, epoch.as_str(), seq)).await
+    }
+
+    /// Which of the numbers after `after` and up to `last` are no longer in the log.
+    pub async fn lost(&self, after: Seq, last: Seq) -> Result<Vec<SeqRange>, StoreError> {
+        self.query(move |transaction| resume::lost(transaction, after, last)).await
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut ReadSide) -> Result<T, StoreError> + Send + 'static,
+    {
+        let mut side = Arc::clone(&self.side).lock_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let outcome = work(&mut side);
+            if outcome.as_ref().is_err_and(StoreError::is_damage) {
+                side.directory.suspicion().note()?;
+            }
+            outcome
+        })
+        .await?
+    }
+
+    async fn query<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read(|side| {
+            side.in_transaction(|path, transaction| {
+                work(transaction).map_err(StoreError::sqlite(path, "cannot read events"))
+            })
+        })
+        .await
+    }
+}
+
+impl ReadSide {
+    /// Runs `work` on one unchanging state of the database.
+    fn in_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&std::path::Path, &Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let transaction =
+            self.connection.transaction().map_err(StoreError::sqlite(&self.path, "cannot read events"))?;
+        work(&self.path, &transaction)
+    }
+
+    fn events(&mut self, span: Span, parts: &[Part]) -> Result<Vec<Event>, StoreError> {
+        let Self { path, connection, streams, .. } = self;
+        let failed = StoreError::sqlite(path, "cannot read events");
+        let transaction = connection.transaction().map_err(&failed)?;
+        let runs = epochs(&transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
+        let epoch_of = |seq: Seq| {
+            let after_it = runs.partition_point(|run| run.first_seq <= seq);
+            let run = after_it.checked_sub(1).and_then(|place| runs.get(place));
+            run.map(|run| run.epoch.clone()).ok_or_else(|| BadRow::Content("it belongs to no run".to_owned()))
+        };
+        let most = i64::try_from(span.limit).unwrap_or(i64::MAX);
+
+        let mut events = Vec::new();
+        for part in parts {
+            let sql = match part {
+                Part::Readings => codec::SELECT_READINGS,
+                Part::Others => codec::SELECT_EVENTS,
+            };
+            let mut statement = transaction.prepare_cached(sql).map_err(&failed)?;
+            let mut rows = statement.query(params![row_id(span.after), most, row_id(span.through)]).map_err(&failed)?;
+            while let Some(row) = rows.next().map_err(&failed)? {
+                let seq = seq_of(row.get(0).map_err(&failed)?);
+                let event = epoch_of(seq).and_then(|epoch| match part {
+                    Part::Readings => codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id)),
+                    Part::Others => codec::event_row(row, epoch),
+                });
+                events.push(event.map_err(|bad| bad.at(path, seq))?);
+            }
+        }
+        // Two rising runs: the sort only merges them.
+        events.sort_by_key(|event| event.seq);
+        events.truncate(span.limit);
+        Ok(events)
+    }
+}
+
+/// What the stream `id` stands for, remembered or looked up.
+fn find_stream(transaction: &Transaction<'_>, streams: &mut HashMap<i64, Stream>, id: i64) -> Result<Stream, BadRow> {
+    if let Some(stream) = streams.get(&id) {
+        return Ok(stream.clone());
+    }
+    let mut statement = transaction.prepare_cached(codec::SELECT_STREAM)?;
+    let mut rows = statement.query([id])?;
+    let row = rows.next()?.ok_or_else(|| BadRow::Content(format!("its stream {id} is missing")))?;
+    let stream = codec::stream_row(row)?;
+    if streams.len() >= MAX_STREAMS {
+        streams.clear();
+    }
+    streams.insert(id, stream.clone());
+    Ok(stream)
+}
+
+/// The runs of the daemon, oldest first.
+fn epochs(transaction: &Transaction<'_>) -> Result<Vec<EpochInfo>, BadRow> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall FROM epoch ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut epochs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let ended: (Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?);
+        epochs.push(EpochInfo {
+            epoch: name.parse().map_err(|error: crate::ids::BadId| BadRow::Content(error.to_string()))?,
+            boot_id: row.get(1)?,
+            first_seq: seq_of(row.get(2)?),
+            started: stamp(row.get(3)?, row.get(4)?),
+            ended: ended.0.zip(ended.1).map(|(mono, wall)| stamp(mono, wall)),
+        });
+    }
+    Ok(epochs)
+}

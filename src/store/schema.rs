@@ -1,0 +1,226 @@
+//! The tables, and how an older database becomes a current one: forward only, in one transaction.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::StoreError;
+
+/// Bytes of one page: the block of SD cards and of ext4.
+pub(super) const PAGE_BYTES: u64 = 4096;
+/// How long a statement waits for a lock, for example of a person's `sqlite3` or of a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// `page_size` and `auto_vacuum` take effect only before the first table and before WAL, so they come first.
+///
+/// A small log (64 pages) is written over and over in the same blocks: 754 instead of 1,112 bytes a reading at the
+/// block device. `synchronous=FULL` syncs the log at each commit: without it a power cut loses what was confirmed.
+const WRITER_PRAGMAS: &str = "
+    PRAGMA page_size = 4096;
+    PRAGMA auto_vacuum = INCREMENTAL;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    PRAGMA wal_autocheckpoint = 64;
+    PRAGMA journal_size_limit = 1048576;
+    PRAGMA cell_size_check = ON;
+    PRAGMA trusted_schema = OFF;
+";
+
+/// One script a version. `user_version` counts those that have run. A released script never changes.
+///
+/// `seq` is one numbering over `reading` and `event`. Neither has an epoch: the epochs cut the numbering into
+/// consecutive pieces, so the epoch of a row is the last one that begins at or before it. `reading` has no other index:
+/// one on device and time costs 3.3 times the bytes written.
+pub(super) const MIGRATIONS: &[&str] = &["
+    -- One run of the daemon. ended_* stay NULL if it was killed.
+    CREATE TABLE epoch (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        boot TEXT NOT NULL,
+        first_seq INTEGER NOT NULL,
+        started_mono INTEGER NOT NULL,
+        started_wall INTEGER NOT NULL,
+        ended_mono INTEGER,
+        ended_wall INTEGER
+    ) STRICT;
+
+    -- What many readings share. patient is '' for nobody, mdc -1 for the metric's own code.
+    CREATE TABLE stream (
+        id INTEGER PRIMARY KEY,
+        patient TEXT NOT NULL,
+        device TEXT NOT NULL,
+        source TEXT NOT NULL,
+        metric TEXT NOT NULL,
+        mdc INTEGER NOT NULL,
+        mode TEXT NOT NULL,
+        quality TEXT NOT NULL,
+        time_source TEXT NOT NULL,
+        UNIQUE (patient, device, source, metric, mdc, mode, quality, time_source)
+    ) STRICT;
+
+    -- mono: ns since boot; wall: ms since 1970; received_*: how much earlier the bytes arrived (ns, ms);
+    -- taken_ms: how much earlier than its arrival it was measured, NULL if nobody knows.
+    -- The value is mantissa * 10^exponent or the reason in absent. parts: see the codec.
+    CREATE TABLE reading (
+        seq INTEGER PRIMARY KEY,
+        stream INTEGER NOT NULL,
+        mono INTEGER NOT NULL,
+        wall INTEGER NOT NULL,
+        received_ns INTEGER NOT NULL,
+        received_ms INTEGER NOT NULL,
+        taken_ms INTEGER,
+        uncertainty_ms INTEGER NOT NULL,
+        device_time TEXT,
+        mantissa INTEGER,
+        exponent INTEGER,
+        absent TEXT,
+        parts TEXT
+    ) STRICT;
+
+    CREATE TABLE event (
+        seq INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        mono INTEGER NOT NULL,
+        wall INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+
+    -- Numbers that were given and never stored: the queue was full, or the file was damaged.
+    CREATE TABLE hole (
+        first INTEGER PRIMARY KEY,
+        last INTEGER NOT NULL
+    ) STRICT;
+
+    -- The latest state of each alert that has not ended.
+    CREATE TABLE alert_open (
+        alert TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+
+    -- How far each reader of the log has come.
+    CREATE TABLE cursor (
+        lane TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL
+    ) STRICT;
+"];
+
+/// Opens the one connection that writes.
+pub(super) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(WRITER_PRAGMAS)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")?;
+    Ok(connection)
+}
+
+/// Brings the tables to the last of `migrations`, all of it or nothing.
+pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path, "cannot prepare its tables");
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    let Some(pending) = migrations.get(done..) else {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: migrations.len() });
+    };
+    if pending.is_empty() {
+        return Ok(());
+    }
+    for script in pending {
+        transaction.execute_batch(script).map_err(&failed)?;
+    }
+    let version = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+    transaction.pragma_update(None, "user_version", version).map_err(&failed)?;
+    transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> (tempfile::TempDir, std::path::PathBuf, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vitals.db");
+        std::fs::File::create(&path).unwrap();
+        let connection = connect_writer(&path).unwrap();
+        (folder, path, connection)
+    }
+
+    fn version(connection: &Connection) -> u32 {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_file_has_the_form_that_was_measured() {
+        let (_folder, path, mut connection) = database();
+        migrate(&mut connection, &path, MIGRATIONS).unwrap();
+        for (pragma, expected) in [
+            ("page_size", "4096"),
+            ("auto_vacuum", "2"),
+            ("journal_mode", "wal"),
+            ("synchronous", "2"),
+            ("wal_autocheckpoint", "64"),
+            ("journal_size_limit", "1048576"),
+        ] {
+            let found: rusqlite::types::Value = connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap();
+            let found = match found {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => panic!("{pragma}: {other:?}"),
+            };
+            assert_eq!(found, expected, "{pragma}");
+        }
+        let indices: Vec<String> = connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name IN ('reading', 'event')")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(indices.is_empty(), "{indices:?}");
+    }
+
+    #[test]
+    fn an_older_database_runs_only_the_scripts_it_lacks_and_keeps_its_rows() {
+        let (_folder, path, mut connection) = database();
+        migrate(&mut connection, &path, &["CREATE TABLE one (a INTEGER) STRICT; INSERT INTO one VALUES (7);"]).unwrap();
+        assert_eq!(version(&connection), 1);
+        let both = ["this script must not run again", "ALTER TABLE one ADD COLUMN b INTEGER NOT NULL DEFAULT 8;"];
+        migrate(&mut connection, &path, &both).unwrap();
+        assert_eq!(version(&connection), 2);
+        let row: (i64, i64) =
+            connection.query_row("SELECT a, b FROM one", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(row, (7, 8));
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let (_folder, path, mut connection) = database();
+        migrate(&mut connection, &path, &["CREATE TABLE one (a INTEGER) STRICT;"]).unwrap();
+        let scripts = ["", "CREATE TABLE two (a INTEGER) STRICT;", "no SQL at all"];
+        assert!(migrate(&mut connection, &path, &scripts).is_err());
+        assert_eq!(version(&connection), 1);
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'two'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(tables, 0);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused_by_name() {
+        let (_folder, path, mut connection) = database();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        let error = migrate(&mut connection, &path, MIGRATIONS).unwrap_err().to_string();
+        assert!(error.contains("99") && error.contains(&path.display().to_string()), "{error}");
+    }
+}

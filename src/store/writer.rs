@@ -1,0 +1,287 @@
+//! The task that writes: gathers readings into groups, lets nothing else wait, and outlasts a disk that fails.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::directory::Directory;
+use super::handle::{Ends, StoreHealth};
+use super::ledger::{Committed, Ledger};
+use super::{SeqRange, StoreError};
+use crate::clock::Stamp;
+use crate::event::{Event, EventBody};
+use crate::ids::Seq;
+
+/// Most events in one transaction.
+pub const MAX_BATCH: usize = 1024;
+/// How long a disk that failed is left alone.
+pub const RETRY_EVERY: Duration = Duration::from_secs(10);
+
+/// Writes events to the database until it is told to stop.
+#[derive(Debug)]
+pub struct Writer {
+    directory: Arc<Directory>,
+    /// Locked by one blocking thread at a time, never across an `.await`.
+    ledger: Arc<Mutex<Ledger>>,
+    ends: Ends,
+    dropped: mpsc::Sender<SeqRange>,
+    /// A range that waits for room in `dropped`.
+    unreported: Option<SeqRange>,
+    group_commit: Duration,
+    /// Events taken from the queue and not stored yet.
+    batch: Vec<Arc<Event>>,
+    /// The time of the newest event; the start until there is one.
+    latest: Stamp,
+    state: State,
+}
+
+/// Whether the disk takes events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Healthy,
+    /// The last commit failed: nothing more is taken from the queue, and the next try comes with the timer.
+    Failing,
+}
+
+/// What woke the writer.
+enum Wake {
+    Ping,
+    Stop,
+    Timer,
+    Queue(usize),
+    Cursor,
+}
+
+impl Writer {
+    pub(super) fn new(
+        directory: Arc<Directory>,
+        ledger: Ledger,
+        ends: Ends,
+        dropped: mpsc::Sender<SeqRange>,
+        group_commit: Duration,
+        now: Stamp,
+    ) -> Self {
+        Self {
+            directory,
+            ledger: Arc::new(Mutex::new(ledger)),
+            ends,
+            dropped,
+            unreported: None,
+            group_commit,
+            batch: Vec::with_capacity(MAX_BATCH),
+            latest: now,
+            state: State::Healthy,
+        }
+    }
+
+    /// Stores events until `stop` is cancelled or every handle is gone; then stores what still waits, notes the end of
+    /// the run and empties the write-ahead log.
+    ///
+    /// # Errors
+    /// Damage of the database (noted, so that the next start checks and salvages it), an event out of order, or events
+    /// that could not be stored before the end. A disk that is full or fails is no error: see [`StoreHealth`].
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let mut armed = false;
+        loop {
+            match self.wait(&stop, timer.as_mut(), armed).await {
+                Wake::Ping => {}
+                // What is queued is still taken; nothing new is.
+                Wake::Stop => self.ends.queue.close(),
+                Wake::Queue(0) => return self.finish().await,
+                Wake::Queue(taken) => {
+                    let is_urgent = self.batch.iter().rev().take(taken).any(|event| !is_reading(event));
+                    if is_urgent || self.batch.len() >= MAX_BATCH {
+                        self.commit().await?;
+                        armed = self.state == State::Failing;
+                        timer.set(sleep(RETRY_EVERY));
+                    } else if !armed {
+                        armed = true;
+                        timer.set(sleep(self.group_commit));
+                    }
+                }
+                Wake::Cursor => {
+                    if !armed {
+                        armed = true;
+                        timer.set(sleep(self.group_commit));
+                    }
+                }
+                Wake::Timer => {
+                    self.commit().await?;
+                    armed = self.state == State::Failing;
+                    timer.set(sleep(RETRY_EVERY));
+                }
+            }
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn wait(&mut self, stop: &CancellationToken, timer: std::pin::Pin<&mut Sleep>, armed: bool) -> Wake {
+        let room = MAX_BATCH.saturating_sub(self.batch.len());
+        let is_failing = self.state == State::Failing;
+        // A failing disk is not asked to stop twice: `finish` makes the last try.
+        let is_open = !self.ends.queue.is_closed();
+        tokio::select! {
+            biased;
+            // The watchdog's question: rare, and never behind a full queue.
+            Some(answer) = self.ends.pings.recv() => {
+                // Nobody waits for the answer any more if this fails.
+                let _ = answer.send(());
+                Wake::Ping
+            }
+            // The daemon ends.
+            () = stop.cancelled(), if is_open => Wake::Stop,
+            // A group is complete, or the disk gets another chance.
+            () = timer, if armed => Wake::Timer,
+            // Events. While the disk fails they stay in the queue, which is what bounds them, until the end comes.
+            taken = self.ends.queue.recv_many(&mut self.batch, room), if !is_failing => Wake::Queue(taken),
+            // A cursor moved: it rides with the next group.
+            () = self.ends.moved.news.notified(), if !armed => Wake::Cursor,
+            // Closed while the disk fails: no event can come, so the end is now.
+            () = std::future::ready(()), if is_failing && !is_open => Wake::Queue(0),
+        }
+    }
+
+    /// Stores the batch and the moved cursors, or keeps them if the disk fails in a way that may pass.
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        let moved = self.ends.moved.take();
+        let unreported = self.unreported.take();
+        self.report(unreported);
+        if self.batch.is_empty() && moved.is_empty() {
+            return Ok(());
+        }
+        if let Some(event) = self.batch.last() {
+            self.latest = event.at;
+        }
+        let (moved, outcome) = self.on_disk(moved).await?;
+        match outcome {
+            Ok(committed) => {
+                self.batch.clear();
+                self.ends.moved.put_back(committed.ahead);
+                self.report(committed.dropped);
+                self.recover();
+                self.ends.durable.send_replace(committed.newest);
+                Ok(())
+            }
+            Err(error) if error.may_pass() => {
+                self.ends.moved.put_back(moved);
+                self.degrade(&error);
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_damage() {
+                    self.directory.suspicion().note()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Commits on a thread that may block, and gives the cursors back; the batch is in its place again.
+    async fn on_disk(
+        &mut self,
+        moved: BTreeMap<String, Seq>,
+    ) -> Result<(BTreeMap<String, Seq>, Result<Committed, StoreError>), StoreError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let ledger = Arc::clone(&self.ledger);
+        let is_retry = self.state == State::Failing;
+        let (batch, moved, outcome) = tokio::task::spawn_blocking(move || {
+            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let reopened = if is_retry { ledger.reopen().map(Some) } else { Ok(None) };
+            let outcome = reopened.and_then(|newest| {
+                // A commit that reported an error may have reached the disk all the same.
+                batch.retain(|event| newest.is_none_or(|newest| event.seq > newest));
+                ledger.commit(&batch, &moved)
+            });
+            (batch, moved, outcome)
+        })
+        .await?;
+        self.batch = batch;
+        Ok((moved, outcome))
+    }
+
+    fn recover(&mut self) {
+        if self.state == State::Failing {
+            info!("events are stored again");
+            self.state = State::Healthy;
+            self.ends.health.send_replace(StoreHealth::Ok);
+        }
+    }
+
+    fn degrade(&mut self, error: &StoreError) {
+        let reason = error.to_string();
+        if self.state == State::Healthy {
+            warn!(%error, "events cannot be stored and wait in memory");
+        }
+        self.state = State::Failing;
+        let oldest = self.batch.first().map_or(self.latest, |event| event.at);
+        self.ends.health.send_if_modified(|health| {
+            let since = match health {
+                StoreHealth::Degraded { since, .. } => *since,
+                StoreHealth::Ok => oldest,
+            };
+            let news = StoreHealth::Degraded { reason, since };
+            let is_news = *health != news;
+            *health = news;
+            is_news
+        });
+    }
+
+    /// Hands a dropped range on, or joins it to the next one if nobody has taken the last ones.
+    fn report(&mut self, range: Option<SeqRange>) {
+        let Some(range) = range else { return };
+        let joined = self.unreported.take().map_or(range, |waiting| SeqRange {
+            first: waiting.first.min(range.first),
+            last: waiting.last.max(range.last),
+        });
+        warn!(first = %joined.first, last = %joined.last, "rows that nobody had acknowledged were dropped to make room");
+        match self.dropped.try_send(joined) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(range)) => self.unreported = Some(range),
+            Err(mpsc::error::TrySendError::Closed(_)) => error!("nobody takes reports of dropped rows"),
+        }
+    }
+
+    /// Stores what is left, and ends the run. A disk that fails gets one more chance.
+    async fn finish(mut self) -> Result<(), StoreError> {
+        loop {
+            self.commit().await?;
+            if self.state == State::Failing {
+                return Err(self.left_behind());
+            }
+            if self.ends.queue.recv_many(&mut self.batch, MAX_BATCH).await == 0 {
+                break;
+            }
+        }
+        let Self { ledger, directory, latest, .. } = self;
+        tokio::task::spawn_blocking(move || {
+            let ended = ledger.lock().unwrap_or_else(PoisonError::into_inner).end_epoch(latest);
+            // Closed here, because closing may write; and the directory is free only after that.
+            drop((ledger, directory));
+            ended
+        })
+        .await?
+    }
+
+    fn left_behind(mut self) -> StoreError {
+        let mut events = self.batch.len();
+        while self.ends.queue.try_recv().is_ok() {
+            events = events.saturating_add(1);
+        }
+        let reason = match &*self.ends.health.borrow() {
+            StoreHealth::Degraded { reason, .. } => reason.clone(),
+            StoreHealth::Ok => String::new(),
+        };
+        StoreError::LeftBehind { events, reason }
+    }
+}
+
+fn is_reading(event: &Event) -> bool {
+    matches!(event.body, EventBody::Reading(_))
+}
