@@ -1,1 +1,518 @@
-//! See ARCHITECTURE.md.
+//! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
+use crate::backoff::Backoff;
+use crate::clock::{Clock, Stamp};
+use crate::config::{Config, Place};
+use crate::event::{SourceMessage, SystemEvent, SystemKind};
+use crate::ids::Epoch;
+use crate::metrics::Metrics;
+use crate::pipeline::{CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
+use crate::secret::Secret;
+use crate::server::codes::{Codes, hex, random_bytes, write_private};
+use crate::server::jwt::TokenKey;
+use crate::server::routes::Site;
+use crate::server::session::Shared;
+use crate::server::socket::Gate;
+use crate::server::{self, accept, routes};
+use crate::sources::{self, SourceConfig, SourceKind};
+use crate::store::{self, SeqRange, StoreHandle, StoreHealth};
+use crate::systemd;
+use crate::tasks::{Role, Tasks};
+use crate::uplink;
+use crate::vitals::Metric;
+
+/// How long the parts are given for an orderly end, each stage. Less in sum than the unit's `TimeoutStopSec=20`.
+const STAGE_GRACE: Duration = Duration::from_secs(4);
+
+/// How long the pipeline and the writer may take to answer the watchdog.
+const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
+
+/// The line for `systemctl status` is renewed this often.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// The uplink is down for the alert engine from the first moment on; the rule has the delay.
+const UPLINK_RESTART: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// What a run needs beside its configuration.
+#[derive(Debug)]
+pub struct Start {
+    /// What to run.
+    pub config: Config,
+    /// The file it came from, read again on SIGHUP, and what the command line said over it.
+    pub config_file: Option<(PathBuf, Place)>,
+    /// Where sign-in codes are checked.
+    pub codes: Codes,
+    /// Told the address once the server listens.
+    pub on_listening: fn(SocketAddr, &Codes),
+}
+
+/// Why a run ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The operating system does not let us; exit code 77.
+    #[error("{0:#}")]
+    Permission(anyhow::Error),
+    /// Anything else; exit code 70.
+    #[error("{0:#}")]
+    Internal(anyhow::Error),
+}
+
+impl From<anyhow::Error> for DaemonError {
+    fn from(error: anyhow::Error) -> Self {
+        let denied = error.chain().any(|cause| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+        });
+        if denied { Self::Permission(error) } else { Self::Internal(error) }
+    }
+}
+
+/// Reads the token secret, or makes one at the first start.
+///
+/// # Errors
+/// The file can be neither read nor written, or holds too little.
+pub fn token_key(config: &Config) -> anyhow::Result<TokenKey> {
+    let path = &config.secret_file;
+    let secret = match std::fs::read_to_string(path) {
+        Ok(text) => Secret::new(text.trim_end()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let secret = Secret::new(hex(&random_bytes::<32>()?));
+            make_private_dir(path.parent().unwrap_or(Path::new(".")))?;
+            write_private(path, secret.expose()).with_context(|| format!("cannot write {}", path.display()))?;
+            info!(path = %path.display(), "made a new token secret");
+            secret
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read the token secret {}", path.display())),
+    };
+    TokenKey::new(&secret, &config.server.issuer, &config.server.audience)
+        .with_context(|| format!("the token secret {} is too weak", path.display()))
+}
+
+fn make_private_dir(dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make the directory {}", dir.display()))
+}
+
+/// The tokens that end the stages one after the other.
+#[derive(Debug, Default)]
+struct Stages {
+    /// Sources and the acceptor: nothing new comes in.
+    inputs: CancellationToken,
+    /// Sessions: everything accepted has been published.
+    sessions: CancellationToken,
+    /// The uplink: everything published has been stored.
+    uplink: CancellationToken,
+    /// The writer: nobody writes any more.
+    store: CancellationToken,
+}
+
+/// The parts that live until the end.
+struct Running {
+    tasks: Tasks,
+    sources: Tasks,
+    pipeline: Tasks,
+    sessions: Tasks,
+    uplink: Tasks,
+    store: Tasks,
+    stages: Stages,
+    control: mpsc::Sender<Control>,
+    /// Held until the stop: the pipeline ends once the last sender of readings has gone.
+    readings: mpsc::Sender<SourceMessage>,
+    handle: StoreHandle,
+    key: watch::Sender<TokenKey>,
+}
+
+/// Runs until SIGTERM, SIGINT or the failure of a vital part.
+///
+/// # Errors
+/// It could not start, or a vital part failed.
+pub async fn run(start: Start) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let config_file = start.config_file.clone();
+    let running = build(start, Clock::System).await?;
+    systemd::ready();
+    let failure = loop {
+        tokio::select! {
+            biased;
+            // A part without which the daemon is not what people rely on.
+            failure = vital_failure(&running) => break Some(failure),
+            // systemd, or `kill`.
+            _ = terminate.recv() => break None,
+            // Ctrl-C.
+            _ = interrupt.recv() => break None,
+            // `systemctl reload`.
+            _ = hangup.recv() => reload(config_file.as_ref(), &running).await,
+        }
+    };
+    systemd::stopping();
+    shut_down(running).await;
+    failure.map_or(Ok(()), |ended| Err(DaemonError::Internal(ended.into())))
+}
+
+async fn vital_failure(running: &Running) -> crate::tasks::VitalEnded {
+    tokio::select! {
+        ended = running.store.failure() => ended,
+        ended = running.pipeline.failure() => ended,
+        ended = running.tasks.failure() => ended,
+    }
+}
+
+async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
+    let Start { config, codes, on_listening, .. } = start;
+    let now = clock.now();
+    let metrics = Arc::new(Metrics::default());
+    let key = watch::Sender::new(token_key(&config)?);
+    let seeds = u64::from_le_bytes(random_bytes::<8>()?);
+    let epoch = Epoch::from_bits(seeds);
+    let (listener, address) = server::bind(config.server.listen).await?;
+    let opened = open_store(&config, epoch.clone(), now).await?;
+
+    let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
+    let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
+    let stages = Stages::default();
+    let running = Running {
+        tasks: Tasks::new(stages.inputs.clone()),
+        sources: Tasks::new(stages.inputs.clone()),
+        pipeline: Tasks::new(stages.inputs.clone()),
+        sessions: Tasks::new(stages.sessions.clone()),
+        uplink: Tasks::new(stages.uplink.clone()),
+        store: Tasks::new(stages.store.clone()),
+        control,
+        readings,
+        handle: opened.handle.clone(),
+        key,
+        stages,
+    };
+
+    let pipeline = Pipeline::new(Parts {
+        epoch: epoch.clone(),
+        first: opened.first_seq,
+        patients: config.patients.clone(),
+        engine: Engine::new(config.rules.clone(), seeds),
+        expected: expected(&config),
+        open_alerts: opened.open_alerts,
+        store: opened.handle.clone(),
+        metrics: Arc::clone(&metrics),
+        clock: clock.clone(),
+    });
+    running.store.spawn("store", Role::Vital, {
+        let (writer, stop) = (opened.writer, running.stages.store.clone());
+        async move { Ok(writer.run(stop).await?) }
+    });
+    running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
+
+    let gate = Gate {
+        shared: Arc::new(Shared {
+            bridge: config.bridge.clone(),
+            site: config.site.clone(),
+            epoch: epoch.clone(),
+            patients: config.patients.clone(),
+            stale_and_lost_ms: stale_and_lost_ms(&config, now),
+        }),
+        control: running.control.clone(),
+        reader: opened.reader.clone(),
+        durable: opened.handle.durable(),
+        key: running.key.subscribe(),
+        clock: clock.clone(),
+        metrics: Arc::clone(&metrics),
+        stop: running.stages.sessions.clone(),
+    };
+    let hosts = Arc::new(config.server.hosts.clone());
+    let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks: running.sessions.clone() });
+    let accepting =
+        accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
+    running.tasks.spawn("acceptor", Role::Vital, accepting);
+
+    start_sources(&config, &running, &clock);
+    let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
+    start_watchers(&running, &metrics, opened.dropped, uplink_status);
+    // The configuration that runs was good; what is not told stays unknown in the engine.
+    let _ = running.control.send(Control::Condition(BridgeCondition::ConfigurationError, false)).await;
+    on_listening(address, &codes);
+    info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
+    Ok(running)
+}
+
+async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
+    let (dir, options) = (config.state_dir.clone(), config.store_options());
+    let opened = tokio::task::spawn_blocking(move || store::open(&dir, &options, epoch, &boot_id(), now)).await?;
+    let opened = opened.with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
+    if let Some(report) = &opened.salvaged {
+        error!(?report, "the database was damaged; readable rows were saved and a new one was started");
+    }
+    Ok(opened)
+}
+
+/// What the configured sources will deliver, where their kind or profile tells.
+fn expected(config: &Config) -> Vec<Expected> {
+    let of_source = |source: &SourceConfig| {
+        let metrics = match &source.kind {
+            SourceKind::Serial(serial) => crate::decode::self_test::metrics(&serial.profile),
+            SourceKind::Ble(_) => BTreeSet::from([Metric::HeartRate]),
+            // The ward names its own devices; a recording has the columns it has.
+            SourceKind::Simulator(_) | SourceKind::Replay(_) => BTreeSet::new(),
+        };
+        let patient = source.patient.clone()?;
+        Some(Expected { device: source.device.clone(), patient, metrics, mode: source.mode })
+    };
+    config.sources.iter().filter_map(of_source).filter(|expected| !expected.metrics.is_empty()).collect()
+}
+
+/// When a continuous number turns grey, and when it is no longer shown: the times of the first no-signal rule.
+fn stale_and_lost_ms(config: &Config, now: Stamp) -> (u64, u64) {
+    const WITHOUT_A_RULE: (u64, u64) = (5000, 10_000);
+    let rules = config.rules.effective(None, now.wall);
+    let limits = rules.iter().map(EffectiveLimit::from);
+    limits.filter_map(|limit| limit.stale_after_ms.zip(limit.no_valid_for_ms)).min().unwrap_or(WITHOUT_A_RULE)
+}
+
+/// The boot this run belongs to: monotonic times of different boots cannot be compared.
+fn boot_id() -> String {
+    // The hardened unit hides /proc/sys, so systemd hands the id over.
+    std::env::var("VITALBRIDGE_BOOT_ID")
+        .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/random/boot_id"))
+        .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+}
+
+fn start_sources(config: &Config, running: &Running, clock: &Clock) {
+    for source in &config.sources {
+        let (source, out, clock) = (source.clone(), running.readings.clone(), clock.clone());
+        let stop = running.stages.inputs.clone();
+        running.sources.spawn(format!("source {}", source.id), Role::Helper, async move {
+            let counters = Arc::default();
+            Ok(sources::run(source, out, clock, counters, stop).await?)
+        });
+    }
+}
+
+/// Starts the uplink if a broker is configured; it is started again if it ends.
+fn start_uplink(
+    config: &Config,
+    epoch: &Epoch,
+    running: &Running,
+    reader: &store::Reader,
+    clock: &Clock,
+    seed: u64,
+) -> Option<watch::Receiver<uplink::UplinkStatus>> {
+    let settings = config.uplink(epoch)?;
+    let (status, told) = watch::channel(uplink::UplinkStatus::default());
+    let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
+    let stop = running.stages.uplink.clone();
+    running.uplink.spawn("uplink", Role::Helper, async move {
+        let mut backoff = Backoff::new(UPLINK_RESTART.0, UPLINK_RESTART.1, seed);
+        while !stop.is_cancelled() {
+            let (reader, handle, clock) = (reader.clone(), handle.clone(), clock.clone());
+            let run = uplink::run(settings.clone(), reader, handle, status.clone(), clock, seed, stop.clone());
+            match run.await {
+                Ok(()) => return Ok(()),
+                Err(error) => error!(%error, "the uplink ended and is started again"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+        Ok(())
+    });
+    Some(told)
+}
+
+/// Small tasks that carry facts of one part to another.
+fn start_watchers(
+    running: &Running,
+    metrics: &Arc<Metrics>,
+    dropped: mpsc::Receiver<SeqRange>,
+    uplink: Option<watch::Receiver<uplink::UplinkStatus>>,
+) {
+    let stop = &running.stages.inputs;
+    running.tasks.spawn("store health", Role::Helper, {
+        let (stop, control, health) = (stop.clone(), running.control.clone(), running.handle.health());
+        stop.clone().run_until_cancelled_owned(watch_store(control, health)).map_or_ok()
+    });
+    running.tasks.spawn("dropped readings", Role::Helper, {
+        let control = running.control.clone();
+        stop.clone().run_until_cancelled_owned(tell_dropped(control, dropped)).map_or_ok()
+    });
+    if let Some(status) = uplink {
+        running.tasks.spawn("uplink status", Role::Helper, {
+            let (control, metrics) = (running.control.clone(), Arc::clone(metrics));
+            stop.clone().run_until_cancelled_owned(watch_uplink(control, metrics, status)).map_or_ok()
+        });
+    }
+    running.tasks.spawn("status line", Role::Helper, {
+        let (metrics, durable) = (Arc::clone(metrics), running.handle.durable());
+        stop.clone().run_until_cancelled_owned(tell_status(metrics, durable)).map_or_ok()
+    });
+    if let Some(every) = systemd::watchdog_interval() {
+        let (control, handle) = (running.control.clone(), running.handle.clone());
+        running.tasks.spawn("watchdog", Role::Helper, {
+            stop.clone().run_until_cancelled_owned(feed_watchdog(control, handle, every)).map_or_ok()
+        });
+    }
+}
+
+/// Ends a watcher quietly, whether it was cancelled or its part went away.
+trait MapOrOk: Future + Sized + Send {
+    fn map_or_ok(self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async {
+            self.await;
+            Ok(())
+        }
+    }
+}
+
+impl<F: Future + Send> MapOrOk for F where F::Output: Send {}
+
+async fn watch_store(control: mpsc::Sender<Control>, mut health: watch::Receiver<StoreHealth>) {
+    loop {
+        let degraded = matches!(*health.borrow_and_update(), StoreHealth::Degraded { .. });
+        let told = control.send(Control::Condition(BridgeCondition::StorageDegraded, degraded)).await;
+        if told.is_err() || health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The budget was too small for what the backend has not confirmed: said as an event, which is kept longer.
+async fn tell_dropped(control: mpsc::Sender<Control>, mut dropped: mpsc::Receiver<SeqRange>) {
+    while let Some(SeqRange { first, last }) = dropped.recv().await {
+        warn!(%first, %last, "readings were dropped for want of space before the backend had confirmed them");
+        let message = format!("readings from {first} to {last} were dropped for want of space");
+        let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
+        if control.send(Control::System(system)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_uplink(
+    control: mpsc::Sender<Control>,
+    metrics: Arc<Metrics>,
+    mut status: watch::Receiver<uplink::UplinkStatus>,
+) {
+    let mut told = None;
+    loop {
+        let (connected, waiting, parked) = {
+            let status = status.borrow_and_update();
+            (status.connected, status.waiting, status.parked)
+        };
+        metrics.uplink_connected.set(u64::from(connected));
+        metrics.uplink_waiting.set(waiting);
+        metrics.uplink_parked.set(parked);
+        if told != Some((connected, parked > 0)) {
+            told = Some((connected, parked > 0));
+            for (condition, present) in
+                [(BridgeCondition::UplinkDown, !connected), (BridgeCondition::UplinkRejected, parked > 0)]
+            {
+                if control.send(Control::Condition(condition, present)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_status(metrics: Arc<Metrics>, durable: watch::Receiver<crate::ids::Seq>) {
+    loop {
+        let through = durable.borrow().0;
+        metrics.durable_through.set(through);
+        systemd::status(&format!(
+            "{} readings, {} dashboards, kept through event {through}",
+            metrics.readings_total.get(),
+            metrics.connections.get(),
+        ));
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}
+
+/// Tells systemd that we live, each time the pipeline has turned and the writer has answered since the last time.
+async fn feed_watchdog(control: mpsc::Sender<Control>, handle: StoreHandle, every: Duration) {
+    loop {
+        let (reply, answer) = oneshot::channel();
+        let both = async {
+            control.send(Control::Ping(reply)).await.is_ok() && answer.await.is_ok() && handle.ping().await.is_ok()
+        };
+        if tokio::time::timeout(WATCHDOG_ANSWER, both).await == Ok(true) {
+            systemd::watchdog();
+        } else {
+            warn!("the pipeline or the store does not answer; the watchdog is not fed");
+        }
+        tokio::time::sleep(every / 2).await;
+    }
+}
+
+/// Reads the configuration again; a broken one changes nothing.
+async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
+    let Some((path, place)) = config_file else {
+        info!("SIGHUP: there is no configuration file to read again");
+        return;
+    };
+    let (kind, message, broken) = match Config::load(path, place)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| Ok((token_key(&config)?, config)))
+    {
+        Ok((key, config)) => {
+            running.key.send_replace(key);
+            // A closed pipeline means that the daemon is about to end, and the main loop knows.
+            let _ = running.control.send(Control::Rules(Box::new(config.rules))).await;
+            info!(path = %path.display(), "alert rules and token secret were read again; other changes need a restart");
+            (SystemKind::ConfigReloaded, "alert rules and token secret were read again".to_owned(), false)
+        }
+        Err(error) => {
+            error!(path = %path.display(), "the configuration was refused, the old one goes on:\n{error:#}");
+            (SystemKind::ConfigRefused, "the changed configuration has errors; the old one goes on".to_owned(), true)
+        }
+    };
+    for wish in [
+        Control::System(SystemEvent { kind, message, first: None, last: None }),
+        Control::Condition(BridgeCondition::ConfigurationError, broken),
+    ] {
+        let _ = running.control.send(wish).await;
+    }
+}
+
+/// Ends the stages in the order in which data flows, so that nothing accepted is lost.
+async fn shut_down(running: Running) {
+    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key } =
+        running;
+    info!("stopping");
+    stages.inputs.cancel();
+    drop((control, readings));
+    // The pipeline ends once every source has hung up.
+    let mut left = sources.drain(STAGE_GRACE).await;
+    left.extend(pipeline.drain(STAGE_GRACE).await);
+    stages.sessions.cancel();
+    left.extend(sessions.drain(STAGE_GRACE).await);
+    left.extend(tasks.drain(STAGE_GRACE).await);
+    stages.uplink.cancel();
+    left.extend(uplink.drain(STAGE_GRACE).await);
+    drop(handle);
+    stages.store.cancel();
+    left.extend(store.drain(STAGE_GRACE).await);
+    if left.is_empty() {
+        info!("stopped");
+    } else {
+        warn!(tasks = ?left, "stopped, although some tasks did not end in time");
+    }
+}

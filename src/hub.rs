@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::channel::Pattern;
 use crate::event::EventBody;
-use crate::ids::{DeviceId, PatientId, Seq, SourceId};
+use crate::ids::{AlertId, DeviceId, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::outbox::{Delivery, Outbox, Published, Put};
 use crate::vitals::Metric;
@@ -83,7 +83,8 @@ pub struct Joined {
     pub outbox: Arc<Outbox>,
     /// The last event before the join.
     pub through: Seq,
-    /// The latest reading of each stream and the latest state of each source on the added channels.
+    /// The latest reading of each stream, the latest state of each source and each present alert on the added
+    /// channels.
     pub latest: Vec<Arc<Published>>,
     /// With `since`: the matching events after it that memory holds, oldest first.
     pub recent: Vec<Arc<Published>>,
@@ -114,6 +115,7 @@ pub struct Hub {
     through: Seq,
     streams: BTreeMap<(Option<PatientId>, DeviceId, Metric), Arc<Published>>,
     sources: BTreeMap<SourceId, Arc<Published>>,
+    alerts: BTreeMap<AlertId, Arc<Published>>,
     metrics: Arc<Metrics>,
 }
 
@@ -127,6 +129,7 @@ impl Hub {
             through,
             streams: BTreeMap::new(),
             sources: BTreeMap::new(),
+            alerts: BTreeMap::new(),
             metrics,
         }
     }
@@ -159,8 +162,19 @@ impl Hub {
             EventBody::Source(source) => {
                 self.sources.insert(source.source.clone(), Arc::clone(published));
             }
-            _ => {}
+            EventBody::Alert(alert) if alert.is_present() => {
+                self.alerts.insert(alert.alert, Arc::clone(published));
+            }
+            EventBody::Alert(alert) => {
+                self.alerts.remove(&alert.alert);
+            }
+            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => {}
         }
+    }
+
+    /// The event that last changed a present alert.
+    pub fn alert(&self, alert: AlertId) -> Option<&Arc<Published>> {
+        self.alerts.get(&alert)
     }
 
     /// Adds a listener, or channels to one. `None` if there are too many.
@@ -187,10 +201,10 @@ impl Hub {
             }
         }
         let scope = &listener.scope;
-        let wanted = |published: &&Arc<Published>| {
-            chooses(&join.patterns, &published.routes) && scope.allows(&published.routes)
-        };
-        let latest = self.streams.values().chain(self.sources.values()).filter(wanted).cloned().collect();
+        let wanted =
+            |published: &&Arc<Published>| chooses(&join.patterns, &published.routes) && scope.allows(&published.routes);
+        let state = self.streams.values().chain(self.sources.values()).chain(self.alerts.values());
+        let latest = state.filter(wanted).cloned().collect();
         let recent = match join.since {
             Some(since) => self.ring.iter().filter(|p| p.event.seq > since).filter(wanted).cloned().collect(),
             None => Vec::new(),

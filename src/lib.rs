@@ -1,4 +1,13 @@
 //! vitalbridge: the edge bridge for vital signs.
+//!
+//! Bytes come in through [`sources`], which decode them in place ([`profile`], [`decode`]) into [`vitals`]. The
+//! [`pipeline`] is the one owner of live state: it numbers each [`event`], runs the [`alerts`] engine, publishes through
+//! the [`hub`] into each listener's [`outbox`], and hands the event to the [`store`]. The [`server`] shows the present to
+//! dashboards and the past from the store; the [`uplink`] sends the store to a broker. [`daemon`] builds all of them from
+//! [`config`], and [`cli`] is what people type.
+//!
+//! Everything that decides is pure: state machines that take `now` as an argument. Tasks around them wait, read and
+//! write. Modules use only modules of the layers above them in this list; `tests/it/tidy.rs` holds the exact order.
 
 // Layer 0: words of the field. Depends on nothing.
 pub mod backoff;
@@ -27,3 +36,17 @@ pub mod tasks;
 // Layer 3: edges in and down.
 pub mod sources;
 pub mod store;
+
+// Layer 4: the heart.
+pub mod hub;
+pub mod outbox;
+pub mod pipeline;
+
+// Layer 5: edges out.
+pub mod server;
+pub mod uplink;
+
+// Layer 6: the composition root and the commands. `config` stands here because it builds every part's own settings.
+pub mod cli;
+pub mod config;
+pub mod daemon;

@@ -1,3 +1,7 @@
-//! The `vitalbridge` program.
+//! The `vitalbridge` program: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vitalbridge::cli::main()
+}

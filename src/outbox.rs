@@ -33,9 +33,9 @@ pub struct Published {
 /// How a listener wants its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Each of them, as long as the lane has room.
+    /// Each of them, as long as the lane has room, and everything in the order of its number.
     All,
-    /// The newest of each stream.
+    /// The newest of each stream; alerts and other messages overtake readings.
     Latest,
 }
 
@@ -80,6 +80,8 @@ struct Lanes {
     readings: HashMap<Slot, Arc<Published>>,
     gap: Option<(Seq, Seq, u64)>,
     overrun: bool,
+    /// The listener wants every reading, and with it the order of the numbers.
+    in_order: bool,
 }
 
 /// The bounded queue of one listener.
@@ -93,6 +95,7 @@ impl Outbox {
     /// Puts an event in; never waits.
     pub fn put(&self, published: &Arc<Published>, delivery: Delivery) -> Put {
         let mut lanes = self.lock();
+        lanes.in_order = delivery == Delivery::All;
         let put = match &published.event.body {
             EventBody::Reading(reading) => {
                 let slot = match delivery {
@@ -110,7 +113,7 @@ impl Outbox {
         put
     }
 
-    /// Takes up to `most` parcels, alerts first; false once the listener is overrun.
+    /// Takes up to `most` parcels in the order of their delivery; false once the listener is overrun.
     pub fn take(&self, most: usize, out: &mut Vec<Parcel>) -> bool {
         let mut lanes = self.lock();
         while out.len() < most {
@@ -118,6 +121,13 @@ impl Outbox {
             out.push(parcel);
         }
         !lanes.overrun
+    }
+
+    /// Takes up to `most` alerts and other lossless events, and leaves the readings.
+    pub fn take_lossless(&self, most: usize, out: &mut Vec<Parcel>) {
+        let mut lanes = self.lock();
+        let count = lanes.lossless.len().min(most);
+        out.extend(lanes.lossless.drain(..count).map(Parcel::Event));
     }
 
     /// Waits until something was put in since the last wait.
@@ -169,8 +179,18 @@ impl Lanes {
         self.gap = Some((from.min(seq), to.max(seq), skipped + 1));
     }
 
+    /// True if order matters and the oldest reading came before the oldest message.
+    fn reading_is_first(&self) -> bool {
+        match (self.order.front(), self.lossless.front()) {
+            (Some(Slot::One(reading)), Some(message)) => self.in_order && *reading < message.event.seq,
+            _ => false,
+        }
+    }
+
     fn next(&mut self) -> Option<Parcel> {
-        if let Some(published) = self.lossless.pop_front() {
+        if !self.reading_is_first()
+            && let Some(published) = self.lossless.pop_front()
+        {
             return Some(Parcel::Event(published));
         }
         if let Some((from, to, skipped)) = self.gap.take() {
@@ -243,10 +263,21 @@ mod tests {
     #[test]
     fn alerts_and_notices_overtake_readings() {
         let outbox = Outbox::default();
-        outbox.put(&reading(1, "a"), Delivery::All);
-        outbox.put(&notice(2), Delivery::All);
-        outbox.put(&reading(3, "a"), Delivery::All);
+        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put(&notice(2), Delivery::Latest);
+        outbox.put(&reading(3, "b"), Delivery::Latest);
         assert_eq!(taken(&outbox), "2 1 3");
+    }
+
+    #[test]
+    fn who_wants_every_reading_gets_everything_in_order() {
+        let outbox = Outbox::default();
+        for seq in [1, 3, 4] {
+            outbox.put(&reading(seq, "a"), Delivery::All);
+        }
+        outbox.put(&notice(5), Delivery::All);
+        outbox.put(&reading(6, "a"), Delivery::All);
+        assert_eq!(taken(&outbox), "1 3 4 5 6");
     }
 
     #[test]

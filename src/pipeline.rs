@@ -1,1 +1,347 @@
-//! See ARCHITECTURE.md.
+//! The heart: gives every event its number, runs the alert rules, publishes, and hands the event to the store.
+//!
+//! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
+//! queue is only ever tried.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
+use crate::channel::{Pattern, routes};
+use crate::clock::{Clock, Stamp};
+use crate::event::{AlertChange, AlertEvent, Event, EventBody, SourceMessage, SystemEvent, SystemKind};
+use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
+use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq};
+use crate::metrics::Metrics;
+use crate::outbox::Published;
+use crate::patient::Patient;
+use crate::store::StoreHandle;
+use crate::vitals::{Metric, Mode};
+use crate::wire;
+
+/// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
+pub const SOURCE_QUEUE: usize = 4096;
+
+/// Wishes of sessions that may wait for the pipeline. A full queue makes the session wait.
+pub const CONTROL_QUEUE: usize = 256;
+
+/// The loop turns at least this often, so that the watchdog and a stepped clock are noticed.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+
+/// Why a command about an alert was not carried out: a code for programs and a reason for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// `unknown_alert`, `permission_denied`, `stale` or `refused`.
+    pub code: &'static str,
+    /// In words.
+    pub reason: String,
+}
+
+/// A wish of a session, the uplink or the daemon.
+#[derive(Debug)]
+pub enum Control {
+    /// Listen.
+    Join(Join, oneshot::Sender<Option<Joined>>),
+    /// Stop listening to some channels.
+    Unsubscribe(ListenerId, Vec<Pattern>),
+    /// Stop listening.
+    Leave(ListenerId),
+    /// Do something about an alert. The answer is the number of the last event it caused.
+    Alert {
+        /// What.
+        command: AlertCommand,
+        /// Which alert.
+        alert: AlertId,
+        /// The newest event of the alert that the person saw.
+        expected_seq: Option<Seq>,
+        /// On which alerts channels the person may do that.
+        scope: Scope,
+        /// The answer.
+        reply: oneshot::Sender<Result<Seq, Refusal>>,
+    },
+    /// A condition of the bridge itself began or ended.
+    Condition(BridgeCondition, bool),
+    /// The rules were read again.
+    Rules(Box<RuleSet>),
+    /// Something to be logged as an event.
+    System(SystemEvent),
+    /// Answered once the loop has turned.
+    Ping(oneshot::Sender<()>),
+}
+
+/// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The device.
+    pub device: DeviceId,
+    /// Whose.
+    pub patient: PatientId,
+    /// The metrics.
+    pub metrics: BTreeSet<Metric>,
+    /// Real, demo or test.
+    pub mode: Mode,
+}
+
+/// What the pipeline is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// This run.
+    pub epoch: Epoch,
+    /// The number of its first event.
+    pub first: Seq,
+    /// Everybody.
+    pub patients: Vec<Patient>,
+    /// The alert engine.
+    pub engine: Engine,
+    /// What devices are to deliver.
+    pub expected: Vec<Expected>,
+    /// Alerts that had not ended when the last run did.
+    pub open_alerts: Vec<AlertEvent>,
+    /// Where events are kept.
+    pub store: StoreHandle,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// The one owner of the patients' live state, the alert engine and the hub.
+#[derive(Debug)]
+pub struct Pipeline {
+    epoch: Epoch,
+    next: Seq,
+    patients: BTreeMap<PatientId, Patient>,
+    modes: BTreeMap<PatientId, Mode>,
+    engine: Engine,
+    hub: Hub,
+    /// The last event of each present alert at which it began to alarm (again).
+    alarmed: BTreeMap<AlertId, Seq>,
+    /// Events that the store could not take: the first and the last number.
+    lost: Option<(Seq, Seq)>,
+    store: StoreHandle,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Pipeline {
+    /// A pipeline that has published the start of this run and what restored alerts became.
+    pub fn new(parts: Parts) -> Self {
+        let before = Seq(parts.first.0.saturating_sub(1));
+        let now = parts.clock.now();
+        let mut pipeline = Self {
+            epoch: parts.epoch,
+            next: parts.first,
+            patients: parts.patients.into_iter().map(|patient| (patient.id.clone(), patient)).collect(),
+            modes: BTreeMap::new(),
+            engine: parts.engine,
+            hub: Hub::new(before, Arc::clone(&parts.metrics)),
+            alarmed: BTreeMap::new(),
+            lost: None,
+            store: parts.store,
+            metrics: parts.metrics,
+            clock: parts.clock,
+        };
+        let message = format!("vitalbridge {} started", env!("CARGO_PKG_VERSION"));
+        pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
+        let restored = pipeline.engine.restore(parts.open_alerts, now);
+        pipeline.publish_alerts(restored, now);
+        for Expected { device, patient, metrics, mode } in parts.expected {
+            let metrics: Vec<Metric> = metrics.into_iter().collect();
+            let changes = pipeline.engine.expect(&device, &patient, &metrics, mode, now);
+            pipeline.publish_alerts(changes, now);
+        }
+        pipeline
+    }
+
+    /// Turns until every source has hung up, then says that this run ends.
+    ///
+    /// # Errors
+    /// None today; a vital task returns a result.
+    pub async fn run(
+        mut self,
+        mut sources: mpsc::Receiver<SourceMessage>,
+        mut control: mpsc::Receiver<Control>,
+    ) -> anyhow::Result<()> {
+        let mut control_open = true;
+        loop {
+            let now = self.clock.now();
+            let longest = now.mono + LONGEST_TURN;
+            let wait = self.engine.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
+            tokio::select! {
+                biased;
+                // Wishes are few and somebody waits for each of them.
+                wish = control.recv(), if control_open => match wish {
+                    Some(wish) => self.on_control(wish, self.clock.now()),
+                    None => control_open = false,
+                },
+                // Timers before readings, so that a flood cannot hold back an alarm.
+                () = tokio::time::sleep(wait) => {
+                    let now = self.clock.now();
+                    let changes = self.engine.on_deadline(now);
+                    self.publish_alerts(changes, now);
+                }
+                message = sources.recv() => match message {
+                    Some(message) => self.on_source_message(message, self.clock.now()),
+                    None => break,
+                },
+            }
+        }
+        let message = "vitalbridge is stopping".to_owned();
+        self.on_system(SystemEvent { kind: SystemKind::Stopping, message, first: None, last: None }, self.clock.now());
+        Ok(())
+    }
+
+    /// Something from a source.
+    pub fn on_source_message(&mut self, message: SourceMessage, now: Stamp) {
+        match message {
+            SourceMessage::Reading(reading) => {
+                if self.mixes_modes(reading.patient.as_ref(), reading.mode) {
+                    return;
+                }
+                self.metrics.readings_total.add_one();
+                let changes = self.engine.on_reading(&reading, now);
+                self.publish(EventBody::Reading(reading), now);
+                self.publish_alerts(changes, now);
+            }
+            SourceMessage::Link(source) => {
+                if self.mixes_modes(source.patient.as_ref(), source.mode) {
+                    return;
+                }
+                let changes = self.engine.on_source(&source, now);
+                self.publish(EventBody::Source(source), now);
+                self.publish_alerts(changes, now);
+            }
+        }
+    }
+
+    /// A wish.
+    pub fn on_control(&mut self, wish: Control, now: Stamp) {
+        match wish {
+            Control::Join(join, reply) => {
+                if let Err(Some(joined)) = reply.send(self.hub.join(join)) {
+                    // The session went away while it waited.
+                    self.hub.leave(joined.listener);
+                }
+            }
+            Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
+            Control::Leave(listener) => self.hub.leave(listener),
+            Control::Alert { command, alert, expected_seq, scope, reply } => {
+                let done = self.on_alert_command(&command, alert, expected_seq, &scope, now);
+                // Nobody waits any more if the session went away; the command stands all the same.
+                let _ = reply.send(done);
+            }
+            Control::Condition(condition, present) => {
+                let changes = self.engine.on_condition(condition, present, now);
+                self.publish_alerts(changes, now);
+            }
+            Control::Rules(rules) => {
+                let changes = self.engine.replace_rules(*rules, now);
+                self.publish_alerts(changes, now);
+            }
+            Control::System(system) => self.on_system(system, now),
+            Control::Ping(reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn on_system(&mut self, system: SystemEvent, now: Stamp) {
+        self.publish(EventBody::System(system), now);
+    }
+
+    fn on_alert_command(
+        &mut self,
+        command: &AlertCommand,
+        alert: AlertId,
+        expected_seq: Option<Seq>,
+        scope: &Scope,
+        now: Stamp,
+    ) -> Result<Seq, Refusal> {
+        let refuse = |code, reason: &str| Err(Refusal { code, reason: reason.to_owned() });
+        let Some(published) = self.hub.alert(alert) else {
+            return refuse("unknown_alert", "this alert is not present (any more)");
+        };
+        if !scope.allows(&published.routes) {
+            return refuse("permission_denied", "your role does not allow this for this patient");
+        }
+        let alarmed = self.alarmed.get(&alert).copied().unwrap_or(Seq::ZERO);
+        if expected_seq.is_some_and(|seen| seen < alarmed) {
+            return refuse("stale", "the alert has alarmed again since; look at it first");
+        }
+        match self.engine.on_command(command, now) {
+            Ok(changes) => {
+                self.publish_alerts(changes, now);
+                Ok(Seq(self.next.0.saturating_sub(1)))
+            }
+            Err(refused) => Err(Refusal { code: "refused", reason: refused.to_string() }),
+        }
+    }
+
+    fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
+        for change in changes {
+            let (alert, kind) = (change.alert, change.change);
+            self.metrics.alerts_total.add_one();
+            let seq = self.publish(EventBody::Alert(change), now);
+            match kind {
+                AlertChange::Start | AlertChange::Recur | AlertChange::Escalate | AlertChange::Resume => {
+                    self.alarmed.insert(alert, seq);
+                }
+                AlertChange::End => {
+                    self.alarmed.remove(&alert);
+                }
+                AlertChange::Update | AlertChange::Latch | AlertChange::Acknowledge | AlertChange::Pause => {}
+            }
+        }
+    }
+
+    /// Numbers, stores and publishes one event.
+    fn publish(&mut self, body: EventBody, now: Stamp) -> Seq {
+        let event = Arc::new(Event { epoch: self.epoch.clone(), seq: self.next, at: now, body });
+        let seq = event.seq;
+        self.next = seq.next();
+        self.metrics.events_total.add_one();
+        self.keep(&event);
+        let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);
+        let routes = routes(&event, ward);
+        match wire::push(&event) {
+            Ok(text) => self.hub.publish(&Arc::new(Published { event, routes, text: Bytes::from(text) })),
+            Err(error) => error!(%seq, %error, "event could not be serialised; it is stored but not shown"),
+        }
+        seq
+    }
+
+    /// Hands an event to the store, and says which were lost once the store takes events again.
+    fn keep(&mut self, event: &Arc<Event>) {
+        if self.store.try_append(Arc::clone(event)).is_err() {
+            self.metrics.store_refused_total.add_one();
+            if self.lost.is_none() {
+                error!(seq = %event.seq, "the store's queue is full: events are shown live but not kept");
+            }
+            let first = self.lost.map_or(event.seq, |(first, _)| first);
+            self.lost = Some((first, event.seq));
+        } else if let Some((first, last)) = self.lost.take() {
+            let message = format!("events {first} to {last} were shown live but could not be kept");
+            warn!(%first, %last, "the store takes events again");
+            let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
+            self.on_system(system, event.at);
+        }
+    }
+
+    /// True, and counted, if a patient has readings of another mode: demo is never taken for real.
+    fn mixes_modes(&mut self, patient: Option<&PatientId>, mode: Mode) -> bool {
+        let Some(patient) = patient else { return false };
+        let known = *self.modes.entry(patient.clone()).or_insert(mode);
+        if known != mode {
+            self.metrics.readings_mode_mixed_total.add_one();
+            warn!(%patient, %mode, %known, "reading refused: its mode is not that of the patient's other readings");
+        }
+        known != mode
+    }
+}

@@ -1,1 +1,181 @@
-//! See ARCHITECTURE.md.
+//! The commands: arguments, and what each of them exits with.
+
+mod check;
+mod demo;
+mod replay;
+mod run;
+mod token;
+
+pub mod decode;
+pub mod profile;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tempfile::TempDir;
+
+use crate::config::{self, ConfigError};
+use crate::daemon::DaemonError;
+
+/// Exit codes, those of sysexits.h; systemd does not restart after 78.
+pub mod exit {
+    /// Wrong arguments.
+    pub const USAGE: u8 = 64;
+    /// A part failed.
+    pub const INTERNAL: u8 = 70;
+    /// The operating system does not let us.
+    pub const PERMISSION: u8 = 77;
+    /// The configuration has errors.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Edge bridge for vital signs: BLE sensors and serial monitors to bedside dashboards and a cloud backend.
+///
+/// Not a medical device. Alerts are secondary: watch the patient and the primary monitor.
+#[derive(Debug, Parser)]
+#[command(name = "vitalbridge", version, after_help = "Try it: vitalbridge demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole path with a ward of simulated patients.
+    Demo(demo::DemoArgs),
+    /// Run the daemon with a configuration file.
+    Run(run::RunArgs),
+    /// Report every problem of a configuration, and the limits that are in force.
+    Check(check::CheckArgs),
+    /// Make tokens and sign-in codes.
+    Token(token::TokenArgs),
+    /// Turn captured bytes into readings, one JSON line each.
+    Decode(decode::Args),
+    /// Device profiles: list, show, check.
+    Profile(profile::Args),
+    /// Play recorded numerics (CSV) as a source in mode test.
+    Replay(replay::ReplayArgs),
+}
+
+/// Where the daemon listens and keeps its state; the same for `run`, `demo` and `replay`.
+#[derive(Debug, Clone, Args)]
+struct Place {
+    /// Address of the dashboard, for example 127.0.0.1:8080; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Directory for the database, the token secret and the like.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// Without a state directory, one that goes when it is dropped: nothing of a demo or replay stays.
+    fn or_scratch(self) -> io::Result<(config::Place, Option<TempDir>)> {
+        let scratch = match self.state_dir {
+            None => Some(tempfile::Builder::new().prefix("vitalbridge-").tempdir()?),
+            Some(_) => None,
+        };
+        let state_dir = self.state_dir.or_else(|| scratch.as_ref().map(|dir| dir.path().to_owned()));
+        Ok((config::Place { listen: self.listen, state_dir }, scratch))
+    }
+
+    fn into_config(self) -> config::Place {
+        config::Place { listen: self.listen, state_dir: self.state_dir }
+    }
+}
+
+/// Why a command ended badly, with its exit code.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+}
+
+impl From<anyhow::Error> for CommandError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Daemon(error.into())
+    }
+}
+
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+impl CommandError {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => exit::USAGE,
+            Self::Config(_) => exit::CONFIG,
+            Self::Daemon(DaemonError::Permission(_)) => exit::PERMISSION,
+            Self::Daemon(DaemonError::Internal(_)) => exit::INTERNAL,
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are what was asked for; anything else is a wrong call. A closed pipe cannot be told.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Token(args) => token::run(args),
+        Command::Decode(args) => {
+            let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());
+            decode::run(&args, &mut input, &mut out, &mut io::stderr()).map_err(|error| wrong_input(&error))
+        }
+        Command::Profile(args) => {
+            profile::run(&args, &mut io::stdout().lock(), &mut io::stderr()).map_err(|error| wrong_input(&error))
+        }
+        Command::Replay(args) => replay::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done if standard error is closed.
+            let _ = writeln!(io::stderr(), "vitalbridge: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// What a person handed to a command was not right.
+fn wrong_input(error: &anyhow::Error) -> CommandError {
+    CommandError::Usage(format!("{error:#}"))
+}
+
+/// One line on standard output, at once, for people and for programs that wait for it.
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Starts the runtime and runs the daemon to its end.
+fn run_daemon(start: crate::daemon::Start) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::Error::from(error).context("cannot start the runtime"))?;
+    let ended = runtime.block_on(crate::daemon::run(start));
+    // A library's blocking call that hangs (D-Bus, a dead disk) must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(ended?)
+}

@@ -1,1 +1,201 @@
-//! See ARCHITECTURE.md.
+//! The validated configuration: what the daemon is built from, with every problem of the file reported together.
+
+mod build;
+mod file;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::alerts::RuleSet;
+use crate::document::Problems;
+use crate::ids::{BridgeId, Epoch, SiteId};
+use crate::logging;
+use crate::patient::Patient;
+use crate::secret::Secret;
+use crate::server::ServerConfig;
+use crate::server::hosts::Hosts;
+use crate::sources::replay::Speed;
+use crate::sources::{SourceConfig, SourceError};
+use crate::store::StoreOptions;
+use crate::uplink::{BrokerAddress, Limits, TopicTemplate, UplinkConfig};
+
+/// Largest configuration file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Where the daemon listens unless it is told otherwise: dashboards of the same machine only.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// Where state is kept unless it is told otherwise; systemd makes it.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/vitalbridge";
+
+/// Everything a run needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This bridge.
+    pub bridge: BridgeId,
+    /// Its place.
+    pub site: SiteId,
+    /// The server.
+    pub server: ServerConfig,
+    /// Database, secrets and the like.
+    pub state_dir: PathBuf,
+    /// The file with the secret that signs tokens.
+    pub secret_file: PathBuf,
+    /// What is logged.
+    pub log_filter: String,
+    /// The alert rules.
+    pub rules: RuleSet,
+    /// The broker, if there is one.
+    pub broker: Option<Broker>,
+    /// Who lies where.
+    pub patients: Vec<Patient>,
+    /// Where readings come from.
+    pub sources: Vec<SourceConfig>,
+    store: StoreOptions,
+}
+
+/// The way to the backend.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// Where it is.
+    pub address: BrokerAddress,
+    /// As whom.
+    pub client_id: String,
+    /// For the broker.
+    pub username: Option<String>,
+    /// For the broker.
+    pub password: Option<Secret>,
+    /// Where messages go.
+    pub topic: TopicTemplate,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file has problems: all of them.
+    #[error("{} has {}:\n{problems}", file.display(), count(problems))]
+    Problems {
+        /// Which.
+        file: PathBuf,
+        /// What is wrong, with lines.
+        problems: Problems,
+    },
+}
+
+fn count(problems: &Problems) -> String {
+    match problems.as_slice().len() {
+        1 => "a problem".to_owned(),
+        more => format!("{more} problems"),
+    }
+}
+
+/// What the command line says over the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// Where to keep state.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads a file. Paths in it are relative to it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong with it.
+    pub fn load(file: &Path, place: &Place) -> Result<Self, ConfigError> {
+        let unreadable = |error| ConfigError::Unreadable { file: file.to_owned(), error };
+        let text = read_bounded(file).map_err(unreadable)?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder, place).map_err(|problems| ConfigError::Problems { file: file.to_owned(), problems })
+    }
+
+    /// Reads the text of a file that lies in `folder`.
+    ///
+    /// # Errors
+    /// Every problem, with its line.
+    pub fn parse(text: &str, folder: &Path, place: &Place) -> Result<Self, Problems> {
+        build::Builder::new(text, folder, place).build()
+    }
+
+    /// A bridge without patients, sources and broker.
+    pub fn empty(place: &Place) -> Self {
+        let state_dir = place.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR));
+        Self {
+            bridge: build::fixed("vitalbridge"),
+            site: build::fixed("home"),
+            server: ServerConfig {
+                listen: place.listen.unwrap_or(DEFAULT_LISTEN),
+                hosts: Hosts::default(),
+                issuer: "vitalbridge".to_owned(),
+                audience: "vitalbridge".to_owned(),
+            },
+            secret_file: build::secret_in(&state_dir),
+            state_dir,
+            log_filter: logging::DEFAULT_FILTER.to_owned(),
+            rules: RuleSet::built_in(),
+            broker: None,
+            patients: Vec::new(),
+            sources: Vec::new(),
+            store: StoreOptions::default(),
+        }
+    }
+
+    /// The demo ward.
+    ///
+    /// # Errors
+    /// A built-in profile of the demo is broken: a defect of the build.
+    pub fn demo(seed: u64, place: &Place) -> Result<Self, SourceError> {
+        build::demo(seed, place)
+    }
+
+    /// One patient whose numbers come from a recording.
+    pub fn replay(file: PathBuf, speed: Speed, place: &Place) -> Self {
+        build::replay(file, speed, place)
+    }
+
+    /// How readings are kept. What the broker has not confirmed holds rows back, if there is one.
+    pub fn store_options(&self) -> StoreOptions {
+        let mut options = self.store.clone();
+        if self.broker.is_some() {
+            options.holding_lanes = crate::uplink::plan::Lane::ALL.iter().map(|lane| lane.name().to_owned()).collect();
+        }
+        options
+    }
+
+    /// What the uplink needs in this epoch, if a broker is configured.
+    pub fn uplink(&self, epoch: &Epoch) -> Option<UplinkConfig> {
+        let broker = self.broker.as_ref()?;
+        Some(UplinkConfig {
+            broker: broker.address.clone(),
+            client_id: broker.client_id.clone(),
+            username: broker.username.clone(),
+            password: broker.password.clone(),
+            site: self.site.clone(),
+            bridge: self.bridge.clone(),
+            epoch: epoch.clone(),
+            topic: broker.topic.clone(),
+            limits: Limits::default(),
+        })
+    }
+}
+
+/// A text file up to [`MAX_FILE_BYTES`].
+fn read_bounded(file: &Path) -> io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
+        return Err(io::Error::other(format!("it is longer than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(text)
+}

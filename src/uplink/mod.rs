@@ -1,1 +1,407 @@
-//! See ARCHITECTURE.md.
+//! The way to the backend: sends the stored log to an MQTT broker, each event at least once.
+
+mod mqtt;
+pub mod plan;
+#[cfg(test)]
+mod plan_simulation;
+pub mod topic;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+pub use self::plan::{Limits, UplinkStatus};
+pub use self::topic::TopicTemplate;
+
+use self::mqtt::{Announcement, Link, LinkEvent};
+use self::plan::{Action, Lane, Message, Plan, ReadRequest, Row};
+use crate::clock::{Clock, Mono, Stamp};
+use crate::event::Event;
+use crate::ids::{BridgeId, Epoch, Seq, SiteId};
+use crate::secret::Secret;
+use crate::store::{Reader, StoreError, StoreHandle};
+use crate::wire::{self, BridgeNews};
+
+/// The port of MQTT without TLS, registered with IANA.
+const DEFAULT_PORT: u16 = 1883;
+
+/// On stop: the wait for answers to what is under way, and to the farewell.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the broker is: `mqtt://host` or `mqtt://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// Why a text is not the address of a broker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the address of a broker: write mqtt://host or mqtt://host:port")]
+pub struct BadBroker(pub String);
+
+impl FromStr for BrokerAddress {
+    type Err = BadBroker;
+
+    fn from_str(text: &str) -> Result<Self, BadBroker> {
+        // The text may hold a password by mistake, which must not reach a log: only its part after `@` is shown.
+        let bad = || BadBroker(text.rsplit('@').next().unwrap_or_default().chars().take(64).collect());
+        let rest = text.strip_prefix("mqtt://").ok_or_else(bad)?;
+        let end_of_host = rest.rfind(']').map_or(0, |at| at.saturating_add(1));
+        let (host, port) = match rest.get(end_of_host..).and_then(|tail| tail.rfind(':')) {
+            Some(at) => {
+                let (host, port) = rest.split_at(end_of_host.saturating_add(at));
+                (host, port.trim_start_matches(':').parse().map_err(|_| bad())?)
+            }
+            None => (rest, DEFAULT_PORT),
+        };
+        let bracketed = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+        let valid = match bracketed {
+            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+            }
+        };
+        if !valid || port == 0 {
+            return Err(bad());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mqtt://{}:{}", self.host, self.port)
+    }
+}
+
+/// What the uplink must know.
+#[derive(Debug, Clone)]
+pub struct UplinkConfig {
+    /// Where the broker is.
+    pub broker: BrokerAddress,
+    /// The MQTT client id. Two clients with one id throw each other out.
+    pub client_id: String,
+    /// For the broker.
+    pub username: Option<String>,
+    /// For the broker.
+    pub password: Option<Secret>,
+    /// The place this bridge stands in.
+    pub site: SiteId,
+    /// This bridge.
+    pub bridge: BridgeId,
+    /// This run of the daemon, for the messages about the bridge itself. An event carries its own.
+    pub epoch: Epoch,
+    /// Where each kind of message goes.
+    pub topic: TopicTemplate,
+    /// Bounds and times.
+    pub limits: Limits,
+}
+
+impl UplinkConfig {
+    fn encode(&self, event: &Event) -> Row {
+        let kind = wire::kind_of(&event.body);
+        let message = wire::upload(event, &self.bridge).map_err(|error| format!("cannot be written as JSON: {error}"));
+        let message = message.map(|body| {
+            let mut message = Message {
+                topic: self.topic.topic(&self.site, &self.bridge, kind, event.device()),
+                body: Bytes::from(body),
+                seq: event.seq,
+                bridge: self.bridge.to_string(),
+                kind,
+                id: format!("{}:{}:{}", self.bridge, event.epoch, event.seq),
+                packet_bytes: 0,
+            };
+            message.packet_bytes = mqtt::packet_bytes(&message);
+            Arc::new(message)
+        });
+        Row { seq: event.seq, message }
+    }
+
+    fn announcement(&self, news: BridgeNews, now: Stamp) -> Result<Announcement, UplinkError> {
+        let body = wire::bridge_news(news, &self.site, &self.bridge, &self.epoch, now.wall)?;
+        Ok(Announcement { topic: self.topic.topic(&self.site, &self.bridge, news.kind(), None), body })
+    }
+}
+
+/// Why the uplink has ended although nobody stopped it. A broker that is away is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// The cursors cannot be read.
+    #[error("cannot read where the uplink had come to: {0}")]
+    Cursor(#[source] StoreError),
+    /// The store has ended.
+    #[error("the store has ended before the uplink")]
+    StoreEnded,
+    /// A message about the bridge cannot be written.
+    #[error("cannot write a message about the bridge: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+type ReadResult = (ReadRequest, Result<Vec<Row>, StoreError>);
+
+/// Sends the stored log to the broker until `stop`, then says that the bridge leaves.
+///
+/// `status` always shows what it is doing; `seed` fixes the jitter of its waits.
+///
+/// # Errors
+/// See [`UplinkError`]: only trouble with the store.
+pub async fn run(
+    config: UplinkConfig,
+    reader: Reader,
+    handle: StoreHandle,
+    status: watch::Sender<UplinkStatus>,
+    clock: Clock,
+    seed: u64,
+    stop: CancellationToken,
+) -> Result<(), UplinkError> {
+    let mut durable = handle.durable();
+    let mut cursors = [Seq::ZERO; 2];
+    for (cursor, lane) in cursors.iter_mut().zip(Lane::ALL) {
+        *cursor = reader.cursor(lane.name()).await.map_err(UplinkError::Cursor)?;
+    }
+    let through = *durable.borrow_and_update();
+    let plan = Plan::new(config.limits.clone(), cursors, through, seed, clock.now());
+    let mut uplink = Uplink {
+        config: Arc::new(config),
+        plan,
+        link: None,
+        reads: FuturesUnordered::new(),
+        reader,
+        handle,
+        status,
+        clock,
+    };
+    loop {
+        let deadline = uplink.carry_out_all()?;
+        tokio::select! {
+            biased;
+            // Stopping comes before everything that could go on for ever.
+            () = stop.cancelled() => return uplink.leave().await,
+            // Answers free the window.
+            event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
+            // Rows that were asked for.
+            Some((request, result)) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(request, result),
+            // The store has committed more.
+            changed = durable.changed() => {
+                if changed.is_err() {
+                    uplink.leave().await?;
+                    return if stop.is_cancelled() { Ok(()) } else { Err(UplinkError::StoreEnded) };
+                }
+                uplink.plan.on_durable(*durable.borrow_and_update());
+            }
+            // Reconnecting, retries, the watchdog.
+            () = sleep_until(deadline, &uplink.clock) => {}
+        }
+    }
+}
+
+/// The shell around the plan.
+struct Uplink {
+    config: Arc<UplinkConfig>,
+    plan: Plan,
+    link: Option<Link>,
+    /// At most one read a lane.
+    reads: FuturesUnordered<BoxFuture<'static, ReadResult>>,
+    reader: Reader,
+    handle: StoreHandle,
+    status: watch::Sender<UplinkStatus>,
+    clock: Clock,
+}
+
+impl Uplink {
+    /// Does what the plan wants now, and tells when it may want more.
+    fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
+        let now = self.clock.now();
+        while let Some(action) = self.plan.next_action(now) {
+            self.carry_out(action, now)?;
+        }
+        let status = self.plan.status();
+        self.status.send_if_modified(|shown| {
+            let changed = *shown != status;
+            *shown = status;
+            changed
+        });
+        Ok(self.plan.next_deadline(now))
+    }
+
+    fn carry_out(&mut self, action: Action, now: Stamp) -> Result<(), UplinkError> {
+        match action {
+            Action::Connect => {
+                let will = self.config.announcement(BridgeNews::Lost, now)?;
+                self.link = Some(Link::open(&self.config, will));
+            }
+            Action::Close { reason } => {
+                warn!(%reason, "uplink connection dropped");
+                self.link = None;
+            }
+            Action::Read(request) => {
+                let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
+                self.reads.push(Box::pin(async move {
+                    let ReadRequest { lane, after, through, limit, .. } = request;
+                    let events = match lane {
+                        Lane::Alerts => reader.events_but_readings(after, through, limit).await,
+                        Lane::Readings => reader.readings(after, through, limit).await,
+                    };
+                    (request, events.map(|events| events.iter().map(|event| config.encode(event)).collect()))
+                }));
+            }
+            Action::Publish { ticket, message } => {
+                if let Some(link) = &mut self.link {
+                    link.publish(ticket, &message);
+                }
+            }
+            Action::SaveCursor { lane, seq } => self.handle.set_cursor(lane.name(), seq),
+            Action::Park(parked) => {
+                warn!(lane = %parked.lane, seq = %parked.seq, reason = %parked.reason, "the broker does not take a row");
+            }
+        }
+        Ok(())
+    }
+
+    fn on_link_event(&mut self, event: LinkEvent) -> Result<(), UplinkError> {
+        let now = self.clock.now();
+        match event {
+            LinkEvent::Connected(limits) => {
+                info!(broker = %self.config.broker, "uplink connected");
+                // Before any row, so that a consumer knows the bridge when the first one comes.
+                let birth = self.config.announcement(BridgeNews::Birth, now)?;
+                let online = self.config.announcement(BridgeNews::Online, now)?;
+                if let Some(link) = &mut self.link {
+                    link.announce(birth);
+                    link.announce(online);
+                }
+                self.plan.on_connected(limits, now);
+            }
+            LinkEvent::Answer { ticket, code } => self.plan.on_puback(ticket, code, now),
+            LinkEvent::Announced(Ok(())) => debug!("the broker has the bridge's status"),
+            LinkEvent::Announced(Err(reason)) => warn!(%reason, "the bridge's status is not on the broker"),
+            LinkEvent::Ended { kind, reason } => {
+                self.link = None;
+                self.plan.on_disconnected(kind, &reason, now);
+                // A broker that is away for a week is one line at its start, and the status.
+                if self.plan.attempts() <= 1 {
+                    warn!(%reason, "uplink disconnected");
+                } else {
+                    debug!(%reason, "uplink still disconnected");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_read(&mut self, request: ReadRequest, result: Result<Vec<Row>, StoreError>) {
+        match result {
+            Ok(rows) => self.plan.on_rows(request, rows),
+            Err(error @ StoreError::Row { seq, .. }) => {
+                warn!(lane = %request.lane, %error, "a stored row cannot be sent");
+                self.plan.on_bad_row(request, seq, &error.to_string(), self.clock.now());
+            }
+            Err(error) => {
+                warn!(lane = %request.lane, %error, "cannot read what waits for the uplink");
+                let reason = format!("cannot read what waits: {error}");
+                self.plan.on_read_failed(request, &reason, self.clock.now());
+            }
+        }
+    }
+
+    /// Says that the bridge leaves, waits a bounded time for what is under way, and disconnects.
+    async fn leave(mut self) -> Result<(), UplinkError> {
+        self.plan.on_stop();
+        if self.plan.status().connected {
+            let offline = self.config.announcement(BridgeNews::Stopped, self.clock.now())?;
+            if let Some(link) = &mut self.link {
+                link.announce(offline);
+            }
+            let farewell = tokio::time::timeout(FAREWELL_TIMEOUT, self.settle()).await;
+            if let Ok(result) = farewell {
+                result?;
+            } else {
+                warn!(rows = self.plan.in_flight(), "the broker has not answered everything before the stop");
+            }
+        }
+        if let Some(link) = self.link.take() {
+            link.disconnect().await;
+        }
+        self.status.send_modify(|status| status.connected = false);
+        Ok(())
+    }
+
+    /// Takes answers until none is missing or the connection has ended.
+    async fn settle(&mut self) -> Result<(), UplinkError> {
+        loop {
+            self.carry_out_all()?;
+            let Some(link) = &mut self.link else { return Ok(()) };
+            if self.plan.in_flight() == 0 && link.pending_announcements() == 0 {
+                return Ok(());
+            }
+            let event = link.next().await;
+            self.on_link_event(event)?;
+        }
+    }
+}
+
+async fn next_event(link: &mut Option<Link>) -> LinkEvent {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Mono>, clock: &Clock) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.since(clock.now().mono)).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_address_is_a_host_and_perhaps_a_port() {
+        for (text, host, port) in [
+            ("mqtt://broker.example.org", "broker.example.org", 1883),
+            ("mqtt://10.0.0.7:2883", "10.0.0.7", 2883),
+            ("mqtt://[::1]", "[::1]", 1883),
+            ("mqtt://[fd00::7]:18830", "[fd00::7]", 18830),
+        ] {
+            assert_eq!(text.parse(), Ok(BrokerAddress { host: host.to_owned(), port }), "{text}");
+        }
+        for bad in [
+            "",
+            "broker",
+            "mqtt://",
+            "mqtt://:1883",
+            "mqtt://a:0",
+            "mqtt://a:x",
+            "mqtt://a:65536",
+            "mqtts://a",
+            "mqtt://a/b",
+            "mqtt://::1",
+            "mqtt://[::1",
+            "mqtt://[x]",
+            "mqtt://a b",
+        ] {
+            assert!(bad.parse::<BrokerAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_address_does_not_show_a_password() {
+        let error = "mqtt://me:hunter2@broker".parse::<BrokerAddress>().unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}

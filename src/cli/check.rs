@@ -1,0 +1,65 @@
+//! `vitalbridge check`: every problem of a configuration at once; then what is in force.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{CommandError, say};
+use crate::alerts::EffectiveLimit;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Place};
+use crate::vitals::Decimal;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: vitalbridge check --config vitalbridge.toml")]
+pub(super) struct CheckArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/vitalbridge/vitalbridge.toml")]
+    config: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
+    let loaded = Config::load(&args.config, &Place::default());
+    if args.json {
+        let problems: Vec<_> = match &loaded {
+            Ok(_) => Vec::new(),
+            Err(ConfigError::Unreadable { error, .. }) => vec![json!({"line": 0, "message": error.to_string()})],
+            Err(ConfigError::Problems { problems, .. }) => {
+                let one =
+                    |problem: &crate::document::Problem| json!({"line": problem.line, "message": problem.message});
+                problems.as_slice().iter().map(one).collect()
+            }
+        };
+        say(&json!({"file": args.config, "ok": loaded.is_ok(), "problems": problems}).to_string())?;
+        return loaded.map(|_| ()).map_err(Into::into);
+    }
+    let config = loaded?;
+    let now = Clock::System.now().wall;
+    say(&format!("{}: no problem found", args.config.display()))?;
+    say(&format!("  bridge {} at {}, {} sources", config.bridge, config.site, config.sources.len()))?;
+    for patient in &config.patients {
+        say(&format!("  patient {} ({}), bed {}, ward {}", patient.id, patient.name, patient.bed, patient.ward))?;
+        for limit in config.rules.limits(&patient.id, now) {
+            say(&format!("    {}", line(&limit)))?;
+        }
+    }
+    Ok(())
+}
+
+/// One limit in a line: what, how urgent, after how long, and who set it.
+fn line(limit: &EffectiveLimit) -> String {
+    let metrics = if limit.metrics.is_empty() { "any" } else { &limit.metrics.join(" or ") };
+    let delay = Decimal::new(i64::try_from(limit.delay_ms).unwrap_or(i64::MAX), -3).map_or(String::new(), |seconds| {
+        format!(" for {} s", seconds.to_string().trim_end_matches('0').trim_end_matches('.'))
+    });
+    let set_by = match (&limit.off, &limit.decision) {
+        (Some(off), _) => format!("ALARM OFF by {}: {}", off.by, off.reason),
+        (None, Some(decision)) => format!("{}, by {}: {}", limit.source, decision.by, decision.reason),
+        (None, None) => limit.source.to_string(),
+    };
+    format!("{}: {metrics} {}{delay}, {} [{set_by}]", limit.rule, limit.text, limit.priority)
+}

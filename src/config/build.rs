@@ -1,0 +1,432 @@
+//! From the file's mirror to a configuration that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::file::{self, File};
+use super::{Broker, Config, Place, read_bounded};
+use crate::alerts::RuleSet;
+use crate::document::{self, Problems};
+use crate::ids::{DeviceId, PatientId, SourceId, WardId};
+use crate::logging;
+use crate::patient::Patient;
+use crate::profile;
+use crate::secret::Secret;
+use crate::sources::ble::{BleConfig, BleLimits, Wanted};
+use crate::sources::replay::{ReplayConfig, Speed};
+use crate::sources::serial::SerialConfig;
+use crate::sources::simulator::{Links, SimulatorConfig, demo_sources, ward};
+use crate::sources::{SourceConfig, SourceError, SourceKind};
+use crate::uplink::TopicTemplate;
+use crate::vitals::Mode;
+
+/// Most patients of one bridge.
+pub(super) const MAX_PATIENTS: usize = 256;
+
+/// Most sources of one bridge.
+pub(super) const MAX_SOURCES: usize = 256;
+
+/// The ward of patients whose ward is not named.
+const DEFAULT_WARD: &str = "ward";
+
+/// An identifier that this program itself has written.
+pub(super) fn fixed<T: FromStr<Err: Display>>(text: &str) -> T {
+    match text.parse() {
+        Ok(id) => id,
+        #[expect(clippy::panic, reason = "the texts are constants of this program and each is made by a test")]
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The token secret's file, unless another is named.
+pub(super) fn secret_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("token.secret")
+}
+
+/// The demo ward: one source for the simulated sensors, one for each emulated serial oximeter.
+///
+/// # Errors
+/// A built-in profile of the demo is broken: a defect of the build.
+pub(super) fn demo(seed: u64, place: &Place) -> Result<Config, SourceError> {
+    let config = Config::empty(place);
+    let patients = ward::beds().into_iter().map(|bed| Patient {
+        id: bed.patient,
+        name: bed.name.to_owned(),
+        bed: bed.bed,
+        ward: bed.ward,
+        mode: Mode::Demo,
+    });
+    let links = Links::pty_in(&config.state_dir);
+    let sources = demo_sources(&SimulatorConfig { seed, links })?;
+    Ok(Config { bridge: fixed("demo"), patients: patients.collect(), sources, ..config })
+}
+
+/// One patient whose numbers come from a recording.
+pub(super) fn replay(path: PathBuf, speed: Speed, place: &Place) -> Config {
+    let patient = Patient {
+        id: fixed("replay"),
+        name: "Replay".to_owned(),
+        bed: "1".to_owned(),
+        ward: fixed(DEFAULT_WARD),
+        mode: Mode::Test,
+    };
+    let source = SourceConfig {
+        id: fixed("replay"),
+        patient: Some(patient.id.clone()),
+        device: fixed("replay"),
+        mode: Mode::Test,
+        kind: SourceKind::Replay(ReplayConfig { path, speed }),
+    };
+    Config { bridge: fixed("replay"), patients: vec![patient], sources: vec![source], ..Config::empty(place) }
+}
+
+/// Builds a [`Config`] from a text and collects what is wrong with it.
+pub(super) struct Builder<'a> {
+    text: &'a str,
+    folder: &'a Path,
+    place: &'a Place,
+    problems: Problems,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(text: &'a str, folder: &'a Path, place: &'a Place) -> Self {
+        Self { text, folder, place, problems: Problems::default() }
+    }
+
+    pub(super) fn build(mut self) -> Result<Config, Problems> {
+        let mut config = Config::empty(self.place);
+        if let Some(file) = document::read::<File>(self.text, &mut self.problems) {
+            self.bridge(&file.bridge, &mut config);
+            self.server(&file.server, &mut config);
+            self.store(&file.store, &mut config);
+            self.auth(file.auth, &mut config);
+            self.alerts(&file.alerts, &mut config);
+            self.log(&file.log, &mut config);
+            config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
+            self.patients(&file.patients, &mut config);
+            self.sources(&file.sources, &mut config);
+        }
+        if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }
+    }
+
+    fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
+        self.problems.add(self.text, &place.span(), message);
+    }
+
+    /// Reads a member as `T`; its own error text is the problem.
+    fn parse<T: FromStr<Err: Display>>(&mut self, member: &Spanned<String>) -> Option<T> {
+        match member.get_ref().parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(member, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A number inside its bounds.
+    fn within(
+        &mut self,
+        name: &str,
+        member: Option<&Spanned<u64>>,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let member = member?;
+        let value = *member.get_ref();
+        if bounds.contains(&value) {
+            return Some(value);
+        }
+        self.problem(member, format!("{name} is {value}; it can be {} to {}", bounds.start(), bounds.end()));
+        None
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    fn bridge(&mut self, bridge: &file::Bridge, config: &mut Config) {
+        if let Some(id) = bridge.id.as_ref().and_then(|id| self.parse(id)) {
+            config.bridge = id;
+        }
+        if let Some(site) = bridge.site.as_ref().and_then(|site| self.parse(site)) {
+            config.site = site;
+        }
+    }
+
+    fn server(&mut self, server: &file::Server, config: &mut Config) {
+        if let Some(listen) = &server.listen {
+            match listen.get_ref().parse::<SocketAddr>() {
+                Ok(address) => config.server.listen = self.place.listen.unwrap_or(address),
+                Err(_) => {
+                    self.problem(listen, format!("`{}` is not an address such as 127.0.0.1:8080", listen.get_ref()));
+                }
+            }
+        }
+        for origin in &server.allowed_origins {
+            if !(origin.get_ref().starts_with("http://") || origin.get_ref().starts_with("https://")) {
+                self.problem(origin, format!("`{}` is not an origin such as https://ward.example", origin.get_ref()));
+            }
+        }
+        config.server.hosts.names.clone_from(&server.allowed_hosts);
+        config.server.hosts.origins = server.allowed_origins.iter().map(|origin| origin.get_ref().clone()).collect();
+    }
+
+    fn store(&mut self, store: &file::Store, config: &mut Config) {
+        if let (Some(dir), None) = (&store.dir, &self.place.state_dir) {
+            config.state_dir = self.path(dir);
+            config.secret_file = secret_in(&config.state_dir);
+        }
+        if let Some(millis) = self.within("group_commit_ms", store.group_commit_ms.as_ref(), 100..=5000) {
+            config.store.group_commit = Duration::from_millis(millis);
+        }
+        if let Some(hours) = self.within("retention_hours", store.retention_hours.as_ref(), 1..=24 * 366) {
+            config.store.retention = Duration::from_secs(hours * 3600);
+        }
+        if let Some(mebibytes) = self.within("max_mib", store.max_mib.as_ref(), 8..=1024 * 1024) {
+            config.store.max_bytes = Some(mebibytes * 1024 * 1024);
+        }
+    }
+
+    fn auth(&mut self, auth: file::Auth, config: &mut Config) {
+        if let Some(file) = auth.secret_file {
+            config.secret_file = self.path(&file);
+        }
+        if let Some(issuer) = auth.issuer {
+            config.server.issuer = issuer;
+        }
+        if let Some(audience) = auth.audience {
+            config.server.audience = audience;
+        }
+    }
+
+    fn alerts(&mut self, alerts: &file::Alerts, config: &mut Config) {
+        let Some(place) = &alerts.rules else { return };
+        let path = self.path(place.get_ref());
+        match read_bounded(&path) {
+            Ok(text) => match RuleSet::parse(&text) {
+                Ok(rules) => config.rules = rules,
+                Err(problems) => {
+                    for problem in problems.as_slice() {
+                        self.problem(place, format!("{}, {problem}", path.display()));
+                    }
+                }
+            },
+            Err(error) => self.problem(place, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    fn log(&mut self, log: &file::Log, config: &mut Config) {
+        let Some(filter) = &log.filter else { return };
+        if logging::is_filter(filter.get_ref()) {
+            config.log_filter.clone_from(filter.get_ref());
+        } else {
+            self.problem(
+                filter,
+                format!("`{}` is not a log filter such as info,vitalbridge::sources=debug", filter.get_ref()),
+            );
+        }
+    }
+
+    fn broker(&mut self, mqtt: &file::Mqtt, config: &Config) -> Option<Broker> {
+        let address = self.parse(&mqtt.broker);
+        let topic = match &mqtt.topic {
+            Some(topic) => self.parse(topic),
+            None => Some(TopicTemplate::default()),
+        };
+        let password = mqtt.password_file.as_ref().and_then(|file| {
+            let path = self.path(file.get_ref());
+            match read_bounded(&path) {
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+                Err(error) => {
+                    self.problem(file, format!("cannot read the password file {}: {error}", path.display()));
+                    None
+                }
+            }
+        });
+        let client_id = mqtt.client_id.clone().unwrap_or_else(|| format!("vitalbridge-{}", config.bridge));
+        Some(Broker { address: address?, client_id, username: mqtt.username.clone(), password, topic: topic? })
+    }
+
+    fn patients(&mut self, patients: &[file::Patient], config: &mut Config) {
+        for patient in patients {
+            let ward: Option<WardId> = match &patient.ward {
+                Some(ward) => self.parse(ward),
+                None => Some(fixed(DEFAULT_WARD)),
+            };
+            let id: Option<PatientId> = self.parse(&patient.id);
+            let (Some(ward), Some(id)) = (ward, id) else { continue };
+            if config.patients.iter().any(|known| known.id == id) {
+                self.problem(&patient.id, format!("the patient `{id}` is there twice"));
+            } else if config.patients.len() >= MAX_PATIENTS {
+                self.problem(&patient.id, format!("a bridge has at most {MAX_PATIENTS} patients"));
+                return;
+            }
+            let name = patient.name.clone().unwrap_or_else(|| id.to_string());
+            let bed = patient.bed.clone().unwrap_or_else(|| id.to_string());
+            config.patients.push(Patient { id, name, bed, ward, mode: Mode::Real });
+        }
+    }
+
+    fn sources(&mut self, sources: &[Spanned<file::Source>], config: &mut Config) {
+        let mut ports: BTreeMap<String, SourceId> = BTreeMap::new();
+        for place in sources {
+            let source = place.get_ref();
+            if config.sources.len() >= MAX_SOURCES {
+                return self.problem(place, format!("a bridge has at most {MAX_SOURCES} sources"));
+            }
+            let Some(built) = self.source(source, config) else { continue };
+            if config.sources.iter().any(|known| known.id == built.id) {
+                self.problem(&source.id, format!("the source `{}` is there twice", built.id));
+            }
+            if let Some(port) = &source.port
+                && let Some(other) = ports.insert(port.get_ref().clone(), built.id.clone())
+            {
+                self.problem(port, format!("the port `{}` belongs to the source `{other}` already", port.get_ref()));
+            }
+            self.mode_of_patient(source, &built, config);
+            config.sources.push(built);
+        }
+    }
+
+    /// Demo, test and real never meet on one patient; the patient takes the mode of its sources.
+    fn mode_of_patient(&mut self, source: &file::Source, built: &SourceConfig, config: &mut Config) {
+        let Some(id) = &built.patient else { return };
+        let other = config.sources.iter().find(|known| known.patient.as_ref() == Some(id) && known.mode != built.mode);
+        if let Some(other) = other {
+            let message =
+                format!("`{}` is {}, but `{}` of the same patient is {}", built.id, built.mode, other.id, other.mode);
+            self.problem(&source.id, message);
+        }
+        if let Some(patient) = config.patients.iter_mut().find(|known| known.id == *id) {
+            patient.mode = built.mode;
+        }
+    }
+
+    fn source(&mut self, source: &file::Source, config: &Config) -> Option<SourceConfig> {
+        let id: Option<SourceId> = self.parse(&source.id);
+        let device: Option<DeviceId> = self.parse(source.device.as_ref().unwrap_or(&source.id));
+        let patient = match &source.patient {
+            Some(patient) => Some(self.known_patient(patient, config)?),
+            None => None,
+        };
+        let (kind, usual_mode) = self.kind(source)?;
+        let mode = match &source.mode {
+            Some(mode) => Mode::from_name(mode.get_ref()).or_else(|| {
+                self.problem(mode, format!("`{}` is not a mode: real, demo or test", mode.get_ref()));
+                None
+            })?,
+            None => usual_mode,
+        };
+        if mode == Mode::Real && usual_mode != Mode::Real {
+            self.problem(&source.id, "what is replayed is never real: leave `mode` out");
+        }
+        Some(SourceConfig { id: id?, patient, device: device?, mode, kind })
+    }
+
+    fn known_patient(&mut self, place: &Spanned<String>, config: &Config) -> Option<PatientId> {
+        let id: PatientId = self.parse(place)?;
+        if config.patients.iter().any(|patient| patient.id == id) {
+            return Some(id);
+        }
+        self.problem(place, format!("there is no [[patient]] with the id `{id}`"));
+        None
+    }
+
+    fn kind(&mut self, source: &file::Source) -> Option<(SourceKind, Mode)> {
+        let kind = source.kind.get_ref().as_str();
+        self.foreign_members(source, kind);
+        match kind {
+            "serial" => Some((SourceKind::Serial(self.serial(source)?), Mode::Real)),
+            "ble" => Some((SourceKind::Ble(self.ble(source)?), Mode::Real)),
+            "replay" => Some((SourceKind::Replay(self.replay(source)?), Mode::Test)),
+            other => {
+                self.problem(&source.kind, format!("`{other}` is not a kind of source: serial, ble or replay"));
+                None
+            }
+        }
+    }
+
+    /// Members that another kind of source has.
+    fn foreign_members(&mut self, source: &file::Source, kind: &str) {
+        let text_members = [
+            ("port", &source.port, "serial"),
+            ("profile", &source.profile, "serial"),
+            ("address", &source.address, "ble"),
+            ("name", &source.name, "ble"),
+            ("file", &source.file, "replay"),
+        ];
+        for (name, member, owner) in text_members {
+            if let Some(place) = member
+                && owner != kind
+            {
+                self.problem(place, format!("`{name}` belongs to a source of kind {owner}, this is {kind}"));
+            }
+        }
+        if let Some(place) = source.speed.as_ref().filter(|_| kind != "replay") {
+            self.problem(place, format!("`speed` belongs to a source of kind replay, this is {kind}"));
+        }
+    }
+
+    /// A member without which the kind makes no sense.
+    fn needed<'s>(
+        &mut self,
+        source: &'s file::Source,
+        name: &str,
+        member: Option<&'s Spanned<String>>,
+    ) -> Option<&'s Spanned<String>> {
+        if member.is_none() {
+            self.problem(&source.kind, format!("a source of kind {} needs `{name}`", source.kind.get_ref()));
+        }
+        member
+    }
+
+    fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
+        let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
+        let profile =
+            self.needed(source, "profile", source.profile.as_ref()).and_then(|place| {
+                match profile::built_in(place.get_ref()) {
+                    Some(Ok(profile)) => Some(profile),
+                    Some(Err(problems)) => {
+                        self.problem(place, format!("the profile `{}` is broken: {problems}", place.get_ref()));
+                        None
+                    }
+                    None => {
+                        let near = profile::nearest_ids(place.get_ref()).join(", ");
+                        self.problem(place, format!("there is no profile `{}`; near are {near}", place.get_ref()));
+                        None
+                    }
+                }
+            });
+        Some(SerialConfig { port: port?, profile: profile?, settings: None, serial_number: None })
+    }
+
+    fn ble(&mut self, source: &file::Source) -> Option<BleConfig> {
+        let wanted = match (&source.address, &source.name) {
+            (Some(address), None) => Wanted::Address(self.parse(address)?),
+            (None, Some(name)) => Wanted::Name(name.get_ref().clone()),
+            _ => {
+                self.problem(&source.kind, "a source of kind ble needs either `address` or `name`");
+                return None;
+            }
+        };
+        Some(BleConfig { wanted, limits: BleLimits::default() })
+    }
+
+    fn replay(&mut self, source: &file::Source) -> Option<ReplayConfig> {
+        let path = self.needed(source, "file", source.file.as_ref()).map(|file| self.path(file.get_ref()));
+        let speed = match &source.speed {
+            None => Some(Speed::REAL_TIME),
+            Some(speed) => Speed::new(*speed.get_ref()).or_else(|| {
+                self.problem(speed, format!("speed is {}; it can be 0.01 to 86400", speed.get_ref()));
+                None
+            }),
+        };
+        Some(ReplayConfig { path: path?, speed: speed? })
+    }
+}

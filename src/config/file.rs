@@ -1,0 +1,119 @@
+//! The configuration file as it is written: a serde mirror of the TOML, every member with its place in the text.
+//!
+//! Nothing is checked here beyond types and unknown keys; [`super::Config`] gives it its meaning.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) bridge: Bridge,
+    #[serde(default)]
+    pub(super) server: Server,
+    #[serde(default)]
+    pub(super) store: Store,
+    #[serde(default)]
+    pub(super) auth: Auth,
+    #[serde(default)]
+    pub(super) alerts: Alerts,
+    #[serde(default)]
+    pub(super) log: Log,
+    pub(super) mqtt: Option<Mqtt>,
+    #[serde(default, rename = "patient")]
+    pub(super) patients: Vec<Patient>,
+    #[serde(default, rename = "source")]
+    pub(super) sources: Vec<Spanned<Source>>,
+}
+
+/// `[bridge]`: which bridge this is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bridge {
+    pub(super) id: Option<Spanned<String>>,
+    pub(super) site: Option<Spanned<String>>,
+}
+
+/// `[server]`: where dashboards connect.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    pub(super) listen: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) allowed_hosts: Vec<String>,
+    #[serde(default)]
+    pub(super) allowed_origins: Vec<Spanned<String>>,
+}
+
+/// `[store]`: where and how readings are kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub(super) dir: Option<String>,
+    pub(super) group_commit_ms: Option<Spanned<u64>>,
+    pub(super) retention_hours: Option<Spanned<u64>>,
+    pub(super) max_mib: Option<Spanned<u64>>,
+}
+
+/// `[auth]`: whose tokens are taken.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Auth {
+    pub(super) secret_file: Option<String>,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+}
+
+/// `[alerts]`: the rules.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Alerts {
+    pub(super) rules: Option<Spanned<String>>,
+}
+
+/// `[log]`: what is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) filter: Option<Spanned<String>>,
+}
+
+/// `[mqtt]`: the way to the backend.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mqtt {
+    pub(super) broker: Spanned<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) topic: Option<Spanned<String>>,
+}
+
+/// `[[patient]]`: who lies where.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patient {
+    pub(super) id: Spanned<String>,
+    pub(super) name: Option<String>,
+    pub(super) bed: Option<String>,
+    pub(super) ward: Option<Spanned<String>>,
+}
+
+/// `[[source]]`: one way in. Which members it needs depends on `kind`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Source {
+    pub(super) id: Spanned<String>,
+    pub(super) kind: Spanned<String>,
+    pub(super) patient: Option<Spanned<String>>,
+    pub(super) device: Option<Spanned<String>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) port: Option<Spanned<String>>,
+    pub(super) profile: Option<Spanned<String>>,
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) file: Option<Spanned<String>>,
+    pub(super) speed: Option<Spanned<f64>>,
+}

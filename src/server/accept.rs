@@ -1,0 +1,125 @@
+//! The accept loop: one deadline for a request's header, a limit on connections, and an orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+use tracing::{debug, warn};
+
+use crate::metrics::Metrics;
+use crate::tasks::{Role, Tasks};
+
+/// Connections at once, sessions included; more are answered with 503.
+pub const MAX_CONNECTIONS: usize = 1000;
+
+/// A request's header must be complete by then.
+pub const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// After a failed accept (out of file descriptors) the loop waits this long instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a refused client is given to read its refusal.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
+
+const REFUSAL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Accepts until told to stop.
+///
+/// # Errors
+/// None today; a vital task returns a result.
+pub async fn accept(
+    listener: TcpListener,
+    router: Router,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // No new guests after closing time.
+            () = stop.cancelled() => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "a connection keeps its delay");
+        }
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            metrics.connections_refused_total.add_one();
+            tasks.spawn(format!("refusal {peer}"), Role::Helper, refuse(stream));
+            continue;
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        tasks.spawn(format!("connection {peer}"), Role::Helper, async move {
+            serve(stream, peer, router, stop, Some(slot)).await;
+            Ok(())
+        });
+    }
+}
+
+async fn refuse(mut stream: tokio::net::TcpStream) -> anyhow::Result<()> {
+    let written: io::Result<()> = tokio::time::timeout(REFUSAL_DEADLINE, stream.write_all(REFUSAL)).await?;
+    Ok(written?)
+}
+
+/// Holds a connection's slot until its WebSocket ends too.
+#[derive(Debug, Clone)]
+pub struct Slot(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+
+/// Serves HTTP/1.1 on one stream; any stream, so that tests need no socket.
+pub async fn serve<S>(
+    stream: S,
+    peer: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+    slot: Option<OwnedSemaphorePermit>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let slot = slot.map(|permit| Slot(Arc::new(permit)));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(slot) = &slot {
+            request.extensions_mut().insert(slot.clone());
+        }
+        router.clone().call(request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let end = tokio::select! {
+        // An answer under way is finished, then the connection closes.
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        end = connection.as_mut() => end,
+    };
+    if let Err(error) = end {
+        debug!(%error, "a connection ended with an error");
+    }
+}

@@ -1,0 +1,153 @@
+//! Who may do what: roles, the capabilities that narrow them, and the rights of one connection.
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Pattern;
+use crate::clock::Wall;
+use crate::hub::Scope;
+use crate::named::named_enum;
+use crate::server::jwt::Claims;
+
+named_enum! {
+    /// What a user is.
+    Role {
+        /// Sees.
+        Viewer = "viewer",
+        /// Sees, writes messages, acknowledges alerts.
+        Nurse = "nurse",
+        /// What a nurse may, and changes limits.
+        Clinician = "clinician",
+        /// Everything.
+        Admin = "admin",
+        /// A program that sees.
+        Service = "service",
+    }
+}
+
+named_enum! {
+    /// What can be allowed on a channel.
+    Operation {
+        /// Listen.
+        Subscribe = "sub",
+        /// Read what was.
+        History = "hst",
+        /// Write messages.
+        Publish = "pub",
+        /// Acknowledge, pause and reset alerts.
+        Acknowledge = "ack",
+        /// Change limits and devices.
+        Command = "cmd",
+    }
+}
+
+impl Role {
+    /// What the role may on every channel, unless capabilities narrow it.
+    pub const fn operations(self) -> &'static [Operation] {
+        use Operation::{Acknowledge, Command, History, Publish, Subscribe};
+        match self {
+            Self::Viewer | Self::Service => &[Subscribe, History],
+            Self::Nurse => &[Subscribe, History, Publish, Acknowledge],
+            Self::Clinician | Self::Admin => &[Subscribe, History, Publish, Acknowledge, Command],
+        }
+    }
+}
+
+/// Narrows a role: these operations on these channels, and on no others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// Patterns of channels.
+    pub channels: Vec<String>,
+    /// Operations.
+    pub allow: Vec<Operation>,
+}
+
+impl Capability {
+    /// What `token issue --patient P` puts into a token: everything of that patient that the role may.
+    pub fn of_patient(patient: &crate::ids::PatientId, role: Role) -> Self {
+        let channels = vec![format!("patient/{patient}/#"), format!("alerts/{patient}"), "system".to_owned()];
+        Self { channels, allow: role.operations().to_vec() }
+    }
+}
+
+/// The rights of one connection, taken from a token once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// The user (`sub`).
+    pub user: String,
+    /// The role.
+    pub role: Role,
+    /// When the token ends.
+    pub expires: Wall,
+    caps: Option<Vec<(Vec<Pattern>, Vec<Operation>)>>,
+}
+
+impl Rights {
+    /// The rights that a checked token gives. A capability with an unreadable pattern allows nothing on it.
+    pub fn from_claims(claims: &Claims) -> Self {
+        let caps = claims.caps.as_ref().map(|caps| {
+            let patterns = |cap: &Capability| cap.channels.iter().filter_map(|text| text.parse().ok()).collect();
+            caps.iter().map(|cap| (patterns(cap), cap.allow.clone())).collect()
+        });
+        let expires = Wall(claims.exp.saturating_mul(1000));
+        Self { user: claims.sub.clone(), role: claims.role, expires, caps }
+    }
+
+    /// On which channels an operation is allowed.
+    pub fn scope(&self, operation: Operation) -> Scope {
+        if !self.role.operations().contains(&operation) {
+            return Scope::Only(Vec::new());
+        }
+        match &self.caps {
+            None => Scope::Everything,
+            Some(caps) => {
+                let allowing = caps.iter().filter(|(_, allow)| allow.contains(&operation));
+                Scope::Only(allowing.flat_map(|(patterns, _)| patterns.iter().cloned()).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rights(role: Role, caps: Option<Vec<Capability>>) -> Rights {
+        let exp = 10;
+        Rights::from_claims(&Claims { sub: "u".into(), role, caps, jti: None, iat: None, nbf: None, exp })
+    }
+
+    fn may(rights: &Rights, operation: Operation, channel: &str) -> bool {
+        rights.scope(operation).allows(&[channel.to_owned()])
+    }
+
+    #[test]
+    fn a_role_decides_what_is_allowed() {
+        for (role, operation, expected) in [
+            (Role::Viewer, Operation::Subscribe, true),
+            (Role::Viewer, Operation::Acknowledge, false),
+            (Role::Service, Operation::Publish, false),
+            (Role::Nurse, Operation::Acknowledge, true),
+            (Role::Nurse, Operation::Command, false),
+            (Role::Clinician, Operation::Command, true),
+            (Role::Admin, Operation::Command, true),
+        ] {
+            assert_eq!(may(&rights(role, None), operation, "patient/P-1/spo2"), expected, "{role} {operation}");
+        }
+    }
+
+    #[test]
+    fn capabilities_narrow_and_never_widen() {
+        let patient = "P-1".parse().unwrap();
+        let nurse = rights(Role::Nurse, Some(vec![Capability::of_patient(&patient, Role::Nurse)]));
+        assert!(may(&nurse, Operation::Subscribe, "patient/P-1/spo2"));
+        assert!(may(&nurse, Operation::Acknowledge, "alerts/P-1"));
+        assert!(!may(&nurse, Operation::Subscribe, "patient/P-2/spo2"));
+        assert!(!may(&nurse, Operation::Subscribe, "patient/P-10/spo2"));
+
+        let all = Capability { channels: vec!["#".into()], allow: Operation::ALL.to_vec() };
+        let viewer = rights(Role::Viewer, Some(vec![all]));
+        assert!(!may(&viewer, Operation::Acknowledge, "alerts/P-1"));
+        let none = rights(Role::Admin, Some(vec![]));
+        assert!(!may(&none, Operation::Subscribe, "system"));
+    }
+}

@@ -1,0 +1,465 @@
+/**
+ * The ward page: signs in, feeds the ward's knowledge from the connection and draws it.
+ *
+ * Every text enters the document through `textContent`; nothing that the bridge sends is ever read as markup.
+ * @module
+ */
+
+import { VitalBridge } from './vitalbridge.js';
+import { Ward, timeText } from './ward.js';
+
+/** @typedef {import('./ward.js').Shown} Shown @typedef {import('./ward.js').ShownAlert} ShownAlert @typedef {import('./ward.js').Tile} Tile */
+
+/** Key of the token in the tab's own storage. */
+const TOKEN_KEY = 'vitalbridge.token';
+/** How often ages and the clock are drawn, and the shortest time between two drawings, in ms. */
+const DRAW_MS = 250;
+const REDRAW_MS = 80;
+/** How long a message at the lower edge stays, in ms. */
+const TOAST_MS = 8000;
+/** A token has three parts; anything else is a sign-in code. */
+const TOKEN_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+/** The smallest tile whose digits are readable, and the shape it looks best in, in CSS pixels. */
+const TILE = { minWidth: 180, minHeight: 182, ratio: 1.2 };
+/** Spoken lines that are kept. */
+const MAX_SPOKEN = 5;
+/** Alerts of the bridge that are drawn; the count in the bar tells of more. */
+const MAX_BRIDGE_ALERTS = 3;
+
+/** @template {HTMLElement} T @param {string} id @returns {T} */
+const byId = (id) => /** @type {T} */ (document.getElementById(id));
+/** @template {Element} T @param {ParentNode} parent @param {string} selector @returns {T} */
+const within = (parent, selector) => /** @type {T} */ (parent.querySelector(selector));
+
+/** Changes the document only where something changed. @param {Element} element @param {string} text */
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** @param {HTMLElement} element @param {string} name @param {string | undefined} value */
+function mark(element, name, value) {
+  if (value === undefined || value === '') delete element.dataset[name];
+  else if (element.dataset[name] !== value) element.dataset[name] = value;
+}
+
+/** @param {HTMLElement} element @param {boolean} hidden */
+function hide(element, hidden) {
+  if (element.hidden !== hidden) element.hidden = hidden;
+}
+
+/** @param {string} templateId @returns {HTMLElement} */
+function stamp(templateId) {
+  const template = /** @type {HTMLTemplateElement} */ (document.getElementById(templateId));
+  return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
+}
+
+/** @type {VitalBridge | undefined} */
+let bridge;
+let ward = new Ward();
+let bridgeName = 'vitalbridge';
+let mayAcknowledge = true;
+let hasSnapshot = false;
+/** When the next attempt is due, in ms of performance.now(). */
+let retryAt = 0;
+let waitsForDrawing = false;
+/** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
+const drawnTiles = new WeakMap();
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let toastTimer;
+/** Alerts whose acknowledgement is on its way. @type {Set<string>} */
+const acknowledging = new Set();
+
+// ---------------------------------------------------------------------------------------------------------- sign-in
+
+/** @param {string} [problem] */
+function showSignIn(problem) {
+  hide(byId('ward'), true);
+  hide(byId('sign-in'), false);
+  const told = byId('sign-in-problem');
+  hide(told, !problem);
+  write(told, problem ?? '');
+  document.title = 'Sign in – vitalbridge';
+  byId('sign-in-secret').focus();
+}
+
+/** Takes the code out of a pasted sign-in link. @param {string} text */
+function secretIn(text) {
+  const trimmed = text.trim();
+  const at = trimmed.indexOf('#code=');
+  return at < 0 ? trimmed : decodeURIComponent(trimmed.slice(at + '#code='.length));
+}
+
+/**
+ * Exchanges a sign-in code for a token.
+ * @param {string} code
+ * @returns {Promise<{token: string} | {problem: string}>}
+ */
+async function exchange(code) {
+  let response;
+  try {
+    response = await fetch('/api/v1/sign-in', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ code }),
+    });
+  } catch {
+    return { problem: 'The bridge does not answer. Check that it is running, then try again.' };
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok && typeof answer.token === 'string') return { token: answer.token };
+  if (response.status === 401) return { problem: 'This sign-in code is wrong, already used or too old. Ask the bridge for a new one.' };
+  return { problem: answer.message ?? `The bridge refused the sign-in (HTTP ${response.status}).` };
+}
+
+/** @param {string} secret */
+async function signIn(secret) {
+  if (secret === '') return showSignIn('Paste a sign-in code or a token first.');
+  const button = within(byId('sign-in-form'), 'button');
+  button.setAttribute('disabled', '');
+  const result = TOKEN_FORM.test(secret) ? { token: secret } : await exchange(secret);
+  button.removeAttribute('disabled');
+  if ('problem' in result) return showSignIn(result.problem);
+  sessionStorage.setItem(TOKEN_KEY, result.token);
+  start(result.token);
+}
+
+/** @param {string} [problem] */
+function signOut(problem) {
+  sessionStorage.removeItem(TOKEN_KEY);
+  bridge?.close();
+  bridge = undefined;
+  ward = new Ward();
+  for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
+  showSignIn(problem);
+}
+
+/** @param {import('./vitalbridge.js').Stopped} end */
+function sayEnd({ code, message, needsToken }) {
+  if (needsToken) return 'Your session has ended. Sign in again.';
+  const known = /** @type {Record<number, string>} */ ({
+    4001: 'The token is not valid here, or it has expired.',
+    4003: 'You may not see this page.',
+    4006: 'You have too many open pages. Close one and sign in again.',
+    4008: 'The sign-in took too long.',
+    4009: 'An administrator ended this session.',
+  });
+  return known[code] ?? (message || `The bridge ended this session (${code}).`);
+}
+
+// -------------------------------------------------------------------------------------------------------- connection
+
+/** @param {string} token */
+function start(token) {
+  bridge?.close();
+  ward = new Ward();
+  hasSnapshot = false;
+  const url = new URL('/ws', location.href);
+  url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
+  url.hash = '';
+  const current = new VitalBridge({ url: url.href, token });
+  bridge = current;
+  hide(byId('sign-in'), true);
+  hide(byId('ward'), false);
+  listen(current);
+  current.connect();
+  draw();
+}
+
+/** @param {VitalBridge} current */
+function listen(current) {
+  /** @param {string} name @param {(detail: any) => void} act */
+  const on = (name, act) => current.addEventListener(name, (event) => {
+    if (current !== bridge) return;
+    act(/** @type {CustomEvent} */ (event).detail);
+    drawSoon();
+  });
+  on('welcome', ({ data }) => {
+    bridgeName = data.bridge_id ?? 'vitalbridge';
+    write(byId('bridge-id'), bridgeName);
+    write(byId('site'), data.site ?? '');
+  });
+  on('authenticated', ({ data }) => {
+    mayAcknowledge = !['viewer', 'service'].includes(data?.role);
+  });
+  on('snapshot', ({ data }) => {
+    ward.begin(data ?? {}, performance.now());
+    // Who opens the page hears what is alarming already, once.
+    if (!hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
+    hasSnapshot = true;
+  });
+  // What is older than the snapshot is history: the snapshot already holds the newest of it.
+  on('health_update', ({ data, born, replayed }) => replayed || ward.reading(data, born));
+  on('alert', ({ data, replayed }) => {
+    if (!replayed && ward.alert(data)) say(ward.spoken(data));
+  });
+  on('device_status', ({ data, replayed }) => replayed || ward.device(data));
+  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
+  on('token_expiring', () => toast('Your session ends soon. Sign in again to go on watching.'));
+  on('state', ({ retryInMs }) => {
+    retryAt = performance.now() + (retryInMs ?? 0);
+  });
+  on('stopped', (end) => signOut(sayEnd(end)));
+}
+
+/** @param {ShownAlert} alert */
+async function acknowledge(alert) {
+  if (!bridge || acknowledging.has(alert.alertId)) return;
+  acknowledging.add(alert.alertId);
+  draw();
+  const result = await bridge.acknowledge(alert.alertId, alert.seq);
+  acknowledging.delete(alert.alertId);
+  if (!result.ok) toast(`Not acknowledged: ${result.message ?? result.code ?? 'the bridge refused it'}`);
+  draw();
+}
+
+/** @param {string} text */
+function toast(text) {
+  const place = byId('toast');
+  write(place, text);
+  hide(place, false);
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => hide(place, true), TOAST_MS);
+}
+
+/** @param {string} text */
+function say(text) {
+  const line = document.createElement('span');
+  line.textContent = `${text}. `;
+  const place = byId('spoken');
+  if (place.childElementCount >= MAX_SPOKEN) place.firstElementChild?.remove();
+  place.append(line);
+}
+
+// ----------------------------------------------------------------------------------------------------------- drawing
+
+/** Draws once for all frames that arrive within a moment. */
+function drawSoon() {
+  if (waitsForDrawing) return;
+  waitsForDrawing = true;
+  setTimeout(() => requestAnimationFrame(() => {
+    waitsForDrawing = false;
+    draw();
+  }), REDRAW_MS);
+}
+
+function draw() {
+  if (!bridge) return;
+  drawBar(bridge);
+  drawBridgeAlerts();
+  const tiles = ward.tiles(performance.now(), !bridge.isLost);
+  hide(byId('empty'), tiles.length > 0);
+  write(byId('empty'), hasSnapshot ? 'No patient is assigned to this bridge.' : 'Waiting for the bridge …');
+  drawTiles(tiles);
+}
+
+/** @param {VitalBridge} current */
+function drawBar(current) {
+  const lost = current.isLost;
+  const live = current.state === 'live' && hasSnapshot && !lost;
+  const link = live ? 'live' : lost ? 'lost' : 'connecting';
+  mark(byId('link'), 'link', link);
+  write(byId('link-text'), { live: 'Live', lost: 'No connection', connecting: 'Connecting' }[link]);
+  mark(byId('ward'), 'link', link);
+  write(byId('clock'), timeText(live ? current.wall : undefined, true) || '--:--:--');
+  const modeMark = ward.mark;
+  hide(byId('mark'), modeMark === '');
+  write(byId('mark-text'), modeMark);
+  const title = `${modeMark && `${modeMark} · `}${bridgeName} – vitalbridge`;
+  if (document.title !== title) document.title = title;
+  drawCounts();
+  drawNoConnection(current, lost);
+}
+
+function drawCounts() {
+  const counts = ward.counts();
+  const place = byId('counts');
+  for (const priority of /** @type {const} */ (['high', 'medium', 'low'])) {
+    let count = place.querySelector(`[data-priority=${priority}]`);
+    if (!count) {
+      count = document.createElement('span');
+      count.setAttribute('data-priority', priority);
+      place.append(count);
+    }
+    write(count, counts[priority] > 0 ? `${counts[priority]} ${priority}` : '');
+  }
+}
+
+/** @param {VitalBridge} current @param {boolean} lost */
+function drawNoConnection(current, lost) {
+  const since = timeText(current.contactWall, true);
+  const seconds = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
+  hide(byId('no-connection'), !lost);
+  if (!lost) return;
+  write(byId('no-connection-title'), since ? `NO CONNECTION since ${since}` : 'NO CONNECTION to the bridge');
+  write(byId('no-connection-more'), current.state === 'waiting' && seconds > 0 ? `trying again in ${seconds} s` : 'trying again');
+}
+
+function drawBridgeAlerts() {
+  const list = byId('bridge-alerts');
+  const alerts = ward.bridgeAlerts();
+  const shown = alerts.slice(0, MAX_BRIDGE_ALERTS);
+  while (list.children.length > shown.length) list.lastElementChild?.remove();
+  shown.forEach((alert, place) => {
+    if (!list.children[place]) list.append(document.createElement('li'));
+    drawAlarm(/** @type {HTMLElement} */ (list.children[place]), alert, 'bridge');
+  });
+}
+
+/** @param {Tile[]} tiles */
+function drawTiles(tiles) {
+  const list = byId('tiles');
+  const known = new Map([...list.children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
+  tiles.forEach((tile, place) => {
+    let node = /** @type {HTMLElement | undefined} */ (known.get(tile.id));
+    known.delete(tile.id);
+    if (!node) {
+      node = stamp('tile-template');
+      node.dataset.patient = tile.id;
+    }
+    if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
+    drawTile(node, tile);
+  });
+  for (const node of known.values()) node.remove();
+  if (list.dataset.count !== String(tiles.length)) arrange();
+}
+
+/** @param {HTMLElement} node @param {Tile} tile */
+function drawTile(node, tile) {
+  const pending = tile.alert !== undefined && acknowledging.has(tile.alert.alertId);
+  const content = JSON.stringify([tile, byId('ward').dataset.link, bridge?.state, mayAcknowledge, pending]);
+  if (drawnTiles.get(node) === content) return;
+  drawnTiles.set(node, content);
+  write(within(node, '.bed'), tile.bed);
+  write(within(node, '.name'), tile.name);
+  const tileMark = /** @type {HTMLElement} */ (within(node, '.tile-mark'));
+  write(tileMark, tile.mark);
+  hide(tileMark, tile.mark === '');
+  const { alert } = tile;
+  const changed = node.dataset.priority !== alert?.priority || node.dataset.active !== String(alert?.active ?? '');
+  mark(node, 'priority', alert?.priority);
+  mark(node, 'active', alert && String(alert.active));
+  // All tiles flash in step: the start of the document's timeline is the common beginning.
+  if (changed) for (const animation of node.getAnimations()) animation.startTime = 0;
+  const more = /** @type {HTMLElement} */ (within(node, '.more'));
+  hide(more, tile.more === 0);
+  write(more, `+${tile.more} ${tile.moreStars}`);
+  drawAlarm(within(node, '.alarm-place'), alert, tile.bed ? `bed ${tile.bed}` : tile.name);
+  const metrics = { hr: 'heart_rate', spo2: 'spo2', pulse: 'pulse_rate', nibp: 'blood_pressure', resp: 'respiratory_rate', temp: 'temperature' };
+  for (const [name, metric] of Object.entries(metrics)) {
+    const cell = /** @type {HTMLElement} */ (within(node, `[data-cell=${name}]`));
+    const shown = name === 'pulse' ? tile.pulse : tile.cells[/** @type {import('./ward.js').CellName} */ (name)];
+    mark(cell, 'priority', tile.marked[metric]);
+    drawNumber(cell, shown);
+  }
+}
+
+/** @param {HTMLElement} cell @param {Shown} shown */
+function drawNumber(cell, shown) {
+  mark(cell, 'state', shown.state);
+  mark(cell, 'seq', shown.seq === undefined ? '' : String(shown.seq));
+  mark(cell, 'device', shown.device);
+  mark(cell, 'digits', String(shown.text.length));
+  write(within(cell, '.number'), shown.text);
+  write(within(cell, '.mean'), shown.mean ? `(${shown.mean}) ` : '');
+  const { said, age } = noteOf(shown);
+  write(within(cell, '.said'), said);
+  write(within(cell, '.age'), age);
+  const title = [shown.note, shown.device && `from ${shown.device}`].filter(Boolean).join(' · ');
+  if (cell.title !== title) cell.title = title;
+}
+
+/** What stands under a number: the reason why it is not an ordinary one, time and age. @param {Shown} shown */
+function noteOf({ state, note, time, age }) {
+  const separated = age && `· ${age}`;
+  if (time !== undefined) return { said: [note, time].filter(Boolean).join(' · '), age: separated };
+  if (state === 'lost') return { said: note, age: separated };
+  if (state === 'stale') return { said: note, age: `${age} old` };
+  return { said: note, age: note ? '' : `${age} ago` };
+}
+
+/**
+ * @param {HTMLElement} place
+ * @param {ShownAlert | undefined} alert
+ * @param {string} whose
+ */
+function drawAlarm(place, alert, whose) {
+  let node = /** @type {HTMLElement | null} */ (place.querySelector('.alarm'));
+  if (!alert) {
+    write(place, byId('ward').dataset.link === 'live' ? 'no alert' : 'alert state unknown');
+    return;
+  }
+  const lastKnown = byId('ward').dataset.link === 'lost' ? 'LAST KNOWN' : '';
+  const detail = [lastKnown, alert.detail].filter(Boolean).join(' · ');
+  if (!node) {
+    node = stamp('alarm-template');
+    place.replaceChildren(node);
+    const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
+    button.addEventListener('click', () => {
+      const shown = [...ward.tiles(performance.now()).map((tile) => tile.alert), ...ward.bridgeAlerts()]
+        .find((candidate) => candidate?.alertId === button.dataset.alert);
+      // What the person saw counts, not what has come since.
+      if (shown) acknowledge({ ...shown, seq: Number(button.dataset.seq) });
+    });
+  }
+  mark(node, 'priority', alert.priority);
+  mark(node, 'active', String(alert.active));
+  mark(node, 'unknown', alert.unknown ? 'true' : '');
+  within(node, 'use').setAttribute('href', `#icon-${alert.unknown ? 'unknown' : alert.priority}`);
+  write(within(node, '.alarm-title'), `${alert.stars} ${alert.title}`);
+  mark(node, 'special', detail && 'true');
+  write(within(node, '.alarm-detail'), detail);
+  write(within(node, '.alarm-since'), alert.since);
+  const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
+  hide(button, alert.action === '' || !mayAcknowledge);
+  button.disabled = acknowledging.has(alert.alertId) || bridge?.state !== 'live';
+  mark(button, 'alert', alert.alertId);
+  mark(button, 'seq', String(alert.seq));
+  write(button, alert.action === 'Reset' ? 'Reset' : 'Ack');
+  const label = `${alert.action}: ${whose}, ${alert.title}`;
+  if (button.getAttribute('aria-label') !== label) button.setAttribute('aria-label', label);
+}
+
+/** Chooses the number of columns that makes the tiles largest; below the smallest readable tile the page scrolls instead. */
+function arrange() {
+  const list = byId('tiles');
+  const space = /** @type {HTMLElement} */ (list.parentElement);
+  const count = list.children.length;
+  mark(list, 'count', String(count));
+  const { clientWidth: width, clientHeight: height } = space;
+  let best = Math.max(1, Math.floor(width / TILE.minWidth));
+  let bestSize = 0;
+  for (let columns = 1; columns <= count; columns += 1) {
+    const tile = { width: width / columns, height: height / Math.ceil(count / columns) };
+    const size = Math.min(tile.width, tile.height * TILE.ratio);
+    if (tile.width >= TILE.minWidth && tile.height >= TILE.minHeight && size > bestSize) [best, bestSize] = [columns, size];
+  }
+  list.style.setProperty('--columns', String(best));
+  list.style.setProperty('--rows', String(Math.max(1, Math.ceil(count / best))));
+  mark(list, 'fits', bestSize > 0 ? 'true' : '');
+}
+
+// ------------------------------------------------------------------------------------------------------------- start
+
+/** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
+function begin() {
+  const fromAddress = location.hash.startsWith('#code=') ? secretIn(location.hash) : '';
+  if (fromAddress) {
+    history.replaceState(null, '', location.pathname + location.search);
+    signIn(fromAddress);
+    return;
+  }
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  if (token) start(token);
+  else showSignIn();
+}
+
+byId('sign-in-form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  signIn(secretIn(/** @type {HTMLInputElement} */ (byId('sign-in-secret')).value));
+});
+byId('sign-out').addEventListener('click', () => signOut());
+addEventListener('hashchange', begin);
+new ResizeObserver(arrange).observe(within(document, 'main'));
+document.addEventListener('visibilitychange', draw);
+setInterval(draw, DRAW_MS);
+begin();

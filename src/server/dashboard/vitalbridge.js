@@ -1,0 +1,433 @@
+/**
+ * Client of a vitalbridge: opens the WebSocket, signs in, subscribes, resumes after a loss and watches the heartbeat.
+ *
+ *     const bridge = new VitalBridge({ url: 'wss://bridge.example/ws', token, channels: ['patient/+/+', 'alerts/+'] });
+ *     bridge.addEventListener('health_update', ({ detail }) => show(detail.data, bridge.ageOf(detail.born)));
+ *     bridge.connect();
+ *
+ * It needs no other file and runs in any browser of the last years. The age of a reading is measured with the bridge's
+ * monotonic clock and `performance.now()`; the wall clock of the machine that runs this is never trusted.
+ * @module
+ */
+
+/** The shortest and the longest wait before a new connection is tried, in ms. */
+const RETRY_MIN_MS = 1000;
+const RETRY_MAX_MS = 5000;
+/** A connection that is not subscribed after this is given up, in ms. */
+const OPEN_TIMEOUT_MS = 8000;
+/** Used until the bridge has told its own, in ms. */
+const HEARTBEAT_MS = 5000;
+/** So many heartbeats without any frame mean that the connection is lost. */
+const HEARTBEATS_MISSED = 2;
+/** A heartbeat may come this late, in ms. */
+const HEARTBEAT_GRACE_MS = 250;
+/** How often the connection is judged, in ms. */
+const WATCH_MS = 250;
+/** The wall clock ran this much further than the monotonic one: the machine slept, in ms. */
+const SLEPT_MS = 3000;
+/** A command without an answer has failed after this, in ms. */
+const COMMAND_TIMEOUT_MS = 10000;
+/** Commands that may wait for an answer at the same time; more are refused. */
+const MAX_COMMANDS = 32;
+/** Clock comparisons that are kept, one a heartbeat. */
+const MAX_OFFSETS = 12;
+
+/**
+ * @typedef {{type: string, data?: any, timestamp?: string, correlation_id?: string, channel?: string, seq?: number,
+ *   epoch?: string, [member: string]: any}} Frame A message of the bridge, see docs/protocol.md.
+ * @typedef {{epoch: string, seq: number}} Position The last event that was seen.
+ * @typedef {{data: any, frame: Frame, born: number, replayed: boolean}} Push A `health_update`, `alert` or other event.
+ *   `born` is the moment of `performance.now()` at which it happened; `replayed` tells that it is older than the snapshot.
+ * @typedef {'idle'|'connecting'|'live'|'waiting'|'stopped'} State
+ * @typedef {{state: State, retryInMs?: number}} StateDetail
+ * @typedef {{code: number, reason: string, message: string, needsToken: boolean}} Stopped
+ * @typedef {{ok: boolean, code?: string, message?: string}} Result The answer to a command.
+ * @typedef {object} Options
+ * @property {string} url Address of the WebSocket, `ws:` or `wss:`.
+ * @property {string | (() => string | Promise<string>)} token The token, or where a fresh one comes from.
+ * @property {string[]} [channels] Channels with `+` and `#`; default: every patient, alert, device and the bridge.
+ * @property {Position} [since] Where an earlier client ended.
+ * @property {typeof WebSocket} [WebSocket] Another implementation.
+ * @property {() => number} [now] A monotonic clock in ms.
+ */
+
+/**
+ * Reads one frame. A number whose digits JavaScript would change (37.0) keeps them in a sibling `<name>_text`, in browsers
+ * that hand out the source text.
+ * @param {string} text
+ * @returns {Frame} Throws SyntaxError if it is not JSON, TypeError if it is not a frame.
+ */
+export function parseFrame(text) {
+  /** @this {any} @param {string} key @param {any} value @param {{source?: string}} [context] */
+  function keepDigits(key, value, context) {
+    const source = context?.source;
+    if (typeof value === 'number' && source && source !== String(value) && !Array.isArray(this)) {
+      this[`${key}_text`] = source;
+    }
+    return value;
+  }
+  const frame = JSON.parse(text, keepDigits);
+  if (typeof frame?.type !== 'string') throw new TypeError('a frame without a type');
+  return frame;
+}
+
+/**
+ * The wait before attempt `attempt` (0, 1, 2 ...), spread so that many clients do not come back in the same moment.
+ * @param {number} attempt
+ * @param {number} random 0 <= random < 1
+ * @returns {number} ms
+ */
+export function retryDelay(attempt, random) {
+  const longest = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** (attempt + 1));
+  return RETRY_MIN_MS + random * (longest - RETRY_MIN_MS);
+}
+
+/**
+ * What the end of a connection asks for: give up, get a new token, or try again.
+ * @param {number} code Close code: 40xx stop, 41xx new token, the rest is worth another attempt; 1008 and 1009 are 40xx in
+ *   the standard numbering.
+ * @returns {'stop' | 'token' | 'retry'}
+ */
+export function closeAction(code) {
+  if (code >= 4100 && code < 4200) return 'token';
+  if ((code >= 4000 && code < 4100) || code === 1008 || code === 1009) return 'stop';
+  return 'retry';
+}
+
+/** Relates the bridge's clocks to the local monotonic one. */
+export class ServerClock {
+  /** Local minus bridge time of the last heartbeats; the smallest had the least delay on the way. @type {number[]} */
+  #offsets = [];
+  /** @type {number | undefined} */
+  #wallToMono;
+
+  /** Forgets everything: another bridge, or the same after a reboot. */
+  reset() {
+    this.#offsets = [];
+    this.#wallToMono = undefined;
+  }
+
+  /**
+   * Takes what one heartbeat says.
+   * @param {number} monoMs The bridge's monotonic clock.
+   * @param {string | undefined} wall The bridge's time of day at the same moment.
+   * @param {number} localMs The local monotonic clock on arrival.
+   */
+  sync(monoMs, wall, localMs) {
+    if (!Number.isFinite(monoMs)) return;
+    this.#offsets.push(localMs - monoMs);
+    if (this.#offsets.length > MAX_OFFSETS) this.#offsets.shift();
+    const wallMs = Date.parse(wall ?? '');
+    if (Number.isFinite(wallMs)) this.#wallToMono = monoMs - wallMs;
+  }
+
+  /**
+   * The local moment of a time of day that the bridge wrote. Never later than `localMs`, which is also the answer while
+   * nothing is known.
+   * @param {string | undefined} wall
+   * @param {number} localMs
+   */
+  localOf(wall, localMs) {
+    const wallMs = Date.parse(wall ?? '');
+    if (this.#wallToMono === undefined || !Number.isFinite(wallMs)) return localMs;
+    return Math.min(localMs, wallMs + this.#wallToMono + Math.min(...this.#offsets));
+  }
+
+  /**
+   * The bridge's time of day, ms since 1970, or undefined while it is unknown.
+   * @param {number} localMs
+   * @returns {number | undefined}
+   */
+  wallAt(localMs) {
+    if (this.#wallToMono === undefined) return undefined;
+    return localMs - Math.min(...this.#offsets) - this.#wallToMono;
+  }
+}
+
+/**
+ * One connection that comes back by itself.
+ *
+ * Events, each a CustomEvent: `state` {@link StateDetail}; `stopped` {@link Stopped}; `welcome`, `authenticated`,
+ * `subscribed`, `snapshot`, `heartbeat`, `gap`, `token_expiring`, `error` with the {@link Frame}; `health_update`, `alert`,
+ * `device_status`, `notification`, `system` with a {@link Push}. A frame of any other type is dispatched under its type.
+ */
+export class VitalBridge extends EventTarget {
+  /** @type {Options} */ #options;
+  /** @type {WebSocket | undefined} */ #socket;
+  /** @type {State} */ #state = 'idle';
+  /** @type {Position | undefined} */ #position;
+  #epoch = '';
+  /** The newest event when the subscription began, and what of it the snapshot has told. */
+  #lastSeq = 0;
+  #snapshotSeq = 0;
+  /** @type {Frame | undefined} */ #closing;
+  #clock = new ServerClock();
+  #now;
+  #attempt = 0;
+  #heartbeatMs = HEARTBEAT_MS;
+  #openedAt = 0;
+  /** @type {number | undefined} */ #contactAt;
+  /** @type {{wall: number, mono: number} | undefined} */ #lastWatch;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #retryTimer;
+  /** @type {ReturnType<typeof setInterval> | undefined} */ #watchTimer;
+  /** @type {Map<string, {done: (result: Result) => void, timer: ReturnType<typeof setTimeout>}>} */ #commands = new Map();
+  #correlation = 0;
+  #nonce;
+
+  /** @param {Options} options */
+  constructor(options) {
+    super();
+    this.#options = options;
+    this.#position = options.since;
+    this.#now = options.now ?? (() => performance.now());
+    // A correlation id makes a command idempotent for a day, so it must not recur on another page.
+    this.#nonce = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  }
+
+  /** @returns {State} */
+  get state() {
+    return this.#state;
+  }
+
+  /** The last event that was seen, to be given to a later client as `since`. @returns {Position | undefined} */
+  get position() {
+    return this.#position;
+  }
+
+  /** True once two heartbeats are missed, or the connection is gone and did not come back at once. */
+  get isLost() {
+    if (this.#state === 'live') return this.#silentFor() > this.#silenceLimit();
+    return this.#attempt > 1 || this.#silentFor() > this.#silenceLimit();
+  }
+
+  /** The bridge's time of day now, ms since 1970; undefined before the first contact. */
+  get wall() {
+    return this.#clock.wallAt(this.#now());
+  }
+
+  /** The bridge's time of day at the last frame; undefined before the first contact. */
+  get contactWall() {
+    return this.#contactAt === undefined ? undefined : this.#clock.wallAt(this.#contactAt);
+  }
+
+  /**
+   * Age in ms of something that was born at a local moment.
+   * @param {number} born
+   */
+  ageOf(born) {
+    return Math.max(0, this.#now() - born);
+  }
+
+  /** Connects, and from now on comes back after each loss. Does nothing while it is connected. */
+  connect() {
+    if (this.#state !== 'idle' && this.#state !== 'stopped') return;
+    this.#attempt = 0;
+    this.#lastWatch = undefined;
+    this.#contactAt = this.#now();
+    this.#watchTimer = setInterval(() => this.#watch(), WATCH_MS);
+    this.#open();
+  }
+
+  /** Leaves for good; {@link connect} starts again where it ended. */
+  close() {
+    this.#drop(1000);
+    this.#halt('idle');
+  }
+
+  /**
+   * Sends a command and waits for its answer. Never rejects: what went wrong is in the result.
+   * @param {{name: string, [member: string]: unknown}} data
+   * @returns {Promise<Result>}
+   */
+  command(data) {
+    const failed = (/** @type {string} */ code, /** @type {string} */ message) => ({ ok: false, code, message });
+    if (this.#state !== 'live') return Promise.resolve(failed('not_connected', 'There is no connection to the bridge.'));
+    if (this.#commands.size >= MAX_COMMANDS) return Promise.resolve(failed('too_many', 'Too many commands are waiting.'));
+    return new Promise((resolve) => {
+      const id = this.#send({ type: 'command', data });
+      const done = (/** @type {Result} */ result) => {
+        clearTimeout(this.#commands.get(id)?.timer);
+        this.#commands.delete(id);
+        resolve(result);
+      };
+      const timer = setTimeout(() => done(failed('timeout', 'The bridge did not answer.')), COMMAND_TIMEOUT_MS);
+      this.#commands.set(id, { done, timer });
+    });
+  }
+
+  /**
+   * Acknowledges an alert as it was when its event `expectedSeq` was shown; refused if it has alarmed again since.
+   * @param {string} alertId
+   * @param {number} expectedSeq
+   */
+  acknowledge(alertId, expectedSeq) {
+    return this.command({ name: 'alert.acknowledge', alert_id: alertId, expected_seq: expectedSeq });
+  }
+
+  #silentFor() {
+    return this.#contactAt === undefined ? 0 : this.#now() - this.#contactAt;
+  }
+
+  #silenceLimit() {
+    return HEARTBEATS_MISSED * this.#heartbeatMs + HEARTBEAT_GRACE_MS;
+  }
+
+  /** @param {string} name @param {unknown} detail */
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  /** @param {State} state @param {number} [retryInMs] */
+  #enter(state, retryInMs) {
+    this.#state = state;
+    this.#tell('state', { state, retryInMs });
+  }
+
+  /** @param {'idle' | 'stopped'} state */
+  #halt(state) {
+    clearInterval(this.#watchTimer);
+    clearTimeout(this.#retryTimer);
+    this.#enter(state);
+  }
+
+  #open() {
+    const Socket = this.#options.WebSocket ?? WebSocket;
+    const socket = new Socket(this.#options.url);
+    this.#socket = socket;
+    this.#closing = undefined;
+    this.#openedAt = this.#now();
+    this.#enter('connecting');
+    // A socket that was given up may still speak; only the current one is heard.
+    socket.onmessage = ({ data }) => {
+      if (socket === this.#socket) this.#hear(data);
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (socket === this.#socket) this.#ended(code, reason);
+    };
+  }
+
+  /** Gives the current socket up without waiting for its end. @param {number} [code] */
+  #drop(code) {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    socket?.close(code);
+    for (const { done } of [...this.#commands.values()]) {
+      done({ ok: false, code: 'connection_lost', message: 'The connection was lost; the bridge may or may not have done it.' });
+    }
+  }
+
+  /** @param {number} code @param {string} reason */
+  #ended(code, reason) {
+    this.#drop();
+    const told = this.#closing?.data;
+    const why = typeof told?.code === 'number' ? told.code : code;
+    const action = closeAction(why);
+    if (action === 'retry' || (action === 'token' && typeof this.#options.token === 'function')) {
+      this.#retry(told?.retry_after_ms);
+      return;
+    }
+    this.#halt('stopped');
+    this.#tell('stopped', { code: why, reason: reason || told?.reason || '', message: told?.message ?? '', needsToken: action === 'token' });
+  }
+
+  /** @param {number} [toldMs] The wait that the bridge asks for. */
+  #retry(toldMs) {
+    const delay = Math.max(toldMs ?? 0, retryDelay(this.#attempt, Math.random()));
+    this.#attempt += 1;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.#open(), delay);
+    this.#enter('waiting', delay);
+  }
+
+  /** Judges the connection: silent, never opened, or slept through. */
+  #watch() {
+    const now = this.#now();
+    const wall = Date.now();
+    const last = this.#lastWatch;
+    this.#lastWatch = { wall, mono: now };
+    const slept = last !== undefined && wall - last.wall - (now - last.mono) > SLEPT_MS;
+    const silent = this.#state === 'live' && this.#silentFor() > this.#silenceLimit();
+    const stuck = this.#state === 'connecting' && now - this.#openedAt > OPEN_TIMEOUT_MS;
+    if (silent || stuck || (slept && this.#state === 'live')) {
+      this.#drop();
+      this.#retry();
+    }
+  }
+
+  /** @param {Omit<Frame, 'correlation_id'>} frame @returns {string} its correlation id */
+  #send(frame) {
+    this.#correlation += 1;
+    const correlationId = `${this.#nonce}-${this.#correlation}`;
+    this.#socket?.send(JSON.stringify({ ...frame, correlation_id: correlationId }));
+    return correlationId;
+  }
+
+  async #authenticate() {
+    const socket = this.#socket;
+    const { token } = this.#options;
+    const value = typeof token === 'function' ? await Promise.resolve(token()).catch(() => '') : token;
+    if (socket === this.#socket) this.#send({ type: 'authenticate', token: value });
+  }
+
+  /** @param {unknown} text */
+  #hear(text) {
+    if (typeof text !== 'string') return;
+    const now = this.#now();
+    this.#contactAt = now;
+    let frame;
+    try {
+      frame = parseFrame(text);
+    } catch (cause) {
+      this.#tell('error', { type: 'error', data: { code: 'bad_frame', message: String(cause), scope: 'connection' } });
+      return;
+    }
+    if (typeof frame.seq === 'number' && frame.channel !== undefined) this.#push(frame, now);
+    else this.#control(frame, now);
+  }
+
+  /** @param {Frame} frame @param {number} now */
+  #push(frame, now) {
+    const { epoch = '', seq = 0, data = {} } = frame;
+    if (this.#position?.epoch !== epoch || seq > this.#position.seq) this.#position = { epoch, seq };
+    const born = this.#clock.localOf(data.received ?? frame.timestamp, now);
+    const replayed = epoch !== this.#epoch || seq <= this.#snapshotSeq;
+    this.#tell(frame.type, { data: { ...data, seq, epoch }, frame, born, replayed });
+  }
+
+  /** @param {Frame} frame @param {number} now */
+  #control(frame, now) {
+    const data = frame.data ?? {};
+    if (frame.type === 'welcome') {
+      this.#clock.reset();
+      this.#clock.sync(data.mono_ms, frame.timestamp, now);
+      if (data.heartbeat_ms > 0) this.#heartbeatMs = data.heartbeat_ms;
+      this.#epoch = data.epoch ?? '';
+      this.#snapshotSeq = 0;
+      this.#authenticate();
+    } else if (frame.type === 'authenticated') {
+      this.#subscribe();
+    } else if (frame.type === 'subscribed') {
+      this.#attempt = 0;
+      this.#lastSeq = data.last_seq ?? 0;
+      // A resumed client is sent what it missed and moves on with it; any other begins at the snapshot.
+      if (!data.recovered || !this.#position) this.#position = { epoch: this.#epoch, seq: this.#lastSeq };
+      this.#enter('live');
+    } else if (frame.type === 'snapshot') {
+      this.#snapshotSeq = this.#lastSeq;
+    } else if (frame.type === 'heartbeat') {
+      this.#clock.sync(data.mono_ms, frame.timestamp, now);
+    } else if (frame.type === 'closing' || frame.type === 'auth_error') {
+      this.#closing ??= frame.type === 'closing' ? frame : { type: 'closing', data: { message: data.message ?? frame.message } };
+    } else if (frame.type === 'result') {
+      this.#commands.get(frame.correlation_id ?? '')?.done(data);
+    } else if (frame.type === 'error') {
+      this.#commands.get(frame.correlation_id ?? '')?.done({ ok: false, code: data.code, message: data.message });
+    }
+    this.#tell(frame.type, frame);
+  }
+
+  #subscribe() {
+    const { channels = ['patient/+/+', 'alerts/+', 'device/+/status', 'system'] } = this.#options;
+    this.#send({ type: 'subscribe', channels, ...(this.#position && { since: this.#position }) });
+  }
+}

@@ -1,0 +1,441 @@
+/**
+ * What the ward view says: keeps the newest reading and alert of each patient and turns them into words and digits.
+ *
+ * Pure: no document, no socket, no clock. `now` and `born` are moments of one monotonic clock in ms. A number is made only
+ * from a reading with a value; whatever has none, or is too old, is `---` with the reason in words.
+ * @module
+ */
+
+/** Shown in place of a number that is not known. */
+export const NO_NUMBER = '---';
+/** A spot value older than this is grey: it says little about the patient now, in ms. */
+const SPOT_OLD_MS = 60 * 60 * 1000;
+/** MDC_PULS_RATE_NON_INV: a pulse rate that a cuff measured is not the oximeter's. */
+const MDC_PULSE_RATE_CUFF = 149546;
+/** The only shown metric whose 0 can be a measurement. */
+const ZERO_POSSIBLE = new Set(['respiratory_rate']);
+
+/**
+ * @typedef {import('./vitalbridge.js').Push} Push
+ * @typedef {{data: any, born: number}} Entry A reading and the moment it arrived at the bridge.
+ * @typedef {'live'|'stale'|'doubtful'|'lost'|'absent'|'none'} NumberState
+ * @typedef {{text: string, state: NumberState, note: string, age: string, seq?: number, device?: string, time?: string,
+ *   mean?: string}} Shown One number as the page shows it; `note` says why it is not an ordinary one.
+ * @typedef {'hr'|'spo2'|'nibp'|'resp'|'temp'} CellName
+ * @typedef {{alertId: string, seq: number, priority: 'high'|'medium'|'low', stars: string, title: string, detail: string,
+ *   since: string, active: boolean, unknown: boolean, action: '' | 'Acknowledge' | 'Reset', metric: string,
+ *   technical: boolean}} ShownAlert `detail` says what is special about it and is often empty.
+ * @typedef {{id: string, bed: string, name: string, mark: string, cells: Record<CellName, Shown>, pulse: Shown,
+ *   alert?: ShownAlert, more: number, moreStars: string, marked: Record<string, string>}} Tile `marked` has the priority of
+ *   the metrics that alarm.
+ */
+
+/** Why there is no number, in words. */
+const ABSENT_WORDS = /** @type {Record<string, string>} */ ({
+  zero_reported: 'reads zero',
+  not_a_number: 'no measurement',
+  not_at_this_resolution: 'not at this resolution',
+  over_range: 'above range',
+  under_range: 'below range',
+  reserved: 'invalid code',
+  out_of_range: 'out of range',
+  not_measured: 'not measured',
+  measurement_failed: 'measurement failed',
+  silent: 'sensor silent',
+  link_lost: 'link lost',
+  no_sensor: 'no sensor',
+  sensor_off: 'sensor off',
+  sensor_fault: 'sensor fault',
+  searching: 'searching pulse',
+  low_perfusion: 'weak pulse',
+  low_quality: 'poor signal',
+  artifact: 'movement',
+  signal_lost: 'signal lost',
+  lead_off: 'lead off',
+  cuff_too_loose: 'cuff too loose',
+});
+
+/** Qualities with which a number is not shown. */
+const WITHHELD_WORDS = /** @type {Record<string, string>} */ ({
+  ongoing: 'measuring',
+  calibrating: 'calibrating',
+  invalid: 'invalid',
+  overflow: 'above range',
+  underflow: 'below range',
+  not_available: 'not available',
+});
+
+/** Qualities with which a number is shown, but never as an ordinary one. */
+const DOUBTFUL_WORDS = /** @type {Record<string, string>} */ ({
+  questionable: 'doubtful',
+  implausible: 'not plausible',
+  historic: 'measured earlier',
+});
+
+/** States of a sensor's link that explain a missing signal. */
+const LINK_WORDS = /** @type {Record<string, string>} */ ({
+  closed: 'not connected',
+  opening: 'connecting',
+  waiting: 'waiting',
+  silent: 'sensor silent',
+  sensor_off: 'sensor off',
+  lost: 'link lost',
+});
+
+/** Bed 2 stands before bed 10. */
+const BED_ORDER = new Intl.Collator('en', { numeric: true, sensitivity: 'base' });
+const RANK = /** @type {Record<string, number>} */ ({ low: 1, medium: 2, high: 3 });
+const MARKS = /** @type {Record<string, string>} */ ({ demo: 'DEMO', test: 'TEST' });
+
+/**
+ * A name of the protocol that has no words here yet: still words.
+ * @param {string} name
+ */
+const words = (name) => name.replaceAll('_', ' ');
+
+/**
+ * An age as short as it can be read: 7 s, 12 min, 3 h, 2 d.
+ * @param {number} ageMs
+ */
+export function ageText(ageMs) {
+  const seconds = Math.floor(Math.max(0, ageMs) / 1000);
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
+}
+
+/**
+ * Time of day where the reader is, `hh:mm` or `hh:mm:ss`; empty if there is none.
+ * @param {string | number | undefined | null} wall RFC 3339, or ms since 1970
+ * @param {boolean} [withSeconds]
+ */
+export function timeText(wall, withSeconds = false) {
+  const date = new Date(wall ?? NaN);
+  if (Number.isNaN(date.getTime())) return '';
+  const parts = [date.getHours(), date.getMinutes(), ...(withSeconds ? [date.getSeconds()] : [])];
+  return parts.map((part) => String(part).padStart(2, '0')).join(':');
+}
+
+/**
+ * The digits of a number as the sensor gave them (37.0 stays 37.0); undefined if it is no measurement.
+ * @param {any} holder
+ * @param {string} member
+ * @param {string} metric
+ */
+function digits(holder, member, metric) {
+  const value = holder?.[member];
+  if (typeof value !== 'number' || !Number.isFinite(value)) return undefined;
+  if (value === 0 && !ZERO_POSSIBLE.has(metric)) return undefined;
+  return String(holder[`${member}_text`] ?? value);
+}
+
+/**
+ * The number of one reading, before its age is judged.
+ * @param {any} data
+ * @returns {{text: string, mean?: string, reason: string}} `reason` is empty for a number.
+ */
+function numberOf(data) {
+  const withheld = WITHHELD_WORDS[data.quality];
+  const none = { text: NO_NUMBER, reason: (data.absent && (ABSENT_WORDS[data.absent] ?? words(String(data.absent)))) || withheld };
+  if (data.metric === 'blood_pressure' && !withheld) {
+    // One pressure of the three can be missing: the others are still measurements.
+    const [systolic, diastolic, mean] = ['systolic', 'diastolic', 'mean'].map((part) => digits(data.components, part, data.metric));
+    const some = systolic !== undefined || diastolic !== undefined || mean !== undefined;
+    if (some) return { text: `${systolic ?? NO_NUMBER}/${diastolic ?? NO_NUMBER}`, mean, reason: '' };
+  }
+  if (none.reason) return none;
+  const value = digits(data, 'value', data.metric);
+  if (value !== undefined && data.metric !== 'blood_pressure') return { text: value, reason: '' };
+  return { text: NO_NUMBER, reason: data.value === 0 ? 'reads zero' : 'no measurement' };
+}
+
+/**
+ * How much older the measurement is than its arrival, in ms: what a cuff kept and handed over later.
+ * @param {any} data
+ */
+function lagOf(data) {
+  const lag = Date.parse(data.received) - Date.parse(data.timestamp);
+  return lag > 0 ? lag : 0;
+}
+
+/** One patient's newest readings. */
+class Patient {
+  /** @param {{id: string, name?: string | null, bed?: string | null, ward?: string | null}} about */
+  constructor(about) {
+    this.about = about;
+    /** By metric, device and code. @type {Map<string, Entry>} */
+    this.readings = new Map();
+    /** Link state by device. @type {Map<string, string>} */
+    this.links = new Map();
+  }
+
+  /** @param {any} data @param {number} born @returns {boolean} false if something newer is known */
+  take(data, born) {
+    const key = `${data.metric}|${data.device_id ?? ''}|${data.mdc ?? ''}`;
+    const known = this.readings.get(key);
+    if (known && known.data.epoch === data.epoch && known.data.seq >= data.seq) return false;
+    // A measurement that was kept by the device and comes late must not hide a newer one.
+    if (known && lagOf(data) > 0 && born - lagOf(data) < known.born - lagOf(known.data)) return false;
+    this.readings.set(key, { data, born });
+    return true;
+  }
+
+  /**
+   * The reading that stands for a metric. Of several devices the first by name that has a fresh number is kept, so that
+   * the page does not swing between two sensors.
+   * @param {(data: any) => boolean} matches
+   * @param {number} now
+   * @param {number} lostAfterMs
+   */
+  pick(matches, now, lostAfterMs) {
+    const score = (/** @type {Entry} */ { data, born }) => {
+      const fresh = now - born <= lostAfterMs;
+      return fresh && numberOf(data).reason === '' ? 2 : Number(fresh);
+    };
+    return [...this.readings.values()]
+      .filter(({ data }) => matches(data))
+      .sort((a, b) => score(b) - score(a)
+        || (score(a) === 0 ? b.born - a.born : String(a.data.device_id).localeCompare(String(b.data.device_id))))[0];
+  }
+}
+
+/** Everything the ward view knows. */
+export class Ward {
+  /** @type {Map<string, Patient>} */ #patients = new Map();
+  /** Alerts that are not over, by id. @type {Map<string, any>} */ #alerts = new Map();
+  #staleAfterMs = 5000;
+  #lostAfterMs = 10000;
+  /** The bridge's own mode. */ #mode = 'real';
+
+  /**
+   * Begins anew with what the bridge knows now.
+   * @param {any} snapshot `data` of a `snapshot` frame
+   * @param {number} now
+   */
+  begin(snapshot, now) {
+    const links = new Map([...this.#patients].map(([id, patient]) => [id, patient.links]));
+    this.#patients.clear();
+    this.#alerts.clear();
+    this.#mode = snapshot.mode ?? 'real';
+    if (snapshot.stale_after_ms > 0) this.#staleAfterMs = snapshot.stale_after_ms;
+    if (snapshot.lost_after_ms > 0) this.#lostAfterMs = snapshot.lost_after_ms;
+    for (const about of snapshot.patients ?? []) {
+      const patient = new Patient(about);
+      patient.links = links.get(about.id) ?? patient.links;
+      this.#patients.set(about.id, patient);
+    }
+    for (const data of snapshot.readings ?? []) this.reading(data, now - data.age_ms);
+    for (const data of snapshot.alerts ?? []) this.alert(data);
+  }
+
+  /** Takes a reading. @param {any} data @param {number} born */
+  reading(data, born) {
+    // Without an age it cannot be shown as fresh.
+    if (data.patient_id) this.#patient(data.patient_id).take(data, Number.isFinite(born) ? born : -Infinity);
+  }
+
+  /**
+   * Takes the state of an alert.
+   * @param {any} data
+   * @returns {boolean} true if it is worth saying aloud: it began, got worse or came back
+   */
+  alert(data) {
+    const known = this.#alerts.get(data.alert_id);
+    if (known && known.epoch === data.epoch && known.seq >= data.seq) return false;
+    if (data.change === 'end') this.#alerts.delete(data.alert_id);
+    else this.#alerts.set(data.alert_id, data);
+    return ['start', 'escalate', 'recur', 'resume'].includes(data.change) && data.priority !== 'info' && !data.hidden_by;
+  }
+
+  /** Takes the state of a device. @param {any} data */
+  device(data) {
+    if (data.patient_id) this.#patient(data.patient_id).links.set(data.device_id, data.link);
+  }
+
+  /**
+   * Takes the ages that a heartbeat tells. They only ever make a number older: one that is older here than at the bridge
+   * has missed a reading and is not the newest.
+   * @param {Record<string, number>} ages ms by channel `patient/<id>/<metric>`
+   * @param {number} now
+   */
+  ages(ages, now) {
+    for (const [channel, ageMs] of Object.entries(ages)) {
+      const [kind, id = '', metric] = channel.split('/');
+      const patient = kind === 'patient' ? this.#patients.get(id) : undefined;
+      const youngest = [...(patient?.readings.values() ?? [])]
+        .filter(({ data }) => data.metric === metric)
+        .sort((a, b) => b.born - a.born)[0];
+      if (youngest && Number.isFinite(ageMs)) youngest.born = Math.min(youngest.born, now - ageMs);
+    }
+  }
+
+  /** DEMO or TEST if anything here is not about a real patient, else empty. @returns {string} */
+  get mark() {
+    const marks = new Set([MARKS[this.#mode] ?? '', ...[...this.#patients.values()].map((patient) => this.#markOf(patient))]);
+    return ['TEST', 'DEMO'].filter((mark) => marks.has(mark)).join(' + ');
+  }
+
+  /** Alerts of the bridge itself, the most urgent first. @returns {ShownAlert[]} */
+  bridgeAlerts() {
+    return this.#shownAlerts((alert) => !this.#patients.has(alert.patient_id));
+  }
+
+  /** How many alerts of each priority are present. @returns {Record<'high'|'medium'|'low', number>} */
+  counts() {
+    const counts = { high: 0, medium: 0, low: 0 };
+    for (const { priority } of this.#shownAlerts(() => true)) counts[priority] += 1;
+    return counts;
+  }
+
+  /** An alert in one sentence, to be read aloud. @param {any} data */
+  spoken(data) {
+    const { bed, name } = this.#patients.get(data.patient_id)?.about ?? {};
+    const whose = data.patient_id ? [bed && `bed ${bed}`, name ?? data.patient_id].filter(Boolean).join(', ') : 'bridge';
+    return `${data.priority} priority, ${whose}: ${data.message}`;
+  }
+
+  /**
+   * The tiles in the order of ward and bed.
+   * @param {number} now
+   * @param {boolean} [connected] whether a missing signal can be the sensor's fault
+   * @returns {Tile[]}
+   */
+  tiles(now, connected = true) {
+    const place = (/** @type {Patient} */ { about }) => [about.ward ?? '', about.bed ?? '\uffff', about.id];
+    return [...this.#patients.values()]
+      .sort((a, b) => place(a).map((part, i) => BED_ORDER.compare(part, place(b)[i] ?? '')).find((way) => way !== 0) ?? 0)
+      .map((patient) => this.#tile(patient, now, connected));
+  }
+
+  /** @param {Patient} patient @param {number} now @param {boolean} connected @returns {Tile} */
+  #tile(patient, now, connected) {
+    const { about } = patient;
+    const shown = (/** @type {string} */ metric, spot = false) =>
+      this.#shown(patient, (data) => data.metric === metric, now, spot, connected);
+    const alerts = this.#shownAlerts((alert) => alert.patient_id === about.id);
+    const [alert, ...rest] = alerts;
+    /** @type {Record<string, string>} */
+    const marked = {};
+    for (const { metric, priority, active } of [...alerts].reverse()) if (active && metric) marked[metric] = priority;
+    return {
+      id: about.id,
+      bed: about.bed ?? '',
+      name: about.name ?? about.id,
+      mark: this.#markOf(patient),
+      cells: {
+        hr: shown('heart_rate'),
+        spo2: shown('spo2'),
+        nibp: shown('blood_pressure', true),
+        resp: shown('respiratory_rate'),
+        temp: shown('temperature', true),
+      },
+      pulse: this.#shown(patient, (data) => data.metric === 'pulse_rate' && data.mdc !== MDC_PULSE_RATE_CUFF, now, false, connected),
+      alert,
+      more: rest.length,
+      moreStars: stars(rest.map(({ priority }) => priority).sort((a, b) => rank(b) - rank(a))[0]),
+      marked,
+    };
+  }
+
+  /**
+   * @param {Patient} patient
+   * @param {(data: any) => boolean} matches
+   * @param {number} now
+   * @param {boolean} spot
+   * @param {boolean} connected
+   * @returns {Shown}
+   */
+  #shown(patient, matches, now, spot, connected) {
+    const entry = patient.pick(matches, now, spot ? Infinity : this.#lostAfterMs);
+    if (!entry) return { text: NO_NUMBER, state: 'none', note: 'no data yet', age: '' };
+    const { data, born } = entry;
+    const ageMs = Math.max(0, now - born + (spot ? lagOf(data) : 0));
+    const age = Number.isFinite(ageMs) ? ageText(ageMs) : '';
+    const from = { age, seq: data.seq, device: data.device_id, ...(spot && { time: spotTime(data) }) };
+    if (!spot && ageMs > this.#lostAfterMs) {
+      const link = connected ? LINK_WORDS[patient.links.get(data.device_id) ?? ''] : 'no link';
+      return { ...from, text: NO_NUMBER, state: 'lost', note: link ?? 'no signal' };
+    }
+    const { text, mean, reason } = numberOf(data);
+    if (reason) return { ...from, text, state: 'absent', note: reason };
+    const doubt = DOUBTFUL_WORDS[data.quality];
+    if (ageMs > (spot ? SPOT_OLD_MS : this.#staleAfterMs)) return { ...from, text, mean, state: 'stale', note: doubt ?? '' };
+    return { ...from, text, mean, state: doubt ? 'doubtful' : 'live', note: doubt ?? '' };
+  }
+
+  /** @param {string} id */
+  #patient(id) {
+    const patient = this.#patients.get(id) ?? new Patient({ id });
+    this.#patients.set(id, patient);
+    return patient;
+  }
+
+  /** @param {Patient} patient */
+  #markOf(patient) {
+    const modes = [...patient.readings.values()].map(({ data }) => data.mode ?? this.#mode);
+    for (const alert of this.#alerts.values()) if (alert.patient_id === patient.about.id) modes.push(alert.mode);
+    return modes.includes('test') ? 'TEST' : modes.includes('demo') || this.#mode === 'demo' ? 'DEMO' : MARKS[this.#mode] ?? '';
+  }
+
+  /** @param {(alert: any) => boolean} matches @returns {ShownAlert[]} */
+  #shownAlerts(matches) {
+    return [...this.#alerts.values()]
+      .filter((alert) => matches(alert) && rank(alert.priority) > 0 && !this.#alerts.has(alert.hidden_by))
+      .map(shownAlert)
+      .sort((a, b) => Number(b.active) - Number(a.active) || rank(b.priority) - rank(a.priority)
+        || Number(a.technical) - Number(b.technical) || b.seq - a.seq);
+  }
+}
+
+/** @param {string | undefined} priority */
+const rank = (priority) => RANK[priority ?? ''] ?? 0;
+
+/** @param {string | undefined} priority */
+const stars = (priority) => '*'.repeat(rank(priority));
+
+/** The time of a spot value; `≈` while the bridge's clock was not set. @param {any} data */
+function spotTime(data) {
+  const time = timeText(data.timestamp);
+  if (!time || data.ts_source === 'unknown') return 'time unknown';
+  return data.ts_source === 'unsynced' ? `≈${time}` : time;
+}
+
+/** @param {any} alert @returns {ShownAlert} */
+function shownAlert(alert) {
+  const { audio = {}, visual = {} } = alert.signal ?? {};
+  const latched = visual.presence === 'latched' || audio.presence === 'latched';
+  const acknowledged = audio.presence === 'ack' || visual.presence === 'ack';
+  const unknown = alert.condition?.presence !== 'true' && alert.condition?.presence !== 'false';
+  const said = [
+    unknown && 'state unknown: no data',
+    latched && 'over, not yet seen',
+    acknowledged && `ACKNOWLEDGED${alert.by ? ` by ${alert.by}` : ''}`,
+    inactivation(audio, visual, alert.paused_until),
+    alert.recurrence > 0 && `came back ${alert.recurrence}×`,
+  ];
+  return {
+    alertId: alert.alert_id,
+    seq: alert.seq,
+    priority: alert.priority,
+    stars: stars(alert.priority),
+    title: alert.message || words(String(alert.rule ?? 'alert')),
+    detail: said.filter(Boolean).join(' · '),
+    since: `since ${timeText(alert.onset, true) || 'unknown time'}`,
+    active: !acknowledged && !latched,
+    unknown,
+    action: acknowledged ? '' : latched ? 'Reset' : 'Acknowledge',
+    metric: alert.metric ?? '',
+    technical: alert.kind === 'technical',
+  };
+}
+
+/** The words of IEC 60601-1-8 for signals that somebody switched off. @param {any} audio @param {any} visual @param {string | null} until */
+function inactivation(audio, visual, until) {
+  const end = timeText(until, true);
+  if (visual.activation === 'off') return 'ALARM OFF';
+  if (visual.activation === 'paused') return `ALARM PAUSED${end && ` until ${end}`}`;
+  if (audio.activation === 'off') return 'AUDIO OFF';
+  if (audio.activation === 'paused') return `AUDIO PAUSED${end && ` until ${end}`}`;
+  return '';
+}

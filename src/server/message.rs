@@ -1,0 +1,341 @@
+//! What a client says: reading its JSON into requests, with the names that older clients use.
+
+use serde_json::Value as Json;
+
+use crate::channel::{BadPattern, Pattern};
+use crate::ids::{AlertId, Epoch, Seq};
+use crate::outbox::Delivery;
+use crate::secret::Secret;
+use crate::server::session::AlertOperation;
+
+/// Deepest nesting of arrays and objects that is read.
+pub const MAX_JSON_DEPTH: usize = 16;
+
+/// Longest correlation id that is echoed, in characters; longer ones are cut.
+const MAX_CORRELATION_ID: usize = 128;
+
+/// Longest audio pause (IEC 60601-1-8 leaves it to the maker; docs/alerts.md says 120 s).
+const MAX_AUDIO_PAUSE_S: u64 = 120;
+
+/// A message of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The client's name for it, echoed in the answer.
+    pub correlation_id: Option<String>,
+    /// What it wants.
+    pub request: Request,
+}
+
+/// What a client wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Sign in, or sign in again with a newer token.
+    Authenticate {
+        /// The token.
+        token: Secret,
+    },
+    /// Listen.
+    Subscribe {
+        /// To what; empty: to what the endpoint is for.
+        patterns: Vec<Pattern>,
+        /// From the event after this one on.
+        since: Option<(Epoch, Seq)>,
+        /// How readings come.
+        delivery: Option<Delivery>,
+    },
+    /// Stop listening.
+    Unsubscribe {
+        /// To what.
+        patterns: Vec<Pattern>,
+    },
+    /// Do something about an alert.
+    Alert {
+        /// Which.
+        alert: AlertId,
+        /// What.
+        operation: AlertOperation,
+        /// The newest event of the alert that the person saw.
+        expected_seq: Option<Seq>,
+    },
+    /// Are you there?
+    Ping,
+    /// I am here.
+    Heartbeat,
+}
+
+impl Request {
+    /// The message type, for errors.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Authenticate { .. } => "authenticate",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Alert { .. } => "command",
+            Self::Ping => "ping",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
+/// Why a message is answered with an `error`. What the client sent is never echoed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// A binary message.
+    #[error("messages are JSON text; this one was binary")]
+    Binary,
+    /// Not JSON.
+    #[error("the message is not JSON (line {line}, column {column})")]
+    NotJson {
+        /// Where reading stopped.
+        line: usize,
+        /// Where reading stopped.
+        column: usize,
+    },
+    /// Nested too deeply.
+    #[error("the message is nested deeper than {MAX_JSON_DEPTH} levels")]
+    TooDeep,
+    /// Not an object with a type.
+    #[error("a message is an object with a member `type`")]
+    NoType,
+    /// A type that this server does not have.
+    #[error(
+        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, command, ping, heartbeat"
+    )]
+    UnknownType,
+    /// A member is missing or of another form.
+    #[error("`{member}` {problem}")]
+    Member {
+        /// Which.
+        member: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A channel that cannot be.
+    #[error("a channel cannot be read: {0}")]
+    Channel(BadPattern),
+    /// Nobody has signed in.
+    #[error("`{name}` needs a sign-in first: send authenticate with a token")]
+    NotSignedIn {
+        /// The type of the message.
+        name: &'static str,
+    },
+    /// The rights do not reach.
+    #[error("not allowed: {channels}")]
+    Denied {
+        /// The refused patterns, already checked for their form.
+        channels: String,
+    },
+    /// Too many subscriptions.
+    #[error(
+        "a session has at most {} subscriptions; unsubscribe first, or use + and #",
+        crate::server::session::MAX_SUBSCRIPTIONS
+    )]
+    TooManySubscriptions,
+}
+
+impl Unreadable {
+    /// The `code` of the `error`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Binary | Self::NotJson { .. } | Self::TooDeep | Self::NoType => "format",
+            Self::UnknownType => "unknown_type",
+            Self::Member { .. } | Self::Channel(_) => "validation",
+            Self::NotSignedIn { .. } => "not_authenticated",
+            Self::Denied { .. } => "permission_denied",
+            Self::TooManySubscriptions => "too_many_subscriptions",
+        }
+    }
+
+    /// What the `error` is about.
+    pub const fn scope(&self) -> &'static str {
+        match self {
+            Self::Channel(_) | Self::Denied { .. } | Self::TooManySubscriptions => "subscription",
+            _ => "request",
+        }
+    }
+}
+
+impl Message {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// The reason for which it cannot be answered.
+    pub fn parse(text: &str) -> Result<Self, Unreadable> {
+        if depth(text) > MAX_JSON_DEPTH {
+            return Err(Unreadable::TooDeep);
+        }
+        let json: Json = serde_json::from_str(text)
+            .map_err(|error| Unreadable::NotJson { line: error.line(), column: error.column() })?;
+        let fields = Fields(&json);
+        let correlation_id = fields.text("correlation_id").or_else(|| fields.text("id"));
+        let correlation_id = correlation_id.map(|id| id.chars().take(MAX_CORRELATION_ID).collect());
+        let kind = json.get("type").and_then(Json::as_str).ok_or(Unreadable::NoType)?;
+        let request = match kind {
+            "authenticate" | "refresh" => {
+                let token = fields.text("token").ok_or(missing("token", "is missing"))?;
+                Request::Authenticate { token: Secret::new(token) }
+            }
+            "subscribe" => Request::Subscribe {
+                patterns: if fields.names_channels() { fields.patterns()? } else { Vec::new() },
+                since: fields.since()?,
+                delivery: fields.delivery()?,
+            },
+            "unsubscribe" => Request::Unsubscribe { patterns: fields.patterns()? },
+            "command" => fields.command()?,
+            "ping" => Request::Ping,
+            "heartbeat" | "pong" => Request::Heartbeat,
+            _ => return Err(Unreadable::UnknownType),
+        };
+        Ok(Self { correlation_id, request })
+    }
+}
+
+/// How deeply brackets are nested outside strings.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+const fn missing(member: &'static str, problem: &'static str) -> Unreadable {
+    Unreadable::Member { member, problem }
+}
+
+/// A message's members, which stand at the top or under `data`.
+struct Fields<'a>(&'a Json);
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a Json> {
+        let top = self.0.get(name);
+        top.or_else(|| self.0.get("data").and_then(|data| data.get(name))).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(Json::as_str)
+    }
+
+    fn names_channels(&self) -> bool {
+        self.get("channels").is_some() || self.get("subscription").is_some()
+    }
+
+    fn patterns(&self) -> Result<Vec<Pattern>, Unreadable> {
+        if let Some(alias) = self.text("subscription") {
+            return aliased(alias);
+        }
+        let channels = self.get("channels").ok_or(missing("channels", "is missing"))?;
+        let channels = channels.as_array().ok_or(missing("channels", "is not a list of channels"))?;
+        let mut patterns = Vec::new();
+        for channel in channels {
+            let text = channel.as_str().ok_or(missing("channels", "has a member that is not text"))?;
+            patterns.extend(aliased(text)?);
+        }
+        if patterns.is_empty() {
+            return Err(missing("channels", "is empty"));
+        }
+        Ok(patterns)
+    }
+
+    fn since(&self) -> Result<Option<(Epoch, Seq)>, Unreadable> {
+        let Some(since) = self.get("since") else { return Ok(None) };
+        let epoch = since.get("epoch").and_then(Json::as_str).and_then(|text| text.parse().ok());
+        let seq = since.get("seq").and_then(Json::as_u64).map(Seq);
+        epoch.zip(seq).map(Some).ok_or(missing("since", "needs the epoch and seq of the last event you have"))
+    }
+
+    fn delivery(&self) -> Result<Option<Delivery>, Unreadable> {
+        match self.text("delivery") {
+            None => Ok(None),
+            Some("all") => Ok(Some(Delivery::All)),
+            Some("latest") => Ok(Some(Delivery::Latest)),
+            Some(_) => Err(missing("delivery", "is `all` or `latest`")),
+        }
+    }
+
+    fn command(&self) -> Result<Request, Unreadable> {
+        let operation = match self.text("name") {
+            Some("alert.acknowledge") => AlertOperation::Acknowledge,
+            Some("alert.reset") => AlertOperation::Reset,
+            Some("alert.pause_audio") => {
+                let seconds = self.get("seconds").map_or(Some(MAX_AUDIO_PAUSE_S), Json::as_u64);
+                let seconds = seconds.filter(|seconds| (1..=MAX_AUDIO_PAUSE_S).contains(seconds));
+                AlertOperation::PauseAudio { seconds: seconds.ok_or(missing("seconds", "is 1 to 120"))? }
+            }
+            _ => return Err(missing("name", "is alert.acknowledge, alert.pause_audio or alert.reset")),
+        };
+        let alert = self.text("alert_id").and_then(|text| text.parse().ok()).map(AlertId);
+        let alert = alert.ok_or(missing("alert_id", "is not the id of an alert"))?;
+        let expected_seq = self.get("expected_seq").and_then(Json::as_u64).map(Seq);
+        Ok(Request::Alert { alert, operation, expected_seq })
+    }
+}
+
+/// A channel, or the name that older clients have for some.
+fn aliased(text: &str) -> Result<Vec<Pattern>, Unreadable> {
+    let channels: &[&str] = match text {
+        "health_updates" => &["patient/+/+", "alerts/+"],
+        "notifications" => &["notifications/+"],
+        "chat" => &["chat/+"],
+        other => &[other],
+    };
+    channels.iter().map(|channel| channel.parse().map_err(Unreadable::Channel)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Message::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn members_stand_at_the_top_or_under_data() {
+        for text in [
+            r#"{"type":"authenticate","token":"t","id":"1"}"#,
+            r#"{"type":"authenticate","data":{"token":"t"},"correlation_id":"1"}"#,
+            r#"{"type":"refresh","token":"t","correlation_id":"1","extra":[]}"#,
+        ] {
+            let message = Message::parse(text).unwrap();
+            assert_eq!(message.correlation_id.as_deref(), Some("1"));
+            assert_eq!(message.request, Request::Authenticate { token: Secret::new("t") });
+        }
+    }
+
+    #[test]
+    fn older_clients_subscribe_by_name() {
+        let message = Message::parse(r#"{"type":"subscribe","subscription":"health_updates"}"#).unwrap();
+        let Request::Subscribe { patterns, since: None, delivery: None } = message.request else { panic!() };
+        let texts: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+        assert_eq!(texts, ["patient/+/+", "alerts/+"]);
+    }
+
+    #[test]
+    fn rubbish_gets_an_error_that_does_not_echo_it() {
+        assert_eq!(error("nonsense"), "the message is not JSON (line 1, column 2)");
+        assert!(error("[]").contains("`type`"));
+        assert!(error(r#"{"type":"fly"}"#).contains("not known"));
+        assert_eq!(error(r#"{"type":"authenticate"}"#), "`token` is missing");
+        assert!(error(r#"{"type":"subscribe","channels":["a b<script>"]}"#).starts_with("a channel cannot be read"));
+        assert!(error(r#"{"type":"subscribe","channels":["a"],"since":{"seq":1}}"#).contains("epoch and seq"));
+        assert!(error(r#"{"type":"command","name":"alert.pause_audio","seconds":121}"#).contains("1 to 120"));
+        assert!(error(&"[".repeat(100_000)).contains("nested deeper"));
+        assert!(!error(r#"{"type":"<script>"}"#).contains("script"));
+    }
+
+    #[test]
+    fn brackets_in_strings_are_not_nesting() {
+        assert_eq!(depth(r#"{"a":"[[[{{\"[","b":[1]}"#), 2);
+    }
+}

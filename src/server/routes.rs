@@ -1,0 +1,299 @@
+//! HTTP: the dashboard's files, sign-in, health, metrics and the upgrade to WebSocket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::{debug, warn};
+
+use crate::clock::Wall;
+use crate::server::accept::Slot;
+use crate::server::auth::Rights;
+use crate::server::codes::{Codes, hex, random_bytes};
+use crate::server::hosts::Hosts;
+use crate::server::jwt::Claims;
+use crate::server::socket::{self, Gate};
+use crate::tasks::{Role as TaskRole, Tasks};
+
+/// How long a token lives that a sign-in code gives, in seconds: one long shift.
+const SIGN_IN_SECONDS: i64 = 12 * 3600;
+
+/// The subprotocol of this server.
+const PROTOCOL: &str = "vitals.v1.json";
+
+/// What the routes need.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// For sessions.
+    pub gate: Gate,
+    /// Where sign-in codes are checked.
+    pub codes: Codes,
+    /// Names under which this server is addressed.
+    pub hosts: Arc<Hosts>,
+    /// Where sessions run.
+    pub tasks: Tasks,
+}
+
+/// A file of the dashboard, in the binary.
+struct Asset {
+    path: &'static str,
+    kind: &'static str,
+    body: &'static str,
+}
+
+const ASSETS: &[Asset] = &[
+    Asset { path: "/", kind: "text/html; charset=utf-8", body: include_str!("dashboard/index.html") },
+    Asset { path: "/style.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/style.css") },
+    Asset { path: "/app.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/app.js") },
+    Asset { path: "/ward.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/ward.js") },
+    Asset { path: "/icon.svg", kind: "image/svg+xml", body: include_str!("dashboard/icon.svg") },
+    Asset {
+        path: "/vitalbridge.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("dashboard/vitalbridge.js"),
+    },
+];
+
+/// Paths of the WebSocket and what a `subscribe` without channels means there.
+const SOCKETS: &[(&str, &[&str])] = &[
+    ("/ws", &["patient/+/+", "alerts/+", "notifications/+", "system"]),
+    ("/ws/combined", &["patient/+/+", "alerts/+", "notifications/+", "chat/+"]),
+    ("/ws/health", &["patient/+/+", "alerts/+"]),
+    ("/ws/notifications", &["notifications/+"]),
+    ("/ws/chat", &["chat/+"]),
+    ("/api/ws", &["patient/+/+", "alerts/+"]),
+];
+
+/// All routes.
+pub fn router(site: Site) -> Router {
+    let mut router = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/sign-in", post(sign_in));
+    for asset in ASSETS {
+        router = router.route(asset.path, get(async || ([(CONTENT_TYPE, asset.kind)], asset.body)));
+    }
+    for (path, defaults) in SOCKETS {
+        router = router.route(path, get(async |State(site), request| upgrade(&site, defaults, request)));
+    }
+    router
+        .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
+        .layer(middleware::from_fn_with_state(site.clone(), guard))
+        .with_state(site)
+}
+
+/// Refuses foreign hosts and origins, and sets the headers that every answer has.
+async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&site.hosts, request.headers()) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn refusal(hosts: &Hosts, headers: &HeaderMap) -> Option<Response> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text(HOST).unwrap_or("");
+    if !hosts.allows_host(host) {
+        let advice = "add this name to server.allowed_hosts to use it";
+        return Some(failure(StatusCode::MISDIRECTED_REQUEST, "unknown_host", advice));
+    }
+    let foreign = !text(ORIGIN).is_none_or(|origin| hosts.allows_origin(origin, host));
+    let advice = "add this page's address to server.allowed_origins to use it";
+    foreign.then(|| failure(StatusCode::FORBIDDEN, "foreign_origin", advice))
+}
+
+/// An error as every HTTP answer has it.
+pub(super) fn failure(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, axum::Json(json!({"code": code, "message": message}))).into_response()
+}
+
+/// Ready while the pipeline takes events; it is asked, not assumed.
+async fn ready(State(site): State<Site>) -> Response {
+    if site.gate.control.is_closed() {
+        return failure(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the bridge is stopping");
+    }
+    "ready\n".into_response()
+}
+
+async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
+    match bearer(&headers).map(|token| check(&site, token)) {
+        Some(Ok(_)) => {
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], site.gate.metrics.to_prometheus()).into_response()
+        }
+        Some(Err(response)) => *response,
+        None => unauthorised("send a token as `Authorization: Bearer`"),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignIn {
+    code: String,
+}
+
+#[derive(Serialize)]
+struct SignedIn {
+    token: String,
+    expires_at: String,
+    user_id: String,
+    role: &'static str,
+}
+
+async fn sign_in(
+    State(site): State<Site>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    axum::Json(request): axum::Json<SignIn>,
+) -> Response {
+    let now = site.gate.clock.now().wall;
+    let from_this_machine = peer.is_some_and(|axum::Extension(ConnectInfo(peer))| peer.ip().is_loopback());
+    let codes = site.codes.clone();
+    // Codes of a state directory are files.
+    let redeemed = tokio::task::spawn_blocking(move || codes.redeem(&request.code, from_this_machine, now)).await;
+    let signed_in = match redeemed {
+        Ok(Ok(signed_in)) => signed_in,
+        Ok(Err(reason)) => {
+            site.gate.metrics.sign_in_refused_total.add_one();
+            warn!("a sign-in code was refused");
+            return failure(StatusCode::UNAUTHORIZED, "invalid_code", &reason);
+        }
+        Err(error) => return internal(&error),
+    };
+    let (iat, exp) = (now.as_secs(), now.as_secs() + SIGN_IN_SECONDS);
+    let jti = random_bytes::<8>().map(|bytes| hex(&bytes)).ok();
+    let role = signed_in.role;
+    let claims = Claims { sub: signed_in.user, role, caps: None, jti, iat: Some(iat), nbf: None, exp };
+    let issued = site.gate.key.borrow().issue(&claims);
+    match issued {
+        Ok(token) => axum::Json(SignedIn {
+            token: token.expose().to_owned(),
+            expires_at: Wall(exp * 1000).to_string(),
+            user_id: claims.sub,
+            role: role.name(),
+        })
+        .into_response(),
+        Err(error) => internal(&error),
+    }
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Response {
+    warn!(%error, "a request failed");
+    failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the bridge could not do this; its log says why")
+}
+
+fn unauthorised(message: &str) -> Response {
+    let mut response = failure(StatusCode::UNAUTHORIZED, "invalid_token", message);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {
+    let now = site.gate.clock.now().wall;
+    let checked = site.gate.key.borrow().verify(token, now);
+    checked.map(|claims| Rights::from_claims(&claims)).map_err(|refused| {
+        site.gate.metrics.sign_in_refused_total.add_one();
+        warn!(reason = %refused, "a token was refused");
+        Box::new(unauthorised(&refused.to_string()))
+    })
+}
+
+/// What the subprotocol header offers: ours, none, only others; and a token.
+struct Offer<'a> {
+    ours: bool,
+    others: bool,
+    token: Option<&'a str>,
+}
+
+fn offer(headers: &HeaderMap) -> Offer<'_> {
+    let mut offer = Offer { ours: false, others: false, token: None };
+    let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    for protocol in lists.flat_map(|list| list.split(',')).map(str::trim) {
+        match protocol.strip_prefix("bearer.") {
+            Some(token) => offer.token = Some(token),
+            None if protocol == PROTOCOL => offer.ours = true,
+            None => offer.others = true,
+        }
+    }
+    offer
+}
+
+/// Upgrades a request to a WebSocket and starts its session (RFC 6455, 4.2).
+fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request) -> Response {
+    let headers = request.headers();
+    let has = |name, wanted: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value: &HeaderValue| value.to_str().ok())
+            .any(|list| list.split(',').any(|part| part.trim().eq_ignore_ascii_case(wanted)))
+    };
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let (Some(key), true, true) = (key, has(CONNECTION, "upgrade"), has(UPGRADE, "websocket")) else {
+        return failure(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this address speaks WebSocket (RFC 6455)");
+    };
+    if !has(SEC_WEBSOCKET_VERSION, "13") {
+        let mut response = failure(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this server speaks version 13");
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return response;
+    }
+    let offer = offer(headers);
+    if offer.others && !offer.ours {
+        return failure(StatusCode::BAD_REQUEST, "unsupported_protocol", "this server speaks vitals.v1.json");
+    }
+    let rights = match bearer(headers).or(offer.token).map(|token| check(site, token)).transpose() {
+        Ok(rights) => rights,
+        Err(response) => return *response,
+    };
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let answer = response.headers_mut();
+    answer.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
+        return internal(&"the WebSocket key has no answer");
+    };
+    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if offer.ours {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    }
+    let connection_id = match random_bytes::<8>() {
+        Ok(bytes) => hex(&bytes),
+        Err(error) => return internal(&error),
+    };
+    let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
+    let slot = request.extensions().get::<Slot>().cloned();
+    site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
+        match upgraded.await {
+            Ok(stream) => socket::run(TokioIo::new(stream), gate, connection_id, rights, defaults).await,
+            Err(error) => debug!(%error, "the upgrade did not complete"),
+        }
+        // The connection counts until its session ends.
+        drop(slot);
+        Ok(())
+    });
+    response
+}
