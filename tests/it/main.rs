@@ -1,1 +1,20 @@
 //! The one integration binary.
+#![cfg(test)]
+
+mod ble;
+mod bridge;
+mod broker;
+mod cli;
+mod dashboard;
+mod decode;
+mod fake_bluez;
+mod mqtt;
+mod oximeter;
+mod replay;
+mod serial;
+mod server;
+mod sim;
+mod simulator;
+mod store;
+mod tidy;
+mod whole;

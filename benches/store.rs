@@ -1,0 +1,214 @@
+//! What the store costs: its throughput beside a bare loop over SQLite, and the bytes it writes for a reading.
+//!
+//! `cargo bench --bench store` prints both and fails beyond the limits below.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::{Connection, params};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
+use vitalbridge::event::{Event, EventBody};
+use vitalbridge::ids::{Epoch, Seq};
+use vitalbridge::store::{self, MAX_BATCH, Opened, Refused, StoreHandle, StoreOptions};
+use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
+
+/// The store's throughput must be at least this part of the bare loop's.
+const LEAST_RATIO: f64 = 0.8;
+/// Most bytes written to files for one reading at ten readings a second in groups of one second.
+const MOST_BYTES: f64 = 1200.0;
+/// Rounds of each side; they take turns, so that whatever else the machine does hits both.
+const ROUNDS: usize = 40;
+/// Readings of one round: whole groups, so that no group waits for its timer.
+const READINGS: usize = 16 * MAX_BATCH;
+/// Readings whose bytes are counted: six minutes.
+const COUNTED: u32 = 3600;
+
+fn main() -> Result<()> {
+    let ratio = throughput()?;
+    let plain = bytes_written(false)?;
+    let with_cursor = bytes_written(true)?;
+    println!(
+        "bytes written for a reading, 10/s in groups of 1 s: {plain:.0}; with a cursor that follows: {with_cursor:.0}"
+    );
+    ensure!(ratio >= LEAST_RATIO, "the store reaches {ratio:.2} of a bare loop, less than {LEAST_RATIO}");
+    ensure!(with_cursor.max(plain) <= MOST_BYTES, "more than {MOST_BYTES} bytes written for a reading");
+    Ok(())
+}
+
+/// A reading of the form that comes most often: one number of an oximeter, 2 ms after its last byte arrived.
+fn event(epoch: &Epoch, seq: Seq) -> Result<Event> {
+    let received = Stamp {
+        mono: Mono(86_400_000_000_000 + seq.0 * 100_000_123),
+        wall: Wall(1_795_219_200_000 + i64::try_from(seq.0)? * 100),
+    };
+    let at = Stamp { mono: received.mono + Duration::from_micros(2017), wall: Wall(received.wall.0 + 2) };
+    let reading = Reading {
+        patient: Some("P-0001".parse()?),
+        device: "nonin-3150".parse()?,
+        source: "bed-4".parse()?,
+        vital: Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(90 + i32::try_from(seq.0 % 10)?))),
+        mdc: None,
+        quality: Quality::Valid,
+        mode: Mode::Real,
+        taken: Taken::on_arrival(received),
+        received,
+    };
+    Ok(Event { epoch: epoch.clone(), seq, at, body: EventBody::Reading(reading) })
+}
+
+fn events(epoch: &Epoch, first: Seq) -> Result<Vec<Arc<Event>>> {
+    (first.0..).take(READINGS).map(|seq| event(epoch, Seq(seq)).map(Arc::new)).collect()
+}
+
+/// The ratio of the medians: 1 means as fast as the bare loop.
+fn throughput() -> Result<f64> {
+    let folder = tempfile::tempdir_in(".")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let Opened { writer, reader: _reader, handle, epoch, first_seq, .. } = open(folder.path())?;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn_on(writer.run(stop.clone()), runtime.handle());
+    let mut bare = bare_database(&folder.path().join("bare.db"))?;
+
+    let mut first = first_seq;
+    let (mut store_times, mut bare_times) = (Vec::new(), Vec::new());
+    for number in 0..ROUNDS {
+        let round = events(&epoch, first)?;
+        // Whoever comes second finds the disk still busy with the first, so they take turns at that too.
+        let is_bare_first = number % 2 == 0;
+        if is_bare_first {
+            bare_times.push(timed(|| bare_round(&mut bare, &round))?);
+        }
+        store_times.push(timed(|| runtime.block_on(store_round(&handle, &round)))?);
+        if !is_bare_first {
+            bare_times.push(timed(|| bare_round(&mut bare, &round))?);
+        }
+        first = round.last().map_or(first, |event| event.seq.next());
+    }
+    stop.cancel();
+    runtime.block_on(tasks.join_next()).context("no writer")???;
+    let (store, bare) = (median(store_times)?, median(bare_times)?);
+    let ratio = bare.as_secs_f64() / store.as_secs_f64();
+    let rate = |time: Duration| f64::from(u32::try_from(READINGS).unwrap_or(u32::MAX)) / time.as_secs_f64();
+    println!(
+        "readings a second, synced in groups of {MAX_BATCH}: store {:.0}, bare loop {:.0}, ratio of medians {ratio:.2}",
+        rate(store),
+        rate(bare)
+    );
+    Ok(ratio)
+}
+
+fn open(dir: &Path) -> Result<Opened> {
+    let start = event(&Epoch::from_bits(1), Seq(1))?.at;
+    Ok(store::open(dir, &StoreOptions::default(), Epoch::from_bits(1), "boot", start)?)
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let start = Clock::System.now().mono;
+    work()?;
+    Ok(Clock::System.now().mono.since(start))
+}
+
+fn median(mut times: Vec<Duration>) -> Result<Duration> {
+    times.sort();
+    times.get(times.len() / 2).copied().context("no rounds")
+}
+
+/// Queues a round and waits until all of it is durable.
+async fn store_round(handle: &StoreHandle, round: &[Arc<Event>]) -> Result<()> {
+    let mut durable = handle.durable();
+    for event in round {
+        while let Err(refused) = handle.try_append(Arc::clone(event)) {
+            ensure!(refused == Refused::Full, "{refused}");
+            durable.changed().await?;
+        }
+    }
+    let last = round.last().context("empty round")?.seq;
+    durable.wait_for(|seq| *seq >= last).await?;
+    Ok(())
+}
+
+/// A database with the settings and the table of readings of the store, and nothing else.
+fn bare_database(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(
+        "PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = 1048576;
+         CREATE TABLE reading (seq INTEGER PRIMARY KEY, stream INTEGER NOT NULL, mono INTEGER NOT NULL,
+            wall INTEGER NOT NULL, received_ns INTEGER NOT NULL, received_ms INTEGER NOT NULL, taken_ms INTEGER,
+            uncertainty_ms INTEGER NOT NULL, device_time TEXT, mantissa INTEGER, exponent INTEGER, absent TEXT,
+            parts TEXT) STRICT;",
+    )?;
+    Ok(connection)
+}
+
+/// The least that can be done to make the same rows durable in the same groups.
+fn bare_round(connection: &mut Connection, round: &[Arc<Event>]) -> Result<()> {
+    for group in round.chunks(MAX_BATCH) {
+        let transaction = connection.transaction()?;
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO reading VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            )?;
+            for event in group {
+                let EventBody::Reading(reading) = &event.body else { continue };
+                let number = reading.vital.leading().valid();
+                insert.execute(params![
+                    event.seq.0.cast_signed(),
+                    1,
+                    event.at.mono.0.cast_signed(),
+                    event.at.wall.0,
+                    2_017_000,
+                    2,
+                    0,
+                    0,
+                    None::<&str>,
+                    number.map(Decimal::mantissa),
+                    number.map(Decimal::exponent),
+                    None::<&str>,
+                    None::<&str>,
+                ])?;
+            }
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Bytes that this process hands to `write` and its kin for one reading, from the first to the end of the run.
+///
+/// The kernel counts them as `wchar` in `/proc/self/io`: everything SQLite writes to the log and to the database, so
+/// every page of a checkpoint too. Nothing else writes meanwhile. Time is paused and jumps from group to group.
+fn bytes_written(with_cursor: bool) -> Result<f64> {
+    let folder = tempfile::tempdir_in(".")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    runtime.block_on(async {
+        let Opened { writer, reader: _reader, handle, epoch, first_seq, .. } = open(folder.path())?;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer.run(stop.clone()));
+        let before = bytes_so_far()?;
+        for number in 0..u64::from(COUNTED) {
+            handle.try_append(Arc::new(event(&epoch, Seq(first_seq.0 + number))?))?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if with_cursor && number % 10 == 0 {
+                handle.set_cursor("live", *handle.durable().borrow());
+            }
+        }
+        stop.cancel();
+        tasks.join_next().await.context("no writer")???;
+        let bytes = u32::try_from(bytes_so_far()?.saturating_sub(before))?;
+        Ok(f64::from(bytes) / f64::from(COUNTED))
+    })
+}
+
+fn bytes_so_far() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/io")?;
+    let count = text.lines().find_map(|line| line.strip_prefix("wchar: ")).context("no wchar in /proc/self/io")?;
+    Ok(count.parse()?)
+}

@@ -1,0 +1,321 @@
+// The page in real Chromium against the real daemon in demo mode: `VITALBRIDGE_BIN=target/debug/vitalbridge npm test`.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { chromium } from 'playwright-core';
+
+const BINARY = process.env.VITALBRIDGE_BIN;
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync'];
+/** Pictures that a person should look at. */
+const SHOTS = new URL('shots/', import.meta.url).pathname;
+const PATIENTS = 8;
+/** The Raspberry Pi's 7" panel, a desk, a phone. */
+const SIZES = [{ width: 800, height: 480 }, { width: 1280, height: 800 }, { width: 390, height: 844 }];
+const STARTED_MS = 20_000;
+const NUMBERS_MS = 20_000;
+const HEARTBEAT_MS = 5000;
+const STALE_MS = 5000;
+/** Timers of page and test, and a busy machine. */
+const SLACK_MS = 2000;
+const MAX_OUTPUT_BYTES = 64 * 1024;
+
+/** Waits until `look` gives something true; fails with what it looked at last. */
+async function until(what, deadlineMs, look) {
+  const end = performance.now() + deadlineMs;
+  let last;
+  while (performance.now() < end) {
+    last = await look();
+    if (last) return last;
+    await new Promise((next) => setTimeout(next, 50));
+  }
+  return assert.fail(`not within ${deadlineMs} ms: ${what}`);
+}
+
+/** Starts the daemon in demo mode and reads from its output where it is. */
+async function startDaemon() {
+  assert.ok(BINARY, 'VITALBRIDGE_BIN must hold the path of the vitalbridge binary');
+  const stateDir = mkdtempSync(join(tmpdir(), 'vitalbridge-page-'));
+  const child = spawn(BINARY, ['demo', '--listen', '127.0.0.1:0', '--state-dir', stateDir], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  let output = '';
+  const keep = (chunk) => {
+    output = (output + chunk).slice(-MAX_OUTPUT_BYTES);
+  };
+  child.stdout.on('data', keep);
+  child.stderr.on('data', keep);
+  const stop = async () => {
+    child.kill('SIGCONT');
+    child.kill('SIGKILL');
+    await ended;
+    rmSync(stateDir, { recursive: true, force: true });
+  };
+  try {
+    const [, origin] = await until('the daemon listens', STARTED_MS, () => {
+      assert.equal(child.exitCode, null, `the daemon ended:\n${output}`);
+      return /^vitalbridge: listening on (http:\/\/\S+)$/m.exec(output);
+    });
+    const [, link] = await until('the daemon says how to sign in', STARTED_MS, () => /^vitalbridge: sign in at (\S+#code=\S+)$/m.exec(output));
+    return { child, origin, link, code: link.split('#code=')[1], stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+let browser;
+let daemon;
+let context;
+let page;
+/** What went wrong in the page without anybody asking. */
+let trouble;
+
+before(async () => {
+  mkdirSync(SHOTS, { recursive: true });
+  daemon = await startDaemon();
+  browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+});
+
+after(async () => {
+  await browser?.close();
+  await daemon?.stop();
+});
+
+beforeEach(async () => {
+  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
+  page = await context.newPage();
+  trouble = [];
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) trouble.push(`console: ${message.text()}`);
+  });
+  page.on('pageerror', (error) => trouble.push(`error: ${error.message}`));
+  page.on('request', (request) => {
+    if (new URL(request.url()).origin !== daemon.origin) trouble.push(`request to another host: ${request.url()}`);
+  });
+  page.on('websocket', (socket) => {
+    if (new URL(socket.url()).host !== new URL(daemon.origin).host) trouble.push(`socket to another host: ${socket.url()}`);
+  });
+  await page.addInitScript(() => {
+    document.addEventListener('securitypolicyviolation', (event) => {
+      console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
+    });
+  });
+});
+
+afterEach(async () => {
+  await context?.close();
+});
+
+/** Every number on the page: whose, which, its digits, its state, and the event it came from. */
+const numbersOf = (from) => from.evaluate(() => [...document.querySelectorAll('.tile')].flatMap((tile) =>
+  [...tile.querySelectorAll('.cell')].map((cell) => ({
+    patient: tile.dataset.patient,
+    cell: cell.dataset.cell,
+    text: cell.querySelector('.number').textContent,
+    state: cell.dataset.state,
+    seq: cell.dataset.seq === undefined ? undefined : Number(cell.dataset.seq),
+    note: cell.querySelector('.note').textContent.trim(),
+  }))));
+
+const isNumber = ({ text }) => /\d/.test(text);
+
+/** Waits until each of the patients has a live number. */
+const untilLive = (from) => until('live numbers of every patient', NUMBERS_MS, async () => {
+  const live = (await numbersOf(from)).filter((number) => isNumber(number) && number.state === 'live');
+  return new Set(live.map(({ patient }) => patient)).size === PATIENTS && live;
+});
+
+async function signIn(to = page) {
+  await to.goto(daemon.link);
+  return untilLive(to);
+}
+
+/** A second page without the dashboard, whose own socket speaks the protocol by hand and keeps every reading by its number. */
+async function observe() {
+  const response = await fetch(`${daemon.origin}/api/v1/sign-in`, {
+    method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ code: daemon.code }),
+  });
+  assert.equal(response.status, 200, 'a demo\'s code can be used again');
+  const { token } = await response.json();
+  const observer = await context.newPage();
+  await observer.goto(`${daemon.origin}/icon.svg`);
+  await observer.evaluate((jwt) => {
+    globalThis.readings = {};
+    const socket = new WebSocket(`ws://${location.host}/ws`);
+    const send = (frame) => socket.send(JSON.stringify(frame));
+    const keep = (data) => {
+      globalThis.readings[data.seq] = data;
+    };
+    socket.onmessage = ({ data: text }) => {
+      const frame = JSON.parse(text);
+      if (frame.type === 'welcome') send({ type: 'authenticate', token: jwt, correlation_id: 'o1' });
+      if (frame.type === 'authenticated') send({ type: 'subscribe', channels: ['patient/+/+'], correlation_id: 'o2' });
+      if (frame.type === 'snapshot') frame.data.readings.forEach(keep);
+      // The digits as they came over the wire, not as JavaScript writes them.
+      if (frame.type === 'health_update') keep({ ...frame.data, seq: frame.seq, wire: /"value":([^,}]+)/.exec(text)[1] });
+    };
+  }, token);
+  await until('the observer receives', NUMBERS_MS, () => observer.evaluate(() => Object.keys(globalThis.readings).length > 0));
+  return observer;
+}
+
+/** What the page must show for a reading. */
+function expectedText({ metric, value, wire, components }) {
+  if (metric === 'blood_pressure') return `${components.systolic ?? '---'}/${components.diastolic ?? '---'}`;
+  return wire ?? String(value);
+}
+
+test('the sign-in link opens the page: live numbers of every demo patient, marked DEMO, and they change', async () => {
+  const first = await signIn();
+  assert.equal(new URL(page.url()).hash, '', 'the code has left the address bar');
+  assert.equal(await page.locator('.tile').count(), PATIENTS);
+  assert.match(await page.locator('#mark').innerText(), /^DEMO/);
+  assert.match(await page.title(), /^DEMO/);
+  assert.deepEqual(await page.locator('.tile-mark').allInnerTexts(), Array(PATIENTS).fill('DEMO'));
+  assert.match(await page.locator('.notice').innerText(), /not a medical device/i);
+  const beds = await page.locator('.bed').allInnerTexts();
+  assert.deepEqual(beds, [...beds].sort((a, b) => a.localeCompare(b, 'en', { numeric: true })));
+  const key = ({ patient, cell }) => `${patient} ${cell}`;
+  const before = new Map(first.map((number) => [key(number), number.text]));
+  await until('a number of every patient changes', 60_000, async () => {
+    const changed = (await numbersOf(page)).filter((number) => isNumber(number) && before.has(key(number)) && before.get(key(number)) !== number.text);
+    return new Set(changed.map(({ patient }) => patient)).size === PATIENTS;
+  });
+  assert.deepEqual(trouble, []);
+});
+
+test('the numbers on the page are those that the bridge sent, digit for digit', async () => {
+  const observer = await observe();
+  await signIn();
+  const compared = new Map();
+  const seen = new Set();
+  await until('three readings of every patient compared', 60_000, async () => {
+    const shown = (await numbersOf(page)).filter((number) => number.seq !== undefined);
+    const sent = await observer.evaluate(() => globalThis.readings);
+    for (const number of shown) {
+      const data = sent[number.seq];
+      // A reading from before the observer came is not known to it.
+      if (!data || seen.has(number.seq)) continue;
+      assert.equal(data.patient_id, number.patient, `reading ${number.seq}`);
+      if (isNumber(number) && data.wire) assert.equal(number.text, expectedText(data), `reading ${number.seq} of ${number.patient}`);
+      if (data.value === null && !isNumber(number)) assert.notEqual(number.note, '', 'an absent value says why');
+      seen.add(number.seq);
+      if (isNumber(number)) compared.set(number.patient, (compared.get(number.patient) ?? 0) + 1);
+    }
+    return [...compared.values()].filter((count) => count >= 3).length === PATIENTS;
+  });
+});
+
+test('the browser keeps the digits that a sensor gave: 37.0 is not 37', async () => {
+  await page.goto(daemon.origin);
+  const text = await page.evaluate(async () => {
+    const { parseFrame } = await import('/vitalbridge.js');
+    return parseFrame('{"type":"health_update","data":{"metric":"temperature","value":37.0}}').data.value_text;
+  });
+  assert.equal(text, '37.0');
+});
+
+test('no number stands without the reading it came from', async () => {
+  const numbers = await signIn();
+  for (const number of numbers) assert.ok(number.seq > 0, JSON.stringify(number));
+  for (const number of (await numbersOf(page)).filter((shown) => !isNumber(shown))) {
+    assert.equal(number.text, '---');
+    assert.notEqual(number.note, '', JSON.stringify(number));
+  }
+});
+
+test('a stopped bridge turns numbers grey, then ---, then says NO CONNECTION; it heals when the bridge goes on', async () => {
+  await signIn();
+  const continuous = ({ cell }) => ['hr', 'spo2', 'pulse', 'resp'].includes(cell);
+  daemon.child.kill('SIGSTOP');
+  const stoppedAt = performance.now();
+  try {
+    await until('every continuous number is stale', STALE_MS + 2 * SLACK_MS, async () => {
+      const shown = (await numbersOf(page)).filter((number) => continuous(number) && isNumber(number));
+      return shown.length > 0 && shown.every(({ state, note }) => state === 'stale' && /\d+ s old/.test(note));
+    });
+    const banner = page.locator('#no-connection');
+    assert.equal(await banner.isVisible(), false, 'one missed heartbeat is not a lost connection');
+    await until('NO CONNECTION', 2 * HEARTBEAT_MS + SLACK_MS - (performance.now() - stoppedAt), () => banner.isVisible());
+    assert.match(await banner.innerText(), /^NO CONNECTION since \d\d:\d\d:\d\d/);
+    assert.equal((await banner.boundingBox()).width, SIZES[1].width, 'over the full width');
+    assert.equal(await page.locator('#mark').isVisible(), true, 'DEMO stays');
+    await until('every continuous number is ---', SLACK_MS, async () => (await numbersOf(page)).filter(continuous).every((number) => number.text === '---'));
+    await page.screenshot({ path: join(SHOTS, 'no-connection.png') });
+  } finally {
+    daemon.child.kill('SIGCONT');
+  }
+  await untilLive(page);
+  await until('NO CONNECTION is gone', SLACK_MS, async () => !(await page.locator('#no-connection').isVisible()));
+  assert.equal(await page.locator('#link-text').innerText(), 'Live');
+});
+
+test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {
+  await page.goto(`${daemon.origin}/#code=wrong-code`);
+  const problem = page.locator('#sign-in-problem');
+  await problem.waitFor();
+  assert.match(await problem.innerText(), /code is wrong/);
+  assert.equal(new URL(page.url()).hash, '');
+  assert.equal(await page.locator('#ward').isVisible(), false);
+  await page.screenshot({ path: join(SHOTS, 'sign-in.png') });
+  assert.deepEqual(trouble.filter((line) => !/401/.test(line)), [], 'the refusal itself is all that the console tells');
+  await page.locator('#sign-in-secret').fill(daemon.code);
+  await page.keyboard.press('Enter');
+  await untilLive(page);
+});
+
+test('a forged token leads back to the sign-in page with the reason', async () => {
+  await page.goto(daemon.origin);
+  await page.locator('#sign-in-secret').fill('eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWxsb3J5In0.c2lnbmF0dXJl');
+  await page.keyboard.press('Enter');
+  const problem = page.locator('#sign-in-problem');
+  await problem.waitFor();
+  assert.match(await problem.innerText(), /token is not valid/);
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
+test('a reload stays signed in, signing out does not', async () => {
+  await signIn();
+  await page.reload();
+  await untilLive(page);
+  await page.locator('#sign-out').click();
+  assert.equal(await page.locator('#sign-in').isVisible(), true);
+  await page.reload();
+  await page.locator('#sign-in').waitFor();
+  assert.equal(await page.locator('.tile').count(), 0);
+});
+
+describe('on every screen', () => {
+  for (const size of SIZES) {
+    test(`${size.width}x${size.height}: nothing is cut off, nothing overlaps, axe finds nothing`, async () => {
+      await page.setViewportSize(size);
+      await signIn();
+      await page.screenshot({ path: join(SHOTS, `ward-${size.width}x${size.height}.png`) });
+      const layout = await page.evaluate(() => {
+        const cut = [...document.querySelectorAll('.number, .cell dt, .bed, .mark, .clock, .link')]
+          .filter((node) => node.scrollWidth > node.clientWidth + 1 && getComputedStyle(node).overflow !== 'visible')
+          .map((node) => node.textContent);
+        const outside = [...document.querySelectorAll('.number')].filter((node) => {
+          const range = document.createRange();
+          range.selectNodeContents(node);
+          return range.getBoundingClientRect().right > node.closest('.tile').getBoundingClientRect().right;
+        }).map((node) => node.textContent);
+        const main = document.querySelector('main');
+        return { cut, outside, sideways: document.documentElement.scrollWidth > innerWidth, scrolls: main.scrollHeight > main.clientHeight + 1 };
+      });
+      // A phone is not high enough for eight patients; the other screens show them all at once.
+      assert.deepEqual(layout, { cut: [], outside: [], sideways: false, scrolls: size.width < 600 });
+      const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => globalThis.axe.run());
+      assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' | ').slice(0, 300)}`), []);
+      assert.deepEqual(trouble, []);
+    });
+  }
+});

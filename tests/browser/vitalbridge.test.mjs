@@ -1,0 +1,249 @@
+// The client's decisions, driven by a scripted socket and a clock that the test turns.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { ServerClock, VitalBridge, closeAction, parseFrame, retryDelay } from '../../src/server/dashboard/vitalbridge.js';
+
+const WALL = Date.parse('2026-11-20T22:00:00.000Z');
+const wall = (ms) => new Date(WALL + ms).toISOString();
+/** The largest size of the client for everybody who embeds it, in bytes of gzip. */
+const MAX_GZIP_BYTES = 8192;
+
+/** A client, the sockets it opened, and a way to let time pass. */
+function scripted(t, options = {}) {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'Date'], now: WALL });
+  const sockets = [];
+  let now = 1000;
+  class Socket {
+    constructor(url) {
+      Object.assign(this, { url, sent: [], closed: false });
+      sockets.push(this);
+    }
+
+    send(text) {
+      this.sent.push(JSON.parse(text));
+    }
+
+    close() {
+      this.closed = true;
+    }
+
+    say(frame) {
+      this.onmessage({ data: JSON.stringify({ timestamp: wall(now), ...frame }) });
+    }
+
+    end(code) {
+      this.onclose({ code, reason: '' });
+    }
+  }
+  const bridge = new VitalBridge({ url: 'ws://bridge/ws', token: 'a.b.c', WebSocket: Socket, now: () => now, ...options });
+  const heard = [];
+  for (const name of ['state', 'stopped', 'health_update', 'alert', 'snapshot', 'error']) {
+    bridge.addEventListener(name, ({ detail }) => heard.push([name, detail]));
+  }
+  const pass = (ms) => {
+    for (let left = ms; left > 0; left -= 50) {
+      now += Math.min(50, left);
+      t.mock.timers.tick(Math.min(50, left));
+    }
+  };
+  /** Signs the newest socket in. */
+  const open = async ({ recovered = false, lastSeq = 10, epoch = 'e1' } = {}) => {
+    const socket = sockets.at(-1);
+    socket.say({ type: 'welcome', data: { mono_ms: now + 500_000, heartbeat_ms: 5000, epoch } });
+    await Promise.resolve();
+    socket.say({ type: 'authenticated', data: { role: 'nurse' } });
+    socket.say({ type: 'subscribed', data: { recovered, first_seq: 1, last_seq: lastSeq, lost: [] } });
+    socket.say({ type: 'snapshot', data: { patients: [], readings: [], alerts: [] } });
+    return socket;
+  };
+  t.after(() => bridge.close());
+  return { bridge, sockets, heard, pass, open, at: () => now, of: (name) => heard.filter(([kind]) => kind === name).map(([, detail]) => detail) };
+}
+
+test('the client is small enough for anybody\'s page, even before it is minified', () => {
+  const bytes = gzipSync(readFileSync(new URL('../../src/server/dashboard/vitalbridge.js', import.meta.url))).length;
+  assert.ok(bytes <= MAX_GZIP_BYTES, `${bytes} bytes`);
+});
+
+test('the wait grows to 5 s, never falls below 1 s and differs between clients', () => {
+  const rows = [[0, 0, 1000], [0, 1, 2000], [1, 1, 4000], [2, 1, 5000], [50, 1, 5000], [50, 0, 1000]];
+  for (const [attempt, random, wait] of rows) assert.equal(retryDelay(attempt, random), wait);
+});
+
+test('a close code says whether to stop, to get a new token or to try again', () => {
+  const rows = [[4001, 'stop'], [4009, 'stop'], [1008, 'stop'], [1009, 'stop'], [4101, 'token'], [4103, 'token'], [4201, 'retry'], [4206, 'retry'],
+    [1000, 'retry'], [1001, 'retry'], [1006, 'retry'], [1011, 'retry'], [1013, 'retry']];
+  for (const [code, action] of rows) assert.equal(closeAction(code), action, String(code));
+});
+
+test('a frame keeps the digits that JavaScript would drop, where the engine tells them', () => {
+  const frame = parseFrame('{"type":"health_update","data":{"value":37.0,"components":{"mean":93}}}');
+  assert.equal(frame.data.value, 37);
+  // JSON.parse of node 20 does not tell the source text; the browser test sees the digits on the page.
+  const tells = JSON.parse('1.0', (_, value, context) => context?.source ?? value) === '1.0';
+  assert.equal(frame.data.value_text, tells ? '37.0' : undefined);
+  assert.throws(() => parseFrame('{"data":1}'), TypeError);
+  assert.throws(() => parseFrame('{'), SyntaxError);
+});
+
+test('a moment of the bridge is found on the local clock, whatever the delays and the steps of its wall clock', () => {
+  const clock = new ServerClock();
+  assert.equal(clock.localOf(wall(0), 700), 700, 'nothing known: it happened now');
+  clock.sync(100_000, wall(0), 1000); // without delay
+  clock.sync(105_000, wall(5000), 9000); // three seconds late
+  assert.equal(clock.localOf(wall(5000), 9000), 6000);
+  assert.equal(clock.localOf(wall(99_000), 9000), 9000, 'never in the future');
+  clock.sync(110_000, wall(3_610_000), 11_000); // the bridge's wall clock was set an hour forward
+  assert.equal(clock.localOf(wall(3_609_000), 11_000), 10_000);
+  assert.equal(clock.wallAt(11_000), WALL + 3_610_000);
+});
+
+test('it signs in, subscribes and then is live', async (t) => {
+  const { bridge, sockets, open, of } = scripted(t);
+  bridge.connect();
+  bridge.connect();
+  assert.equal(sockets.length, 1);
+  const socket = await open();
+  assert.deepEqual(socket.sent.map(({ type }) => type), ['authenticate', 'subscribe']);
+  assert.equal(socket.sent[0].token, 'a.b.c');
+  assert.equal('since' in socket.sent[1], false);
+  assert.deepEqual(of('state').map(({ state }) => state), ['connecting', 'live']);
+});
+
+test('a late reading is as old as the bridge says, and one from before the snapshot is history', async (t) => {
+  const { bridge, open, of, at } = scripted(t);
+  bridge.connect();
+  const socket = await open({ lastSeq: 10 });
+  const reading = (seq, ageMs) => socket.say({ type: 'health_update', channel: 'patient/P-1/spo2', seq, epoch: 'e1', data: { value: 97, received: wall(at() - ageMs) } });
+  reading(9, 60_000);
+  reading(11, 4000);
+  assert.deepEqual(of('health_update').map(({ replayed, born }) => [replayed, bridge.ageOf(born)]), [[true, 60_000], [false, 4000]]);
+  assert.deepEqual(bridge.position, { epoch: 'e1', seq: 11 });
+});
+
+test('after a loss it comes back and asks for what it missed', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  bridge.connect();
+  const socket = await open({ lastSeq: 10 });
+  socket.say({ type: 'alert', channel: 'alerts/P-1', seq: 12, epoch: 'e1', data: {} });
+  socket.end(1006);
+  assert.equal(bridge.state, 'waiting');
+  pass(2000);
+  assert.equal(sockets.length, 2);
+  const second = await open({ recovered: true, lastSeq: 20 });
+  assert.deepEqual(second.sent[1].since, { epoch: 'e1', seq: 12 });
+  assert.deepEqual(bridge.position, { epoch: 'e1', seq: 12 }, 'what is being replayed has not been seen yet');
+});
+
+test('with zero events received it resumes from the beginning of its subscription', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  bridge.connect();
+  (await open({ lastSeq: 10 })).end(4206);
+  pass(2000);
+  await open({ recovered: true, lastSeq: 15 });
+  assert.deepEqual(sockets[1].sent[1].since, { epoch: 'e1', seq: 10 });
+});
+
+test('two missed heartbeats are a lost connection, one is not', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  pass(9900);
+  assert.deepEqual([bridge.state, bridge.isLost], ['live', false]);
+  pass(700);
+  assert.deepEqual([bridge.state, bridge.isLost, socket.closed], ['waiting', true, true]);
+  pass(2000);
+  assert.equal(sockets.length, 2);
+  socket.say({ type: 'heartbeat', data: {} });
+  assert.equal(bridge.isLost, true, 'a socket that was given up is not heard');
+  await open({ recovered: true });
+  assert.deepEqual([bridge.state, bridge.isLost], ['live', false]);
+});
+
+test('a connection that never opens is given up and tried again', (t) => {
+  const { bridge, sockets, pass } = scripted(t);
+  bridge.connect();
+  pass(8500);
+  assert.equal(sockets[0].closed, true);
+  pass(2000);
+  assert.equal(sockets.length, 2);
+  pass(8500);
+  assert.equal(bridge.isLost, true);
+});
+
+test('a machine that slept does not trust its connection', async (t) => {
+  const { bridge, pass, open } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  pass(1000);
+  t.mock.timers.setTime(Date.now() + 60_000);
+  pass(500);
+  assert.deepEqual([bridge.state, socket.closed], ['waiting', true]);
+});
+
+test('a refused token stops it; a session that ended asks for a new token', async (t) => {
+  const first = scripted(t);
+  first.bridge.connect();
+  first.sockets[0].say({ type: 'welcome', data: { mono_ms: 1 } });
+  first.sockets[0].say({ type: 'auth_error', data: { code: 'invalid_token', message: 'expired' } });
+  first.sockets[0].end(4001);
+  first.pass(20_000);
+  assert.equal(first.sockets.length, 1);
+  assert.deepEqual(first.of('stopped'), [{ code: 4001, reason: '', message: 'expired', needsToken: false }]);
+});
+
+test('with a source of tokens an expired one is renewed', async (t) => {
+  let made = 0;
+  const { bridge, sockets, pass, open } = scripted(t, { token: async () => `token-${(made += 1)}` });
+  bridge.connect();
+  sockets[0].say({ type: 'welcome', data: { mono_ms: 1 } });
+  await new Promise(setImmediate);
+  sockets[0].end(4101);
+  pass(2000);
+  sockets[1].say({ type: 'welcome', data: { mono_ms: 1 } });
+  await new Promise(setImmediate);
+  assert.deepEqual([sockets[0].sent[0].token, sockets[1].sent[0].token], ['token-1', 'token-2']);
+});
+
+test('it waits as long as a closing bridge asks for', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  socket.say({ type: 'closing', data: { code: 4206, reason: 'server_shutdown', reconnect: true, retry_after_ms: 4800 } });
+  socket.end(1001);
+  pass(4700);
+  assert.equal(sockets.length, 1);
+  pass(200);
+  assert.equal(sockets.length, 2);
+});
+
+test('a command ends with its own answer, with a refusal, or with the loss of the connection', async (t) => {
+  const { bridge, pass, open } = scripted(t);
+  assert.equal((await bridge.acknowledge('a1', 5)).code, 'not_connected');
+  bridge.connect();
+  const socket = await open();
+  const answers = [bridge.acknowledge('a1', 5), bridge.acknowledge('a2', 6), bridge.acknowledge('a3', 7), bridge.acknowledge('a4', 8)];
+  const sent = socket.sent.slice(-4);
+  assert.deepEqual(sent[0].data, { name: 'alert.acknowledge', alert_id: 'a1', expected_seq: 5 });
+  assert.equal(new Set(sent.map(({ correlation_id: id }) => id)).size, 4);
+  socket.say({ type: 'result', correlation_id: sent[1].correlation_id, data: { ok: true } });
+  socket.say({ type: 'error', correlation_id: sent[0].correlation_id, data: { code: 'permission_denied', message: 'no' } });
+  assert.deepEqual(await answers[1], { ok: true });
+  assert.equal((await answers[0]).code, 'permission_denied');
+  socket.say({ type: 'heartbeat', data: {} });
+  pass(5000);
+  socket.end(1006);
+  assert.deepEqual((await Promise.all(answers.slice(2))).map(({ code }) => code), ['connection_lost', 'connection_lost']);
+});
+
+test('a frame that cannot be read is told and does not end the connection', async (t) => {
+  const { bridge, open, of } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  socket.onmessage({ data: 'not json' });
+  assert.equal(of('error')[0].data.code, 'bad_frame');
+  assert.equal(bridge.state, 'live');
+});

@@ -1,0 +1,281 @@
+// What the ward view says about readings, ages and alerts, without a browser.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { NO_NUMBER, Ward, ageText, timeText } from '../../src/server/dashboard/ward.js';
+
+const SNAPSHOT = {
+  mode: 'real',
+  stale_after_ms: 5000,
+  lost_after_ms: 10000,
+  patients: [
+    { id: 'P-10', name: 'Ten', bed: '10', ward: 'A' },
+    { id: 'P-2', name: 'Two', bed: '2', ward: 'A' },
+    { id: 'P-1', name: 'One', bed: '1', ward: 'B' },
+  ],
+};
+const PATIENT = 'P-2';
+
+let seq = 0;
+
+/** A reading as the bridge sends it, with what a test wants different. */
+function reading(metric, value, different = {}) {
+  seq += 1;
+  return {
+    metric, value, quality: value === null ? 'not_available' : 'valid', device_id: 'monitor', patient_id: PATIENT, mode: 'real',
+    received: '2026-11-20T22:00:00.000Z', timestamp: '2026-11-20T22:00:00.000Z', ts_source: 'received', seq, epoch: 'e1', ...different,
+  };
+}
+
+function alert(different = {}) {
+  seq += 1;
+  return {
+    alert_id: 'a1', change: 'start', patient_id: PATIENT, device_id: null, rule: 'spo2_low', kind: 'physiological', priority: 'medium',
+    metric: 'spo2', message: 'SpO2 below 90 %', condition: { presence: 'true' },
+    signal: { audio: { activation: 'on', presence: 'on' }, visual: { activation: 'on', presence: 'on' } },
+    onset: '2026-11-20T22:00:00.000Z', paused_until: null, hidden_by: null, recurrence: 0, by: null, mode: 'real', seq, epoch: 'e1',
+    ...different,
+  };
+}
+
+function ward() {
+  const made = new Ward();
+  made.begin(SNAPSHOT, 0);
+  return made;
+}
+
+const tileOf = (made, now = 0, connected = true) => made.tiles(now, connected).find(({ id }) => id === PATIENT);
+
+/** The cell of one reading that arrived at 0, seen at `now`. */
+function shown(data, cell, now = 0) {
+  const made = ward();
+  made.reading(data, 0);
+  const tile = tileOf(made, now);
+  return cell === 'pulse' ? tile.pulse : tile.cells[cell];
+}
+
+test('tiles stand in the order of ward and bed, with numbers compared as numbers', () => {
+  const made = ward();
+  made.alert(alert({ patient_id: 'P-10', priority: 'high' }));
+  assert.deepEqual(made.tiles(0).map(({ id }) => id), ['P-2', 'P-10', 'P-1']);
+});
+
+test('a number is shown with the digits that the sensor gave', () => {
+  assert.equal(shown(reading('temperature', 37, { value_text: '37.0' }), 'temp').text, '37.0');
+  assert.equal(shown(reading('heart_rate', 72), 'hr').text, '72');
+});
+
+test('a number turns grey after 5 s and is gone after 10 s', () => {
+  const rows = [[0, 'live', '72'], [5000, 'live', '72'], [5001, 'stale', '72'], [10000, 'stale', '72'], [10001, 'lost', NO_NUMBER]];
+  for (const [now, state, text] of rows) {
+    const cell = shown(reading('heart_rate', 72), 'hr', now);
+    assert.deepEqual([cell.state, cell.text], [state, text], `after ${now} ms`);
+  }
+  assert.deepEqual([shown(reading('heart_rate', 72), 'hr', 7400).age, shown(reading('heart_rate', 72), 'hr', 12000).note], ['7 s', 'no signal']);
+});
+
+test('the times after which a number is old come from the snapshot', () => {
+  const made = new Ward();
+  made.begin({ ...SNAPSHOT, stale_after_ms: 2000, lost_after_ms: 3000 }, 0);
+  made.reading(reading('spo2', 97), 0);
+  assert.deepEqual([1000, 2500, 3500].map((now) => tileOf(made, now).cells.spo2.state), ['live', 'stale', 'lost']);
+});
+
+test('what is not a measurement is never a number', () => {
+  const rows = [
+    ['hr', undefined, 'none', 'no data yet'],
+    ['hr', reading('heart_rate', null, { absent: 'lead_off' }), 'absent', 'lead off'],
+    ['spo2', reading('spo2', null, { absent: 'sensor_off' }), 'absent', 'sensor off'],
+    ['spo2', reading('spo2', null, { absent: 'a_new_reason' }), 'absent', 'a new reason'],
+    ['spo2', reading('spo2', 0), 'absent', 'reads zero'],
+    ['spo2', reading('spo2', Number.NaN), 'absent', 'no measurement'],
+    ['hr', reading('heart_rate', '72'), 'absent', 'no measurement'],
+    ['hr', reading('heart_rate', 72, { quality: 'invalid' }), 'absent', 'invalid'],
+    ['hr', reading('heart_rate', 72, { quality: 'calibrating' }), 'absent', 'calibrating'],
+    ['nibp', reading('blood_pressure', null, { absent: 'measurement_failed' }), 'absent', 'measurement failed'],
+    ['nibp', reading('blood_pressure', 120, { quality: 'ongoing', components: { systolic: 120, diastolic: 80, mean: 93 } }), 'absent', 'measuring'],
+  ];
+  for (const [cell, data, state, note] of rows) {
+    const got = data ? shown(data, cell) : tileOf(ward()).cells[cell];
+    assert.deepEqual([got.text, got.state, got.note], [NO_NUMBER, state, note], `${cell} ${JSON.stringify(data)}`);
+  }
+});
+
+test('no breath is a measurement, no heart beat is not', () => {
+  assert.equal(shown(reading('respiratory_rate', 0), 'resp').text, '0');
+  assert.equal(shown(reading('heart_rate', 0), 'hr').text, NO_NUMBER);
+});
+
+test('a doubtful number is shown, and never as an ordinary one', () => {
+  for (const [quality, note] of [['questionable', 'doubtful'], ['implausible', 'not plausible']]) {
+    const cell = shown(reading('spo2', 71, { quality }), 'spo2');
+    assert.deepEqual([cell.text, cell.state, cell.note], ['71', 'doubtful', note]);
+  }
+});
+
+test('a pressure is shown whole, or with the part that is missing', () => {
+  const parts = (systolic, diastolic, mean) => 
+    shown(reading('blood_pressure', systolic, { quality: 'valid', components: { systolic, diastolic, mean } }), 'nibp');
+  assert.deepEqual([parts(120, 80, 93).text, parts(120, 80, 93).mean], ['120/80', '93']);
+  assert.deepEqual([parts(120, null, null).text, parts(120, null, null).mean], ['120/---', undefined]);
+  assert.equal(parts(null, 80, null).text, '---/80');
+});
+
+test('a spot value keeps its number with time and age, and is grey after an hour', () => {
+  const data = reading('blood_pressure', 120, { components: { systolic: 120, diastolic: 80, mean: 93 } });
+  const later = shown(data, 'nibp', 12 * 60_000);
+  assert.deepEqual([later.text, later.state, later.age, later.time], ['120/80', 'live', '12 min', timeText(data.timestamp)]);
+  assert.equal(shown(data, 'nibp', 61 * 60_000).state, 'stale');
+});
+
+test('a value that the device kept counts from the time it was measured', () => {
+  const kept = { timestamp: '2026-11-20T21:30:00.000Z', components: { systolic: 120, diastolic: 80 } };
+  assert.equal(shown(reading('blood_pressure', 120, kept), 'nibp').age, '30 min');
+  const made = ward();
+  made.reading(reading('blood_pressure', 140, { components: { systolic: 140, diastolic: 90 } }), 0);
+  made.reading(reading('blood_pressure', 120, kept), 1000);
+  assert.equal(tileOf(made, 1000).cells.nibp.text, '140/90', 'the older measurement came later');
+});
+
+test('a time that nobody knows is not made up', () => {
+  assert.equal(shown(reading('temperature', 37, { ts_source: 'unknown' }), 'temp').time, 'time unknown');
+  assert.equal(shown(reading('temperature', 37, { timestamp: undefined }), 'temp').time, 'time unknown');
+  assert.match(shown(reading('temperature', 37, { ts_source: 'unsynced' }), 'temp').time, /^≈\d\d:\d\d$/);
+});
+
+test('the pulse beside the saturation is the oximeter\'s, not the cuff\'s', () => {
+  assert.equal(shown(reading('pulse_rate', 66, { mdc: 149546 }), 'pulse').text, NO_NUMBER);
+  assert.equal(shown(reading('pulse_rate', 66, { mdc: 149530 }), 'pulse').text, '66');
+});
+
+test('of two sensors one is kept while it lives, then the other', () => {
+  const made = ward();
+  made.reading(reading('heart_rate', 70, { device_id: 'a-strap' }), 0);
+  made.reading(reading('heart_rate', 80, { device_id: 'b-monitor' }), 500);
+  assert.equal(tileOf(made, 600).cells.hr.text, '70');
+  made.reading(reading('heart_rate', null, { device_id: 'a-strap', absent: 'lead_off' }), 1000);
+  assert.equal(tileOf(made, 1100).cells.hr.text, '80');
+  made.reading(reading('heart_rate', 81, { device_id: 'b-monitor' }), 20_000);
+  assert.equal(tileOf(made, 20_000).cells.hr.text, '81');
+});
+
+test('an older event of the same run never replaces a newer one', () => {
+  const made = ward();
+  const [older, newer] = [reading('heart_rate', 70), reading('heart_rate', 71)];
+  made.reading(newer, 100);
+  made.reading(older, 200);
+  assert.equal(tileOf(made, 200).cells.hr.text, '71');
+  const restarted = reading('heart_rate', 72, { epoch: 'e2', seq: 1 });
+  made.reading(restarted, 300);
+  assert.equal(tileOf(made, 300).cells.hr.text, '72');
+});
+
+test('a heartbeat makes a number older and never younger', () => {
+  const made = ward();
+  made.reading(reading('heart_rate', 72), 0);
+  made.ages({ [`patient/${PATIENT}/heart_rate`]: 6000 }, 1000);
+  assert.deepEqual([tileOf(made, 1000).cells.hr.state, tileOf(made, 1000).cells.hr.age], ['stale', '6 s']);
+  made.ages({ [`patient/${PATIENT}/heart_rate`]: 0 }, 2000);
+  assert.equal(tileOf(made, 2000).cells.hr.age, '7 s');
+});
+
+test('a snapshot brings the ages of the bridge and forgets what was before', () => {
+  const made = ward();
+  made.reading(reading('spo2', 97), 0);
+  made.alert(alert());
+  made.begin({ ...SNAPSHOT, readings: [{ ...reading('heart_rate', 64), age_ms: 6000 }] }, 100_000);
+  const tile = tileOf(made, 100_000);
+  assert.deepEqual([tile.cells.hr.text, tile.cells.hr.age, tile.cells.spo2.state, tile.alert], ['64', '6 s', 'none', undefined]);
+});
+
+test('a reading of unknown age is not shown as fresh', () => {
+  const made = ward();
+  made.begin({ ...SNAPSHOT, readings: [reading('heart_rate', 64)] }, 0);
+  assert.equal(tileOf(made, 0).cells.hr.state, 'lost');
+});
+
+test('a missing signal names the sensor\'s link, or ours', () => {
+  const made = ward();
+  made.reading(reading('heart_rate', 72), 0);
+  made.device({ patient_id: PATIENT, device_id: 'monitor', link: 'lost' });
+  assert.equal(tileOf(made, 11_000).cells.hr.note, 'link lost');
+  assert.equal(tileOf(made, 11_000, false).cells.hr.note, 'no link');
+});
+
+test('the tile shows the most urgent alert that still calls, and counts the others', () => {
+  const made = ward();
+  const acknowledged = { audio: { activation: 'on', presence: 'ack' }, visual: { activation: 'on', presence: 'on' } };
+  made.alert(alert({ alert_id: 'low', priority: 'low' }));
+  made.alert(alert({ alert_id: 'high', priority: 'high', signal: acknowledged, by: 'nurse-3' }));
+  made.alert(alert({ alert_id: 'medium', priority: 'medium', message: 'Heart rate above 120 bpm' }));
+  made.alert(alert({ alert_id: 'info', priority: 'info' }));
+  const tile = tileOf(made);
+  assert.deepEqual([tile.alert.alertId, tile.alert.stars, tile.more, tile.moreStars], ['medium', '**', 2, '***']);
+  assert.deepEqual(made.counts(), { high: 1, medium: 1, low: 1 });
+});
+
+test('an acknowledged alert says by whom and asks for nothing', () => {
+  const made = ward();
+  const signal = { audio: { activation: 'on', presence: 'ack' }, visual: { activation: 'on', presence: 'on' } };
+  made.alert(alert({ signal, by: 'nurse-3' }));
+  const { active, action, detail } = tileOf(made).alert;
+  assert.deepEqual([active, action, detail], [false, '', 'ACKNOWLEDGED by nurse-3']);
+});
+
+test('unknown is not normal: an alert without data stays and says so', () => {
+  const made = ward();
+  made.alert(alert({ condition: { presence: 'unknown' } }));
+  const { unknown, active, detail } = tileOf(made).alert;
+  assert.deepEqual([unknown, active, detail], [true, true, 'state unknown: no data']);
+});
+
+test('a latched alert waits for a reset, a paused one says until when', () => {
+  const made = ward();
+  made.alert(alert({ change: 'latch', condition: { presence: 'false' }, signal: { audio: {}, visual: { activation: 'on', presence: 'latched' } } }));
+  assert.deepEqual([tileOf(made).alert.action, tileOf(made).alert.active], ['Reset', false]);
+  const until = '2026-11-20T22:02:00.000Z';
+  made.alert(alert({ signal: { audio: { activation: 'paused', presence: 'off' }, visual: { activation: 'on', presence: 'on' } }, paused_until: until }));
+  assert.equal(tileOf(made).alert.detail, `AUDIO PAUSED until ${timeText(until, true)}`);
+});
+
+test('a hidden alert shows again when the one that hides it is over', () => {
+  const made = ward();
+  made.alert(alert({ alert_id: 'desaturation', priority: 'high' }));
+  made.alert(alert({ alert_id: 'low-saturation', hidden_by: 'desaturation' }));
+  assert.deepEqual([tileOf(made).alert.alertId, tileOf(made).more], ['desaturation', 0]);
+  made.alert(alert({ alert_id: 'desaturation', change: 'end' }));
+  assert.equal(tileOf(made).alert.alertId, 'low-saturation');
+});
+
+test('an alert of the bridge, or of somebody unknown here, is not lost', () => {
+  const made = ward();
+  made.alert(alert({ alert_id: 'disk', patient_id: null, kind: 'technical', message: 'Disk 92 % full' }));
+  made.alert(alert({ alert_id: 'stranger', patient_id: 'P-99' }));
+  assert.deepEqual(made.bridgeAlerts().map(({ alertId }) => alertId).sort(), ['disk', 'stranger']);
+});
+
+test('only what is new is worth saying aloud', () => {
+  const made = ward();
+  const first = alert();
+  assert.equal(made.alert(first), true);
+  assert.equal(made.alert(first), false, 'the same event twice');
+  assert.equal(made.alert(alert({ change: 'update' })), false);
+  assert.equal(made.alert(alert({ change: 'escalate', priority: 'high' })), true);
+  assert.equal(made.spoken(alert({ priority: 'high' })), 'high priority, bed 2, Two: SpO2 below 90 %');
+});
+
+test('data that is not about a real patient is marked', () => {
+  for (const [mode, mark] of [['demo', 'DEMO'], ['test', 'TEST'], ['real', '']]) {
+    const made = ward();
+    made.reading(reading('heart_rate', 72, { mode }), 0);
+    assert.deepEqual([tileOf(made).mark, made.mark], [mark, mark]);
+  }
+  const demo = new Ward();
+  demo.begin({ ...SNAPSHOT, mode: 'demo' }, 0);
+  assert.deepEqual([demo.mark, ...demo.tiles(0).map(({ mark }) => mark)], ['DEMO', 'DEMO', 'DEMO', 'DEMO']);
+});
+
+test('ages are as short as they can be read', () => {
+  const rows = [[0, '0 s'], [59_999, '59 s'], [60_000, '1 min'], [3_599_000, '59 min'], [3_600_000, '1 h'], [172_800_000, '2 d'], [-5, '0 s']];
+  for (const [ms, text] of rows) assert.equal(ageText(ms), text);
+});

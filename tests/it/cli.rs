@@ -1,0 +1,227 @@
+//! The commands as a person or a script meets them: what they say, and what they exit with.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use crate::bridge::{Bridge, eventually, program, token};
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn root(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Writes a configuration and runs a command on it.
+fn with_config(command: &str, text: &str) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vitalbridge.toml");
+    std::fs::write(&file, text).unwrap();
+    run(&[command, "--config", file.to_str().unwrap()])
+}
+
+const BROKEN: &str = r#"[bridge]
+id = "a bridge"
+colour = "red"
+[server]
+listen = "here"
+[mqtt]
+broker = "http://broker"
+password_file = "/nonexistent/password"
+[[patient]]
+id = "P-1"
+[[patient]]
+id = "P-1"
+[[source]]
+id = "s1"
+kind = "serial"
+port = "ttyUSB0"
+profile = "contec-v8"
+patient = "P-9"
+[[source]]
+id = "s2"
+kind = "telepathy"
+[[source]]
+id = "s3"
+kind = "replay"
+speed = 0
+"#;
+
+#[test]
+fn every_problem_of_a_configuration_is_reported_at_once_with_its_line() {
+    for command in ["check", "run"] {
+        let output = with_config(command, BROKEN);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        let text = stderr(&output);
+        for (line, words) in [
+            (2, "`a bridge` is not an identifier"),
+            (3, "unknown field `colour`"),
+            (5, "`here` is not an address"),
+            (7, "is not the address of a broker"),
+            (8, "cannot read the password file"),
+            (12, "the patient `P-1` is there twice"),
+            (18, "no [[patient]] with the id `P-9`"),
+            (21, "`telepathy` is not a kind of source"),
+            (24, "needs `file`"),
+            (25, "speed is 0"),
+        ] {
+            let found = text.lines().any(|found| found.starts_with(&format!("line {line}: ")) && found.contains(words));
+            assert!(found, "{command}: line {line}, {words}, in:\n{text}");
+        }
+    }
+    // What hangs on the unknown patient is said once that is right.
+    let text = stderr(&with_config("check", &BROKEN.replace("P-9", "P-1")));
+    assert!(text.contains("line 16: `ttyUSB0` is not a port"), "{text}");
+    assert!(text.contains("line 17: there is no profile `contec-v8`; near are contec-v7"), "{text}");
+}
+
+#[test]
+fn check_speaks_json_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, BROKEN).unwrap();
+    let output = run(&["check", "--json", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["ok"], false);
+    assert!(report["problems"].as_array().unwrap().len() >= 10, "{report}");
+    assert_eq!(report["problems"][0]["line"], 2);
+}
+
+#[test]
+fn the_example_of_the_documents_is_right_and_its_limits_are_explained() {
+    let output = run(&["check", "--config", &root("docs/examples/vitalbridge.toml")]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("no problem found"), "{text}");
+    assert!(text.contains("spo2_low: spo2 below 86 % for 15 s, medium [override, by clinician-7"), "{text}");
+    assert!(text.contains("spo2_low: spo2 below 90 % for 15 s, medium [built_in]"), "{text}");
+}
+
+#[test]
+fn wrong_calls_exit_with_64_and_say_what_to_do() {
+    for (arguments, words) in [
+        (&["fly"][..], "unrecognized subcommand"),
+        (&["token", "issue", "--for", "25h"], "1s to 24h"),
+        (&["token", "issue", "--role", "king"], "viewer, nurse"),
+        (&["decode", "--profile", "contec-v8", "--hex", "00"], "contec-v7"),
+        (&["decode", "--profile", "contec-v7", "--hex", "0"], "hex"),
+        (&["decode", "--profile", "contec-v7", "/nonexistent"], "/nonexistent"),
+        (&["replay", "/nonexistent.csv"], "/nonexistent.csv"),
+        (&["replay", "x.csv", "--speed", "0"], "0.01 to 86400"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+    }
+    assert_eq!(run(&["check", "--config", "/nonexistent.toml"]).status.code(), Some(78));
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn every_command_has_a_help_with_an_example() {
+    for command in ["demo", "run", "check", "token", "replay"] {
+        let text = stdout(&run(&[command, "--help"]));
+        assert!(text.contains("Example"), "{command}: {text}");
+    }
+}
+
+#[test]
+fn the_readings_of_the_readme_decode() {
+    let readme = std::fs::read_to_string(root("README.md")).unwrap();
+    let mut count = 0;
+    for line in readme.lines().filter(|line| line.starts_with("vitalbridge decode ")) {
+        let arguments: Vec<String> = split(line.strip_prefix("vitalbridge ").unwrap());
+        let output = program().args(&arguments).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", stderr(&output));
+        for reading in stdout(&output).lines() {
+            let reading: serde_json::Value = serde_json::from_str(reading).unwrap();
+            assert!(reading["metric"].is_string() && reading.get("value").is_some(), "{reading}");
+            count += 1;
+        }
+    }
+    assert!(count >= 3, "the README shows {count} readings");
+}
+
+/// Words of a command line, with double quotes.
+fn split(line: &str) -> Vec<String> {
+    let (mut words, mut quoted) = (vec![String::new()], false);
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            other => words.last_mut().unwrap().push(other),
+        }
+    }
+    words
+}
+
+#[test]
+fn every_vitalbridge_command_of_the_documents_exists() {
+    let mut seen = 0;
+    for document in ["README.md", "docs/config.md", "docs/profiles.md", "docs/protocol.md", "docs/mqtt.md"] {
+        let text = std::fs::read_to_string(root(document)).unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("vitalbridge ")) {
+            let command = line.split_whitespace().next().unwrap();
+            let output = run(&[command, "--help"]);
+            assert!(output.status.success(), "{document}: there is no `vitalbridge {command}`");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "only {seen} commands are shown");
+}
+
+fn demo_arguments<'a>(listen: &'a str, state: &'a Path) -> [&'a str; 5] {
+    ["demo", "--listen", listen, "--state-dir", state.to_str().unwrap()]
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_a_state_directory_in_use_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = Bridge::start(&demo_arguments("127.0.0.1:0", dir.path()));
+    let other = tempfile::tempdir().unwrap();
+    let output = run(&demo_arguments(&bridge.address, other.path()));
+    assert_eq!(output.status.code(), Some(70));
+    assert!(stderr(&output).contains("another program has this port"), "{}", stderr(&output));
+
+    let output = run(&demo_arguments("127.0.0.1:0", dir.path()));
+    assert_eq!(output.status.code(), Some(70));
+    let text = stderr(&output);
+    assert!(text.contains("in use by another vitalbridge") && text.contains(&bridge.pid().to_string()), "{text}");
+    assert_eq!(bridge.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_demo_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = Bridge::start(&demo_arguments("127.0.0.1:0", dir.path()));
+    let database = dir.path().join("vitals.db-wal");
+    eventually("something in the log", Duration::from_secs(20), || {
+        std::fs::metadata(&database).ok().filter(|file| file.len() > 0)
+    })
+    .await;
+    crate::bridge::signal(bridge.pid(), "INT");
+    assert_eq!(bridge.exit_code(), Some(0));
+    // A checkpointed database has nothing left beside it.
+    assert!(std::fs::metadata(&database).map_or(0, |file| file.len()) == 0);
+}
+
+#[test]
+fn a_token_of_the_command_line_is_private_to_its_state_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let issued = token(dir.path(), &["--role", "viewer", "--for", "1h"]);
+    assert_eq!(issued.split('.').count(), 3);
+    let mode = std::fs::metadata(dir.path().join("token.secret")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

@@ -1,0 +1,437 @@
+//! The serial source over real pseudo terminals and TCP: real oximeter bytes, faults, hang-ups, and no invented number.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use vitalbridge::clock::Clock;
+use vitalbridge::event::LinkState::{self, Live, Lost, Opening, Silent, Waiting};
+use vitalbridge::event::{SourceEvent, SourceMessage};
+use vitalbridge::profile::{Profile, built_in};
+use vitalbridge::sources::output::SourceCounters;
+use vitalbridge::sources::serial::{SerialConfig, SerialPort};
+use vitalbridge::sources::simulator::oximeters::{Contec, Nonin, Sensed};
+use vitalbridge::sources::simulator::pty::EmulatedPort;
+use vitalbridge::sources::{self, SourceConfig, SourceKind};
+use vitalbridge::vitals::{Absent, Metric, Mode, Reading, Status, Value};
+
+/// Longest time that anything may take to happen.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// A finger with a pulse.
+const FINGER: Sensed = Sensed { on_finger: true, pulse_rate: 72, spo2: 97, wave: 60, beat: false };
+
+fn profile(id: &str) -> Arc<Profile> {
+    built_in(id).unwrap().unwrap()
+}
+
+/// A source at work, and what it has said so far.
+struct Rig {
+    messages: mpsc::Receiver<SourceMessage>,
+    seen: Vec<SourceMessage>,
+    counters: Arc<SourceCounters>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start(folder: tempfile::TempDir, port: SerialPort, profile: Arc<Profile>, serial_number: Option<&str>) -> Self {
+        let config = SourceConfig {
+            id: "port".parse().unwrap(),
+            patient: Some("P-0001".parse().unwrap()),
+            device: "oximeter".parse().unwrap(),
+            mode: Mode::Test,
+            kind: SourceKind::Serial(SerialConfig {
+                port,
+                profile,
+                settings: None,
+                serial_number: serial_number.map(ToOwned::to_owned),
+            }),
+        };
+        let (out, messages) = mpsc::channel(1024);
+        let (counters, stop) = (Arc::new(SourceCounters::default()), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let source = sources::run(config, out, Clock::System, Arc::clone(&counters), stop.clone());
+        tasks.spawn(async move { source.await.unwrap() });
+        Self { messages, seen: Vec::new(), counters, stop, tasks, folder }
+    }
+
+    /// A source at a pseudo terminal, and the device's end of it, plugged in.
+    fn at_pty(profile_id: &str) -> (Self, EmulatedPort) {
+        Self::at_pty_with(profile(profile_id), None)
+    }
+
+    fn at_pty_with(profile: Arc<Profile>, serial_number: Option<&str>) -> (Self, EmulatedPort) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut port = EmulatedPort::new(folder.path().join("oximeter"));
+        port.plug().unwrap();
+        let path = SerialPort::Path(port.link().to_owned());
+        (Self::start(folder, path, profile, serial_number), port)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("oximeter")
+    }
+
+    /// Waits until `wanted` comes, while `device` does what it does 20 times a second.
+    async fn until<T>(&mut self, mut device: impl FnMut(), mut wanted: impl FnMut(&SourceMessage) -> Option<T>) -> T {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        let work = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    message = self.messages.recv() => {
+                        let message = message.expect("the source ended");
+                        let found = wanted(&message);
+                        self.seen.push(message);
+                        if let Some(found) = found {
+                            return found;
+                        }
+                    }
+                    _ = tick.tick() => device(),
+                }
+            }
+        };
+        let result = tokio::time::timeout(DEADLINE, work).await;
+        match result {
+            Ok(found) => found,
+            Err(elapsed) => panic!("it did not come ({elapsed}); so far: {:#?}", self.seen),
+        }
+    }
+
+    async fn until_link(&mut self, device: impl FnMut(), state: LinkState) -> SourceEvent {
+        self.until(device, |message| match message {
+            SourceMessage::Link(event) if event.link == state => Some(event.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn until_value(&mut self, device: impl FnMut(), metric: Metric, wanted: Value) -> Reading {
+        self.until(device, |message| match message {
+            SourceMessage::Reading(reading)
+                if reading.vital.metric() == metric && reading.vital.leading() == wanted =>
+            {
+                Some(reading.clone())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    fn readings(&self) -> impl Iterator<Item = &Reading> {
+        self.seen.iter().filter_map(|message| match message {
+            SourceMessage::Reading(reading) => Some(reading),
+            SourceMessage::Link(_) => None,
+        })
+    }
+
+    fn links(&self) -> Vec<LinkState> {
+        let links = self.seen.iter().filter_map(|message| match message {
+            SourceMessage::Link(event) => Some(event.link),
+            SourceMessage::Reading(_) => None,
+        });
+        links.collect()
+    }
+
+    fn count(&self, counter: impl Fn(&SourceCounters) -> &std::sync::atomic::AtomicU64) -> u64 {
+        counter(&self.counters).load(Ordering::Relaxed)
+    }
+
+    /// Stops the source and takes everything that it still had to say.
+    async fn finish(&mut self, mut device: impl FnMut()) {
+        self.stop.cancel();
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        let work = async {
+            loop {
+                tokio::select! {
+                    message = self.messages.recv() => match message {
+                        Some(message) => self.seen.push(message),
+                        None => return,
+                    },
+                    _ = tick.tick() => device(),
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, work).await.unwrap();
+        self.tasks.join_next().await.unwrap().unwrap();
+    }
+}
+
+/// A Nonin that has found the pulse.
+fn nonin() -> Nonin {
+    let mut nonin = Nonin::new();
+    for _ in 0..300 {
+        nonin.frame(FINGER);
+    }
+    nonin
+}
+
+/// A Contec that has found the pulse.
+fn contec() -> Contec {
+    let mut contec = Contec::new();
+    for _ in 0..200 {
+        contec.frame(FINGER, Clock::System.now().mono);
+    }
+    contec
+}
+
+fn number(value: i32) -> Value {
+    Value::Valid(vitalbridge::vitals::Decimal::integer(value))
+}
+
+/// About a twentieth of a second of frames.
+fn nonin_burst(nonin: &mut Nonin, sensed: Sensed) -> Vec<u8> {
+    (0..4).flat_map(|_| nonin.frame(sensed)).collect()
+}
+
+#[tokio::test]
+async fn a_contec_is_asked_to_start_kept_alive_and_told_to_stop() {
+    let (mut rig, mut port) = Rig::at_pty("contec-v7");
+    let mut contec = contec();
+    let mut heard = Vec::new();
+    let mut device = || {
+        let commands = port.received();
+        let now = Clock::System.now().mono;
+        port.send(&contec.command(&commands, now));
+        heard.extend(commands);
+        for _ in 0..3 {
+            // One byte at a time: the frame arrives in pieces.
+            for byte in contec.frame(FINGER, now).into_iter().flatten() {
+                port.send(&[byte]);
+            }
+        }
+    };
+    rig.until_link(&mut device, LinkState::Live).await;
+    let reading = rig.until_value(&mut device, Metric::Spo2, number(97)).await;
+    assert_eq!(reading.patient, Some("P-0001".parse().unwrap()));
+    assert_eq!((reading.mode, reading.device.as_str(), reading.source.as_str()), (Mode::Test, "oximeter", "port"));
+    rig.until_value(&mut device, Metric::PulseRate, number(72)).await;
+    let keep_alive = [0x7D, 0x81, 0xAF];
+    let wait_until = Clock::System.now().mono + Duration::from_secs(6);
+    rig.until(&mut device, |_| (Clock::System.now().mono > wait_until).then_some(())).await;
+    rig.finish(&mut device).await;
+    assert!(heard.windows(3).any(|bytes| bytes == keep_alive), "{heard:02X?}");
+    assert!(!contec.is_streaming(), "it was not told to stop");
+    assert_eq!(rig.links().last(), Some(&LinkState::Closed));
+}
+
+#[tokio::test]
+async fn rubbish_and_cut_frames_on_the_line_never_become_a_number() {
+    let seed = Clock::System.now().mono.0;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut nonin = nonin();
+    let mut device = || {
+        let frames = nonin_burst(&mut nonin, FINGER);
+        match random.u8(0..12) {
+            0 => {
+                let rubbish: Vec<u8> = (0..random.usize(1..200)).map(|_| random.u8(..)).collect();
+                port.send(&rubbish);
+            }
+            1 => port.send(&frames[..random.usize(1..frames.len())]),
+            _ => {
+                let (head, tail) = frames.split_at(random.usize(0..frames.len()));
+                port.send(head);
+                port.send(tail);
+            }
+        }
+    };
+    let wait_until = Clock::System.now().mono + Duration::from_secs(6);
+    rig.until_value(&mut device, Metric::Spo2, number(97)).await;
+    rig.until(&mut device, |_| (Clock::System.now().mono > wait_until).then_some(())).await;
+    rig.finish(&mut device).await;
+    for reading in rig.readings() {
+        let expected = if reading.vital.metric() == Metric::Spo2 { 97 } else { 72 };
+        assert_eq!(reading.vital.leading(), number(expected), "seed {seed}: {reading:?}");
+    }
+    assert!(rig.count(|counters| &counters.rubbish_bytes) > 0);
+    assert!(!rig.links().contains(&LinkState::Lost), "{:?}", rig.links());
+}
+
+#[tokio::test]
+async fn a_hang_up_in_the_middle_of_a_frame_is_lost_until_the_port_is_back() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    port.send(&module.frame(FINGER)[..3]);
+    port.unplug();
+    let lost = rig.until_link(|| (), LinkState::Lost).await;
+    assert!(lost.reason.unwrap().ends_with("was lost: it was hung up"));
+    let seen_when_lost = rig.seen.len();
+    // The link file is gone meanwhile, so that opening fails too.
+    let missing = rig.until_link(|| (), LinkState::Lost).await;
+    assert!(missing.reason.unwrap().starts_with("cannot open "));
+    let reads_while_lost = rig.count(|counters| &counters.reads);
+    port.plug().unwrap();
+    let mut module = nonin();
+    rig.until_link(|| port.send(&nonin_burst(&mut module, FINGER)), LinkState::Waiting).await;
+    assert_eq!(rig.count(|counters| &counters.reads), reads_while_lost, "it read from a port that it had lost");
+    assert!(
+        rig.seen[seen_when_lost..].iter().all(|message| matches!(message, SourceMessage::Link(_))),
+        "a value was repeated"
+    );
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    assert_eq!(rig.links(), [Opening, Waiting, Live, Lost, Lost, Waiting, Live]);
+}
+
+#[tokio::test]
+async fn a_port_that_was_hung_up_is_read_once_and_not_in_a_busy_loop() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    let before = rig.count(|counters| &counters.reads);
+    let path = rig.path();
+    // The link leads to a terminal whose other end is gone: opening and reading it fails at once, again and again.
+    let dead = std::fs::read_link(&path).unwrap();
+    port.unplug();
+    std::os::unix::fs::symlink(dead, &path).unwrap();
+    for _ in 0..3 {
+        let deadline = Clock::System.now().mono + Duration::from_secs(1);
+        while Clock::System.now().mono < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let reads = rig.count(|counters| &counters.reads) - before;
+    assert!((1..20).contains(&reads), "{reads} reads from a dead port in 3 s");
+    let restarts = rig.count(|counters| &counters.restarts);
+    assert!((1..=6).contains(&restarts), "{restarts} starts in 3 s");
+    rig.finish(|| ()).await;
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_locked_is_refused_with_that_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("oximeter");
+    let mut port = EmulatedPort::new(path.clone());
+    port.plug().unwrap();
+    let other = tokio_serial::SerialStream::open(&tokio_serial::new(path.to_string_lossy(), 9600)).unwrap();
+    let mut rig = Rig::start(folder, SerialPort::Path(path.clone()), profile("nonin-df2"), None);
+    let refused = rig.until_link(|| (), LinkState::Lost).await;
+    let expected = format!("{} is in use by another program", path.display());
+    assert_eq!(refused.reason, Some(expected));
+    drop(other);
+    let mut module = nonin();
+    rig.until_link(|| port.send(&nonin_burst(&mut module, FINGER)), LinkState::Live).await;
+    // And while the source has it, nobody else gets it.
+    tokio_serial::SerialStream::open(&tokio_serial::new(path.to_string_lossy(), 9600)).unwrap_err();
+}
+
+#[tokio::test]
+async fn a_silent_monitor_is_silent_and_not_lost_and_nothing_is_repeated() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    let silent = rig.until_link(|| (), LinkState::Silent).await;
+    assert_eq!((silent.patient, silent.mode), (Some("P-0001".parse().unwrap()), Mode::Test));
+    let after_silence = rig.seen.len();
+    rig.until_link(|| port.send(&nonin_burst(&mut module, FINGER)), LinkState::Live).await;
+    assert_eq!(rig.seen.len(), after_silence + 1, "{:#?}", &rig.seen[after_silence..]);
+    assert_eq!(rig.links(), [Opening, Waiting, Live, Silent, Live]);
+}
+
+#[tokio::test]
+async fn a_sensor_that_is_off_has_no_number_although_the_monitor_still_shows_one() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    let off = Sensed { on_finger: false, ..FINGER };
+    let event = rig.until_link(|| port.send(&nonin_burst(&mut module, off)), LinkState::SensorOff).await;
+    assert!(event.status.contains(&Status::SensorOff), "{event:?}");
+    let since_off = rig.seen.len();
+    let mut absent = 0;
+    rig.until(
+        || port.send(&nonin_burst(&mut module, off)),
+        |message| {
+            absent += usize::from(matches!(message, SourceMessage::Reading(_)));
+            (absent == 6).then_some(())
+        },
+    )
+    .await;
+    let mut metrics = BTreeSet::new();
+    for message in &rig.seen[since_off..] {
+        if let SourceMessage::Reading(reading) = message {
+            assert_eq!(reading.vital.leading(), Value::Absent(Absent::SensorOff), "{reading:?}");
+            metrics.insert(reading.vital.metric());
+        }
+    }
+    assert_eq!(metrics, BTreeSet::from([Metric::Spo2, Metric::PulseRate]), "both go on, as absent");
+}
+
+#[tokio::test]
+async fn another_device_at_the_same_port_is_noticed_and_its_values_are_withheld() {
+    let (mut rig, mut port) = Rig::at_pty_with(profile("contec-v7"), Some("bed 1"));
+    let mut contec = contec();
+    let mut device = || {
+        let now = Clock::System.now().mono;
+        let commands = port.received();
+        // It calls itself "user   ".
+        port.send(&contec.command(&commands, now));
+        port.send(&contec.frame(FINGER, now).into_iter().flatten().collect::<Vec<u8>>());
+    };
+    let withheld = rig.until_link(&mut device, LinkState::Lost).await;
+    assert!(withheld.reason.unwrap().contains("serial number is user"));
+    let wait_until = Clock::System.now().mono + Duration::from_secs(3);
+    while Clock::System.now().mono < wait_until {
+        device();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rig.finish(&mut device).await;
+    assert_eq!(rig.readings().count(), 0, "{:#?}", rig.seen);
+}
+
+#[tokio::test]
+async fn line_settings_are_found_by_listening_only() {
+    let text = vitalbridge::profile::built_in_text("nonin-df2").unwrap();
+    let several = text.replace(r#"settings = ["9600 8N1"]"#, r#"settings = ["19200 8O1", "9600 8N1"]"#);
+    let several = several
+        .replace("[link]\nsilence = \"2s\"\n", "[link]\nsilence = \"2s\"\ninit = [{ send = \"02 70 02 02 02 03\" }]\n");
+    let (mut rig, mut port) = Rig::at_pty_with(Arc::new(Profile::parse(&several).unwrap()), None);
+    rig.until(
+        || (),
+        |message| matches!(message, SourceMessage::Link(event) if event.link == LinkState::Waiting).then_some(()),
+    )
+    .await;
+    let opened = |rig: &Rig| rig.count(|counters| &counters.opened);
+    let deadline = Clock::System.now().mono + DEADLINE;
+    while opened(&rig) < 2 {
+        assert!(Clock::System.now().mono < deadline, "the next settings were not tried");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(port.received(), Vec::<u8>::new(), "something was sent while listening");
+    let mut module = nonin();
+    rig.until_link(|| port.send(&nonin_burst(&mut module, FINGER)), LinkState::Live).await;
+    let greeting = [0x02, 0x70, 0x02, 0x02, 0x02, 0x03];
+    let mut heard = Vec::new();
+    let deadline = Clock::System.now().mono + DEADLINE;
+    while heard != greeting {
+        assert!(Clock::System.now().mono < deadline, "{heard:02X?}");
+        heard.extend(port.received());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_monitor_behind_a_serial_server_is_read_over_tcp_and_connected_again() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = SerialPort::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    let mut rig = Rig::start(tempfile::tempdir().unwrap(), port, profile("nonin-df2"), None);
+    for _ in 0..2 {
+        let (mut connection, _) = tokio::time::timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
+        let mut module = nonin();
+        let frames: Vec<u8> = (0..200).flat_map(|_| module.frame(FINGER)).collect();
+        connection.write_all(&frames).await.unwrap();
+        rig.until_value(|| (), Metric::Spo2, number(97)).await;
+        drop(connection);
+        rig.until_link(|| (), LinkState::Lost).await;
+    }
+}

@@ -1,0 +1,366 @@
+//! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use vitalbridge::alerts::{Engine, RuleSet};
+use vitalbridge::clock::Clock;
+use vitalbridge::config::{Config, Place};
+use vitalbridge::event::SourceMessage;
+use vitalbridge::ids::Epoch;
+use vitalbridge::metrics::Metrics;
+use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
+use vitalbridge::secret::Secret;
+use vitalbridge::server::accept;
+use vitalbridge::server::auth::{Capability, Role as UserRole};
+use vitalbridge::server::codes::Codes;
+use vitalbridge::server::hosts::Hosts;
+use vitalbridge::server::jwt::{Claims, TokenKey};
+use vitalbridge::server::routes::{Site, router};
+use vitalbridge::server::session::Shared;
+use vitalbridge::server::socket::Gate;
+use vitalbridge::store::{self, StoreOptions};
+use vitalbridge::tasks::{Role, Tasks};
+use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
+
+use crate::dashboard::{Came, Dashboard, Headers};
+
+const HOST: &str = "127.0.0.1";
+
+/// A server with a pipeline and a store, and no socket.
+struct Server {
+    site: Site,
+    key: TokenKey,
+    readings: mpsc::Sender<SourceMessage>,
+    clock: Clock,
+    sessions: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let clock = Clock::System;
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
+        let config = Config::demo(1, &place).unwrap();
+        let epoch = Epoch::from_bits(1);
+        let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
+        let opened = store::open(dir.path(), &options, epoch.clone(), "boot", clock.now()).unwrap();
+        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
+        let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
+        let metrics = Arc::new(Metrics::default());
+        let durable = opened.handle.durable();
+        let pipeline = Pipeline::new(Parts {
+            epoch: epoch.clone(),
+            first: opened.first_seq,
+            patients: config.patients.clone(),
+            engine: Engine::new(RuleSet::built_in(), 1),
+            expected: Vec::new(),
+            open_alerts: Vec::new(),
+            store: opened.handle,
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        });
+        let tasks = Tasks::new(CancellationToken::new());
+        tasks.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
+        let writer = opened.writer;
+        tasks.spawn("store", Role::Vital, async move { Ok(writer.run(CancellationToken::new()).await?) });
+        let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
+        let sessions = CancellationToken::new();
+        let shared = Shared {
+            bridge: config.bridge,
+            site: config.site,
+            epoch,
+            patients: config.patients,
+            stale_and_lost_ms: (5000, 10_000),
+        };
+        let gate = Gate {
+            shared: Arc::new(shared),
+            control,
+            reader: opened.reader,
+            durable,
+            key: watch::Sender::new(key.clone()).subscribe(),
+            clock: clock.clone(),
+            metrics,
+            stop: sessions.clone(),
+        };
+        let codes = Codes::Demo(Secret::new("c0de"));
+        let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks };
+        Self { site, key, readings, clock, sessions, _dir: dir }
+    }
+
+    /// A stream whose other end is served.
+    fn stream(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        let peer: SocketAddr = "127.0.0.1:50000".parse().unwrap();
+        let (router, stop) = (router(self.site.clone()), CancellationToken::new());
+        self.site.tasks.spawn("connection", Role::Helper, async move {
+            accept::serve(theirs, peer, router, stop, None).await;
+            Ok(())
+        });
+        ours
+    }
+
+    async fn dashboard(&self, headers: Headers<'_>) -> Result<Dashboard, String> {
+        Dashboard::over(self.stream(), HOST, "/ws", headers).await
+    }
+
+    fn claims(&self, role: UserRole) -> Claims {
+        let now = self.clock.now().wall.as_secs();
+        Claims { sub: "7".into(), role, caps: None, jti: None, iat: Some(now), nbf: None, exp: now + 3600 }
+    }
+
+    fn token(&self, claims: &Claims) -> String {
+        self.key.issue(claims).unwrap().expose().to_owned()
+    }
+
+    async fn signed_in(&self, claims: &Claims) -> Dashboard {
+        let mut dashboard = self.dashboard(&[]).await.unwrap();
+        assert_eq!(dashboard.next().await["type"], "welcome");
+        dashboard.say(&json!({"type": "authenticate", "token": self.token(claims)})).await;
+        let authenticated = dashboard.next().await;
+        assert_eq!(authenticated["type"], "authenticated");
+        assert_eq!(authenticated["data"]["user_id"], 7, "a subject of digits is a number");
+        dashboard
+    }
+
+    async fn reading(&self, patient: &str, metric: Metric, value: i32) {
+        let now = self.clock.now();
+        let reading = Reading {
+            patient: Some(patient.parse().unwrap()),
+            device: "d".parse().unwrap(),
+            source: "s".parse().unwrap(),
+            vital: Vital::scalar(metric, Value::Valid(Decimal::integer(value))),
+            mdc: None,
+            quality: Quality::Valid,
+            mode: Mode::Demo,
+            taken: Taken::on_arrival(now),
+            received: now,
+        };
+        self.readings.send(SourceMessage::Reading(reading)).await.unwrap();
+    }
+
+    /// One HTTP request as text, and the answer as text.
+    async fn http(&self, request: &str) -> String {
+        let mut stream = self.stream();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn patients(server: &Server) -> Vec<String> {
+    server.site.gate.shared.patients.iter().map(|patient| patient.id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_token_comes_by_message_header_or_subprotocol() {
+    let server = Server::start();
+    let token = server.token(&server.claims(UserRole::Viewer));
+    server.signed_in(&server.claims(UserRole::Viewer)).await;
+    let bearer = format!("Bearer {token}");
+    let protocols = format!("vitals.v1.json, bearer.{token}");
+    for headers in [[("Authorization", bearer.as_str())], [("Sec-WebSocket-Protocol", protocols.as_str())]] {
+        let mut dashboard = server.dashboard(&headers).await.unwrap();
+        assert_eq!(dashboard.next().await["type"], "welcome");
+        assert_eq!(dashboard.next().await["type"], "authenticated");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_expired_or_foreign_token_gets_nothing() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let mut expired = server.claims(UserRole::Admin);
+    (expired.iat, expired.exp) = (Some(expired.exp - 8000), expired.exp - 7000);
+    let foreign = TokenKey::new(&Secret::new("f".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
+    let foreign = foreign.issue(&server.claims(UserRole::Admin)).unwrap().expose().to_owned();
+    for token in ["rubbish".to_owned(), server.token(&expired), foreign] {
+        let bearer = format!("Bearer {token}");
+        assert!(server.dashboard(&[("Authorization", &bearer)]).await.is_err());
+        let protocol = format!("bearer.{token}");
+        assert!(server.dashboard(&[("Sec-WebSocket-Protocol", &protocol)]).await.is_err());
+
+        let mut dashboard = server.dashboard(&[]).await.unwrap();
+        assert_eq!(dashboard.next().await["type"], "welcome");
+        dashboard.say(&json!({"type": "subscribe", "channels": ["#"]})).await;
+        dashboard.say(&json!({"type": "authenticate", "token": token})).await;
+        dashboard.say(&json!({"type": "subscribe", "channels": ["#"]})).await;
+        server.reading(&patient, Metric::Spo2, 97).await;
+        let mut kinds = Vec::new();
+        let end = loop {
+            match dashboard.read().await {
+                Came::Message(message) => kinds.push(message["type"].as_str().unwrap().to_owned()),
+                end => break end,
+            }
+        };
+        assert_eq!(kinds, ["error", "auth_error", "closing"]);
+        assert_eq!(end, Came::Closed(4001));
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_begins_with_the_snapshot_and_goes_on_with_what_changes() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    server.reading(&patient, Metric::Spo2, 97).await;
+    let mut dashboard = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    dashboard.say(&json!({"type": "subscribe", "channels": ["patient/+/+", "alerts/+"], "id": "s"})).await;
+    let subscribed = dashboard.next().await;
+    assert_eq!((&subscribed["type"], &subscribed["correlation_id"]), (&json!("subscribed"), &json!("s")));
+    let snapshot = dashboard.next().await;
+    assert_eq!(snapshot["type"], "snapshot");
+    assert_eq!(snapshot["data"]["mode"], "demo");
+    assert_eq!(snapshot["data"]["patients"].as_array().unwrap().len(), 8);
+    let reading = &snapshot["data"]["readings"][0];
+    assert_eq!((&reading["metric"], &reading["value"]), (&json!("spo2"), &json!(97)));
+    assert!(reading["age_ms"].is_u64() && reading["seq"].is_u64(), "{reading}");
+
+    server.reading(&patient, Metric::Spo2, 96).await;
+    let update = dashboard.next_of("health_update").await;
+    assert_eq!(update["data"]["value"], 96);
+    assert_eq!(update["channel"], format!("patient/{patient}/spo2"));
+    assert!(update["seq"].as_u64() > reading["seq"].as_u64());
+}
+
+#[tokio::test]
+async fn a_token_for_one_patient_shows_no_other() {
+    let server = Server::start();
+    let all = patients(&server);
+    let mut claims = server.claims(UserRole::Nurse);
+    claims.caps = Some(vec![Capability::of_patient(&all[0].parse().unwrap(), UserRole::Nurse)]);
+    let mut dashboard = server.signed_in(&claims).await;
+    dashboard.say(&json!({"type": "subscribe", "channels": ["patient/+/+"]})).await;
+    assert_eq!(dashboard.next().await["type"], "subscribed");
+    let snapshot = dashboard.next().await;
+    assert_eq!(snapshot["data"]["patients"].as_array().unwrap().len(), 1);
+    server.reading(&all[1], Metric::Spo2, 91).await;
+    server.reading(&all[0], Metric::Spo2, 92).await;
+    assert_eq!(dashboard.next_of("health_update").await["data"]["value"], 92);
+
+    dashboard.say(&json!({"type": "subscribe", "channels": [format!("patient/{}/+", all[1])]})).await;
+    assert_eq!(dashboard.next_of("error").await["data"]["code"], "permission_denied");
+}
+
+#[tokio::test]
+async fn a_resume_brings_what_was_missed_once() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let claims = server.claims(UserRole::Viewer);
+    let subscribe = json!({"type": "subscribe", "channels": ["patient/+/+"]});
+    let mut first = server.signed_in(&claims).await;
+    first.say(&subscribe).await;
+    first.next_of("snapshot").await;
+    server.reading(&patient, Metric::Spo2, 90).await;
+    let seen = first.next_of("health_update").await;
+    drop(first);
+    for value in 91..=99 {
+        server.reading(&patient, Metric::Spo2, value).await;
+    }
+
+    let mut second = server.signed_in(&claims).await;
+    let mut resume = subscribe.clone();
+    resume["since"] = json!({"epoch": seen["epoch"], "seq": seen["seq"]});
+    second.say(&resume).await;
+    let subscribed = second.next().await;
+    assert_eq!(subscribed["data"]["recovered"], true, "{subscribed}");
+    for value in 91..=99 {
+        assert_eq!(second.next_of("health_update").await["data"]["value"], value);
+    }
+    assert_eq!(second.next().await["type"], "snapshot");
+
+    let mut stranger = server.signed_in(&claims).await;
+    resume["since"] = json!({"epoch": "nobody", "seq": 3});
+    stranger.say(&resume).await;
+    assert_eq!(stranger.next().await["data"]["recovered"], false);
+    assert_eq!(stranger.next().await["type"], "snapshot");
+}
+
+#[tokio::test]
+async fn rubbish_is_answered_ten_times_and_harms_nobody_else() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let mut good = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    good.say(&json!({"type": "subscribe", "channels": ["patient/+/+"]})).await;
+    good.next_of("snapshot").await;
+
+    let mut bad = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    for text in ["", "nonsense", "[]", "{}", r#"{"type":"fly"}"#, r#"{"type":5}"#, &"[".repeat(60_000), "\u{0}"] {
+        bad.say_text(text).await;
+        assert_eq!(bad.next().await["type"], "error", "{text:.20}");
+    }
+    bad.say_binary(&[0xFF; 100]).await;
+    assert_eq!(bad.next().await["type"], "error");
+    bad.say_text("again").await;
+    assert_eq!(bad.next().await["type"], "error");
+    assert_eq!(bad.next().await["data"]["reason"], "too_many_errors");
+    assert_eq!(bad.read().await, Came::Closed(4005));
+
+    let mut big = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    big.say_text(&"x".repeat(70_000)).await;
+    assert_eq!(big.next().await["data"]["reason"], "message_too_big");
+
+    server.reading(&patient, Metric::Spo2, 95).await;
+    assert_eq!(good.next_of("health_update").await["data"]["value"], 95);
+}
+
+#[tokio::test]
+async fn foreign_pages_and_rebound_names_are_refused() {
+    let server = Server::start();
+    let request =
+        |host: &str, extra: &str| format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{extra}\r\n");
+    assert!(server.http(&request(HOST, "")).await.starts_with("HTTP/1.1 200"));
+    assert!(server.http(&request("evil.example", "")).await.starts_with("HTTP/1.1 421"));
+    let foreign = server.http(&request(HOST, "origin: https://evil.example\r\n")).await;
+    assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
+    let page = server.http(&request(HOST, "").replace("/healthz", "/")).await;
+    assert!(page.contains("content-security-policy: default-src 'self'"), "{page:.600}");
+    assert!(server.http(&request(HOST, "").replace("/healthz", "/metrics")).await.starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn a_sign_in_code_gives_a_token_and_a_wrong_one_an_explanation() {
+    let server = Server::start();
+    let request = |body: &str| {
+        format!(
+            "POST /api/v1/sign-in HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let answer = server.http(&request(r#"{"code":"c0de"}"#)).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let signed_in: serde_json::Value = serde_json::from_str(body).unwrap();
+    let bearer = format!("Bearer {}", signed_in["token"].as_str().unwrap());
+    assert!(server.dashboard(&[("Authorization", &bearer)]).await.is_ok());
+    let refused = server.http(&request(r#"{"code":"wrong"}"#)).await;
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("invalid_code"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_sign_in_is_closed() {
+    // The session reads the server's own clock, so this one runs on tokio's.
+    let mut server = Server::start();
+    server.site.gate.clock = Clock::tokio(Clock::System.now());
+    let mut dashboard = server.dashboard(&[]).await.unwrap();
+    assert_eq!(dashboard.next().await["type"], "welcome");
+    assert_eq!(dashboard.next_of("closing").await["data"]["reason"], "auth_timeout");
+    assert_eq!(dashboard.read().await, Came::Closed(4008));
+}
+
+#[tokio::test]
+async fn at_the_end_every_session_is_told_when_to_come_back() {
+    let server = Server::start();
+    let mut dashboard = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    server.sessions.cancel();
+    let closing = dashboard.next_of("closing").await;
+    assert_eq!(closing["data"]["reconnect"], true);
+    assert!(closing["data"]["retry_after_ms"].as_u64().unwrap() <= 5000);
+    assert_eq!(dashboard.read().await, Came::Closed(4206));
+}
