@@ -33,7 +33,14 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// Starts `vitalbridge` with these arguments and waits until it says where it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut command = program();
+        command.args(arguments);
+        Self::start_command(command)
+    }
+
+    /// Starts any command that ends as the daemon.
+    pub(crate) fn start_command(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (lines_in, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -55,7 +62,7 @@ impl Bridge {
         }
         let address = address.unwrap_or_else(|| {
             let _ = child.kill();
-            panic!("the bridge did not start within {START_LIMIT:?}: {arguments:?}")
+            panic!("the bridge did not start within {START_LIMIT:?}: {command:?}")
         });
         Self { child, address }
     }

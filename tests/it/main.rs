@@ -13,6 +13,7 @@ mod oximeter;
 mod replay;
 mod serial;
 mod server;
+mod service;
 mod sim;
 mod simulator;
 mod store;

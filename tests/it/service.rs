@@ -1,0 +1,133 @@
+//! The daemon as a service: what systemd is told, a reload, and a state directory that is full.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::bridge::{Bridge, eventually, program, signal, token};
+use crate::dashboard::Dashboard;
+
+/// A bridge with one recorded patient, and rules of its own.
+fn write_config(dir: &Path, rules: &str) -> String {
+    std::fs::write(dir.join("numerics.csv"), "t_s,HR,SpO2\n0,72,97\n100000,72,97\n").unwrap();
+    std::fs::write(dir.join("rules.toml"), rules).unwrap();
+    let file = dir.join("vitalbridge.toml");
+    let text = "[server]\nlisten = '127.0.0.1:0'\n[store]\ndir = 'state'\n[alerts]\nrules = 'rules.toml'\n\
+        [[patient]]\nid = 'P-1'\n[[source]]\nid = 'recording'\nkind = 'replay'\nfile = 'numerics.csv'\npatient = 'P-1'\n";
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// An override that makes 97 % too low at once.
+const STRICT: &str = "[patient.\"P-1\".rule.spo2_low]\nwhen = { below = 99 }\nclear = { at_least = 100 }\ndelay = \"1s\"\n\
+    reason = \"test\"\nby = \"test\"\nexpires = \"2099-01-01T00:00:00Z\"\n";
+
+async fn watching(bridge: &Bridge, state: &Path) -> Dashboard {
+    let bearer = format!("Bearer {}", token(state, &["--role", "nurse"]));
+    let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    dashboard.say(&json!({"type": "subscribe", "channels": ["system", "alerts/+", "patient/+/+"]})).await;
+    dashboard.next_of("snapshot").await;
+    dashboard
+}
+
+#[tokio::test]
+async fn a_reload_takes_new_rules_and_refuses_broken_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let bridge = Bridge::start(&["run", "--config", &file]);
+    let mut dashboard = watching(&bridge, &dir.path().join("state")).await;
+
+    write_config(dir.path(), STRICT);
+    signal(bridge.pid(), "HUP");
+    assert_eq!(dashboard.next_of("system").await["data"]["kind"], "config_reloaded");
+    let alert = dashboard.next_of("alert").await;
+    assert_eq!((&alert["data"]["rule"], &alert["data"]["change"]), (&json!("spo2_low"), &json!("start")), "{alert}");
+
+    write_config(dir.path(), "[[rule]]\nid = 5\n");
+    signal(bridge.pid(), "HUP");
+    assert_eq!(dashboard.next_of("system").await["data"]["kind"], "config_refused");
+    let fault = dashboard.next_of("alert").await;
+    assert_eq!(fault["data"]["kind"], "technical", "{fault}");
+    assert_eq!(fault["data"]["priority"], "high", "{fault}");
+    // The old rules go on.
+    assert_eq!(dashboard.next_of("health_update").await["data"]["mode"], "test");
+    assert_eq!(bridge.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn systemd_is_told_that_it_is_ready_that_it_lives_and_that_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut command = program();
+    command.args(["run", "--config", &file]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000");
+    let bridge = Bridge::start_command(command);
+    let mut told = String::new();
+    let mut hear = |wanted: &str| {
+        let mut bytes = [0; 4096];
+        while let Ok(length) = socket.recv(&mut bytes) {
+            told.push_str(&String::from_utf8_lossy(&bytes[..length]));
+            told.push('\n');
+        }
+        told.contains(wanted).then_some(())
+    };
+    for wanted in ["READY=1", "STATUS=", "WATCHDOG=1"] {
+        eventually(wanted, Duration::from_secs(10), || hear(wanted)).await;
+    }
+    signal(bridge.pid(), "TERM");
+    eventually("STOPPING=1", Duration::from_secs(10), || hear("STOPPING=1")).await;
+    assert_eq!(bridge.exit_code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_full_state_directory_raises_an_alert_and_the_patients_stay_on_the_screen() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let (ready, fill) = (dir.path().join("mounted"), dir.path().join("fill"));
+    // The bridge lives in a mount namespace of its own, where its state directory is a disk of two megabytes; a helper
+    // beside it there fills the disk when it is asked to.
+    let script = format!(
+        "mount -t tmpfs -o size=2m,mode=700 none '{state}' && touch '{ready}' && \
+         (while ! [ -e '{fill}' ]; do sleep 0.05; done; dd if=/dev/zero of='{state}/ballast' bs=4k 2>/dev/null) & \
+         while ! [ -e '{ready}' ]; do sleep 0.05; done; \
+         '{program}' token issue --config '{file}' --role nurse > '{dir}/token' && exec '{program}' run --config '{file}'",
+        state = state.display(),
+        ready = ready.display(),
+        fill = fill.display(),
+        program = program().get_program().to_str().unwrap(),
+        dir = dir.path().display(),
+    );
+    let mut command = Command::new("unshare");
+    // Without root, a user namespace gives the right to mount.
+    let namespaces = if is_root() { "-m" } else { "-rm" };
+    command.args([namespaces, "sh", "-c", &script]).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+    let bridge = Bridge::start_command(command);
+    let token = std::fs::read_to_string(dir.path().join("token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    dashboard.say(&json!({"type": "subscribe", "channels": ["alerts/+", "patient/+/+"]})).await;
+    dashboard.next_of("health_update").await;
+
+    std::fs::write(&fill, "").unwrap();
+    let alert = dashboard.next_of("alert").await;
+    assert_eq!(
+        (&alert["data"]["rule"], &alert["data"]["change"]),
+        (&json!("storage_degraded"), &json!("start")),
+        "{alert}"
+    );
+    // Live goes on although nothing can be written.
+    for _ in 0..3 {
+        assert_eq!(dashboard.next_of("health_update").await["data"]["mode"], "test");
+    }
+}
+
+fn is_root() -> bool {
+    String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0"
+}
