@@ -135,7 +135,22 @@ test('after a loss it comes back and asks for what it missed', async (t) => {
   assert.equal(sockets.length, 2);
   const second = await open({ recovered: true, lastSeq: 20 });
   assert.deepEqual(second.sent[1].since, { epoch: 'e1', seq: 12 });
-  assert.deepEqual(bridge.position, { epoch: 'e1', seq: 12 }, 'what is being replayed has not been seen yet');
+  assert.deepEqual(bridge.position, { epoch: 'e1', seq: 20 }, 'the snapshot comes after everything that was missed');
+});
+
+test('an alert that overtakes missed events does not move the position past them', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  bridge.connect();
+  (await open({ lastSeq: 10 })).end(1006);
+  pass(2000);
+  const second = sockets.at(-1);
+  second.say({ type: 'welcome', data: { mono_ms: 0, heartbeat_ms: 5000, epoch: 'e1' } });
+  await Promise.resolve();
+  second.say({ type: 'authenticated', data: { role: 'nurse' } });
+  second.say({ type: 'subscribed', data: { recovered: true, first_seq: 11, last_seq: 20, lost: [] } });
+  second.say({ type: 'health_update', channel: 'patient/P-1/spo2', seq: 11, epoch: 'e1', data: {} });
+  second.say({ type: 'alert', channel: 'alerts/P-1', seq: 21, epoch: 'e1', data: {} });
+  assert.deepEqual(bridge.position, { epoch: 'e1', seq: 11 });
 });
 
 test('with zero events received it resumes from the beginning of its subscription', async (t) => {

@@ -388,7 +388,10 @@ export class VitalBridge extends EventTarget {
   /** @param {Frame} frame @param {number} now */
   #push(frame, now) {
     const { epoch = '', seq = 0, data = {} } = frame;
-    if (this.#position?.epoch !== epoch || seq > this.#position.seq) this.#position = { epoch, seq };
+    // Until the snapshot, what is newer than the join has overtaken the missed events, which may still be cut off.
+    const overtook = this.#snapshotSeq === 0 && epoch === this.#epoch && seq > this.#lastSeq;
+    const newer = this.#position?.epoch !== epoch || seq > this.#position.seq;
+    if (newer && !overtook) this.#position = { epoch, seq };
     const born = this.#clock.localOf(data.received ?? frame.timestamp, now);
     const replayed = epoch !== this.#epoch || seq <= this.#snapshotSeq;
     this.#tell(frame.type, { data: { ...data, seq, epoch }, frame, born, replayed });
@@ -414,6 +417,8 @@ export class VitalBridge extends EventTarget {
       this.#enter('live');
     } else if (frame.type === 'snapshot') {
       this.#snapshotSeq = this.#lastSeq;
+      // What was missed has come; a replay of other patients' events may have brought nothing for us.
+      this.#position = { epoch: this.#epoch, seq: this.#lastSeq };
     } else if (frame.type === 'heartbeat') {
       this.#clock.sync(data.mono_ms, frame.timestamp, now);
     } else if (frame.type === 'closing' || frame.type === 'auth_error') {
