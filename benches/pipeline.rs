@@ -38,7 +38,8 @@ fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let clock = Clock::System;
     let epoch = Epoch::from_bits(1);
-    let opened = store::open(dir.path(), &StoreOptions::default(), epoch.clone(), "boot", clock.now())?;
+    let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
+    let opened = store::open(dir.path(), &options, epoch.clone(), "boot", clock.now())?;
     let mut durable = opened.handle.durable();
     let (stop, writer) = (CancellationToken::new(), opened.writer);
     let stopped = stop.clone();

@@ -21,7 +21,7 @@ use crate::vitals::{Absent, Decimal, Metric, Pressure, Quality, Status, Value, V
 struct FlagNow {
     /// `None`: its message has not come yet.
     is_set: Option<bool>,
-    /// Set in any frame of the superframe that is being collected.
+    /// Set in any frame since the last whole superframe: what a frame of a dropped one said still counts.
     latched: bool,
 }
 
@@ -136,22 +136,29 @@ impl Interpreter {
         out.extend(self.blocks.iter_mut().filter_map(Block::gap).map(Decoded::Wave));
     }
 
-    /// Hands over the samples of blocks that are not full.
-    pub(super) fn finish(&mut self, out: &mut Vec<Decoded>) {
+    /// Nothing follows: a superframe that has all its frames counts, and the samples of blocks that are not full are
+    /// handed over.
+    pub(super) fn finish(&mut self, profile: &Profile, out: &mut Vec<Decoded>) {
+        if profile.superframe().is_some_and(|superframe| self.collector.is_full(superframe)) {
+            self.superframe(profile, out);
+            self.collector.clear();
+        }
         out.extend(self.blocks.iter_mut().filter_map(Block::take).map(Decoded::Wave));
     }
 
     /// A good frame.
     pub(super) fn frame(&mut self, profile: &Profile, frame: &[u8], out: &mut Vec<Decoded>) {
+        // Before anything is read from this frame: its flags belong to the superframe that it begins.
+        if profile.superframe().is_some_and(|superframe| self.collector.is_ended_by(superframe, frame)) {
+            self.superframe(profile, out);
+        }
         for (index, message) in profile.messages().iter().enumerate() {
             if message.on == On::Frame && message.when.iter().all(|predicate| predicate.holds(frame)) {
                 self.message(index, message, &Input::Bytes(frame), out);
             }
         }
-        if let Some(superframe) = profile.superframe()
-            && self.collector.take(superframe, frame)
-        {
-            self.superframe(profile, out);
+        if let Some(superframe) = profile.superframe() {
+            self.collector.take(superframe, frame);
         }
         if let Rule::Delimited(rule) = &profile.framing().rule
             && let Some(lines) = &rule.lines
@@ -170,7 +177,7 @@ impl Interpreter {
         }
     }
 
-    /// A complete superframe, now and then: flags that were latched in any of its frames count, then its messages.
+    /// A whole superframe, now and then: flags that were latched in any of its frames count, then its messages.
     #[inline(never)]
     fn superframe(&mut self, profile: &Profile, out: &mut Vec<Decoded>) {
         for flag in profile.messages().iter().flat_map(|message| &message.flags).filter(|flag| flag.latched) {

@@ -216,6 +216,11 @@ impl Framer {
         first.map(|length| self.accept(length))
     }
 
+    /// True if bytes were skipped after the last good frame.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.sync == Sync::Lost
+    }
+
     /// Drops the first byte of what waits, because nothing will follow that could complete it.
     pub(crate) fn skip_one(&mut self) -> bool {
         let is_waiting = self.start < self.buffer.len();

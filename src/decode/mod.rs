@@ -95,7 +95,8 @@ impl Decoder {
         }
     }
 
-    /// The end of a recording: counts what cannot become a frame any more, and hands over the last samples.
+    /// The end of a recording: counts what cannot become a frame any more, and hands over the last samples and the last
+    /// superframe, which no other frame confirms, if it has all its frames and the recording ends with them.
     ///
     /// Without a checksum a last run of good frames that is shorter than the profile's lock still counts if it ends
     /// with the recording and nothing was skipped. A link that was lost is no such end: use [`Decoder::reset`].
@@ -106,7 +107,17 @@ impl Decoder {
         while self.framer.skip_one() {
             self.drain(out);
         }
-        self.interpreter.finish(out);
+        if self.framer.is_lost() {
+            self.interpreter.gap(out);
+        }
+        self.interpreter.finish(&self.profile, out);
+    }
+
+    /// The stream has paused for so long that what came before and what comes next do not belong together: a superframe
+    /// that waits for its last or its next frame is dropped, lest it is taken for a new one. What the device said about
+    /// itself still counts, and so does the beginning of a frame.
+    pub fn pause(&mut self, out: &mut Vec<Decoded>) {
+        self.interpreter.gap(out);
     }
 
     /// What was counted since the decoder was made.

@@ -38,6 +38,8 @@ pub struct Stream {
     decoded: Vec<Decoded>,
     thinning: Thinning,
     silence: Duration,
+    /// When bytes came last, good or not; before the first, when the port was opened.
+    pushed: Mono,
     status_settles: Duration,
     /// When the last data came; before the first, when the port was opened.
     heard: Mono,
@@ -65,6 +67,7 @@ impl Stream {
             status_settles: if matches!(thinning, Thinning::Median(_)) { STATUS_SETTLES } else { Duration::ZERO },
             thinning,
             silence: profile.link().silence,
+            pushed: now.mono,
             heard: now.mono,
             spoke: false,
             status: BTreeMap::new(),
@@ -77,6 +80,11 @@ impl Stream {
     /// Takes bytes; what must not wait for the end of the second (a cuff's measurement, beats) is returned.
     pub fn push(&mut self, bytes: &[u8], now: Stamp) -> Vec<Observation> {
         let mut decoded = std::mem::take(&mut self.decoded);
+        // What was not told before a silence is no news after it, and no sign that the device is alive.
+        if now.mono.since(std::mem::replace(&mut self.pushed, now.mono)) >= self.silence {
+            self.decoder.pause(&mut decoded);
+            decoded.clear();
+        }
         self.decoder.push(bytes, &mut decoded);
         let mut at_once = Vec::new();
         for found in decoded.drain(..) {
@@ -255,6 +263,8 @@ mod tests {
         }
         assert_eq!(stream.link(at(4999)).0, LinkState::Live);
         assert_eq!(stream.link(at(5000)).0, LinkState::Silent);
+        stream.push(b"garbage", at(5000));
+        assert_eq!(stream.link(at(5000)).0, LinkState::Silent, "rubbish is no data, nor are samples from before");
     }
 
     #[test]
@@ -303,7 +313,29 @@ mod tests {
                 stream.push(&nonin.frame(Sensed { spo2: percent, ..FINGER }), at(1000));
             }
         }
+        // A packet counts once the next one begins.
+        stream.push(&nonin.frame(FINGER), at(1000));
         assert_eq!(spo2(&stream.second(at(1000))), [Value::Valid(Decimal::integer(97))]);
         assert_eq!(stream.second(at(2000)), []);
+    }
+
+    #[test]
+    fn a_packet_from_before_a_silence_is_not_told_after_it() {
+        // Before it a whole packet, after it the first frame of the next; or both together make up one packet.
+        for (before, after) in [(25, 1), (10, 16)] {
+            let (mut stream, mut nonin) = (stream("nonin-df2"), Nonin::new());
+            for _ in 0..300 {
+                nonin.frame(FINGER);
+            }
+            let mut told_after = |frames, millis| {
+                for _ in 0..frames {
+                    stream.push(&nonin.frame(FINGER), at(millis));
+                }
+                spo2(&stream.second(at(millis)))
+            };
+            assert_eq!(told_after(before, 1000), []);
+            assert_eq!(told_after(after, 60_000), [], "{before} frames before");
+            assert_eq!(told_after(25, 60_400), [Value::Valid(Decimal::integer(97))], "{before} frames before");
+        }
     }
 }

@@ -55,6 +55,61 @@ fn a_lost_frame_never_shifts_the_slots_of_a_nonin_packet() {
     }
 }
 
+/// The pulse rates among these frames, of which some vanish without a trace.
+fn pulse_rates_without(frames: &[u8], vanished: &[usize]) -> Vec<String> {
+    let kept = frames.chunks(5).enumerate().filter(|(place, _)| !vanished.contains(place));
+    play("nonin-df2", &kept.flat_map(|(_, frame)| frame).copied().collect::<Vec<u8>>()).values(Metric::PulseRate)
+}
+
+#[test]
+fn a_lost_frame_and_a_lost_first_frame_do_not_hide_each_other_in_nonin_packets() {
+    let bytes = [nonin_packet(130, 0), nonin_packet(73, 0), nonin_packet(74, 0)].concat();
+    assert_eq!(pulse_rates_without(&bytes, &[]), ["130", "73", "74"]);
+    for lost in 0..25 {
+        // With the second frame of the second packet there are 25 again, and those after the lost one are shifted.
+        assert_eq!(pulse_rates_without(&bytes, &[lost, 25]), ["74"], "without frames {lost} and 25");
+    }
+    // Whichever two: each packet is told as it is or not at all.
+    for first in 0..75 {
+        for second in first + 1..75 {
+            let told = pulse_rates_without(&bytes, &[first, second]);
+            assert!(
+                told.iter().all(|rate| ["130", "73", "74"].contains(&rate.as_str())),
+                "{first}, {second}: {told:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_alarm_counts_for_its_own_nonin_packet_although_the_next_one_shows_that_it_is_whole() {
+    for frame in 0..25 {
+        let mut bytes = [nonin_packet(130, 0), nonin_packet(72, 0), nonin_packet(73, 0)].concat();
+        let at = 5 * (25 + frame);
+        bytes[at + 1] |= 0x08;
+        bytes[at + 4] = bytes[at + 4].wrapping_add(0x08);
+        let recording = play("nonin-df2", &bytes);
+        assert_eq!(recording.values(Metric::PulseRate), ["130", "sensor_off", "73"], "alarm in frame {frame}");
+        assert_eq!(recording.values(Metric::Spo2), ["96", "sensor_off", "96"], "alarm in frame {frame}");
+    }
+}
+
+#[test]
+fn an_alarm_in_a_dropped_nonin_packet_is_told_with_the_next() {
+    let mut bytes = [nonin_packet(130, 0x08), nonin_packet(72, 0), nonin_packet(73, 0)].concat();
+    bytes.drain(5 * 10..5 * 11);
+    assert_eq!(play("nonin-df2", &bytes).values(Metric::PulseRate), ["sensor_off", "73"]);
+}
+
+#[test]
+fn the_last_nonin_packet_counts_if_the_recording_ends_with_its_last_frame() {
+    let mut bytes = [nonin_packet(130, 0), nonin_packet(72, 0)].concat();
+    assert_eq!(play("nonin-df2", &bytes).values(Metric::PulseRate), ["130", "72"]);
+    // What follows is no first frame.
+    bytes.extend(&[1, 0x80, 0x40]);
+    assert_eq!(play("nonin-df2", &bytes).values(Metric::PulseRate), ["130"]);
+}
+
 #[test]
 fn damage_over_the_edge_of_two_nonin_packets_never_mixes_their_slots() {
     let mut bytes = [nonin_packet(130, 0), nonin_packet(72, 0), nonin_packet(73, 0)].concat();
