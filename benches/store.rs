@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{Event, EventBody, SystemEvent, SystemKind};
-use vitalbridge::ids::{Epoch, Seq};
+use vitalbridge::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
 use vitalbridge::store::{self, MAX_BATCH, Opened, Refused, StoreHandle, StoreOptions};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 
@@ -46,32 +46,47 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A reading of the form that comes most often: one number of an oximeter, 2 ms after its last byte arrived.
-fn event(epoch: &Epoch, seq: Seq) -> Result<Event> {
-    let received = Stamp {
-        mono: Mono(86_400_000_000_000 + seq.0 * 100_000_123),
-        wall: Wall(1_795_219_200_000 + i64::try_from(seq.0)? * 100),
-    };
-    let at = Stamp { mono: received.mono + Duration::from_micros(2017), wall: Wall(received.wall.0 + 2) };
-    let reading = Reading {
-        patient: Some("P-0001".parse()?),
-        device: "nonin-3150".parse()?,
-        source: "bed-4".parse()?,
-        vital: Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(90 + i32::try_from(seq.0 % 10)?))),
-        mdc: None,
-        quality: Quality::Valid,
-        mode: Mode::Real,
-        taken: Taken::on_arrival(received),
-        received,
-    };
-    Ok(Event { epoch: epoch.clone(), seq, at, body: EventBody::Reading(reading) })
+/// What a source has in common in all its readings: made once, as a source does.
+struct Source {
+    epoch: Epoch,
+    patient: PatientId,
+    device: DeviceId,
+    source: SourceId,
+}
+
+impl Source {
+    fn new() -> Result<Self> {
+        let epoch = Epoch::from_bits(1);
+        Ok(Self { epoch, patient: "P-0001".parse()?, device: "nonin-3150".parse()?, source: "bed-4".parse()? })
+    }
+
+    /// A reading of the form that comes most often: one number of an oximeter, 2 ms after its last byte arrived.
+    fn event(&self, seq: Seq) -> Result<Event> {
+        let received = Stamp {
+            mono: Mono(86_400_000_000_000 + seq.0 * 100_000_123),
+            wall: Wall(1_795_219_200_000 + i64::try_from(seq.0)? * 100),
+        };
+        let at = Stamp { mono: received.mono + Duration::from_micros(2017), wall: Wall(received.wall.0 + 2) };
+        let reading = Reading {
+            patient: Some(self.patient.clone()),
+            device: self.device.clone(),
+            source: self.source.clone(),
+            vital: Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(90 + i32::try_from(seq.0 % 10)?))),
+            mdc: None,
+            quality: Quality::Valid,
+            mode: Mode::Real,
+            taken: Taken::on_arrival(received),
+            received,
+        };
+        Ok(Event { epoch: self.epoch.clone(), seq, at, body: EventBody::Reading(reading) })
+    }
 }
 
 /// A round of groups. What is no reading is committed at once, so one ends each group that does not fill a batch.
-fn events(epoch: &Epoch, first: Seq, group: usize) -> Result<Vec<Arc<Event>>> {
+fn events(source: &Source, first: Seq, group: usize) -> Result<Vec<Arc<Event>>> {
     let mut events = Vec::new();
     for (place, seq) in (1..=group * GROUPS).zip(first.0..) {
-        let mut event = event(epoch, Seq(seq))?;
+        let mut event = source.event(Seq(seq))?;
         if group < MAX_BATCH && place % group == 0 {
             let (kind, message) = (SystemKind::Started, "the end of a group".to_owned());
             event.body = EventBody::System(SystemEvent { kind, message, first: None, last: None });
@@ -85,7 +100,8 @@ fn events(epoch: &Epoch, first: Seq, group: usize) -> Result<Vec<Arc<Event>>> {
 fn throughput(group: usize) -> Result<f64> {
     let folder = tempfile::tempdir_in(".")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let Opened { writer, reader: _reader, handle, epoch, first_seq, .. } = open(folder.path())?;
+    let Opened { writer, reader: _reader, handle, first_seq, .. } = open(folder.path())?;
+    let source = Source::new()?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn_on(writer.run(stop.clone()), runtime.handle());
@@ -94,7 +110,7 @@ fn throughput(group: usize) -> Result<f64> {
     let mut first = first_seq;
     let (mut store_times, mut bare_times) = (Vec::new(), Vec::new());
     for number in 0..ROUNDS {
-        let round = events(&epoch, first, group)?;
+        let round = events(&source, first, group)?;
         // Whoever comes second finds the disk still busy with the first, so they take turns at that too.
         let is_bare_first = number % 2 == 0;
         if is_bare_first {
@@ -120,7 +136,7 @@ fn throughput(group: usize) -> Result<f64> {
 }
 
 fn open(dir: &Path) -> Result<Opened> {
-    let start = event(&Epoch::from_bits(1), Seq(1))?.at;
+    let start = Source::new()?.event(Seq(1))?.at;
     Ok(store::open(dir, &StoreOptions::default(), Epoch::from_bits(1), "boot", start)?)
 }
 
@@ -219,13 +235,14 @@ fn bytes_written(with_cursor: bool) -> Result<f64> {
     let folder = tempfile::tempdir_in(".")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     runtime.block_on(async {
-        let Opened { writer, reader: _reader, handle, epoch, first_seq, .. } = open(folder.path())?;
+        let Opened { writer, reader: _reader, handle, first_seq, .. } = open(folder.path())?;
+        let source = Source::new()?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(stop.clone()));
         let before = bytes_so_far()?;
         for number in 0..u64::from(COUNTED) {
-            handle.try_append(Arc::new(event(&epoch, Seq(first_seq.0 + number))?))?;
+            handle.try_append(Arc::new(source.event(Seq(first_seq.0 + number))?))?;
             tokio::time::sleep(Duration::from_millis(100)).await;
             if with_cursor && number % 10 == 0 {
                 handle.set_cursor("live", *handle.durable().borrow());
