@@ -46,15 +46,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What a source has in common in all its readings: made once, as a source does.
-struct Source {
+/// What the readings of a sensor have in common: made once, as a source does.
+struct Sensor {
     epoch: Epoch,
     patient: PatientId,
     device: DeviceId,
     source: SourceId,
 }
 
-impl Source {
+impl Sensor {
     fn new() -> Result<Self> {
         let epoch = Epoch::from_bits(1);
         Ok(Self { epoch, patient: "P-0001".parse()?, device: "nonin-3150".parse()?, source: "bed-4".parse()? })
@@ -83,10 +83,10 @@ impl Source {
 }
 
 /// A round of groups. What is no reading is committed at once, so one ends each group that does not fill a batch.
-fn events(source: &Source, first: Seq, group: usize) -> Result<Vec<Arc<Event>>> {
+fn events(sensor: &Sensor, first: Seq, group: usize) -> Result<Vec<Arc<Event>>> {
     let mut events = Vec::new();
     for (place, seq) in (1..=group * GROUPS).zip(first.0..) {
-        let mut event = source.event(Seq(seq))?;
+        let mut event = sensor.event(Seq(seq))?;
         if group < MAX_BATCH && place % group == 0 {
             let (kind, message) = (SystemKind::Started, "the end of a group".to_owned());
             event.body = EventBody::System(SystemEvent { kind, message, first: None, last: None });
@@ -101,7 +101,7 @@ fn throughput(group: usize) -> Result<f64> {
     let folder = tempfile::tempdir_in(".")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let Opened { writer, reader: _reader, handle, first_seq, .. } = open(folder.path())?;
-    let source = Source::new()?;
+    let sensor = Sensor::new()?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn_on(writer.run(stop.clone()), runtime.handle());
@@ -110,7 +110,7 @@ fn throughput(group: usize) -> Result<f64> {
     let mut first = first_seq;
     let (mut store_times, mut bare_times) = (Vec::new(), Vec::new());
     for number in 0..ROUNDS {
-        let round = events(&source, first, group)?;
+        let round = events(&sensor, first, group)?;
         // Whoever comes second finds the disk still busy with the first, so they take turns at that too.
         let is_bare_first = number % 2 == 0;
         if is_bare_first {
@@ -136,7 +136,7 @@ fn throughput(group: usize) -> Result<f64> {
 }
 
 fn open(dir: &Path) -> Result<Opened> {
-    let start = Source::new()?.event(Seq(1))?.at;
+    let start = Sensor::new()?.event(Seq(1))?.at;
     Ok(store::open(dir, &StoreOptions::default(), Epoch::from_bits(1), "boot", start)?)
 }
 
@@ -236,13 +236,13 @@ fn bytes_written(with_cursor: bool) -> Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     runtime.block_on(async {
         let Opened { writer, reader: _reader, handle, first_seq, .. } = open(folder.path())?;
-        let source = Source::new()?;
+        let sensor = Sensor::new()?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(stop.clone()));
         let before = bytes_so_far()?;
         for number in 0..u64::from(COUNTED) {
-            handle.try_append(Arc::new(source.event(Seq(first_seq.0 + number))?))?;
+            handle.try_append(Arc::new(sensor.event(Seq(first_seq.0 + number))?))?;
             tokio::time::sleep(Duration::from_millis(100)).await;
             if with_cursor && number % 10 == 0 {
                 handle.set_cursor("live", *handle.durable().borrow());

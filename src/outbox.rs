@@ -92,9 +92,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Puts an event in; never waits.
+    /// Puts an event in; never waits. Nothing goes in any more once the listener is overrun: what comes after the first
+    /// lost message must not move its position past it.
     pub fn put(&self, published: &Arc<Published>, delivery: Delivery) -> Put {
         let mut lanes = self.lock();
+        if lanes.overrun {
+            return Put::Overrun;
+        }
         lanes.in_order = delivery == Delivery::All;
         let put = match &published.event.body {
             EventBody::Reading(reading) => {
@@ -113,14 +117,21 @@ impl Outbox {
         put
     }
 
-    /// Takes up to `most` parcels in the order of their delivery; false once the listener is overrun.
+    /// Takes up to `most` parcels in the order of their delivery; false once the listener is overrun. What is left
+    /// makes the next [`Outbox::filled`] return at once.
     pub fn take(&self, most: usize, out: &mut Vec<Parcel>) -> bool {
         let mut lanes = self.lock();
         while out.len() < most {
             let Some(parcel) = lanes.next() else { break };
             out.push(parcel);
         }
-        !lanes.overrun
+        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty());
+        let overrun = lanes.overrun;
+        drop(lanes);
+        if is_left {
+            self.filled.notify_one();
+        }
+        !overrun
     }
 
     /// Takes up to `most` alerts and other lossless events, and leaves the readings.
@@ -148,8 +159,9 @@ impl Outbox {
 
 impl Lanes {
     fn put_lossless(&mut self, published: &Arc<Published>) -> Put {
-        if self.overrun || self.lossless.len() >= LOSSLESS_LANE {
-            self.overrun = true;
+        if self.lossless.len() >= LOSSLESS_LANE {
+            // It comes back with `since` and gets all of this from the log.
+            *self = Self { overrun: true, ..Self::default() };
             return Put::Overrun;
         }
         self.lossless.push_back(Arc::clone(published));
@@ -299,8 +311,9 @@ mod tests {
             assert_eq!(outbox.put(&notice(seq), Delivery::Latest), Put::Queued);
         }
         assert_eq!(outbox.put(&notice(lane + 1), Delivery::Latest), Put::Overrun);
+        assert_eq!(outbox.put(&reading(lane + 2, "a"), Delivery::Latest), Put::Overrun);
         let mut parcels = Vec::new();
         assert!(!outbox.take(10, &mut parcels));
-        assert_eq!(parcels.len(), 10);
+        assert!(parcels.is_empty(), "what came after the loss would move the position past it");
     }
 }

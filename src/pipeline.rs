@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Stamp};
-use crate::event::{AlertChange, AlertEvent, Event, EventBody, SourceMessage, SystemEvent, SystemKind};
+use crate::event::{AlertChange, AlertEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind};
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq};
 use crate::metrics::Metrics;
@@ -29,6 +29,12 @@ pub const SOURCE_QUEUE: usize = 4096;
 
 /// Wishes of sessions that may wait for the pipeline. A full queue makes the session wait.
 pub const CONTROL_QUEUE: usize = 256;
+
+/// After so many wishes, timers and readings have their turn.
+const WISHES_IN_A_ROW: usize = 16;
+
+/// Readings that are taken between two rows of wishes.
+const READINGS_BETWEEN_WISHES: usize = 256;
 
 /// The loop turns at least this often, so that the watchdog and a stepped clock are noticed.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
@@ -111,6 +117,11 @@ pub struct Parts {
     pub clock: Clock,
 }
 
+/// True while an alert asks for attention by sound.
+fn sounds(alert: &AlertEvent) -> bool {
+    alert.audio.presence == SignalPresence::On
+}
+
 /// The one owner of the patients' live state, the alert engine and the hub.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -151,6 +162,7 @@ impl Pipeline {
         pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
         let restored = pipeline.engine.restore(parts.open_alerts, now);
         pipeline.publish_alerts(restored, now);
+        pipeline.publish_what_stands(now);
         for Expected { device, patient, metrics, mode } in parts.expected {
             let metrics: Vec<Metric> = metrics.into_iter().collect();
             let changes = pipeline.engine.expect(&device, &patient, &metrics, mode, now);
@@ -168,8 +180,12 @@ impl Pipeline {
         mut sources: mpsc::Receiver<SourceMessage>,
         mut control: mpsc::Receiver<Control>,
     ) -> anyhow::Result<()> {
-        let mut control_open = true;
+        let (mut control_open, mut wishes) = (true, 0);
         loop {
+            if wishes >= WISHES_IN_A_ROW {
+                wishes = 0;
+                self.serve_the_patients(&mut sources);
+            }
             let now = self.clock.now();
             let longest = now.mono + LONGEST_TURN;
             let wait = self.engine.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
@@ -177,7 +193,10 @@ impl Pipeline {
                 biased;
                 // Wishes are few and somebody waits for each of them.
                 wish = control.recv(), if control_open => match wish {
-                    Some(wish) => self.on_control(wish, self.clock.now()),
+                    Some(wish) => {
+                        wishes += 1;
+                        self.on_control(wish, self.clock.now());
+                    }
                     None => control_open = false,
                 },
                 // Timers before readings, so that a flood cannot hold back an alarm.
@@ -195,6 +214,19 @@ impl Pipeline {
         let message = "vitalbridge is stopping".to_owned();
         self.on_system(SystemEvent { kind: SystemKind::Stopping, message, first: None, last: None }, self.clock.now());
         Ok(())
+    }
+
+    /// Due timers and waiting readings, without waiting: many wishing dashboards must not hold back an alarm.
+    fn serve_the_patients(&mut self, sources: &mut mpsc::Receiver<SourceMessage>) {
+        let now = self.clock.now();
+        if self.engine.next_deadline().is_some_and(|due| due <= now.mono) {
+            let changes = self.engine.on_deadline(now);
+            self.publish_alerts(changes, now);
+        }
+        for _ in 0..READINGS_BETWEEN_WISHES {
+            let Ok(message) = sources.try_recv() else { return };
+            self.on_source_message(message, self.clock.now());
+        }
     }
 
     /// Something from a source.
@@ -284,19 +316,29 @@ impl Pipeline {
         }
     }
 
+    /// Alerts of the last run that did not change at the start of this one: dashboards know only what was published.
+    fn publish_what_stands(&mut self, now: Stamp) {
+        let silent: Vec<AlertEvent> =
+            self.engine.present().into_iter().filter(|alert| self.hub.alert(alert.alert).is_none()).collect();
+        let again = silent.into_iter().map(|alert| AlertEvent { change: AlertChange::Update, ..alert });
+        self.publish_alerts(again.collect(), now);
+    }
+
     fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
         for change in changes {
-            let (alert, kind) = (change.alert, change.change);
+            let (alert, is_present, sounds) = (change.alert, change.is_present(), sounds(&change));
+            // It alarms (again) when its sound comes on: at the start, after a pause, by the reminder, at a recurrence.
+            let sounded = self.hub.alert(alert).is_some_and(|known| match &known.event.body {
+                EventBody::Alert(known) => self::sounds(known),
+                _ => false,
+            });
+            let again = matches!(change.change, AlertChange::Recur | AlertChange::Escalate);
             self.metrics.alerts_total.add_one();
             let seq = self.publish(EventBody::Alert(change), now);
-            match kind {
-                AlertChange::Start | AlertChange::Recur | AlertChange::Escalate | AlertChange::Resume => {
-                    self.alarmed.insert(alert, seq);
-                }
-                AlertChange::End => {
-                    self.alarmed.remove(&alert);
-                }
-                AlertChange::Update | AlertChange::Latch | AlertChange::Acknowledge | AlertChange::Pause => {}
+            if !is_present {
+                self.alarmed.remove(&alert);
+            } else if sounds && (again || !sounded) {
+                self.alarmed.insert(alert, seq);
             }
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +27,9 @@ pub const MAX_CONNECTIONS: usize = 1000;
 
 /// A request's header must be complete by then.
 pub const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A request, its body included, is answered by then.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// After a failed accept (out of file descriptors) the loop waits this long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -103,7 +108,14 @@ pub async fn serve<S>(
         if let Some(slot) = &slot {
             request.extensions_mut().insert(slot.clone());
         }
-        router.clone().call(request)
+        let answer = router.clone().call(request);
+        async move {
+            // An upgrade answers at once; a body that does not come must not hold a place for ever.
+            match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(StatusCode::REQUEST_TIMEOUT.into_response()),
+            }
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -23,8 +23,6 @@ pub enum Close {
     NoPong,
     /// Too many connections or listeners.
     OverCapacity,
-    /// A fault of the bridge.
-    InternalError,
     /// The daemon ends.
     ServerShutdown,
 }
@@ -43,7 +41,6 @@ impl Close {
             Self::SlowConsumer => 4201,
             Self::NoPong => 4202,
             Self::OverCapacity => 4204,
-            Self::InternalError => 4205,
             Self::ServerShutdown => 4206,
         }
     }
@@ -61,7 +58,6 @@ impl Close {
             Self::SlowConsumer => "slow_consumer",
             Self::NoPong => "no_pong",
             Self::OverCapacity => "over_capacity",
-            Self::InternalError => "internal_error",
             Self::ServerShutdown => "server_shutdown",
         }
     }

@@ -6,7 +6,7 @@ use crate::channel::{BadPattern, Pattern};
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::Delivery;
 use crate::secret::Secret;
-use crate::server::session::AlertOperation;
+use crate::server::session::{AlertOperation, MAX_SUBSCRIPTIONS};
 
 /// Deepest nesting of arrays and objects that is read.
 pub const MAX_JSON_DEPTH: usize = 16;
@@ -126,10 +126,7 @@ pub enum Unreadable {
         channels: String,
     },
     /// Too many subscriptions.
-    #[error(
-        "a session has at most {} subscriptions; unsubscribe first, or use + and #",
-        crate::server::session::MAX_SUBSCRIPTIONS
-    )]
+    #[error("a session has at most {} subscriptions; unsubscribe first, or use + and #", MAX_SUBSCRIPTIONS)]
     TooManySubscriptions,
 }
 
@@ -244,6 +241,9 @@ impl<'a> Fields<'a> {
         if patterns.is_empty() {
             return Err(missing("channels", "is empty"));
         }
+        if patterns.len() > MAX_SUBSCRIPTIONS {
+            return Err(Unreadable::TooManySubscriptions);
+        }
         Ok(patterns)
     }
 
@@ -276,7 +276,10 @@ impl<'a> Fields<'a> {
         };
         let alert = self.text("alert_id").and_then(|text| text.parse().ok()).map(AlertId);
         let alert = alert.ok_or(missing("alert_id", "is not the id of an alert"))?;
-        let expected_seq = self.get("expected_seq").and_then(Json::as_u64).map(Seq);
+        let expected_seq = match self.get("expected_seq") {
+            None => None,
+            Some(seq) => Some(Seq(seq.as_u64().ok_or(missing("expected_seq", "is not the number of an event"))?)),
+        };
         Ok(Request::Alert { alert, operation, expected_seq })
     }
 }
@@ -331,6 +334,9 @@ mod tests {
         assert!(error(r#"{"type":"subscribe","channels":["a"],"since":{"seq":1}}"#).contains("epoch and seq"));
         assert!(error(r#"{"type":"command","name":"alert.pause_audio","seconds":121}"#).contains("1 to 120"));
         assert!(error(&"[".repeat(100_000)).contains("nested deeper"));
+        let id = "01928374-0000-7000-8000-000000000000";
+        let ack = format!(r#"{{"type":"command","name":"alert.acknowledge","alert_id":"{id}","expected_seq":"7"}}"#);
+        assert_eq!(error(&ack), "`expected_seq` is not the number of an event");
         assert!(!error(r#"{"type":"<script>"}"#).contains("script"));
     }
 

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
@@ -17,10 +19,12 @@ use axum::routing::{get, post};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
 use crate::clock::Wall;
+use crate::pipeline::Control;
 use crate::server::accept::Slot;
 use crate::server::auth::Rights;
 use crate::server::codes::{Codes, hex, random_bytes};
@@ -31,6 +35,12 @@ use crate::tasks::{Role as TaskRole, Tasks};
 
 /// How long a token lives that a sign-in code gives, in seconds: one long shift.
 const SIGN_IN_SECONDS: i64 = 12 * 3600;
+
+/// The pipeline answers within this time, or the bridge is not ready.
+const READY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Largest body of a request.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// The subprotocol of this server.
 const PROTOCOL: &str = "vitals.v1.json";
@@ -93,6 +103,10 @@ pub fn router(site: Site) -> Router {
     }
     router
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
+        .method_not_allowed_fallback(async || {
+            failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(site.clone(), guard))
         .with_state(site)
 }
@@ -129,12 +143,14 @@ pub(super) fn failure(status: StatusCode, code: &str, message: &str) -> Response
     (status, axum::Json(json!({"code": code, "message": message}))).into_response()
 }
 
-/// Ready while the pipeline takes events; it is asked, not assumed.
+/// Ready while the pipeline turns; it is asked, not assumed.
 async fn ready(State(site): State<Site>) -> Response {
-    if site.gate.control.is_closed() {
-        return failure(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the bridge is stopping");
+    let (reply, answer) = oneshot::channel();
+    let asked = async { site.gate.control.send(Control::Ping(reply)).await.is_ok() && answer.await.is_ok() };
+    if tokio::time::timeout(READY_DEADLINE, asked).await == Ok(true) {
+        return "ready\n".into_response();
     }
-    "ready\n".into_response()
+    failure(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the pipeline does not answer")
 }
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
@@ -164,8 +180,11 @@ struct SignedIn {
 async fn sign_in(
     State(site): State<Site>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
-    axum::Json(request): axum::Json<SignIn>,
+    request: Result<axum::Json<SignIn>, JsonRejection>,
 ) -> Response {
+    let Ok(axum::Json(request)) = request else {
+        return failure(StatusCode::BAD_REQUEST, "format", "send {\"code\": \"...\"} as application/json");
+    };
     let now = site.gate.clock.now().wall;
     let from_this_machine = peer.is_some_and(|axum::Extension(ConnectInfo(peer))| peer.ip().is_loopback());
     let codes = site.codes.clone();

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::event::{Event, EventBody};
-use crate::hub::{Join, Joined, ListenerId};
+use crate::hub::{Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, BridgeId, Epoch, Seq, SiteId};
 use crate::outbox::{Delivery, Parcel, Published};
 use crate::patient::Patient;
@@ -43,6 +43,9 @@ pub const MAX_ERRORS: u32 = 10;
 
 /// Most subscriptions of one session.
 pub const MAX_SUBSCRIPTIONS: usize = 128;
+
+/// A command is answered once it is on disk, or after this time with `durable: false`.
+pub const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Most events that a resume replays; beyond it the client gets the newest of them and `recovered: false`.
 pub const MAX_REPLAY: u64 = 100_000;
@@ -114,7 +117,7 @@ pub struct AlertRequest {
     /// Who.
     pub by: String,
     /// What that user may acknowledge.
-    pub scope: crate::hub::Scope,
+    pub scope: Scope,
 }
 
 /// Operations on one alert.
@@ -149,6 +152,14 @@ struct Pending {
     located: Option<Located>,
 }
 
+/// A command that was carried out and waits for the disk.
+#[derive(Debug)]
+struct Unanswered {
+    correlation_id: String,
+    seq: Seq,
+    due: Mono,
+}
+
 /// A join that has been answered and whose replay from disk is under way.
 #[derive(Debug)]
 struct Replaying {
@@ -171,6 +182,8 @@ pub struct Session {
     patterns: Vec<Pattern>,
     delivery: Delivery,
     pending: Option<Pending>,
+    commands: Vec<Unanswered>,
+    scope: Scope,
     replaying: Option<Replaying>,
     ages: BTreeMap<String, Mono>,
     durable: Seq,
@@ -204,6 +217,8 @@ impl Session {
             patterns: Vec::new(),
             delivery: Delivery::Latest,
             pending: None,
+            commands: Vec::new(),
+            scope: Scope::Only(Vec::new()),
             replaying: None,
             ages: BTreeMap::new(),
             durable: Seq::ZERO,
@@ -274,9 +289,27 @@ impl Session {
         self.pong_due = None;
     }
 
-    /// The newest event on disk, told with the next heartbeat.
-    pub const fn on_durable(&mut self, seq: Seq) {
+    /// The newest event on disk, told with the next heartbeat: answers the commands that waited for it.
+    pub fn on_durable(&mut self, seq: Seq, now: Stamp) -> Vec<Action> {
         self.durable = seq;
+        self.answer_commands(now)
+    }
+
+    /// True while a command waits for the disk.
+    pub fn waits_for_disk(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    fn answer_commands(&mut self, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        let durable = self.durable;
+        let ready = |command: &mut Unanswered| command.seq <= durable || command.due <= now.mono;
+        let answers: Vec<Unanswered> = self.commands.extract_if(.., ready).collect();
+        for Unanswered { correlation_id, seq, .. } in answers {
+            let data = json!({"ok": true, "seq": seq, "durable": seq <= durable});
+            self.send(&mut out, "result", &data, Some(&correlation_id), now);
+        }
+        out
     }
 
     /// Ends the session for a reason of the server.
@@ -289,7 +322,8 @@ impl Session {
     /// The next moment at which [`Session::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Mono {
         let auth = self.rights.is_none().then(|| self.opened + AUTH_DEADLINE);
-        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth]
+        let command = self.commands.iter().map(|command| command.due).min();
+        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command]
             .into_iter()
             .flatten()
             .min()
@@ -306,6 +340,7 @@ impl Session {
             self.close(Close::AuthTimeout, &mut out, now);
             return out;
         }
+        out.extend(self.answer_commands(now));
         if self.pong_due.is_some_and(|due| now.mono >= due) {
             self.close(Close::NoPong, &mut out, now);
             return out;
@@ -317,6 +352,10 @@ impl Session {
         }
         if now.mono >= self.next_ping {
             self.next_ping = now.mono + PING_EVERY;
+            // During a replay nothing is read, so nothing may be asked.
+            if self.replaying.is_some() {
+                return out;
+            }
             self.pong_due = self.pong_due.or(Some(now.mono + PONG_DEADLINE));
             out.push(Action::Ping);
         }
@@ -399,16 +438,13 @@ impl Session {
     /// Events of a replay, from disk.
     pub fn on_replay(&mut self, events: &[Event]) -> Vec<Action> {
         let mut out = Vec::new();
-        let (Some(replaying), Some(rights)) = (&self.replaying, &self.rights) else {
-            return out;
-        };
-        let scope = rights.scope(Operation::Subscribe);
+        let Some(replaying) = &self.replaying else { return out };
         let mut sent = 0;
         for event in events {
             let routes = routes(event, self.shared.ward_of(event));
             let wanted = routes.iter().any(|route| replaying.patterns.iter().any(|pattern| pattern.matches(route)));
             if wanted
-                && scope.allows(&routes)
+                && self.scope.allows(&routes)
                 && let Ok(text) = wire::push(event)
             {
                 sent += 1;
@@ -422,6 +458,7 @@ impl Session {
     /// The replay from disk is complete.
     pub fn on_replayed(&mut self, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
+        self.pong_due = self.pong_due.map(|_| now.mono + PONG_DEADLINE);
         self.finish_replay(&mut out, now);
         out
     }
@@ -431,7 +468,13 @@ impl Session {
         let mut out = Vec::new();
         for parcel in parcels {
             match parcel {
-                Parcel::Event(published) => self.push(published, &mut out),
+                Parcel::Event(published) => {
+                    // Rights may have been narrowed while it waited.
+                    if self.scope.allows(&published.routes) {
+                        self.push(published, &mut out);
+                        self.overtake(published);
+                    }
+                }
                 Parcel::Gap { from, to, skipped } => {
                     let data = json!({"from": from, "to": to, "skipped": skipped});
                     self.send(&mut out, "gap", &data, None, now);
@@ -439,6 +482,22 @@ impl Session {
             }
         }
         out
+    }
+
+    /// An event of the present that comes during a replay changes what the snapshot after the replay has to say.
+    fn overtake(&mut self, published: &Arc<Published>) {
+        let Some(replaying) = &mut self.replaying else { return };
+        let same = |known: &Arc<Published>| match (&known.event.body, &published.event.body) {
+            (EventBody::Alert(known), EventBody::Alert(new)) => known.alert == new.alert,
+            (EventBody::Source(known), EventBody::Source(new)) => known.source == new.source,
+            _ => false,
+        };
+        replaying.latest.retain(|known| !same(known));
+        match &published.event.body {
+            EventBody::Alert(alert) if !alert.is_present() => {}
+            EventBody::Alert(_) | EventBody::Source(_) => replaying.latest.push(Arc::clone(published)),
+            _ => {}
+        }
     }
 
     /// A command was carried out, or refused with a code and a reason.
@@ -449,11 +508,17 @@ impl Session {
         now: Stamp,
     ) -> Vec<Action> {
         let mut out = Vec::new();
-        let data = match done {
-            Ok(seq) => json!({"ok": true, "seq": seq}),
-            Err((code, message)) => json!({"ok": false, "code": code, "message": message}),
-        };
-        self.send(&mut out, "result", &data, Some(correlation_id), now);
+        match done {
+            Ok(seq) => {
+                let (correlation_id, due) = (correlation_id.to_owned(), now.mono + DURABLE_DEADLINE);
+                self.commands.push(Unanswered { correlation_id, seq, due });
+                out.extend(self.answer_commands(now));
+            }
+            Err((code, message)) => {
+                let data = json!({"ok": false, "code": code, "message": message});
+                self.send(&mut out, "result", &data, Some(correlation_id), now);
+            }
+        }
         out
     }
 
@@ -495,13 +560,15 @@ impl Session {
         now: Stamp,
     ) {
         let id = correlation_id.as_deref();
-        let Some(scope) = self.rights.as_ref().map(|rights| rights.scope(Operation::Subscribe)) else {
-            return;
-        };
-        let denied: Vec<&str> = patterns.iter().filter(|p| !scope.overlaps(p)).map(Pattern::as_str).collect();
+        let denied: Vec<&str> = patterns.iter().filter(|p| !self.scope.overlaps(p)).map(Pattern::as_str).collect();
         if !denied.is_empty() {
             let refusal = Unreadable::Denied { channels: denied.join(", ") };
             return self.wrong(out, &refusal, id, now);
+        }
+        if since.is_some() && self.listener.is_some() {
+            let place =
+                Unreadable::Member { member: "since", problem: "belongs to the first subscribe of a connection" };
+            return self.wrong(out, &place, id, now);
         }
         if self.patterns.len() + patterns.len() > MAX_SUBSCRIPTIONS {
             return self.wrong(out, &Unreadable::TooManySubscriptions, id, now);
@@ -524,9 +591,7 @@ impl Session {
     }
 
     fn join_action(&self, patterns: Vec<Pattern>, delivery: Delivery, since: Option<Seq>) -> Action {
-        let nothing = crate::hub::Scope::Only(Vec::new());
-        let scope = self.rights.as_ref().map_or(nothing, |rights| rights.scope(Operation::Subscribe));
-        Action::Join(Join { listener: self.listener, patterns, scope, delivery, since })
+        Action::Join(Join { listener: self.listener, patterns, scope: self.scope.clone(), delivery, since })
     }
 
     fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
@@ -555,9 +620,18 @@ impl Session {
     fn accept(&mut self, rights: Rights, correlation_id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         let data =
             json!({"user_id": user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
+        self.scope = rights.scope(Operation::Subscribe);
         self.rights = Some(rights);
         self.expiry_told = false;
         self.send(out, "authenticated", &data, correlation_id, now);
+        if self.listener.is_some() {
+            // The new token may allow less: the hub is told, and so is the client.
+            let lost: Vec<Pattern> = self.patterns.iter().filter(|p| !self.scope.overlaps(p)).cloned().collect();
+            out.push(self.join_action(Vec::new(), self.delivery, None));
+            if !lost.is_empty() {
+                self.unsubscribe(&lost, None, out, now);
+            }
+        }
     }
 
     fn watch_expiry(&mut self, out: &mut Vec<Action>, now: Stamp) {
@@ -606,9 +680,7 @@ impl Session {
             self.note_age(&published.event);
         }
         let shared = Arc::clone(&self.shared);
-        let Some(scope) = self.rights.as_ref().map(|rights| rights.scope(Operation::Subscribe)) else {
-            return;
-        };
+        let scope = self.scope.clone();
         let patients = shared.patients.iter().filter(|patient| scope.sees_patient(&patient.id));
         let latest = replaying.latest.iter().map(|published| published.event.as_ref());
         let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
@@ -661,4 +733,147 @@ impl Session {
 /// A user as older clients expect it: a number where the token's subject is all digits.
 fn user_id(user: &str) -> Json {
     user.parse::<u64>().map_or_else(|_| Json::from(user), Json::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Activation, AlertChange, AlertEvent, AlertKind, Presence, Priority, Signal, SignalPresence};
+    use crate::server::auth::Role;
+    use crate::server::jwt::Claims;
+    use crate::vitals::Mode;
+
+    fn at(seconds: u64) -> Stamp {
+        Stamp { mono: Mono::from_millis(seconds * 1000), wall: Wall(1_800_000_000_000) }
+    }
+
+    fn session() -> Session {
+        let shared = Shared {
+            bridge: "b".parse().unwrap(),
+            site: "s".parse().unwrap(),
+            epoch: "e".parse().unwrap(),
+            patients: Vec::new(),
+            stale_and_lost_ms: (5000, 10_000),
+        };
+        let exp = 1_800_003_600;
+        let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
+        Session::new(Arc::new(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], at(0)).0
+    }
+
+    fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
+        let signal = Signal { activation: Activation::On, presence: SignalPresence::On };
+        let body = EventBody::Alert(AlertEvent {
+            alert: AlertId(uuid::Uuid::from_u128(id)),
+            change,
+            patient: Some("P-1".parse().unwrap()),
+            device: None,
+            rule: "spo2_low".parse().unwrap(),
+            kind: AlertKind::Physiological,
+            priority: Priority::Medium,
+            metric: None,
+            value: None,
+            limit: String::new(),
+            message: String::new(),
+            presence: Presence::True,
+            audio: signal,
+            visual: signal,
+            onset: Wall(0),
+            announced: Wall(0),
+            paused_until: None,
+            hidden_by: None,
+            recurrence: 0,
+            by: None,
+            end_reason: None,
+            mode: Mode::Test,
+        });
+        let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: at(0), body };
+        let (routes, text) = (routes(&event, None), Bytes::from(wire::push(&event).unwrap()));
+        Arc::new(Published { event: Arc::new(event), routes, text })
+    }
+
+    /// The JSON of everything that is written, in its order.
+    fn written(actions: &[Action]) -> Vec<Json> {
+        let text = |action: &Action| match action {
+            Action::Send(text) => Some(text.clone()),
+            Action::SendShared(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+            _ => None,
+        };
+        actions.iter().filter_map(text).map(|text| serde_json::from_str(&text).unwrap()).collect()
+    }
+
+    /// A session that resumes after event 1 and is being sent what the disk has; one alert stands.
+    fn resuming() -> Session {
+        let mut session = session();
+        let subscribe = r#"{"type":"subscribe","channels":["alerts/+"],"since":{"epoch":"e","seq":1}}"#;
+        assert!(matches!(session.on_text(subscribe, at(1))[..], [Action::Locate(..)]));
+        assert!(matches!(session.on_located(Located { after: Some(Seq(1)), lost: vec![] })[..], [Action::Join(_)]));
+        let mut hub = crate::hub::Hub::new(Seq(90), Arc::default());
+        hub.publish(&alert(1, 91, AlertChange::Start));
+        let join = Join {
+            listener: None,
+            patterns: vec!["alerts/+".parse().unwrap()],
+            scope: Scope::Everything,
+            delivery: Delivery::All,
+            since: Some(Seq(1)),
+        };
+        let actions = session.on_joined(hub.join(join), at(1));
+        assert!(actions.iter().any(|action| matches!(action, Action::Replay { after: Seq(1), through: Seq(90) })));
+        session
+    }
+
+    #[test]
+    fn the_snapshot_after_a_replay_knows_the_alerts_that_overtook_it() {
+        let mut session = resuming();
+        let overtaking = [alert(1, 95, AlertChange::End), alert(2, 96, AlertChange::Start)].map(Parcel::Event);
+        let shown = written(&session.on_parcels(&overtaking, at(2)));
+        assert_eq!(shown.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [95, 96]);
+        let messages = written(&session.on_replayed(at(3)));
+        let snapshot = messages.iter().find(|message| message["type"] == "snapshot").unwrap();
+        let seqs: Vec<u64> =
+            snapshot["data"]["alerts"].as_array().unwrap().iter().map(|alert| alert["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, [96], "one has ended, the other has begun");
+    }
+
+    #[test]
+    fn a_long_replay_is_not_taken_for_a_silent_client() {
+        let mut session = resuming();
+        for second in 2..60 {
+            let actions = session.on_deadline(at(second));
+            assert!(!actions.iter().any(|action| matches!(action, Action::Ping | Action::Close(_))), "{second}");
+        }
+        session.on_replayed(at(60));
+        assert!(session.on_deadline(at(80)).iter().any(|action| matches!(action, Action::Ping)));
+        assert!(session.on_deadline(at(89)).iter().any(|action| matches!(action, Action::Close(Close::NoPong))));
+    }
+
+    #[test]
+    fn a_command_is_answered_when_it_is_on_disk_or_with_the_word_that_it_is_not() {
+        let mut session = session();
+        assert!(session.on_command_done("a", Ok(Seq(5)), at(1)).is_empty());
+        assert!(session.on_durable(Seq(4), at(2)).is_empty());
+        let answer = written(&session.on_durable(Seq(5), at(3)));
+        assert_eq!((&answer[0]["correlation_id"], &answer[0]["data"]["durable"]), (&json!("a"), &json!(true)));
+
+        session.on_command_done("b", Ok(Seq(9)), at(4));
+        assert!(session.next_deadline() <= at(9).mono);
+        let late = written(&session.on_deadline(at(9)));
+        let answer = late.iter().find(|message| message["type"] == "result").unwrap();
+        assert_eq!((&answer["correlation_id"], &answer["data"]["durable"]), (&json!("b"), &json!(false)));
+    }
+
+    #[test]
+    fn a_token_is_announced_to_end_and_then_ends_the_session() {
+        let mut session = session();
+        let later = |seconds: i64| Stamp { mono: at(100_000).mono, wall: Wall(1_800_000_000_000 + seconds * 1000) };
+        let kinds = |session: &mut Session, seconds| -> Vec<String> {
+            session.next_heartbeat = Mono(0);
+            session.pong_due = None;
+            let messages = written(&session.on_deadline(later(seconds)));
+            messages.iter().map(|message| message["type"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(kinds(&mut session, 3500), ["heartbeat"]);
+        assert_eq!(kinds(&mut session, 3590), ["heartbeat", "token_expiring"]);
+        assert_eq!(kinds(&mut session, 3620), ["heartbeat"]);
+        assert_eq!(kinds(&mut session, 3626), ["heartbeat", "closing"]);
+    }
 }

@@ -37,11 +37,11 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// The answer to our close frame is awaited this long.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A command is answered after it is on disk, or after this time with the remark that it is not.
-const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Events taken from the outbox for one write.
 const PARCELS_A_WRITE: usize = 64;
+
+/// Messages of a client that are read before its own deadlines and events have their turn.
+const MESSAGES_IN_A_ROW: usize = 32;
 
 /// Events read from disk for one write of a replay.
 const EVENTS_A_CHUNK: usize = 500;
@@ -135,13 +135,14 @@ where
 {
     async fn turn(&mut self, greeting: Vec<Action>) -> End {
         let mut actions = greeting;
+        let mut read = 0;
         loop {
             if let Err(end) = self.carry_out(actions).await {
                 return end;
             }
             let now = self.gate.clock.now();
             let wait = self.session.next_deadline().since(now.mono);
-            let live = self.session.is_live();
+            let (live, waits_for_disk) = (self.session.is_live(), self.session.waits_for_disk());
             let outbox = self.outbox.clone();
             let filled = async {
                 match outbox {
@@ -153,21 +154,32 @@ where
                 biased;
                 // The daemon's end must not wait for anybody.
                 () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
+                // only its own events.
+                message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
+                    Ok(actions) => {
+                        read += 1;
+                        actions
+                    }
+                    Err(end) => return end,
+                },
                 // Heartbeats go out whatever else flows.
                 () = tokio::time::sleep(wait) => {
-                    self.session.on_durable(*self.gate.durable.borrow());
-                    self.session.on_deadline(self.gate.clock.now())
+                    read = 0;
+                    let mut actions = self.on_durable();
+                    actions.extend(self.session.on_deadline(self.gate.clock.now()));
+                    actions
                 }
-                // A client that floods delays only its own events.
-                message = self.socket.next() => match self.on_message(message) {
-                    Ok(actions) => actions,
-                    Err(end) => return end,
+                // A command of this session may have reached the disk.
+                changed = self.gate.durable.changed(), if waits_for_disk => match changed {
+                    Ok(()) => self.on_durable(),
+                    Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 },
                 // Events, as many as one write carries.
-                () = filled => match self.deliver().await {
-                    Ok(()) => Vec::new(),
-                    Err(end) => return end,
-                },
+                () = filled => {
+                    read = 0;
+                    self.deliver()
+                }
             };
         }
     }
@@ -192,24 +204,22 @@ where
         }
     }
 
-    /// Empties the outbox, one bounded write after the other.
-    async fn deliver(&mut self) -> Result<(), End> {
-        let Some(outbox) = self.outbox.clone() else { return Ok(()) };
+    fn on_durable(&mut self) -> Vec<Action> {
+        let durable = *self.gate.durable.borrow_and_update();
+        self.session.on_durable(durable, self.gate.clock.now())
+    }
+
+    /// Takes what one write carries; what is left comes with the next turn.
+    fn deliver(&mut self) -> Vec<Action> {
+        let Some(outbox) = &self.outbox else { return Vec::new() };
         let mut parcels: Vec<Parcel> = Vec::new();
-        loop {
-            parcels.clear();
-            let in_time = outbox.take(PARCELS_A_WRITE, &mut parcels);
-            let more = parcels.len() == PARCELS_A_WRITE;
-            let now = self.gate.clock.now();
-            let mut actions = self.session.on_parcels(&parcels, now);
-            if !in_time && !more {
-                actions.extend(self.session.close_now(Close::SlowConsumer, now));
-            }
-            Box::pin(self.carry_out(actions)).await?;
-            if !more {
-                return Ok(());
-            }
+        let in_time = outbox.take(PARCELS_A_WRITE, &mut parcels);
+        let now = self.gate.clock.now();
+        let mut actions = self.session.on_parcels(&parcels, now);
+        if !in_time {
+            actions.extend(self.session.close_now(Close::SlowConsumer, now));
         }
+        actions
     }
 
     /// Carries out actions in their order, and those that their answers bring, then flushes once.
@@ -253,7 +263,11 @@ where
             Action::Verify(token) => self.verify(&token),
             Action::Locate(epoch, seq) => match self.gate.reader.resume_point(&epoch, seq).await {
                 Ok(point) => self.session.on_located(located(point)),
-                Err(error) => self.fail(&error),
+                Err(error) => {
+                    // The present does not need the disk: the client gets it, and learns that the past is missing.
+                    warn!(%error, "a resume goes on without the log");
+                    self.session.on_located(Located { after: None, lost: Vec::new() })
+                }
             },
             Action::Join(join) => {
                 let (reply, answer) = oneshot::channel();
@@ -300,15 +314,7 @@ where
         let (reply, answer) = oneshot::channel();
         let asked = self.gate.control.send(Control::Alert { command, alert, expected_seq, scope, reply }).await;
         let done = match (asked, answer.await) {
-            (Ok(()), Ok(Ok(seq))) => {
-                // A command is on disk before it is answered; if the disk fails, the person still learns that it stands.
-                let mut durable = self.gate.durable.clone();
-                let kept = tokio::time::timeout(DURABLE_DEADLINE, durable.wait_for(|through| *through >= seq)).await;
-                if kept.is_err() {
-                    warn!(%seq, "a command is answered although it is not on disk yet");
-                }
-                Ok(seq)
-            }
+            (Ok(()), Ok(Ok(seq))) => Ok(seq),
             (Ok(()), Ok(Err(refusal))) => Err((refusal.code, refusal.reason)),
             _ => Err(("unavailable", "the bridge is stopping".to_owned())),
         };
@@ -322,7 +328,10 @@ where
         while last < through {
             let events = match self.gate.reader.events(last, EVENTS_A_CHUNK).await {
                 Ok(events) => events,
-                Err(error) => return Ok(self.fail(&error)),
+                Err(error) => {
+                    warn!(%error, "a replay ends early");
+                    break;
+                }
             };
             let until = events.partition_point(|event| event.seq <= through);
             let Some(newest) = events.get(..until).and_then(<[_]>::last).map(|event| event.seq) else {
@@ -335,7 +344,7 @@ where
                 outbox.take_lossless(PARCELS_A_WRITE, &mut urgent);
                 actions.extend(self.session.on_parcels(&urgent, self.gate.clock.now()));
             }
-            self.session.on_durable(*self.gate.durable.borrow());
+            actions.extend(self.on_durable());
             actions.extend(self.session.on_deadline(self.gate.clock.now()));
             Box::pin(self.carry_out(actions)).await?;
         }
@@ -347,11 +356,6 @@ where
         }
         actions.extend(self.session.on_replayed(self.gate.clock.now()));
         Ok(actions)
-    }
-
-    fn fail(&mut self, error: &dyn std::fmt::Display) -> Vec<Action> {
-        warn!(%error, "a session is closed because the store cannot be read");
-        self.session.close_now(Close::InternalError, self.gate.clock.now())
     }
 
     async fn feed(&mut self, message: Message) -> Result<(), End> {

@@ -139,7 +139,7 @@ test('after a loss it comes back and asks for what it missed', async (t) => {
 });
 
 test('an alert that overtakes missed events does not move the position past them', async (t) => {
-  const { bridge, sockets, pass, open } = scripted(t);
+  const { bridge, sockets, pass, open, of } = scripted(t);
   bridge.connect();
   (await open({ lastSeq: 10 })).end(1006);
   pass(2000);
@@ -149,7 +149,9 @@ test('an alert that overtakes missed events does not move the position past them
   second.say({ type: 'authenticated', data: { role: 'nurse' } });
   second.say({ type: 'subscribed', data: { recovered: true, first_seq: 11, last_seq: 20, lost: [] } });
   second.say({ type: 'health_update', channel: 'patient/P-1/spo2', seq: 11, epoch: 'e1', data: {} });
+  assert.equal(of('health_update').at(-1).replayed, true, 'what was missed is not told as new');
   second.say({ type: 'alert', channel: 'alerts/P-1', seq: 21, epoch: 'e1', data: {} });
+  assert.equal(of('alert').at(-1).replayed, false);
   assert.deepEqual(bridge.position, { epoch: 'e1', seq: 11 });
 });
 

@@ -364,3 +364,96 @@ async fn at_the_end_every_session_is_told_when_to_come_back() {
     assert!(closing["data"]["retry_after_ms"].as_u64().unwrap() <= 5000);
     assert_eq!(dashboard.read().await, Came::Closed(4206));
 }
+
+#[tokio::test]
+async fn an_acknowledgement_is_for_what_the_person_saw_and_is_on_disk_when_it_is_answered() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let mut nurse = server.signed_in(&server.claims(UserRole::Nurse)).await;
+    nurse.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    nurse.next_of("snapshot").await;
+    server.reading(&patient, Metric::Spo2, 70).await;
+    let alert = nurse.next_of("alert").await;
+    assert_eq!((&alert["data"]["rule"], &alert["data"]["priority"]), (&json!("spo2_desat"), &json!("high")), "{alert}");
+    let seq = alert["seq"].as_u64().unwrap();
+    let acknowledge = |expected: serde_json::Value| {
+        let data =
+            json!({"name": "alert.acknowledge", "alert_id": alert["data"]["alert_id"], "expected_seq": expected});
+        json!({"type": "command", "data": data, "correlation_id": "ack"})
+    };
+
+    nurse.say(&acknowledge(json!(seq - 1))).await;
+    assert_eq!(nurse.next_of("result").await["data"]["code"], "stale");
+    nurse.say(&acknowledge(json!("now"))).await;
+    assert_eq!(nurse.next_of("error").await["data"]["code"], "validation");
+
+    let mut viewer = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    viewer.say(&acknowledge(json!(seq))).await;
+    assert_eq!(viewer.next_of("result").await["data"]["code"], "permission_denied");
+
+    nurse.say(&acknowledge(json!(seq))).await;
+    let (mut result, mut change) = (None, None);
+    while result.is_none() || change.is_none() {
+        let message = nurse.next().await;
+        match message["type"].as_str().unwrap() {
+            "result" => result = Some(message),
+            "alert" => change = Some(message),
+            _ => {}
+        }
+    }
+    let (result, change) = (result.unwrap(), change.unwrap());
+    assert_eq!((&result["data"]["ok"], &result["data"]["durable"]), (&json!(true), &json!(true)), "{result}");
+    assert_eq!((&change["data"]["change"], &change["data"]["by"]), (&json!("acknowledge"), &json!("7")), "{change}");
+}
+
+#[tokio::test]
+async fn a_narrower_token_narrows_what_flows() {
+    let server = Server::start();
+    let all = patients(&server);
+    let mut dashboard = server.signed_in(&server.claims(UserRole::Nurse)).await;
+    let (ours, theirs) = (format!("patient/{}/+", all[0]), format!("patient/{}/+", all[1]));
+    dashboard.say(&json!({"type": "subscribe", "channels": [ours, theirs]})).await;
+    dashboard.next_of("snapshot").await;
+
+    let mut claims = server.claims(UserRole::Nurse);
+    claims.caps = Some(vec![Capability::of_patient(&all[0].parse().unwrap(), UserRole::Nurse)]);
+    dashboard.say(&json!({"type": "refresh", "token": server.token(&claims)})).await;
+    assert_eq!(dashboard.next_of("unsubscribed").await["data"]["channels"], json!([theirs]));
+    // A second answer of the session shows that the hub has been told.
+    dashboard.say(&json!({"type": "subscribe", "channels": [ours], "since": {"epoch": "e", "seq": 1}})).await;
+    assert_eq!(dashboard.next_of("error").await["data"]["code"], "validation");
+    server.reading(&all[1], Metric::Spo2, 91).await;
+    server.reading(&all[0], Metric::Spo2, 92).await;
+    assert_eq!(dashboard.next_of("health_update").await["data"]["value"], 92);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_body_does_not_come_is_ended() {
+    let server = Server::start();
+    let begin = format!(
+        "POST /api/v1/sign-in HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n"
+    );
+    let mut stream = server.stream();
+    stream.write_all(begin.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn every_http_error_has_a_code_and_a_message() {
+    let server = Server::start();
+    for (request, status) in [
+        ("GET /nothing HTTP/1.1\r\n", "404"),
+        ("POST /healthz HTTP/1.1\r\n", "405"),
+        ("POST /api/v1/sign-in HTTP/1.1\r\n", "400"),
+        ("GET /ws HTTP/1.1\r\n", "426"),
+    ] {
+        let answer = server.http(&format!("{request}host: {HOST}\r\nconnection: close\r\n\r\n")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        let body: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert!(body["code"].is_string() && body["message"].is_string(), "{request}: {body}");
+    }
+    let ready = server.http(&format!("GET /readyz HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n")).await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+}

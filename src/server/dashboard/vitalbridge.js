@@ -393,7 +393,7 @@ export class VitalBridge extends EventTarget {
     const newer = this.#position?.epoch !== epoch || seq > this.#position.seq;
     if (newer && !overtook) this.#position = { epoch, seq };
     const born = this.#clock.localOf(data.received ?? frame.timestamp, now);
-    const replayed = epoch !== this.#epoch || seq <= this.#snapshotSeq;
+    const replayed = epoch !== this.#epoch || seq <= this.#lastSeq;
     this.#tell(frame.type, { data: { ...data, seq, epoch }, frame, born, replayed });
   }
 
@@ -433,6 +433,7 @@ export class VitalBridge extends EventTarget {
 
   #subscribe() {
     const { channels = ['patient/+/+', 'alerts/+', 'device/+/status', 'system'] } = this.#options;
-    this.#send({ type: 'subscribe', channels, ...(this.#position && { since: this.#position }) });
+    // A screen wants the newest of each stream, also after it has caught up.
+    this.#send({ type: 'subscribe', channels, delivery: 'latest', ...(this.#position && { since: this.#position }) });
   }
 }
