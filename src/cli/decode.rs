@@ -42,20 +42,8 @@ pub struct Args {
 /// Decodes as `args` say: readings to `out`, everything else to `notes`.
 ///
 /// # Errors
-/// An unknown profile or characteristic, hex that is no bytes, a file that cannot be read. Nobody reading `out` any
-/// more is none.
+/// An unknown profile or characteristic, hex that is no bytes, a file that cannot be read, or an output that is closed.
 pub fn run(args: &Args, input: &mut dyn Read, out: &mut dyn Write, notes: &mut dyn Write) -> anyhow::Result<()> {
-    match decode(args, input, out, notes) {
-        Err(error) if is_closed_pipe(&error) => Ok(()),
-        result => result,
-    }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-fn decode(args: &Args, input: &mut dyn Read, out: &mut dyn Write, notes: &mut dyn Write) -> anyhow::Result<()> {
     let bytes = args.hex.as_ref().map(|text| hex::bytes(text).context("--hex")).transpose()?;
     if let Some(characteristic) = &args.characteristic {
         let decoded = gatt::decode(short_uuid(characteristic)?, &bytes.unwrap_or_default())?;

@@ -138,11 +138,9 @@ pub fn main() -> ExitCode {
         Command::Token(args) => token::run(args),
         Command::Decode(args) => {
             let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());
-            decode::run(&args, &mut input, &mut out, &mut io::stderr()).map_err(|error| wrong_input(&error))
+            taken(decode::run(&args, &mut input, &mut out, &mut io::stderr()))
         }
-        Command::Profile(args) => {
-            profile::run(&args, &mut io::stdout().lock(), &mut io::stderr()).map_err(|error| wrong_input(&error))
-        }
+        Command::Profile(args) => taken(profile::run(&args, &mut io::stdout().lock(), &mut io::stderr())),
         Command::Replay(args) => replay::run(args),
     };
     match done {
@@ -155,9 +153,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What a person handed to a command was not right.
-fn wrong_input(error: &anyhow::Error) -> CommandError {
-    CommandError::Usage(format!("{error:#}"))
+/// An error of a command that reads what a person hands to it. Whoever closes the output has seen enough.
+fn taken(done: anyhow::Result<()>) -> Result<(), CommandError> {
+    let Err(error) = done else { return Ok(()) };
+    let is_closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
+        return Ok(());
+    }
+    Err(CommandError::Usage(format!("{error:#}")))
 }
 
 /// One line on standard output, at once, for people and for programs that wait for it.
