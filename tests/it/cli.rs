@@ -87,6 +87,70 @@ fn every_problem_of_a_configuration_is_reported_at_once_with_its_line() {
 }
 
 #[test]
+fn two_sources_share_neither_a_device_nor_a_strap() {
+    let text = r#"
+[[source]]
+id = "s1"
+kind = "replay"
+file = "a.csv"
+device = "ox-1"
+[[source]]
+id = "s2"
+kind = "replay"
+file = "b.csv"
+device = "ox-1"
+[[source]]
+id = "ox-1"
+kind = "replay"
+file = "c.csv"
+[[source]]
+id = "strap-1"
+kind = "ble"
+address = "A0:9E:1A:00:00:0B"
+[[source]]
+id = "strap-2"
+kind = "ble"
+address = "a0:9e:1a:00:00:0b"
+[[source]]
+id = "strap-3"
+kind = "ble"
+name = "Polar H10"
+[[source]]
+id = "strap-4"
+kind = "ble"
+name = "Polar H10"
+"#;
+    let output = with_config("check", text);
+    assert_eq!(output.status.code(), Some(78));
+    let found = stderr(&output);
+    let expected = [
+        "line 11: the device `ox-1` belongs to the source `s1` already",
+        "line 13: the device `ox-1` belongs to the source `s1` already",
+        "line 23: the strap A0:9E:1A:00:00:0B belongs to the source `strap-1` already",
+        "line 31: the strap `Polar H10` belongs to the source `strap-3` already",
+    ];
+    assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), expected, "{found}");
+}
+
+#[test]
+fn an_override_for_a_patient_that_is_not_there_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = std::fs::read_to_string(root("docs/examples/rules.toml")).unwrap();
+    std::fs::write(dir.path().join("rules.toml"), rules.replace("P-0001", "P-0010")).unwrap();
+    let file = dir.path().join("vitalbridge.toml");
+    let text = "[alerts]\nrules = 'rules.toml'\n[[patient]]\nid = 'P-0001'\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78), "{}", stdout(&output));
+    let found = stderr(&output);
+    let place = found.lines().find(|line| line.starts_with("line 2: ")).unwrap_or_else(|| panic!("{found}"));
+    assert!(place.contains("rules.toml, line 3: ") && place.contains("no [[patient]] with the id `P-0010`"), "{found}");
+
+    std::fs::write(&file, text.replace("P-0001", "P-0010")).unwrap();
+    assert_eq!(run(&["check", "--config", file.to_str().unwrap()]).status.code(), Some(0));
+}
+
+#[test]
 fn check_speaks_json_too() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
