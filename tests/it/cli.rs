@@ -289,3 +289,45 @@ fn a_token_of_the_command_line_is_private_to_its_state_directory() {
     let mode = std::fs::metadata(dir.path().join("token.secret")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[test]
+fn a_sign_in_link_leads_to_where_the_daemon_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), "a secret of more than thirty-two bytes").unwrap();
+    let file = dir.path().join("vitalbridge.toml");
+    for (listen, given, link) in [
+        ("192.0.2.7:8081", "", "http://192.0.2.7:8081/#code="),
+        ("0.0.0.0:8081", "", "http://127.0.0.1:8081/#code="),
+        ("[::]:8081", "", "http://[::1]:8081/#code="),
+        ("0.0.0.0:8081", "127.0.0.1:9999", "http://127.0.0.1:9999/#code="),
+        ("127.0.0.1:0", "", ""),
+    ] {
+        let text = format!("[server]\nlisten = '{listen}'\n[store]\ndir = '.'\n[auth]\nsecret_file = 'secret'\n");
+        std::fs::write(&file, text).unwrap();
+        let mut arguments = vec!["token", "code", "--config", file.to_str().unwrap()];
+        if !given.is_empty() {
+            arguments.extend(["--listen", given]);
+        }
+        let output = run(&arguments);
+        let text = stdout(&output);
+        let code = text.lines().next().and_then(|line| line.strip_prefix(link));
+        let is_code = code.is_some_and(|code| code.len() == 32 && code.chars().all(|c| c.is_ascii_hexdigit()));
+        assert!(is_code, "{listen} {given}: {text}{}", stderr(&output));
+        assert_eq!(text.contains("free port"), link.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn what_root_makes_for_the_daemon_belongs_to_the_daemon() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    // Anybody but root owns both anyway.
+    let _ = chown(dir.path(), Some(4711), Some(4712));
+    let _secret = token(dir.path(), &[]);
+    let output = run(&["token", "code", "--state-dir", dir.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+    for name in ["token.secret", "sign-in.json"] {
+        assert_eq!(owner(&dir.path().join(name)), owner(dir.path()), "{name}");
+    }
+}
