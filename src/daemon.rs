@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
 use crate::backoff::Backoff;
-use crate::clock::{Clock, Stamp};
+use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::ids::Epoch;
@@ -30,12 +30,35 @@ use crate::server::{self, accept, routes};
 use crate::sources::{self, SourceConfig, SourceKind};
 use crate::store::{self, SeqRange, StoreHandle, StoreHealth};
 use crate::systemd;
-use crate::tasks::{Role, Tasks};
+use crate::tasks::{Role, Tasks, VitalEnded};
 use crate::uplink;
 use crate::vitals::Metric;
 
-/// How long the parts are given for an orderly end, each stage. Less in sum than the unit's `TimeoutStopSec=20`.
-const STAGE_GRACE: Duration = Duration::from_secs(4);
+/// How long an orderly end may take in all; systemd kills what has not ended at the unit's `TimeoutStopSec=20`.
+const STOP_LIMIT: Duration = Duration::from_secs(17);
+
+/// What is left for the runtime's own end after that.
+pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
+
+/// How long the stages before the store may take of it, each. Sources let go of their ports within 2 s, closing a
+/// session has 2 s, and the uplink waits 2 s for confirmations and says goodbye.
+const SOURCES_GRACE: Duration = Duration::from_millis(2500);
+const PIPELINE_GRACE: Duration = Duration::from_secs(2);
+const SESSIONS_GRACE: Duration = Duration::from_millis(2500);
+const TASKS_GRACE: Duration = Duration::from_secs(1);
+const UPLINK_GRACE: Duration = Duration::from_secs(3);
+
+/// The store has all the rest, at least this: what it cannot write in time is lost.
+const STORE_GRACE_AT_LEAST: Duration = Duration::from_secs(6);
+
+const _: () = {
+    let before_the_store = SOURCES_GRACE.as_millis()
+        + PIPELINE_GRACE.as_millis()
+        + SESSIONS_GRACE.as_millis()
+        + TASKS_GRACE.as_millis()
+        + UPLINK_GRACE.as_millis();
+    assert!(before_the_store + STORE_GRACE_AT_LEAST.as_millis() <= STOP_LIMIT.as_millis());
+};
 
 /// How long the pipeline and the writer may take to answer the watchdog.
 const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
@@ -55,8 +78,19 @@ pub struct Start {
     pub config_file: Option<(PathBuf, Place)>,
     /// Where sign-in codes are checked.
     pub codes: Codes,
-    /// Told the address once the server listens.
-    pub on_listening: fn(SocketAddr, &Codes),
+    /// Told once the server listens.
+    pub on_listening: fn(&Listening<'_>),
+}
+
+/// What can be said to people once the server listens.
+#[derive(Debug)]
+pub struct Listening<'a> {
+    /// Where.
+    pub address: SocketAddr,
+    /// Where sign-in codes are checked.
+    pub codes: &'a Codes,
+    /// The configuration file, and what the command line said over it.
+    pub config_file: Option<&'a (PathBuf, Place)>,
 }
 
 /// Why a run ended badly.
@@ -163,11 +197,12 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
         }
     };
     systemd::stopping();
-    shut_down(running).await;
-    failure.map_or(Ok(()), |ended| Err(DaemonError::Internal(ended.into())))
+    let deadline = Clock::System.now().mono + STOP_LIMIT;
+    let failed_at_the_end = shut_down(running, deadline).await;
+    failure.or(failed_at_the_end).map_or(Ok(()), |ended| Err(DaemonError::Internal(ended.into())))
 }
 
-async fn vital_failure(running: &Running) -> crate::tasks::VitalEnded {
+async fn vital_failure(running: &Running) -> VitalEnded {
     tokio::select! {
         ended = running.store.failure() => ended,
         ended = running.pipeline.failure() => ended,
@@ -176,7 +211,7 @@ async fn vital_failure(running: &Running) -> crate::tasks::VitalEnded {
 }
 
 async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
-    let Start { config, codes, on_listening, .. } = start;
+    let Start { config, config_file, codes, on_listening } = start;
     let now = clock.now();
     let metrics = Arc::new(Metrics::default());
     let key = watch::Sender::new(token_key(&config)?);
@@ -246,7 +281,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_watchers(&running, &metrics, opened.dropped, uplink_status);
     // The configuration that runs was good; what is not told stays unknown in the engine.
     let _ = running.control.send(Control::Condition(BridgeCondition::ConfigurationError, false)).await;
-    on_listening(address, &codes);
+    on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
 }
@@ -492,27 +527,47 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
     }
 }
 
-/// Ends the stages in the order in which data flows, so that nothing accepted is lost.
-async fn shut_down(running: Running) {
+/// Ends the stages in the order in which data flows, so that nothing accepted is lost; the first vital part that failed
+/// is the answer, also one that failed at its end.
+async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
     let Running { tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key } =
         running;
     info!("stopping");
     stages.inputs.cancel();
     drop((control, readings));
     // The pipeline ends once every source has hung up.
-    let mut left = sources.drain(STAGE_GRACE).await;
-    left.extend(pipeline.drain(STAGE_GRACE).await);
+    let mut left = sources.drain(SOURCES_GRACE).await;
+    left.extend(pipeline.drain(PIPELINE_GRACE).await);
     stages.sessions.cancel();
-    left.extend(sessions.drain(STAGE_GRACE).await);
-    left.extend(tasks.drain(STAGE_GRACE).await);
+    left.extend(sessions.drain(SESSIONS_GRACE).await);
+    left.extend(tasks.drain(TASKS_GRACE).await);
     stages.uplink.cancel();
-    left.extend(uplink.drain(STAGE_GRACE).await);
+    left.extend(uplink.drain(UPLINK_GRACE).await);
     drop(handle);
     stages.store.cancel();
-    left.extend(store.drain(STAGE_GRACE).await);
+    let rest = deadline.since(Clock::System.now().mono);
+    let unwritten = store.drain(rest).await;
+    left.extend(unwritten.iter().cloned());
     if left.is_empty() {
         info!("stopped");
     } else {
         warn!(tasks = ?left, "stopped, although some tasks did not end in time");
+    }
+    let late = |task| VitalEnded { task, reason: format!("it did not end within {rest:?}") };
+    let unwritten = unwritten.into_iter().next().map(late);
+    store.failed().or(unwritten).or(pipeline.failed()).or(tasks.failed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orderly_end_is_over_before_systemd_kills() {
+        let unit = include_str!("../systemd/vitalbridge.service");
+        let limit = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+        let limit = Duration::from_secs(limit.parse().unwrap());
+        // A second is for what is slower than its own limit.
+        assert!(STOP_LIMIT + RUNTIME_STOP + Duration::from_secs(1) <= limit, "{limit:?}");
     }
 }

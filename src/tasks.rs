@@ -10,12 +10,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error};
+use tracing::{Instrument, debug, error, warn};
 
 /// What the end of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The daemon cannot do its work without it: its end, other than after a stop, is a failure of the daemon.
+    /// The daemon cannot do its work without it: its end is a failure of the daemon, unless it was told to stop and did
+    /// so without an error.
     Vital,
     /// One connection, one source: its end concerns nobody else.
     Helper,
@@ -52,7 +53,7 @@ struct Running {
 }
 
 impl Tasks {
-    /// `stop` is the token that tells all tasks to end; after it, the end of a vital task is no failure.
+    /// `stop` is the token that tells all tasks to end; after it, a vital task that ends without an error is no failure.
     pub fn new(stop: CancellationToken) -> Self {
         let shared =
             Shared { stop, running: Mutex::default(), one_ended: Notify::new(), failure: watch::Sender::new(None) };
@@ -80,7 +81,7 @@ impl Tasks {
         drop(tokio::spawn(watched.instrument(span)));
     }
 
-    /// Waits until a vital task has ended without having been told to.
+    /// Waits until a vital task has failed, or ended without having been told to.
     pub async fn failure(&self) -> VitalEnded {
         let mut failure = self.shared.failure.subscribe();
         match failure.wait_for(Option::is_some).await.map(|found| found.clone()) {
@@ -88,6 +89,11 @@ impl Tasks {
             // The sender lives in `self`, so this wait cannot end without a value.
             Ok(None) | Err(_) => std::future::pending().await,
         }
+    }
+
+    /// The first failure of a vital task so far, also one that came after the stop.
+    pub fn failed(&self) -> Option<VitalEnded> {
+        self.shared.failure.borrow().clone()
     }
 
     /// Waits for all tasks to end, at most for `grace`; gives the names of those that still run.
@@ -115,12 +121,13 @@ impl Tasks {
     }
 
     fn ended(&self, id: u64, name: &str, role: Role, end: Result<anyhow::Result<()>, Box<dyn Any + Send>>) {
-        let reason = match end {
-            Ok(Ok(())) => "it returned".to_owned(),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(panic) => format!("it panicked: {}", panic_text(panic.as_ref())),
+        let (reason, is_orderly, is_panic) = match end {
+            Ok(Ok(())) => ("it returned".to_owned(), true, false),
+            Ok(Err(error)) => (format!("{error:#}"), false, false),
+            Err(panic) => (format!("it panicked: {}", panic_text(panic.as_ref())), false, true),
         };
-        if role == Role::Vital && !self.shared.stop.is_cancelled() {
+        // An error after the stop is one all the same: the store may say there that it has lost something.
+        if role == Role::Vital && !(is_orderly && self.shared.stop.is_cancelled()) {
             error!(task = name, reason, "a vital task ended");
             let ended = VitalEnded { task: name.to_owned(), reason };
             self.shared.failure.send_if_modified(|first| {
@@ -128,8 +135,13 @@ impl Tasks {
                 first.get_or_insert(ended);
                 changed
             });
-        } else {
+        } else if is_panic {
+            error!(task = name, reason, "a task ended");
+        } else if is_orderly {
             debug!(task = name, reason, "task ended");
+        } else {
+            // One connection may fail at any client's will: nobody has to act.
+            warn!(task = name, reason, "task ended with an error");
         }
         self.with_running(|running| running.names.remove(&id));
         self.shared.one_ended.notify_waiters();
@@ -163,6 +175,35 @@ mod tests {
         let tasks = Tasks::new(CancellationToken::new());
         tasks.spawn("pipeline", Role::Vital, async { panic!("index {}", 3) });
         assert_eq!(tasks.failure().await.reason, "it panicked: index 3");
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_fails_after_the_stop_has_failed_and_one_that_returns_has_not() {
+        for (failing, expected) in [
+            (0, None),
+            (1, Some("the task `store` ended: 3 events were not stored")),
+            (2, Some("the task `store` ended: it panicked: index 3")),
+        ] {
+            let stop = CancellationToken::new();
+            let tasks = Tasks::new(stop.clone());
+            let stopped = stop.clone();
+            tasks.spawn("store", Role::Vital, async move {
+                stopped.cancelled().await;
+                match failing {
+                    0 => Ok(()),
+                    1 => anyhow::bail!("3 events were not stored"),
+                    index => panic!("index {}", index + 1),
+                }
+            });
+            let refused = stop.clone();
+            tasks.spawn("helper", Role::Helper, async move {
+                refused.cancelled().await;
+                anyhow::bail!("alone")
+            });
+            stop.cancel();
+            assert!(tasks.drain(Duration::from_secs(5)).await.is_empty());
+            assert_eq!(tasks.failed().map(|ended| ended.to_string()).as_deref(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -615,7 +615,7 @@ impl<'a> Reader<'a> {
                 count += 1;
                 match drafts.iter().find(|draft| draft.rule.id.as_str() == id.get_ref()) {
                     None => self.wrong(id, format!("`{}` is no rule", id.get_ref())),
-                    Some(draft) => changes.extend(self.change(raw, &draft.rule)),
+                    Some(draft) => changes.extend(self.change(raw, &draft.rule, self.line(id))),
                 }
             }
             overrides.insert(patient, changes);
@@ -626,8 +626,8 @@ impl<'a> Reader<'a> {
         overrides
     }
 
-    /// One override of one rule; `None` after a problem.
-    fn change(&mut self, raw: &RawOverride, rule: &Rule) -> Option<Override> {
+    /// One override of one rule, written at `line`; `None` after a problem.
+    fn change(&mut self, raw: &RawOverride, rule: &Rule, line: usize) -> Option<Override> {
         let condition = match &raw.when {
             Some(when) => {
                 let condition = self.condition(when, raw.clear.as_ref(), &rule.sources)?;
@@ -653,7 +653,7 @@ impl<'a> Reader<'a> {
         };
         let expires = Some(self.date(&raw.expires)?);
         let decision = Decision { reason: self.words(&raw.reason), by: self.words(&raw.by), expires };
-        Some(Override { rule: rule.id.clone(), condition, times, off: raw.enabled == Some(false), decision })
+        Some(Override { rule: rule.id.clone(), line, condition, times, off: raw.enabled == Some(false), decision })
     }
 
     /// The rule's own limits with another clear level.

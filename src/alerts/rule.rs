@@ -544,6 +544,8 @@ pub(super) fn span_text(time: Duration) -> String {
 pub(super) struct Override {
     /// Which rule.
     pub rule: RuleId,
+    /// Where it stands in the rule file.
+    pub line: usize,
     /// The new limits.
     pub condition: Option<Condition>,
     /// The new times.
@@ -652,6 +654,13 @@ impl RuleSet {
     /// True if this patient has limits of its own, now or at another time.
     pub fn has_overrides(&self, patient: &PatientId) -> bool {
         self.overrides.contains_key(patient)
+    }
+
+    /// The patients with limits of their own, each with the line of the first in the rule file.
+    pub fn patients_with_overrides(&self) -> impl Iterator<Item = (&PatientId, usize)> {
+        self.overrides
+            .iter()
+            .filter_map(|(patient, changes)| Some((patient, changes.iter().map(|change| change.line).min()?)))
     }
 
     /// The span of wall time around `now` in which no rule changes by its date: from (included) and until (excluded).

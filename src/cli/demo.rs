@@ -1,12 +1,10 @@
 //! `vitalbridge demo`: the whole path with simulated patients, marked as demo everywhere.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
-use super::{CommandError, Place, run_daemon, say};
+use super::{CommandError, Place, reachable, run_daemon, say};
 use crate::config::Config;
-use crate::daemon::Start;
+use crate::daemon::{Listening, Start};
 use crate::logging;
 use crate::server::codes::{Codes, random_code};
 
@@ -29,10 +27,9 @@ pub(super) fn run(args: DemoArgs) -> Result<(), CommandError> {
     run_daemon(Start { config, config_file: None, codes, on_listening })
 }
 
-pub(super) fn on_listening(address: SocketAddr, codes: &Codes) {
-    let Codes::Demo(code) = codes else { return };
-    let shown =
-        if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address };
+pub(super) fn on_listening(listening: &Listening<'_>) {
+    let Listening { address, codes: Codes::Demo(code), .. } = listening else { return };
+    let shown = reachable(*address);
     for line in [
         "vitalbridge: no real patients are shown; not a medical device".to_owned(),
         format!("vitalbridge: listening on http://{address}"),

@@ -10,7 +10,7 @@ pub mod decode;
 pub mod profile;
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -170,6 +170,17 @@ fn say(line: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// The address of this machine's browser for a server that listens there: one that means every interface is no address
+/// to connect to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
 /// Starts the runtime and runs the daemon to its end.
 fn run_daemon(start: crate::daemon::Start) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -179,6 +190,6 @@ fn run_daemon(start: crate::daemon::Start) -> Result<(), CommandError> {
         .map_err(|error| anyhow::Error::from(error).context("cannot start the runtime"))?;
     let ended = runtime.block_on(crate::daemon::run(start));
     // A library's blocking call that hangs (D-Bus, a dead disk) must not keep the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(crate::daemon::RUNTIME_STOP);
     Ok(ended?)
 }

@@ -1,13 +1,13 @@
 //! `vitalbridge run`: the daemon.
 
-use std::net::SocketAddr;
+use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{CommandError, Place, run_daemon, say};
 use crate::config::Config;
-use crate::daemon::Start;
+use crate::daemon::{Listening, Start};
 use crate::logging;
 use crate::server::codes::Codes;
 
@@ -29,9 +29,50 @@ pub(super) fn run(args: RunArgs) -> Result<(), CommandError> {
     run_daemon(Start { config, config_file: Some((args.config, place)), codes, on_listening })
 }
 
-fn on_listening(address: SocketAddr, codes: &Codes) {
-    let Codes::Directory(state) = codes else { return };
+fn on_listening(listening: &Listening<'_>) {
     // Standard output may be closed; the address is in the log too.
-    let _ = say(&format!("vitalbridge: listening on http://{address}"));
-    let _ = say(&format!("vitalbridge: to sign in, run: vitalbridge token code --state-dir {}", state.display()));
+    let _ = say(&format!("vitalbridge: listening on http://{}", listening.address));
+    let _ = say(&format!("vitalbridge: to sign in, run: {}", sign_in_command(listening)));
+}
+
+/// The command that finds the same secret, state directory and address as this run.
+fn sign_in_command(listening: &Listening<'_>) -> String {
+    let mut command = "vitalbridge token code".to_owned();
+    let mut add = |option: &str, value: &dyn Display| {
+        // Writing to a String cannot fail.
+        let _ = write!(command, " {option} {value}");
+    };
+    let Some((file, place)) = listening.config_file else { return command };
+    add("--config", &file.display());
+    if let Some(state_dir) = &place.state_dir {
+        add("--state-dir", &state_dir.display());
+    }
+    if place.listen.is_some() {
+        add("--listen", &listening.address);
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_command_to_sign_in_names_what_the_run_was_started_with() {
+        let codes = Codes::Directory("/var/lib/vb".into());
+        let address = "127.0.0.1:39481".parse().unwrap();
+        let (state_dir, listen) = (Some(PathBuf::from("/var/lib/vb")), Some("127.0.0.1:0".parse().unwrap()));
+        for (place, expected) in [
+            (config::Place::default(), "vitalbridge token code --config /etc/b.toml"),
+            (
+                config::Place { listen, state_dir },
+                "vitalbridge token code --config /etc/b.toml --state-dir /var/lib/vb --listen 127.0.0.1:39481",
+            ),
+        ] {
+            let config_file = Some((PathBuf::from("/etc/b.toml"), place));
+            let listening = Listening { address, codes: &codes, config_file: config_file.as_ref() };
+            assert_eq!(sign_in_command(&listening), expected);
+        }
+    }
 }

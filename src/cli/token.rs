@@ -1,10 +1,11 @@
 //! `vitalbridge token`: tokens for programs, sign-in codes for people.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{CommandError, say};
+use super::{CommandError, reachable, say};
 use crate::clock::Clock;
 use crate::config::{Config, Place};
 use crate::daemon::token_key;
@@ -62,6 +63,9 @@ struct IssueArgs {
 struct CodeArgs {
     #[command(flatten)]
     whose: Whose,
+    /// Where the daemon listens, if its command line said so.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -84,8 +88,8 @@ fn seconds(text: &str) -> Result<i64, String> {
 }
 
 impl Whose {
-    fn config(&self) -> Result<Config, CommandError> {
-        let place = Place { listen: None, state_dir: self.state_dir.clone() };
+    fn config(&self, listen: Option<SocketAddr>) -> Result<Config, CommandError> {
+        let place = Place { listen, state_dir: self.state_dir.clone() };
         match (&self.config, &self.state_dir) {
             (Some(file), _) => Ok(Config::load(file, &place)?),
             (None, Some(_)) => Ok(Config::empty(&place)),
@@ -102,7 +106,7 @@ pub(super) fn run(args: TokenArgs) -> Result<(), CommandError> {
 }
 
 fn issue(args: &IssueArgs) -> Result<(), CommandError> {
-    let key = token_key(&args.whose.config()?)?;
+    let key = token_key(&args.whose.config(None)?)?;
     let now = Clock::System.now().wall.as_secs();
     let role = args.whose.role;
     let caps = args.patients.iter().map(|patient| Capability::of_patient(patient, role)).collect::<Vec<_>>();
@@ -120,7 +124,7 @@ fn issue(args: &IssueArgs) -> Result<(), CommandError> {
 }
 
 fn code(args: &CodeArgs) -> Result<(), CommandError> {
-    let config = args.whose.config()?;
+    let config = args.whose.config(args.listen)?;
     // A state directory without a secret is not that of a daemon that has run.
     if !config.secret_file.exists() {
         let reason =
@@ -128,7 +132,12 @@ fn code(args: &CodeArgs) -> Result<(), CommandError> {
         return Err(CommandError::Usage(reason));
     }
     let code = new_code(&config.state_dir, &args.whose.user, args.whose.role, Clock::System.now().wall)?;
-    say(&format!("http://{}/#code={}", config.server.listen, code.expose()))?;
+    if config.server.listen.port() == 0 {
+        say(code.expose())?;
+        say("Enter it on the page: the daemon takes a free port, and prints the address when it starts.")?;
+    } else {
+        say(&format!("http://{}/#code={}", reachable(config.server.listen), code.expose()))?;
+    }
     say(&format!(
         "The code works once, for {} minutes, for {} as {}.",
         CODE_LIFE_MS / 60_000,

@@ -111,6 +111,7 @@ impl<'a> Builder<'a> {
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
             self.patients(&file.patients, &mut config);
             self.sources(&file.sources, &mut config);
+            self.overrides_of_nobody(&file.alerts, &config);
         }
         if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }
     }
@@ -221,6 +222,20 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// An override for a patient that this bridge does not have would never apply, and its author would not know.
+    fn overrides_of_nobody(&mut self, alerts: &file::Alerts, config: &Config) {
+        let Some(place) = &alerts.rules else { return };
+        let path = self.path(place.get_ref());
+        let is_known = |id: &PatientId| config.patients.iter().any(|patient| patient.id == *id);
+        for (id, line) in config.rules.patients_with_overrides().filter(|(id, _)| !is_known(id)) {
+            let message = format!(
+                "{}, line {line}: there is no [[patient]] with the id `{id}` for this override",
+                path.display()
+            );
+            self.problem(place, message);
+        }
+    }
+
     fn log(&mut self, log: &file::Log, config: &mut Config) {
         let Some(filter) = &log.filter else { return };
         if logging::is_filter(filter.get_ref()) {
@@ -289,8 +304,27 @@ impl<'a> Builder<'a> {
             {
                 self.problem(port, format!("the port `{}` belongs to the source `{other}` already", port.get_ref()));
             }
+            self.shared_device(source, &built, config);
             self.mode_of_patient(source, &built, config);
             config.sources.push(built);
+        }
+    }
+
+    /// One device has one source: of two, the alert engine would give the device to the other's patient at each reading,
+    /// and no rule with a delay would ever alarm.
+    fn shared_device(&mut self, source: &file::Source, built: &SourceConfig, config: &Config) {
+        // What has the same id has been refused for that.
+        let others = || config.sources.iter().filter(|other| other.id != built.id);
+        if let Some(other) = others().find(|other| other.device == built.device) {
+            let place = source.device.as_ref().unwrap_or(&source.id);
+            self.problem(place, format!("the device `{}` belongs to the source `{}` already", built.device, other.id));
+        }
+        let SourceKind::Ble(strap) = &built.kind else { return };
+        let same_strap =
+            |other: &&SourceConfig| matches!(&other.kind, SourceKind::Ble(known) if known.wanted == strap.wanted);
+        if let Some(other) = others().find(same_strap) {
+            let place = source.address.as_ref().or(source.name.as_ref()).unwrap_or(&source.id);
+            self.problem(place, format!("the strap {} belongs to the source `{}` already", strap.wanted, other.id));
         }
     }
 

@@ -87,15 +87,27 @@ pub fn new_code(state: &Path, user: &str, role: Role, now: Wall) -> io::Result<S
     Ok(code)
 }
 
-/// Writes a file that only its owner can read, through a new name, so that no half file is ever seen.
+/// Writes a file that only its owner can read, through a new name, so that no half file is ever seen. What root writes
+/// belongs to the owner of the directory: the daemon, which has to read it.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
     let new = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // Gone, or what an interrupted run left.
+        _ => {}
+    }
+    // Always a new file, never through a link: the directory may belong to somebody with fewer rights than ours.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    if rustix::process::geteuid().is_root() {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = std::fs::metadata(parent)?;
+        fchown(&file, Some(directory.uid()), Some(directory.gid()))?;
+    }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&new, path)
@@ -119,7 +131,10 @@ impl Codes {
             }
             Self::Directory(state) => {
                 let path = state.join(FILE);
-                let text = std::fs::read_to_string(&path).map_err(|_| REFUSED.to_owned())?;
+                let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => REFUSED.to_owned(),
+                    _ => format!("the daemon cannot read {}: {error}", path.display()),
+                })?;
                 let stored: Stored = serde_json::from_str(&text).map_err(|_| REFUSED.to_owned())?;
                 if stored.sha256 != sha256(code) || now.0 > stored.expires_ms {
                     return Err(REFUSED.to_owned());
@@ -157,6 +172,42 @@ mod tests {
 
         let code = new_code(dir.path(), "lena", Role::Nurse, NOW).unwrap();
         assert!(codes.redeem(code.expose(), true, Wall(NOW.0 + CODE_LIFE_MS + 1)).is_err());
+    }
+
+    #[test]
+    fn a_file_that_the_daemon_cannot_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let codes = Codes::Directory(dir.path().to_owned());
+        let nothing_there = codes.redeem("c0de", true, NOW).unwrap_err();
+        assert!(nothing_there.contains("wrong, used or too old"), "{nothing_there}");
+        // Also root cannot read a directory as a file.
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        let unreadable = codes.redeem("c0de", true, NOW).unwrap_err();
+        assert!(unreadable.contains("cannot read") && unreadable.contains(FILE), "{unreadable}");
+    }
+
+    #[test]
+    fn a_private_file_belongs_to_the_owner_of_its_directory() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let dir = tempfile::tempdir().unwrap();
+        // Only root can give the directory away; for anybody else owner and group are their own.
+        let given = chown(dir.path(), Some(4711), Some(4712)).is_ok();
+        assert_eq!(given, rustix::process::geteuid().is_root());
+        let path = dir.path().join("token.secret");
+        write_private(&path, "secret").unwrap();
+        let (directory, file) = (std::fs::metadata(dir.path()).unwrap(), std::fs::metadata(&path).unwrap());
+        assert_eq!((file.uid(), file.gid()), (directory.uid(), directory.gid()));
+    }
+
+    #[test]
+    fn a_private_file_is_not_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("token.secret"), dir.path().join("victim"));
+        std::fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, path.with_extension("new")).unwrap();
+        write_private(&path, "secret").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "secret");
     }
 
     #[test]

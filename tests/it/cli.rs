@@ -87,6 +87,70 @@ fn every_problem_of_a_configuration_is_reported_at_once_with_its_line() {
 }
 
 #[test]
+fn two_sources_share_neither_a_device_nor_a_strap() {
+    let text = r#"
+[[source]]
+id = "s1"
+kind = "replay"
+file = "a.csv"
+device = "ox-1"
+[[source]]
+id = "s2"
+kind = "replay"
+file = "b.csv"
+device = "ox-1"
+[[source]]
+id = "ox-1"
+kind = "replay"
+file = "c.csv"
+[[source]]
+id = "strap-1"
+kind = "ble"
+address = "A0:9E:1A:00:00:0B"
+[[source]]
+id = "strap-2"
+kind = "ble"
+address = "a0:9e:1a:00:00:0b"
+[[source]]
+id = "strap-3"
+kind = "ble"
+name = "Polar H10"
+[[source]]
+id = "strap-4"
+kind = "ble"
+name = "Polar H10"
+"#;
+    let output = with_config("check", text);
+    assert_eq!(output.status.code(), Some(78));
+    let found = stderr(&output);
+    let expected = [
+        "line 11: the device `ox-1` belongs to the source `s1` already",
+        "line 13: the device `ox-1` belongs to the source `s1` already",
+        "line 23: the strap A0:9E:1A:00:00:0B belongs to the source `strap-1` already",
+        "line 31: the strap `Polar H10` belongs to the source `strap-3` already",
+    ];
+    assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), expected, "{found}");
+}
+
+#[test]
+fn an_override_for_a_patient_that_is_not_there_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = std::fs::read_to_string(root("docs/examples/rules.toml")).unwrap();
+    std::fs::write(dir.path().join("rules.toml"), rules.replace("P-0001", "P-0010")).unwrap();
+    let file = dir.path().join("vitalbridge.toml");
+    let text = "[alerts]\nrules = 'rules.toml'\n[[patient]]\nid = 'P-0001'\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78), "{}", stdout(&output));
+    let found = stderr(&output);
+    let place = found.lines().find(|line| line.starts_with("line 2: ")).unwrap_or_else(|| panic!("{found}"));
+    assert!(place.contains("rules.toml, line 3: ") && place.contains("no [[patient]] with the id `P-0010`"), "{found}");
+
+    std::fs::write(&file, text.replace("P-0001", "P-0010")).unwrap();
+    assert_eq!(run(&["check", "--config", file.to_str().unwrap()]).status.code(), Some(0));
+}
+
+#[test]
 fn check_speaks_json_too() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
@@ -224,4 +288,46 @@ fn a_token_of_the_command_line_is_private_to_its_state_directory() {
     assert_eq!(issued.split('.').count(), 3);
     let mode = std::fs::metadata(dir.path().join("token.secret")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_sign_in_link_leads_to_where_the_daemon_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), "a secret of more than thirty-two bytes").unwrap();
+    let file = dir.path().join("vitalbridge.toml");
+    for (listen, given, link) in [
+        ("192.0.2.7:8081", "", "http://192.0.2.7:8081/#code="),
+        ("0.0.0.0:8081", "", "http://127.0.0.1:8081/#code="),
+        ("[::]:8081", "", "http://[::1]:8081/#code="),
+        ("0.0.0.0:8081", "127.0.0.1:9999", "http://127.0.0.1:9999/#code="),
+        ("127.0.0.1:0", "", ""),
+    ] {
+        let text = format!("[server]\nlisten = '{listen}'\n[store]\ndir = '.'\n[auth]\nsecret_file = 'secret'\n");
+        std::fs::write(&file, text).unwrap();
+        let mut arguments = vec!["token", "code", "--config", file.to_str().unwrap()];
+        if !given.is_empty() {
+            arguments.extend(["--listen", given]);
+        }
+        let output = run(&arguments);
+        let text = stdout(&output);
+        let code = text.lines().next().and_then(|line| line.strip_prefix(link));
+        let is_code = code.is_some_and(|code| code.len() == 32 && code.chars().all(|c| c.is_ascii_hexdigit()));
+        assert!(is_code, "{listen} {given}: {text}{}", stderr(&output));
+        assert_eq!(text.contains("free port"), link.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn what_root_makes_for_the_daemon_belongs_to_the_daemon() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    // Anybody but root owns both anyway.
+    let _ = chown(dir.path(), Some(4711), Some(4712));
+    let _secret = token(dir.path(), &[]);
+    let output = run(&["token", "code", "--state-dir", dir.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+    for name in ["token.secret", "sign-in.json"] {
+        assert_eq!(owner(&dir.path().join(name)), owner(dir.path()), "{name}");
+    }
 }

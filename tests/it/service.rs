@@ -126,6 +126,8 @@ async fn a_full_state_directory_raises_an_alert_and_the_patients_stay_on_the_scr
     for _ in 0..3 {
         assert_eq!(dashboard.next_of("health_update").await["data"]["mode"], "test");
     }
+    // What was never stored is no clean end.
+    assert_eq!(bridge.stop(), Some(70));
 }
 
 fn is_root() -> bool {
