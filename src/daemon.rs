@@ -1,6 +1,6 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
+use crate::host;
 use crate::ids::Epoch;
 use crate::metrics::Metrics;
 use crate::pipeline::{CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
@@ -65,6 +66,9 @@ const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
 
 /// The line for `systemctl status` is renewed this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// Disk and clock are looked at this often.
+const HOST_EVERY: Duration = Duration::from_mins(1);
 
 /// The uplink is down for the alert engine from the first moment on; the rule has the delay.
 const UPLINK_RESTART: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
@@ -279,8 +283,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_sources(&config, &running, &clock);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
     start_watchers(&running, &metrics, opened.dropped, uplink_status);
-    // The configuration that runs was good; what is not told stays unknown in the engine.
-    let _ = running.control.send(Control::Condition(BridgeCondition::ConfigurationError, false)).await;
+    start_host_watcher(&running, config.state_dir.clone());
+    tell_what_cannot_be(&config, &running.control).await;
     on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
@@ -370,6 +374,25 @@ fn start_uplink(
     Some(told)
 }
 
+/// Ends what an earlier run may have left open and this one rules out; what is not told stays unknown in the engine.
+async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
+    // The configuration that runs was good.
+    let mut absent = vec![BridgeCondition::ConfigurationError];
+    if config.broker.is_none() {
+        absent.extend([BridgeCondition::UplinkDown, BridgeCondition::UplinkRejected]);
+    }
+    for condition in absent {
+        // A closed pipeline means that the daemon is about to end, and the main loop knows.
+        let _ = control.send(Control::Condition(condition, false)).await;
+    }
+}
+
+fn start_host_watcher(running: &Running, state_dir: PathBuf) {
+    let (stop, control) = (running.stages.inputs.clone(), running.control.clone());
+    let watching = watch_host(control, state_dir, systemd::time_sync_directory());
+    running.tasks.spawn("disk and clock", Role::Helper, stop.run_until_cancelled_owned(watching).map_or_ok());
+}
+
 /// Small tasks that carry facts of one part to another.
 fn start_watchers(
     running: &Running,
@@ -423,6 +446,33 @@ async fn watch_store(control: mpsc::Sender<Control>, mut health: watch::Receiver
         if told.is_err() || health.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Tells how full the state directory's disk is, and whether the clock has been set, as far as that can be known.
+async fn watch_host(control: mpsc::Sender<Control>, state_dir: PathBuf, timesync: Option<&'static Path>) {
+    let mut told = BTreeMap::new();
+    loop {
+        let (path, was_full) = (state_dir.clone(), told.get(&BridgeCondition::DiskFull) == Some(&true));
+        // A dead disk blocks, and must not block anybody else.
+        let looked = tokio::task::spawn_blocking(move || {
+            (host::is_disk_full(&path, was_full), timesync.and_then(host::is_clock_unsynchronised))
+        });
+        let Ok((disk, clock)) = looked.await else { return };
+        if let Err(error) = &disk {
+            warn!(%error, path = %state_dir.display(), "cannot tell how full the disk is");
+        }
+        for (condition, known) in
+            [(BridgeCondition::DiskFull, disk.ok()), (BridgeCondition::ClockUnsynchronised, clock)]
+        {
+            let Some(present) = known else { continue };
+            if told.insert(condition, present) != Some(present)
+                && control.send(Control::Condition(condition, present)).await.is_err()
+            {
+                return;
+            }
+        }
+        tokio::time::sleep(HOST_EVERY).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! What systemd is told: ready, status, watchdog, stopping. Without systemd every call does nothing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -28,6 +29,11 @@ pub fn watchdog() {
 /// An orderly end has begun.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);
+}
+
+/// Where systemd-timesyncd says whether it has set the clock, if systemd runs us.
+pub fn time_sync_directory() -> Option<&'static Path> {
+    std::env::var_os("NOTIFY_SOCKET").map(|_| Path::new("/run/systemd/timesync"))
 }
 
 /// True if standard error is connected to the journal, which then wants structured fields instead of lines.

@@ -84,38 +84,96 @@ async fn systemd_is_told_that_it_is_ready_that_it_lives_and_that_it_stops() {
     assert_eq!(bridge.exit_code(), Some(0));
 }
 
-#[tokio::test]
-async fn a_full_state_directory_raises_an_alert_and_the_patients_stay_on_the_screen() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = write_config(dir.path(), "");
-    let state = dir.path().join("state");
+/// A bridge in a mount namespace of its own, where its state directory is a disk of `size` with `ballast` KiB on it. A
+/// helper beside it there fills the disk once `fill` exists, and goes with the folder.
+async fn on_a_small_disk(dir: &Path, file: &str, size: &str, ballast: u32) -> (Bridge, Dashboard) {
+    let state = dir.join("state");
     std::fs::create_dir(&state).unwrap();
-    let (ready, fill) = (dir.path().join("mounted"), dir.path().join("fill"));
-    // The bridge lives in a mount namespace of its own, where its state directory is a disk of two megabytes; a helper
-    // beside it there fills the disk when it is asked to.
+    let (ready, fill) = (dir.join("mounted"), dir.join("fill"));
     let script = format!(
-        "mount -t tmpfs -o size=2m,mode=700 none '{state}' && touch '{ready}' && \
-         (while ! [ -e '{fill}' ]; do sleep 0.05; done; dd if=/dev/zero of='{state}/ballast' bs=4k 2>/dev/null) & \
+        "mount -t tmpfs -o size={size},mode=700 none '{state}' && \
+         dd if=/dev/zero of='{state}/first' bs=1k count={ballast} 2>/dev/null && touch '{ready}' && \
+         (while ! [ -e '{fill}' ]; do [ -e '{ready}' ] || exit; sleep 0.05; done; dd if=/dev/zero of='{state}/ballast' bs=4k 2>/dev/null) & \
          while ! [ -e '{ready}' ]; do sleep 0.05; done; \
          '{program}' token issue --config '{file}' --role nurse > '{dir}/token' && exec '{program}' run --config '{file}'",
         state = state.display(),
         ready = ready.display(),
         fill = fill.display(),
         program = program().get_program().to_str().unwrap(),
-        dir = dir.path().display(),
+        dir = dir.display(),
     );
     let mut command = Command::new("unshare");
     // Without root, a user namespace gives the right to mount.
     let namespaces = if is_root() { "-m" } else { "-rm" };
     command.args([namespaces, "sh", "-c", &script]).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
     let bridge = Bridge::start_command(command);
-    let token = std::fs::read_to_string(dir.path().join("token")).unwrap();
+    let token = std::fs::read_to_string(dir.join("token")).unwrap();
     let bearer = format!("Bearer {}", token.trim());
+    let dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    (bridge, dashboard)
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_raises_an_alert() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let (bridge, mut dashboard) = on_a_small_disk(dir.path(), &file, "40m", 38_000).await;
+    assert_eq!(rule_of_the_first_alert(&mut dashboard).await, ("disk_full".to_owned(), "start".to_owned()));
+    assert_eq!(bridge.stop(), Some(0));
+}
+
+/// The rule and change of the first alert, whether it came before the subscription or after.
+async fn rule_of_the_first_alert(dashboard: &mut Dashboard) -> (String, String) {
+    dashboard.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    let snapshot = dashboard.next_of("snapshot").await;
+    let alert = match snapshot["data"]["alerts"].get(0) {
+        Some(alert) => alert.clone(),
+        None => dashboard.next_of("alert").await["data"].take(),
+    };
+    let member = |name: &str| alert[name].as_str().unwrap_or_else(|| panic!("{alert}")).to_owned();
+    (member("rule"), member("change"))
+}
+
+#[tokio::test]
+async fn without_a_broker_an_uplink_is_not_down() {
+    const AT_ONCE: &str = "[[rule]]\nid = \"uplink_down\"\nkind = \"technical\"\npriority = \"low\"\n\
+        when = { condition = \"uplink_down\" }\nclear_delay = \"0s\"\n";
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), AT_ONCE);
+    let with_broker = std::fs::read_to_string(&file).unwrap();
+    // Nobody listens on port 1.
+    std::fs::write(&file, format!("{with_broker}[mqtt]\nbroker = 'mqtt://127.0.0.1:1'\n")).unwrap();
+    let bridge = Bridge::start(&["run", "--config", &file]);
+    let state = dir.path().join("state");
+    let bearer = format!("Bearer {}", token(&state, &["--role", "nurse"]));
     let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    assert_eq!(rule_of_the_first_alert(&mut dashboard).await, ("uplink_down".to_owned(), "start".to_owned()));
+    assert_eq!(bridge.stop(), Some(0));
+
+    write_config(dir.path(), AT_ONCE);
+    let bridge = Bridge::start(&["run", "--config", &file]);
+    let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    dashboard.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    let snapshot = dashboard.next_of("snapshot").await;
+    // Over before the subscription or after.
+    let mut is_over = snapshot["data"]["alerts"].as_array().unwrap().is_empty();
+    while !is_over {
+        let alert = dashboard.next_of("alert").await;
+        assert_eq!(alert["data"]["rule"], "uplink_down", "{alert}");
+        is_over = alert["data"]["change"] == "end";
+    }
+    assert_eq!(bridge.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_full_state_directory_raises_an_alert_and_the_patients_stay_on_the_screen() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let (bridge, mut dashboard) = on_a_small_disk(dir.path(), &file, "2m", 0).await;
     dashboard.say(&json!({"type": "subscribe", "channels": ["alerts/+", "patient/+/+"]})).await;
     dashboard.next_of("health_update").await;
 
-    std::fs::write(&fill, "").unwrap();
+    std::fs::write(dir.path().join("fill"), "").unwrap();
     let alert = dashboard.next_of("alert").await;
     assert_eq!(
         (&alert["data"]["rule"], &alert["data"]["change"]),
