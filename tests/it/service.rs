@@ -122,13 +122,18 @@ async fn a_disk_that_is_nearly_full_raises_an_alert() {
     assert_eq!(bridge.stop(), Some(0));
 }
 
+/// The next alert; heartbeats do not count as progress.
+async fn next_alert(dashboard: &mut Dashboard) -> serde_json::Value {
+    tokio::time::timeout(Duration::from_secs(20), dashboard.next_of("alert")).await.expect("an alert within 20 s")
+}
+
 /// The rule and change of the first alert, whether it came before the subscription or after.
 async fn rule_of_the_first_alert(dashboard: &mut Dashboard) -> (String, String) {
     dashboard.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
     let snapshot = dashboard.next_of("snapshot").await;
     let alert = match snapshot["data"]["alerts"].get(0) {
         Some(alert) => alert.clone(),
-        None => dashboard.next_of("alert").await["data"].take(),
+        None => next_alert(dashboard).await["data"].take(),
     };
     let member = |name: &str| alert[name].as_str().unwrap_or_else(|| panic!("{alert}")).to_owned();
     (member("rule"), member("change"))
@@ -158,7 +163,7 @@ async fn without_a_broker_an_uplink_is_not_down() {
     // Over before the subscription or after.
     let mut is_over = snapshot["data"]["alerts"].as_array().unwrap().is_empty();
     while !is_over {
-        let alert = dashboard.next_of("alert").await;
+        let alert = next_alert(&mut dashboard).await;
         assert_eq!(alert["data"]["rule"], "uplink_down", "{alert}");
         is_over = alert["data"]["change"] == "end";
     }
