@@ -84,8 +84,10 @@ pub async fn accept(
 }
 
 async fn refuse(mut stream: tokio::net::TcpStream) -> anyhow::Result<()> {
-    let written: io::Result<()> = tokio::time::timeout(REFUSAL_DEADLINE, stream.write_all(REFUSAL)).await?;
-    Ok(written?)
+    // Who hangs up before reading the refusal has lost nothing.
+    let written: Result<io::Result<()>, _> = tokio::time::timeout(REFUSAL_DEADLINE, stream.write_all(REFUSAL)).await;
+    debug!(complete = matches!(written, Ok(Ok(()))), "a connection was refused");
+    Ok(())
 }
 
 /// Holds a connection's slot until its WebSocket ends too.
