@@ -52,7 +52,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
 
 /// One limit in a line: what, how urgent, after how long, and who set it.
 fn line(limit: &EffectiveLimit) -> String {
-    let metrics = if limit.metrics.is_empty() { "any" } else { &limit.metrics.join(" or ") };
+    let metrics = limit.metrics.join(" or ");
     let delay = Decimal::new(i64::try_from(limit.delay_ms).unwrap_or(i64::MAX), -3).map_or(String::new(), |seconds| {
         format!(" for {} s", seconds.to_string().trim_end_matches('0').trim_end_matches('.'))
     });
@@ -61,5 +61,7 @@ fn line(limit: &EffectiveLimit) -> String {
         (None, Some(decision)) => format!("{}, by {}: {}", limit.source, decision.by, decision.reason),
         (None, None) => limit.source.to_string(),
     };
-    format!("{}: {metrics} {}{delay}, {} [{set_by}]", limit.rule, limit.text, limit.priority)
+    let what = format!("{metrics} {}", limit.text);
+    let delay = if limit.delay_ms == 0 { "" } else { &delay };
+    format!("{}: {}{delay}, {} [{set_by}]", limit.rule, what.trim_start(), limit.priority)
 }

@@ -145,6 +145,7 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CommandError::Daemon(DaemonError::Internal(error))) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be done if standard error is closed.
             let _ = writeln!(io::stderr(), "vitalbridge: {error}");
@@ -153,14 +154,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// An error of a command that reads what a person hands to it. Whoever closes the output has seen enough.
+/// An error of a command that reads what a person hands to it.
 fn taken(done: anyhow::Result<()>) -> Result<(), CommandError> {
-    let Err(error) = done else { return Ok(()) };
-    let is_closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
-    if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
-        return Ok(());
-    }
-    Err(CommandError::Usage(format!("{error:#}")))
+    done.map_err(|error| {
+        if is_closed_pipe(&error) {
+            CommandError::Daemon(error.into())
+        } else {
+            CommandError::Usage(format!("{error:#}"))
+        }
+    })
+}
+
+/// True if whoever read the output has closed it: that person has seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// One line on standard output, at once, for people and for programs that wait for it.

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -16,7 +17,7 @@ use crate::document::{self, Problems};
 use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
 use crate::patient::Patient;
-use crate::profile;
+use crate::profile::{self, Profile};
 use crate::secret::Secret;
 use crate::sources::ble::{BleConfig, BleLimits, Wanted};
 use crate::sources::replay::{ReplayConfig, Speed};
@@ -422,22 +423,40 @@ impl<'a> Builder<'a> {
 
     fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
-        let profile =
-            self.needed(source, "profile", source.profile.as_ref()).and_then(|place| {
-                match profile::built_in(place.get_ref()) {
-                    Some(Ok(profile)) => Some(profile),
-                    Some(Err(problems)) => {
-                        self.problem(place, format!("the profile `{}` is broken: {problems}", place.get_ref()));
-                        None
-                    }
-                    None => {
-                        let near = profile::nearest_ids(place.get_ref()).join(", ");
-                        self.problem(place, format!("there is no profile `{}`; near are {near}", place.get_ref()));
-                        None
-                    }
-                }
-            });
+        let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
         Some(SerialConfig { port: port?, profile: profile?, settings: None, serial_number: None })
+    }
+
+    /// A built-in profile by its id, or one of the installer's own by its path.
+    fn profile(&mut self, place: &Spanned<String>) -> Option<Arc<Profile>> {
+        let name = place.get_ref();
+        let found = if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
+            match read_bounded(&self.path(name)) {
+                Ok(text) => Profile::parse(&text).map(Arc::new),
+                Err(error) => {
+                    self.problem(place, format!("cannot read the profile {}: {error}", self.path(name).display()));
+                    return None;
+                }
+            }
+        } else if let Some(found) = profile::built_in(name) {
+            found
+        } else {
+            let near = profile::nearest_ids(name).join(", ");
+            self.problem(
+                place,
+                format!("there is no profile `{name}`; near are {near}; your own is named by its .toml"),
+            );
+            return None;
+        };
+        match found {
+            Ok(profile) => Some(profile),
+            Err(problems) => {
+                for problem in problems.as_slice() {
+                    self.problem(place, format!("the profile {name}, {problem}"));
+                }
+                None
+            }
+        }
     }
 
     fn ble(&mut self, source: &file::Source) -> Option<BleConfig> {

@@ -156,34 +156,41 @@ impl Message {
     /// Reads a message.
     ///
     /// # Errors
-    /// The reason for which it cannot be answered.
-    pub fn parse(text: &str) -> Result<Self, Unreadable> {
+    /// The reason for which it cannot be answered, and the client's name for it as far as it could be read.
+    pub fn parse(text: &str) -> Result<Self, (Unreadable, Option<String>)> {
         if depth(text) > MAX_JSON_DEPTH {
-            return Err(Unreadable::TooDeep);
+            return Err((Unreadable::TooDeep, None));
         }
-        let json: Json = serde_json::from_str(text)
-            .map_err(|error| Unreadable::NotJson { line: error.line(), column: error.column() })?;
-        let fields = Fields(&json);
-        let correlation_id = fields.text("correlation_id").or_else(|| fields.text("id"));
-        let correlation_id = correlation_id.map(|id| id.chars().take(MAX_CORRELATION_ID).collect());
+        let not_json = |error: serde_json::Error| Unreadable::NotJson { line: error.line(), column: error.column() };
+        let json: Json = serde_json::from_str(text).map_err(|error| (not_json(error), None))?;
+        let correlation_id = Fields(&json).correlation_id();
+        match Request::read(&json) {
+            Ok(request) => Ok(Self { correlation_id, request }),
+            Err(unreadable) => Err((unreadable, correlation_id)),
+        }
+    }
+}
+
+impl Request {
+    fn read(json: &Json) -> Result<Self, Unreadable> {
+        let fields = Fields(json);
         let kind = json.get("type").and_then(Json::as_str).ok_or(Unreadable::NoType)?;
-        let request = match kind {
+        match kind {
             "authenticate" | "refresh" => {
                 let token = fields.text("token").ok_or(missing("token", "is missing"))?;
-                Request::Authenticate { token: Secret::new(token) }
+                Ok(Self::Authenticate { token: Secret::new(token) })
             }
-            "subscribe" => Request::Subscribe {
+            "subscribe" => Ok(Self::Subscribe {
                 patterns: if fields.names_channels() { fields.patterns()? } else { Vec::new() },
                 since: fields.since()?,
                 delivery: fields.delivery()?,
-            },
-            "unsubscribe" => Request::Unsubscribe { patterns: fields.patterns()? },
-            "command" => fields.command()?,
-            "ping" => Request::Ping,
-            "heartbeat" | "pong" => Request::Heartbeat,
-            _ => return Err(Unreadable::UnknownType),
-        };
-        Ok(Self { correlation_id, request })
+            }),
+            "unsubscribe" => Ok(Self::Unsubscribe { patterns: fields.patterns()? }),
+            "command" => fields.command(),
+            "ping" => Ok(Self::Ping),
+            "heartbeat" | "pong" => Ok(Self::Heartbeat),
+            _ => Err(Unreadable::UnknownType),
+        }
     }
 }
 
@@ -221,6 +228,13 @@ impl<'a> Fields<'a> {
 
     fn text(&self, name: &str) -> Option<&'a str> {
         self.get(name).and_then(Json::as_str)
+    }
+
+    /// Text, or a whole number as some clients count.
+    fn correlation_id(&self) -> Option<String> {
+        let id = self.get("correlation_id").or_else(|| self.get("id"))?;
+        let number = || id.as_u64().map(|number| number.to_string());
+        id.as_str().map(|id| id.chars().take(MAX_CORRELATION_ID).collect()).or_else(number)
     }
 
     fn names_channels(&self) -> bool {
@@ -300,7 +314,19 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        Message::parse(text).unwrap_err().to_string()
+        Message::parse(text).unwrap_err().0.to_string()
+    }
+
+    #[test]
+    fn an_error_knows_the_clients_name_for_the_message() {
+        for (text, id) in [
+            (r#"{"type":"fly","id":"a"}"#, Some("a")),
+            (r#"{"type":"command","correlation_id":"b","data":{"name":"x"}}"#, Some("b")),
+            (r#"{"type":"subscribe","channels":["a b"],"id":5}"#, Some("5")),
+            ("nonsense", None),
+        ] {
+            assert_eq!(Message::parse(text).unwrap_err().1.as_deref(), id, "{text}");
+        }
     }
 
     #[test]

@@ -265,7 +265,7 @@ impl Session {
         }
         match Message::parse(text) {
             Ok(message) => self.on_message(message, &mut out, now),
-            Err(unreadable) => self.wrong(&mut out, &unreadable, None, now),
+            Err((unreadable, id)) => self.wrong(&mut out, &unreadable, id.as_deref(), now),
         }
         out
     }

@@ -218,6 +218,29 @@ fn the_readings_of_the_readme_decode() {
     assert!(count >= 3, "the README shows {count} readings");
 }
 
+#[test]
+fn a_profile_of_ones_own_is_named_by_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(root("devices/nonin-df2.toml")).unwrap();
+    std::fs::write(dir.path().join("mine.toml"), text.replace("id = \"nonin-df2\"", "id = \"mine\"")).unwrap();
+    let file = dir.path().join("vitalbridge.toml");
+    let config = |profile: &str| {
+        std::fs::write(
+            &file,
+            format!("[[source]]\nid = 's'\nkind = 'serial'\nport = '/dev/x'\nprofile = '{profile}'\n"),
+        )
+        .unwrap();
+        run(&["check", "--config", file.to_str().unwrap()])
+    };
+    let good = config("mine.toml");
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    let missing = config("other.toml");
+    assert!(stderr(&missing).contains("line 5: cannot read the profile"), "{}", stderr(&missing));
+    std::fs::write(dir.path().join("mine.toml"), "schema = 1\ncolour = 1\n").unwrap();
+    let broken = stderr(&config("mine.toml"));
+    assert!(broken.contains("line 5: the profile mine.toml, line 2: unknown field `colour`"), "{broken}");
+}
+
 /// Words of a command line, with double quotes.
 fn split(line: &str) -> Vec<String> {
     let (mut words, mut quoted) = (vec![String::new()], false);
