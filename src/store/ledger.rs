@@ -1,13 +1,14 @@
 //! The connection that writes: one transaction a batch, with the alerts, cursors and clean-up that belong to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tracing::error;
 
-use super::codec::{self, Stream, row_id, seq_of};
+use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
 use super::{SeqRange, StoreError, StoreOptions, schema};
@@ -231,7 +232,7 @@ fn append(
             transaction.execute("INSERT INTO hole (first, last) VALUES (?1, ?2)", hole).map_err(&failed)?;
         }
         if let EventBody::Reading(reading) = &event.body {
-            let stream = stream_number(transaction, streams, Stream::of(reading)).map_err(&failed)?;
+            let stream = stream_number(transaction, streams, StreamKey::of(reading)).map_err(&failed)?;
             codec::insert_reading(&mut readings, event, reading, stream).map_err(&failed)?;
         } else {
             append_event(transaction, path, event)?;
@@ -275,11 +276,12 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
 fn stream_number(
     transaction: &Transaction<'_>,
     streams: &mut HashMap<Stream, i64>,
-    stream: Stream,
+    key: StreamKey<'_>,
 ) -> rusqlite::Result<i64> {
-    if let Some(number) = streams.get(&stream) {
+    if let Some(number) = streams.get(&key) {
         return Ok(*number);
     }
+    let stream = key.to_stream();
     let mut insert = transaction.prepare_cached(codec::INSERT_STREAM)?;
     let mut find = transaction.prepare_cached(codec::FIND_STREAM)?;
     let number = stream.number(&mut insert, &mut find)?;

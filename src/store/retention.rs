@@ -123,21 +123,33 @@ impl Keeper {
     ) -> rusqlite::Result<bool> {
         let bound = newest.min(acknowledged.next());
         for _ in 0..STEPS {
-            let candidate = transaction
-                .prepare_cached("SELECT seq, mono, wall FROM reading WHERE seq < ?1 ORDER BY seq LIMIT 1 OFFSET ?2")?
-                .query_row(params![row_id(bound), READINGS_AT_ONCE - 1], |row| {
-                    Ok((seq_of(row.get(0)?), stamp(row.get(1)?, row.get(2)?)))
-                })
-                .optional()?;
-            let Some((last, at)) = candidate else {
+            let Some(last) = self.last_of_expired(transaction, bound, now)? else {
                 return self.drop_expired_events(transaction, bound, now);
             };
-            if !self.is_older(last, at, now, self.retention) {
-                return self.drop_expired_events(transaction, bound, now);
-            }
             delete_readings(transaction, last)?;
         }
         Ok(false)
+    }
+
+    /// The last of the oldest [`READINGS_AT_ONCE`] before `bound`, if it is too old.
+    ///
+    /// The oldest of all is asked first: reading so many rows costs as much as storing some hundred.
+    fn last_of_expired(&self, transaction: &Transaction<'_>, bound: Seq, now: Stamp) -> rusqlite::Result<Option<Seq>> {
+        let mut found = None;
+        let mut statement = transaction
+            .prepare_cached("SELECT seq, mono, wall FROM reading WHERE seq < ?1 ORDER BY seq LIMIT 1 OFFSET ?2")?;
+        for offset in [0, READINGS_AT_ONCE - 1] {
+            found = statement
+                .query_row(params![row_id(bound), offset], |row| {
+                    Ok((seq_of(row.get(0)?), stamp(row.get(1)?, row.get(2)?)))
+                })
+                .optional()?
+                .filter(|(seq, at)| self.is_older(*seq, *at, now, self.retention));
+            if found.is_none() {
+                break;
+            }
+        }
+        Ok(found.map(|(last, _)| last))
     }
 
     /// Deletes expired events other than readings, before the oldest reading; always true.
@@ -179,8 +191,8 @@ impl Keeper {
 
 /// Bytes of the pages that hold something.
 fn used_bytes(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
-    let pages: i64 = transaction.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    let free: i64 = transaction.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    let pages: i64 = transaction.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))?;
+    let free: i64 = transaction.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
     Ok(u64::try_from(pages.saturating_sub(free)).unwrap_or(0).saturating_mul(PAGE_BYTES))
 }
 

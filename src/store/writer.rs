@@ -96,8 +96,9 @@ impl Writer {
                 Wake::Stop => self.ends.queue.close(),
                 Wake::Queue(0) => return self.finish().await,
                 Wake::Queue(taken) => {
-                    let is_urgent = self.batch.iter().rev().take(taken).any(|event| !is_reading(event));
-                    if is_urgent || self.batch.len() >= MAX_BATCH {
+                    // A full batch is not looked through: that would touch each event once more before its commit.
+                    let is_full = self.batch.len() >= MAX_BATCH;
+                    if is_full || self.batch.iter().rev().take(taken).any(|event| !is_reading(event)) {
                         self.commit().await?;
                         armed = self.state == State::Failing;
                         timer.set(sleep(RETRY_EVERY));
@@ -162,11 +163,15 @@ impl Writer {
         let (moved, outcome) = self.on_disk(moved).await?;
         match outcome {
             Ok(committed) => {
-                self.batch.clear();
                 self.ends.moved.put_back(committed.ahead);
                 self.report(committed.dropped);
                 self.recover();
-                self.ends.durable.send_replace(committed.newest);
+                self.ends.durable.send_if_modified(|durable| {
+                    let is_news = *durable != committed.newest;
+                    *durable = committed.newest;
+                    is_news
+                });
+                self.batch.clear();
                 Ok(())
             }
             Err(error) if error.may_pass() => {
@@ -184,12 +189,16 @@ impl Writer {
     }
 
     /// Commits on a thread that may block, and gives the cursors back; the batch is in its place again.
+    ///
+    /// That thread itself tells what is durable, where nothing has to be told first (dropped rows, a disk that works
+    /// again): whoever waits for it has one change of threads less to wait for.
     async fn on_disk(
         &mut self,
         moved: BTreeMap<String, Seq>,
     ) -> Result<(BTreeMap<String, Seq>, Result<Committed, StoreError>), StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
         let ledger = Arc::clone(&self.ledger);
+        let durable = self.ends.durable.clone();
         let is_retry = self.state == State::Failing;
         let (batch, moved, outcome) = tokio::task::spawn_blocking(move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,6 +208,12 @@ impl Writer {
                 batch.retain(|event| newest.is_none_or(|newest| event.seq > newest));
                 ledger.commit(&batch, &moved)
             });
+            if let Ok(committed) = &outcome
+                && committed.dropped.is_none()
+                && !is_retry
+            {
+                durable.send_replace(committed.newest);
+            }
             (batch, moved, outcome)
         })
         .await?;
