@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
@@ -200,7 +201,7 @@ impl Writer {
         let ledger = Arc::clone(&self.ledger);
         let durable = self.ends.durable.clone();
         let is_retry = self.state == State::Failing;
-        let (batch, moved, outcome) = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
             let reopened = if is_retry { ledger.reopen().map(Some) } else { Ok(None) };
             let outcome = reopened.and_then(|newest| {
@@ -215,8 +216,13 @@ impl Writer {
                 durable.send_replace(committed.newest);
             }
             (batch, moved, outcome)
-        })
-        .await?;
+        };
+        let (batch, moved, outcome) = match Handle::current().runtime_flavor() {
+            // The worker hands its other tasks over while it blocks: a commit costs no change of threads.
+            RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+            // Everything runs on this thread, perhaps in paused time, which stands still until the disk has answered.
+            _ => tokio::task::spawn_blocking(work).await?,
+        };
         self.batch = batch;
         Ok((moved, outcome))
     }
