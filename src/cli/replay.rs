@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::daemon::Start;
 use crate::logging;
 use crate::server::codes::{Codes, random_code};
-use crate::sources::replay::Speed;
+use crate::sources::replay::{Recording, Speed};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: vitalbridge replay numerics.csv --speed 60\n\n\
@@ -31,9 +31,10 @@ fn speed(text: &str) -> Result<Speed, String> {
 
 pub(super) fn run(args: ReplayArgs) -> Result<(), CommandError> {
     logging::start("info")?;
-    if let Err(error) = std::fs::File::open(&args.file) {
-        return Err(CommandError::Usage(format!("cannot read {}: {error}", args.file.display())));
-    }
+    // A recording that cannot be played is said here, not tried again for ever by the source.
+    let refuse = |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", args.file.display()));
+    let csv = std::fs::read(&args.file).map_err(|error| refuse(&error))?;
+    Recording::new(csv).map_err(|error| refuse(&error))?;
     let (place, _scratch) = args.place.or_scratch()?;
     let config = Config::replay(args.file, args.speed, &place);
     let codes = Codes::Demo(random_code()?);

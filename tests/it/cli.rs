@@ -189,6 +189,12 @@ fn wrong_calls_exit_with_64_and_say_what_to_do() {
         assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
     }
+    let dir = tempfile::tempdir().unwrap();
+    let recording = dir.path().join("r.csv");
+    std::fs::write(&recording, "time,HR\n0,72\n").unwrap();
+    let output = run(&["replay", recording.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("`minute` or `t_s`"), "{}", stderr(&output));
     assert_eq!(run(&["check", "--config", "/nonexistent.toml"]).status.code(), Some(78));
     assert_eq!(run(&["--version"]).status.code(), Some(0));
 }
