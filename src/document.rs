@@ -102,7 +102,10 @@ pub fn read<T: DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<
         if !blanked.iter().any(|part| is_missed(text, part, message)) {
             problems.add(text, &span, message);
         }
-        let part = broken_item(&rest, &span);
+        let part = match whole_table(&rest, &span) {
+            Some(table) if message.starts_with("missing field") => Some(table),
+            _ => broken_item(&rest, &span),
+        };
         let changed = part.as_ref().is_some_and(|part| blank(&mut rest, part));
         blanked.extend(part);
         if !changed {
@@ -131,6 +134,15 @@ fn broken_item(text: &str, span: &Range<usize>) -> Option<Range<usize>> {
         Ok(document) => item_at(document.get_ref(), span),
         Err(_) => Some(line_range(text, span)),
     }
+}
+
+/// The bytes of the table whose header is at `span`, up to the next header: without its header, what it holds would be
+/// taken for members of the table above.
+fn whole_table(text: &str, span: &Range<usize>) -> Option<Range<usize>> {
+    let start = line_range(text, span).start;
+    let table = text.get(start..).filter(|table| table.starts_with('['))?;
+    let length = table.find("\n[").map_or(table.len(), |newline| newline + 1);
+    Some(start..start + length)
 }
 
 /// Replaces a range by spaces, line by line; false if nothing changed.
@@ -223,6 +235,15 @@ mod tests {
         assert!(lines.contains(&"line 4"), "{found:#?}");
         assert!(lines.contains(&"line 7"), "{found:#?}");
         assert!(lines.contains(&"line 9"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_table_that_misses_a_field_is_one_problem() {
+        let found = problems_of("[[source]]\nname = 'x'\n[[source]]\nport = 'y'\n[server]\nport = 1\ncolour = 1\n");
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert_eq!(found[0], "line 1: missing field `port`");
+        assert!(found[1].starts_with("line 4"), "{found:#?}");
+        assert!(found[2].starts_with("line 7"), "{found:#?}");
     }
 
     #[test]
