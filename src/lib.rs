@@ -25,6 +25,7 @@ pub mod channel;
 pub mod decode;
 pub mod document;
 pub mod profile;
+pub mod waveform;
 pub mod wire;
 
 // Layer 2: services for tasks.

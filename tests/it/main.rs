@@ -18,4 +18,5 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod waves;
 mod whole;
