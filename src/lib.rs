@@ -23,6 +23,7 @@ pub mod vitals;
 pub mod alerts;
 pub mod channel;
 pub mod decode;
+pub mod derive;
 pub mod document;
 pub mod profile;
 pub mod waveform;
