@@ -3,8 +3,9 @@
 //! On any violation exactly one byte is dropped and the search goes on with the next, so that a damaged length or sum
 //! never swallows the good frames behind it. A length is trusted only inside the bounds of the profile.
 
+use super::packet::{QuickCheck, head_of};
 use crate::profile::Profile;
-use crate::profile::model::{Delimited, Escaped, Framing, Length, NumberKind, Packet, Rule};
+use crate::profile::model::{Delimited, Escaped, Framing, Length, NumberKind, Packet, Rule, Unpack};
 
 /// What was counted since the decoder was made. Never reset: differences are for whoever shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +70,9 @@ pub(crate) struct Framer {
     was_broken: bool,
     counters: FrameCounters,
 }
+
+/// Packets that are looked for before the first of them is read.
+const BATCH: usize = 64;
 
 /// Bytes taken at a time, beside what has to be kept.
 const CHUNK: usize = 4096;
@@ -144,6 +148,39 @@ impl Framer {
         }
     }
 
+    /// Hands over the content of one good packet after another, behind its first word, while nothing is wrong with
+    /// them. Whatever else comes is left to [`Framer::next`].
+    #[inline]
+    pub(super) fn run(&mut self, quick: &QuickCheck, mut each: impl FnMut(u64, &[u8])) {
+        if self.sync != Sync::Locked {
+            return;
+        }
+        let mut ends = [0; BATCH];
+        loop {
+            let waiting = self.buffer.get(self.start..).unwrap_or(&[]);
+            let count = quick.packets(waiting, &mut ends);
+            let mut start = 0;
+            for end in ends.iter().take(count) {
+                let packet = waiting.get(start..*end).unwrap_or(&[]);
+                let content = if let Some(packing) = &quick.unpack {
+                    unpack(*packing, packet, &mut self.plain);
+                    &self.plain
+                } else {
+                    // With the bytes behind it, so that there is a whole first word of a short packet too.
+                    waiting.get(start..).unwrap_or(&[])
+                };
+                let head = content.first_chunk().copied().map_or_else(|| head_of(content), u64::from_le_bytes);
+                each(head, content.get(..packet.len()).unwrap_or(&[]));
+                start = *end;
+            }
+            self.start = self.start.saturating_add(start);
+            self.counters.frames += u64::try_from(count).unwrap_or(0);
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
     #[inline]
     fn accept(&mut self, length: usize) -> Found {
         let (start, end) = (self.start, self.start.saturating_add(length));
@@ -179,13 +216,8 @@ impl Framer {
     pub(crate) fn content<'f>(&'f mut self, framing: &Framing, found: Found) -> &'f [u8] {
         let frame = self.buffer.get(found.start..found.end).unwrap_or(&[]);
         match &framing.rule {
-            Rule::Packet(Packet { unpack: Some(unpack), .. }) => {
-                self.plain.clear();
-                let high_bits = frame.get(unpack.high_bits_at).copied().unwrap_or(0);
-                self.plain.extend(frame.iter().enumerate().map(|(at, byte)| match at.checked_sub(unpack.from) {
-                    Some(bit) if bit < 8 => (byte & 0x7F) | (((high_bits >> bit) & 1) << 7),
-                    _ => *byte,
-                }));
+            Rule::Packet(Packet { unpack: Some(packing), .. }) => {
+                unpack(*packing, frame, &mut self.plain);
                 &self.plain
             }
             // Checking the frame that was found last has left its content there.
@@ -228,6 +260,18 @@ impl Framer {
             self.skip(1, false);
         }
         is_waiting
+    }
+}
+
+/// Puts a packet into `plain`, with bit 7 of each byte where it belongs.
+#[inline]
+fn unpack(packing: Unpack, packet: &[u8], plain: &mut Vec<u8>) {
+    plain.clear();
+    plain.extend_from_slice(packet);
+    let high_bits = packet.get(packing.high_bits_at).copied().unwrap_or(0);
+    let packed = plain.get_mut(packing.from..).unwrap_or(&mut []);
+    for (bit, byte) in packed.iter_mut().take(8).enumerate() {
+        *byte = (*byte & 0x7F) | (((high_bits >> bit) & 1) << 7);
     }
 }
 

@@ -8,6 +8,8 @@ mod frame;
 pub mod gatt;
 pub mod ieee11073;
 mod number;
+mod packet;
+mod plan;
 pub mod self_test;
 mod superframe;
 mod waves;
@@ -24,6 +26,7 @@ pub use waves::WaveSamples;
 
 use fields::Interpreter;
 use frame::{Found, Framer};
+use plan::Plan;
 
 /// A vital as a decoder found it, before anybody knows whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,6 +65,7 @@ pub enum Decoded {
 #[derive(Debug)]
 pub struct Decoder {
     profile: Arc<Profile>,
+    plan: Plan,
     framer: Framer,
     interpreter: Interpreter,
 }
@@ -70,8 +74,9 @@ impl Decoder {
     /// A decoder at the beginning of a stream, which may begin in the middle of a frame.
     pub fn new(profile: Arc<Profile>) -> Self {
         let framer = Framer::new(profile.framing());
-        let interpreter = Interpreter::new(&profile);
-        Self { profile, framer, interpreter }
+        let plan = Plan::new(&profile);
+        let interpreter = Interpreter::new(&profile, &plan);
+        Self { profile, plan, framer, interpreter }
     }
 
     /// The profile it follows.
@@ -84,7 +89,7 @@ impl Decoder {
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
         if matches!(self.profile.framing().rule, Rule::Payload { .. }) {
             if self.framer.take_payload(&self.profile, bytes) {
-                self.interpreter.frame(&self.profile, bytes, out);
+                self.interpreter.frame(&self.profile, &self.plan, bytes, out);
             }
             return;
         }
@@ -110,7 +115,7 @@ impl Decoder {
         if self.framer.is_lost() {
             self.interpreter.gap(out);
         }
-        self.interpreter.finish(&self.profile, out);
+        self.interpreter.finish(&self.profile, &self.plan, out);
     }
 
     /// The stream has paused for so long that what came before and what comes next do not belong together: a superframe
@@ -132,8 +137,16 @@ impl Decoder {
     }
 
     fn drain(&mut self, out: &mut Vec<Decoded>) {
-        while let Some(found) = self.framer.next(self.profile.framing()) {
-            self.take(found, out);
+        loop {
+            if let Some(quick) = &self.plan.packet {
+                self.framer.run(quick, |head, packet| {
+                    self.interpreter.packet(&self.profile, &self.plan, head, packet, out);
+                });
+            }
+            match self.framer.next(self.profile.framing()) {
+                Some(found) => self.take(found, out),
+                None => return,
+            }
         }
     }
 
@@ -144,7 +157,7 @@ impl Decoder {
         let is_line = self.profile.is_text();
         let content = self.framer.content(self.profile.framing(), found);
         if !is_line {
-            self.interpreter.frame(&self.profile, content, out);
+            self.interpreter.frame(&self.profile, &self.plan, content, out);
         } else if !self.interpreter.line(&self.profile, content, out) {
             self.framer.refuse(self.profile.framing(), found);
         }
