@@ -163,17 +163,68 @@ impl Interpreter {
     /// A good frame of any kind.
     #[inline(never)]
     pub(super) fn frame(&mut self, profile: &Profile, plan: &Plan, frame: &[u8], out: &mut Vec<Decoded>) {
-        self.packet(profile, plan, head_of(frame), frame, out);
+        self.packets(profile, plan, frame, &[frame.len()], out);
         if let Rule::Delimited(Delimited { lines: Some(lines), .. }) = &profile.framing().rule {
             self.inner_lines(profile, lines, frame, out);
         }
     }
 
-    /// A good frame that has no lines of text in it. `head` is its first word; where the frame is shorter, what the
-    /// word has beyond its end may be anything.
-    #[expect(clippy::inline_always, reason = "the inner loop: a call costs a tenth of a frame")]
-    #[inline(always)]
-    pub(super) fn packet(&mut self, profile: &Profile, plan: &Plan, head: u64, frame: &[u8], out: &mut Vec<Decoded>) {
+    /// Good packets that follow each other: `bytes` begin with them, and `ends` says where each ends.
+    #[inline(never)]
+    pub(super) fn packets(
+        &mut self,
+        profile: &Profile,
+        plan: &Plan,
+        bytes: &[u8],
+        ends: &[usize],
+        out: &mut Vec<Decoded>,
+    ) {
+        if let Some(message) = &plan.stream
+            && let [WavePlan::Byte { at, mask, index }] = *message.waves.as_slice()
+        {
+            self.stream(profile, plan, message, (at, mask, index), bytes, ends, out);
+            return;
+        }
+        let (mut rest, mut start) = (bytes, 0);
+        for end in ends {
+            let Some((packet, following)) = rest.split_at_checked(end.saturating_sub(start)) else { return };
+            self.packet(profile, plan, head_of(rest), packet, out);
+            (rest, start) = (following, *end);
+        }
+    }
+
+    /// Packets whose only message has nothing to read each time but one sample, `wave`.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `packets` and what it found in the plan")]
+    #[inline(never)]
+    fn stream(
+        &mut self,
+        profile: &Profile,
+        plan: &Plan,
+        message: &MessagePlan,
+        (at, mask, index): (usize, u8, usize),
+        bytes: &[u8],
+        ends: &[usize],
+        out: &mut Vec<Decoded>,
+    ) {
+        let (mut rest, mut start) = (bytes, 0);
+        for end in ends {
+            let Some((packet, following)) = rest.split_at_checked(end.saturating_sub(start)) else { return };
+            self.collect(profile, plan, packet, out);
+            let now = head_of(rest) & message.watch.mask;
+            let is_sure = packet.len() >= message.watch.reach;
+            if !is_sure || self.seen.get(message.watch.index) != Some(&now) {
+                self.the_long_way(profile, message, if is_sure { now } else { NEVER_SEEN }, packet, out);
+            }
+            if let (Some(sample), Some(block)) = (packet.get(at), self.blocks.get_mut(index)) {
+                block.push(i32::from(sample & mask), out);
+            }
+            (rest, start) = (following, *end);
+        }
+    }
+
+    /// Takes the slot of a frame, after the superframe that it shows to be whole.
+    #[inline]
+    fn collect(&mut self, profile: &Profile, plan: &Plan, frame: &[u8], out: &mut Vec<Decoded>) {
         if let Some(superframe) = &plan.superframe {
             // Before anything is read from this frame: its flags belong to the superframe that it begins.
             if self.collector.is_ended_by(superframe, frame) {
@@ -181,6 +232,14 @@ impl Interpreter {
             }
             self.collector.take(superframe, frame);
         }
+    }
+
+    /// A good frame that has no lines of text in it. `head` is its first word; where the frame is shorter, what the
+    /// word has beyond its end may be anything.
+    #[expect(clippy::inline_always, reason = "the inner loop: a call costs a tenth of a frame")]
+    #[inline(always)]
+    fn packet(&mut self, profile: &Profile, plan: &Plan, head: u64, frame: &[u8], out: &mut Vec<Decoded>) {
+        self.collect(profile, plan, frame, out);
         for message in plan.messages(frame) {
             if message.when.iter().all(|predicate| predicate.holds(frame)) {
                 self.planned(profile, plan, message, head, frame, out);

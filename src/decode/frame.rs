@@ -3,7 +3,7 @@
 //! On any violation exactly one byte is dropped and the search goes on with the next, so that a damaged length or sum
 //! never swallows the good frames behind it. A length is trusted only inside the bounds of the profile.
 
-use super::packet::{QuickCheck, head_of};
+use super::packet::QuickCheck;
 use crate::profile::Profile;
 use crate::profile::model::{Delimited, Escaped, Framing, Length, NumberKind, Packet, Rule, Unpack};
 
@@ -72,7 +72,7 @@ pub(crate) struct Framer {
 }
 
 /// Packets that are looked for before the first of them is read.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// Bytes taken at a time, beside what has to be kept.
 const CHUNK: usize = 4096;
@@ -148,37 +148,22 @@ impl Framer {
         }
     }
 
-    /// Hands over the content of one good packet after another, behind its first word, while nothing is wrong with
-    /// them. Whatever else comes is left to [`Framer::next`].
-    #[inline]
-    pub(super) fn run(&mut self, quick: &QuickCheck, mut each: impl FnMut(u64, &[u8])) {
-        if self.sync != Sync::Locked {
-            return;
-        }
-        let mut ends = [0; BATCH];
-        loop {
-            let waiting = self.buffer.get(self.start..).unwrap_or(&[]);
-            let count = quick.packets(waiting, &mut ends);
-            let mut start = 0;
-            for end in ends.iter().take(count) {
-                let packet = waiting.get(start..*end).unwrap_or(&[]);
-                let content = if let Some(packing) = &quick.unpack {
-                    unpack(*packing, packet, &mut self.plain);
-                    &self.plain
-                } else {
-                    // With the bytes behind it, so that there is a whole first word of a short packet too.
-                    waiting.get(start..).unwrap_or(&[])
-                };
-                let head = content.first_chunk().copied().map_or_else(|| head_of(content), u64::from_le_bytes);
-                each(head, content.get(..packet.len()).unwrap_or(&[]));
-                start = *end;
-            }
-            self.start = self.start.saturating_add(start);
-            self.counters.frames += u64::try_from(count).unwrap_or(0);
-            if count < BATCH {
-                return;
-            }
-        }
+    /// The bytes that wait, and where the good packets that they begin with end, if the places of packets are known.
+    /// Whatever else comes is left to [`Framer::next`].
+    pub(super) fn packets<'f, 'e>(
+        &'f self,
+        quick: &QuickCheck,
+        ends: &'e mut [usize; BATCH],
+    ) -> (&'f [u8], &'e [usize]) {
+        let waiting = self.buffer.get(self.start..).filter(|_| self.sync == Sync::Locked).unwrap_or(&[]);
+        let count = quick.packets(waiting, ends);
+        (waiting, ends.get(..count).unwrap_or(&[]))
+    }
+
+    /// Counts so many packets of [`Framer::packets`], the last of which ended there.
+    pub(super) fn took(&mut self, packets: usize, end: usize) {
+        self.start = self.start.saturating_add(end);
+        self.counters.frames += u64::try_from(packets).unwrap_or(0);
     }
 
     #[inline]
@@ -265,7 +250,7 @@ impl Framer {
 
 /// Puts a packet into `plain`, with bit 7 of each byte where it belongs.
 #[inline]
-fn unpack(packing: Unpack, packet: &[u8], plain: &mut Vec<u8>) {
+pub(super) fn unpack(packing: Unpack, packet: &[u8], plain: &mut Vec<u8>) {
     plain.clear();
     plain.extend_from_slice(packet);
     let high_bits = packet.get(packing.high_bits_at).copied().unwrap_or(0);

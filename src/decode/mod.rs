@@ -25,7 +25,7 @@ pub use frame::FrameCounters;
 pub use waves::WaveSamples;
 
 use fields::Interpreter;
-use frame::{Found, Framer};
+use frame::{BATCH, Found, Framer, unpack};
 use plan::Plan;
 
 /// A vital as a decoder found it, before anybody knows whose it is.
@@ -68,6 +68,8 @@ pub struct Decoder {
     plan: Plan,
     framer: Framer,
     interpreter: Interpreter,
+    /// The content of the last packet of [`Decoder::drain_packets`], where packets are packed.
+    unpacked: Vec<u8>,
 }
 
 impl Decoder {
@@ -76,7 +78,8 @@ impl Decoder {
         let framer = Framer::new(profile.framing());
         let plan = Plan::new(&profile);
         let interpreter = Interpreter::new(&profile, &plan);
-        Self { profile, plan, framer, interpreter }
+        let unpacked = Vec::with_capacity(profile.framing().max);
+        Self { profile, plan, framer, interpreter, unpacked }
     }
 
     /// The profile it follows.
@@ -138,14 +141,36 @@ impl Decoder {
 
     fn drain(&mut self, out: &mut Vec<Decoded>) {
         loop {
-            if let Some(quick) = &self.plan.packet {
-                self.framer.run(quick, |head, packet| {
-                    self.interpreter.packet(&self.profile, &self.plan, head, packet, out);
-                });
-            }
+            self.drain_packets(out);
             match self.framer.next(self.profile.framing()) {
                 Some(found) => self.take(found, out),
                 None => return,
+            }
+        }
+    }
+
+    /// The packets with which nothing is wrong, as long as they follow each other.
+    fn drain_packets(&mut self, out: &mut Vec<Decoded>) {
+        let Some(quick) = &self.plan.packet else { return };
+        let mut ends = [0; BATCH];
+        loop {
+            let (bytes, ends) = self.framer.packets(quick, &mut ends);
+            match &quick.unpack {
+                None => self.interpreter.packets(&self.profile, &self.plan, bytes, ends, out),
+                Some(packing) => {
+                    let mut start = 0;
+                    for end in ends {
+                        unpack(*packing, bytes.get(start..*end).unwrap_or(&[]), &mut self.unpacked);
+                        let whole = [self.unpacked.len()];
+                        self.interpreter.packets(&self.profile, &self.plan, &self.unpacked, &whole, out);
+                        start = *end;
+                    }
+                }
+            }
+            let (count, end) = (ends.len(), ends.last().copied().unwrap_or(0));
+            self.framer.took(count, end);
+            if count < BATCH {
+                return;
             }
         }
     }

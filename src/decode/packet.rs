@@ -64,8 +64,13 @@ struct Sum {
 }
 
 /// The first bytes as one word, least significant byte first. Where there are fewer, the others are 0.
-#[inline(never)]
+#[inline]
 pub(super) fn head_of(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or_else(|| padded_head_of(bytes), |head| u64::from_le_bytes(*head))
+}
+
+#[cold]
+fn padded_head_of(bytes: &[u8]) -> u64 {
     let mut head = [0; HEAD];
     head.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     u64::from_le_bytes(head)

@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) watches: usize,
     /// How many fields have gates.
     pub(super) gates: usize,
+    /// The only message of frames, where every frame is one and has nothing to read each time but samples of bytes.
+    pub(super) stream: Option<MessagePlan>,
     /// Messages of frames, in the profile's order.
     frame: Vec<MessagePlan>,
     /// The byte that most messages are known by.
@@ -302,6 +304,13 @@ impl MessagePlan {
         plan
     }
 
+    fn is_stream(&self) -> bool {
+        self.when.is_empty()
+            && !self.has_more
+            && self.fields.is_empty()
+            && matches!(self.waves.as_slice(), [WavePlan::Byte { .. }])
+    }
+
     /// True if nothing comes of this message, whatever it says.
     fn is_idle(&self) -> bool {
         self.watch.reach == 0 && !self.has_more && self.fields.is_empty() && self.waves.is_empty()
@@ -339,6 +348,10 @@ impl Plan {
             on_superframe,
             watches,
             gates,
+            stream: match frame.as_slice() {
+                [only] if only.is_stream() => Some(only.clone()),
+                _ => None,
+            },
             frame,
             known_by,
             by_value,
