@@ -133,7 +133,7 @@ fn packet(doc: &FrameDoc, spanned: &Spanned<FrameDoc>, context: &mut Context<'_>
     sync.sort_by_key(|item| item.at);
     let (length, extent) = length(doc, spanned, context)?;
     context.extent = extent;
-    if sync.is_empty() && !matches!(length, Length::ByType { .. }) {
+    if sync.is_empty() && doc.magic.is_none() && !matches!(length, Length::ByType { .. }) {
         context.problem(&spanned.span(), "a packet needs `magic`, `sync` or `length_by` to be found by");
     }
     for item in &doc.sync {
@@ -221,7 +221,11 @@ fn delimited(doc: &FrameDoc, spanned: &Spanned<FrameDoc>, context: &mut Context<
         return None;
     };
     if start.is_empty() || end.is_empty() {
-        context.problem(&spanned.span(), "a delimited frame needs `start` and one `end`, in hex");
+        // Hex that cannot be read has been told at its own place.
+        if doc.start.is_none() || doc.end.as_ref().is_none_or(|end| end.get_ref().as_slice().len() != 1) {
+            context.problem(&spanned.span(), "a delimited frame needs `start` and one `end`, in hex");
+        }
+        context.extent = Extent { min: max, max };
         return None;
     }
     let min = doc.min.as_ref().map_or(1, |min| *min.get_ref());
