@@ -25,13 +25,14 @@ macro_rules! built_in_profiles {
 }
 
 built_in_profiles![
-    15: "ansar-b",
+    16: "ansar-b",
     "berry-bci",
     "berry-pm6750",
     "contec-cms50-v5",
     "contec-v7",
     "healthypi",
     "masimo-ascii1",
+    "masimo-ascii2-trend",
     "medlab-nibp",
     "nellcor-oximax",
     "nonin-ascii",
