@@ -4,3 +4,4 @@
 
 mod broken;
 mod directory;
+mod page;
