@@ -21,6 +21,7 @@ const CHUNK: usize = 16 * 1024;
 ///
 /// Every reading is printed, not one a second. Status changes and the counters go to standard error.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example: vitalbridge decode --profile nonin-df2 capture.bin")]
 #[command(group = clap::ArgGroup::new("how").required(true).args(["profile", "characteristic"]))]
 pub struct Args {
     /// Id of a profile (see `profile list`), or the path of one

@@ -359,6 +359,19 @@ fn the_variants_find_what_the_tests_themselves_do_not_show() {
 }
 
 #[test]
+fn noise_before_a_test_shows_a_framing_that_takes_anything_for_a_frame() {
+    // One bit marks a packet and nothing checks it.
+    let weak = PACKET
+        .replace("magic = \"55 AA\"", "sync = [{ at = 0, mask = 0x40, value = 0x40 }]\nlock = 2")
+        .replace("checksum = { kind = \"sum8\", from = 0, to = -1, at = -1 }\n", "")
+        .replace("case = \"valid\"\n", "case = \"valid\"\ntimes = 2\n")
+        .replace("pulse_rate = 72 }]", "pulse_rate = 72 }, { spo2 = 97, pulse_rate = 72 }]")
+        .replace("bad_checksum = 1\n", "skipped_bytes = 8\n");
+    let found = said(&weak);
+    assert!(found.iter().any(|one| one.contains("after noise")), "{found:#?}");
+}
+
+#[test]
 fn a_profile_larger_than_its_bound_is_refused() {
     let text = format!("{PACKET}# {}\n", "x".repeat(300_000));
     assert!(said(&text)[0].contains("at most 262144"), "{:?}", said(&text));
