@@ -216,7 +216,7 @@ id = "data"
         let place = match frame {
             Frame::Line => format!("group = \"{}\"", sample.name()),
             _ if sample.is_in_tenths => format!("at = {at}\ntype = \"u16le\"\nscale = 0.1"),
-            _ => format!("at = {at}\n# invalid = [127] # numbers that mean \"no value\""),
+            _ => format!("at = {at}\n# invalid = [0xFF] # numbers that mean \"no value\""),
         };
         at += sample.bytes().len();
         let part = sample.part.map_or_else(String::new, |part| format!("part = \"{part}\"\n"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::devices::{DEFAULT_DEVICES_DIR, Devices};
+use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
@@ -471,7 +471,7 @@ impl<'a> Builder<'a> {
         let name = place.get_ref();
         let found = if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
             match read_bounded(&self.path(name)) {
-                Ok(text) => Profile::parse(&text).map(Arc::new),
+                Ok(text) => proven(&text, None),
                 Err(error) => {
                     self.problem(place, format!("cannot read the profile {}: {error}", self.path(name).display()));
                     return None;

@@ -138,7 +138,7 @@ fn own_profile(file: PathBuf, is_within_bound: bool) -> OwnProfile {
         return OwnProfile { id, file, text: String::new(), parsed };
     }
     match read_bounded(&file) {
-        Ok(text) => OwnProfile { parsed: parse(&id, &text), id, file, text },
+        Ok(text) => OwnProfile { parsed: proven(&text, Some(&id)), id, file, text },
         Err(error) => {
             let parsed = Err(one(format!("it cannot be read: {error}")));
             OwnProfile { id, file, text: String::new(), parsed }
@@ -146,11 +146,11 @@ fn own_profile(file: PathBuf, is_within_bound: bool) -> OwnProfile {
     }
 }
 
-/// A profile of the directory is usable if its schema is right, its id is that of its file, and its own tests hold.
-fn parse(id: &str, text: &str) -> Result<Arc<Profile>, Problems> {
+/// A profile that may be used: its schema is right, its own tests hold, and one of the directory has the id of its file.
+pub(super) fn proven(text: &str, file_id: Option<&str>) -> Result<Arc<Profile>, Problems> {
     let profile = Arc::new(Profile::parse(text)?);
     let mut problems = Problems::default();
-    if profile.id() != id {
+    if let Some(id) = file_id.filter(|id| *id != profile.id()) {
         let line = text.lines().position(|line| line.starts_with("id")).map_or(0, |place| place + 1);
         problems.add_at_line(line, format!("the id `{}` must be the name of the file, `{id}`", profile.id()));
     }

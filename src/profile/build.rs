@@ -48,6 +48,10 @@ impl Context<'_> {
 
     /// Reads hex; the problem names the place.
     pub(super) fn hex(&mut self, text: &Spanned<String>) -> Vec<u8> {
+        if text.get_ref().starts_with(super::MARK) {
+            // That it is to be filled in has been told.
+            return Vec::new();
+        }
         match hex::bytes(text.get_ref()) {
             Ok(bytes) => {
                 if bytes.is_empty() {
