@@ -211,26 +211,17 @@ fn in_context(context: &str, snippet: &str) -> String {
         text += &tables(&str::is_empty);
     }
     let is_whole_message = has("[[message");
-    let mut is_added = false;
     for (header, old) in parts(context) {
         if header == "[[test" {
             continue;
         }
         let is_replaced = if is_of_message(&header) { is_whole_message || has(&header) } else { has(&header) };
-        if !is_added && is_of_message(&header) {
-            text += &tables(&|header: &str| !header.is_empty() && !is_of_message(header) && header != "[[test");
-            if is_whole_message {
-                text += &tables(&is_of_message);
-            }
-            is_added = true;
-        }
         if !is_replaced {
             text += &old;
         }
     }
-    if !is_whole_message {
-        text += &tables(&is_of_message);
-    }
+    text += &tables(&|header: &str| !header.is_empty() && !is_of_message(header) && header != "[[test");
+    text += &tables(&is_of_message);
     text + TESTS + &tables(&|header: &str| header == "[[test")
 }
 
