@@ -307,7 +307,7 @@ fn expected(config: &Config) -> Vec<Expected> {
             SourceKind::Serial(serial) => crate::decode::self_test::metrics(&serial.profile),
             SourceKind::Ble(_) => BTreeSet::from([Metric::HeartRate]),
             // The ward names its own devices; a recording has the columns it has.
-            SourceKind::Simulator(_) | SourceKind::Replay(_) => BTreeSet::new(),
+            SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
         let patient = source.patient.clone()?;
         Some(Expected { device: source.device.clone(), patient, metrics, mode: source.mode })

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod replay;
 mod run;
+mod skeleton;
 mod token;
 
 pub mod decode;
@@ -54,7 +55,7 @@ enum Command {
     Token(token::TokenArgs),
     /// Turn captured bytes into readings, one JSON line each.
     Decode(decode::Args),
-    /// Device profiles: list, show, check.
+    /// Device profiles: list, show, check, new.
     Profile(profile::Args),
     /// Play recorded numerics (CSV) as a source in mode test.
     Replay(replay::ReplayArgs),
@@ -92,6 +93,9 @@ impl Place {
 enum CommandError {
     #[error("{0}")]
     Usage(String),
+    /// What a person wrote, a configuration or a profile, has problems: all of them.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -114,7 +118,7 @@ impl CommandError {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
-            Self::Config(_) => exit::CONFIG,
+            Self::Refused(_) | Self::Config(_) => exit::CONFIG,
             Self::Daemon(DaemonError::Permission(_)) => exit::PERMISSION,
             Self::Daemon(DaemonError::Internal(_)) => exit::INTERNAL,
         }
@@ -159,6 +163,8 @@ fn taken(done: anyhow::Result<()>) -> Result<(), CommandError> {
     done.map_err(|error| {
         if is_closed_pipe(&error) {
             CommandError::Daemon(error.into())
+        } else if error.is::<profile::Refused>() {
+            CommandError::Refused(error.to_string())
         } else {
             CommandError::Usage(format!("{error:#}"))
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
@@ -17,7 +18,7 @@ use crate::document::{self, Problems};
 use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
 use crate::patient::Patient;
-use crate::profile::{self, Profile};
+use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::sources::ble::{BleConfig, BleLimits, Wanted};
 use crate::sources::replay::{ReplayConfig, Speed};
@@ -92,15 +93,17 @@ pub(super) struct Builder<'a> {
     text: &'a str,
     folder: &'a Path,
     place: &'a Place,
+    devices: Devices,
     problems: Problems,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(text: &'a str, folder: &'a Path, place: &'a Place) -> Self {
-        Self { text, folder, place, problems: Problems::default() }
+        Self { text, folder, place, devices: Devices::default(), problems: Problems::default() }
     }
 
-    pub(super) fn build(mut self) -> Result<Config, Problems> {
+    /// The configuration, or every problem of the text; and the profiles, of which files may be broken.
+    pub(super) fn build(mut self) -> (Result<Config, Problems>, Devices) {
         let mut config = Config::empty(self.place);
         if let Some(file) = document::read::<File>(self.text, &mut self.problems) {
             self.bridge(&file.bridge, &mut config);
@@ -111,10 +114,12 @@ impl<'a> Builder<'a> {
             self.log(&file.log, &mut config);
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
             self.patients(&file.patients, &mut config);
+            self.devices(&file.profiles);
             self.sources(&file.sources, &mut config);
             self.overrides_of_nobody(&file.alerts, &config);
         }
-        if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }
+        config.devices = self.devices.clone();
+        (if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }, self.devices)
     }
 
     fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
@@ -269,6 +274,26 @@ impl<'a> Builder<'a> {
         Some(Broker { address: address?, client_id, username: mqtt.username.clone(), password, topic: topic? })
     }
 
+    /// The directory of profiles. A broken file in it is no problem of the configuration: it stops the sources that name
+    /// it and no others.
+    fn devices(&mut self, profiles: &file::Profiles) {
+        let read = match &profiles.dir {
+            Some(dir) => Devices::read(&self.path(dir.get_ref())),
+            None => Devices::of_default_dir(),
+        };
+        match (read, &profiles.dir) {
+            (Ok(devices), _) => self.devices = devices,
+            (Err(error), Some(dir)) => {
+                let path = self.path(dir.get_ref());
+                self.problem(dir, format!("cannot read the directory of profiles {}: {error}", path.display()));
+            }
+            (Err(error), None) => {
+                let message = format!("cannot read the directory of profiles {DEFAULT_DEVICES_DIR}: {error}");
+                self.problems.add_at_line(0, message);
+            }
+        }
+    }
+
     fn patients(&mut self, patients: &[file::Patient], config: &mut Config) {
         for patient in patients {
             let ward: Option<WardId> = match &patient.ward {
@@ -377,7 +402,9 @@ impl<'a> Builder<'a> {
         let kind = source.kind.get_ref().as_str();
         self.foreign_members(source, kind);
         match kind {
-            "serial" => Some((SourceKind::Serial(self.serial(source)?), Mode::Real)),
+            "serial" => {
+                Some((self.unusable(source).or_else(|| self.serial(source).map(SourceKind::Serial))?, Mode::Real))
+            }
             "ble" => Some((SourceKind::Ble(self.ble(source)?), Mode::Real)),
             "replay" => Some((SourceKind::Replay(self.replay(source)?), Mode::Test)),
             other => {
@@ -421,27 +448,39 @@ impl<'a> Builder<'a> {
         member
     }
 
+    /// A source whose profile is a broken file of the directory: it is there and says why it is not live.
+    fn unusable(&self, source: &file::Source) -> Option<SourceKind> {
+        let own = self.devices.own_of(source.profile.as_ref()?.get_ref())?;
+        let problems = own.parsed.as_ref().err()?;
+        let first = problems.as_slice().first().map_or_else(String::new, |problem| {
+            let more = problems.as_slice().len() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more; vitalbridge check)") };
+            format!("{}{more}", problem.at(&own.file.display().to_string()))
+        });
+        Some(SourceKind::Unusable { reason: format!("its profile cannot be used: {first}") })
+    }
+
     fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
         let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
         Some(SerialConfig { port: port?, profile: profile?, settings: None, serial_number: None })
     }
 
-    /// A built-in profile by its id, or one of the installer's own by its path.
+    /// A profile by its id, built in or of the directory, or any file by its path.
     fn profile(&mut self, place: &Spanned<String>) -> Option<Arc<Profile>> {
         let name = place.get_ref();
         let found = if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
             match read_bounded(&self.path(name)) {
-                Ok(text) => Profile::parse(&text).map(Arc::new),
+                Ok(text) => proven(&text, None),
                 Err(error) => {
                     self.problem(place, format!("cannot read the profile {}: {error}", self.path(name).display()));
                     return None;
                 }
             }
-        } else if let Some(found) = profile::built_in(name) {
+        } else if let Some(found) = self.devices.find(name) {
             found
         } else {
-            let near = profile::nearest_ids(name).join(", ");
+            let near = self.devices.nearest(name).join(", ");
             self.problem(
                 place,
                 format!("there is no profile `{name}`; near are {near}; your own is named by its .toml"),

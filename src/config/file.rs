@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) alerts: Alerts,
     #[serde(default)]
     pub(super) log: Log,
+    #[serde(default)]
+    pub(super) profiles: Profiles,
     pub(super) mqtt: Option<Mqtt>,
     #[serde(default, rename = "patient")]
     pub(super) patients: Vec<Patient>,
@@ -78,6 +80,13 @@ pub(super) struct Alerts {
 #[serde(deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) filter: Option<Spanned<String>>,
+}
+
+/// `[profiles]`: where the installer's own device profiles are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Profiles {
+    pub(super) dir: Option<Spanned<String>>,
 }
 
 /// `[mqtt]`: the way to the backend.

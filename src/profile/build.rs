@@ -24,6 +24,7 @@ const DEFAULT_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Context<'t> {
     text: &'t str,
     pub(super) problems: Problems,
+    pub(super) warnings: Problems,
     pub(super) nominal_hz: f64,
     pub(super) extent: Extent,
     pub(super) slots: usize,
@@ -37,12 +38,20 @@ impl Context<'_> {
         self.problems.add(self.text, span, message);
     }
 
+    pub(super) fn warning(&mut self, span: &Range<usize>, message: impl Into<String>) {
+        self.warnings.add(self.text, span, message);
+    }
+
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         line_of(self.text, span.start)
     }
 
     /// Reads hex; the problem names the place.
     pub(super) fn hex(&mut self, text: &Spanned<String>) -> Vec<u8> {
+        if text.get_ref().starts_with(super::MARK) {
+            // That it is to be filled in has been told.
+            return Vec::new();
+        }
         match hex::bytes(text.get_ref()) {
             Ok(bytes) => {
                 if bytes.is_empty() {
@@ -116,6 +125,7 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     let mut context = Context {
         text,
         problems,
+        warnings: Problems::default(),
         nominal_hz: *doc.nominal_hz.get_ref(),
         extent: Extent::default(),
         slots: 0,
@@ -150,6 +160,7 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
             state_count: context.states.len(),
             waves: std::mem::take(&mut context.waves),
             tests,
+            warnings: std::mem::take(&mut context.warnings),
         }),
         _ => Err(problems),
     }
@@ -291,10 +302,12 @@ fn check_actuators(doc: &LinkDoc, link: &Link, context: &mut Context<'_>) {
         link.commands.iter().filter(|command| command.actuates).flat_map(|command| &command.send).collect();
     let steps = link.init.iter().chain(&link.stop).map(|step| &step.send);
     let repeats = link.poll.iter().chain(&link.keep_alive).map(|repeat| &repeat.send);
-    for sent in steps.chain(repeats) {
+    let step_places = doc.init.iter().chain(&doc.stop).map(|step| step.get_ref().send.span());
+    let repeat_places = doc.poll.iter().chain(&doc.keep_alive).map(|repeat| repeat.get_ref().send.span());
+    for (sent, place) in steps.chain(repeats).zip(step_places.chain(repeat_places)) {
         if actuating.contains(&sent) {
             let message = format!("`{}` belongs to a command that actuates and is sent unasked", hex::text(sent));
-            context.problem(&doc.silence.span(), message);
+            context.problem(&place, message);
         }
     }
 }

@@ -10,12 +10,13 @@ mod built_in;
 pub mod checksum;
 pub mod hex;
 pub mod model;
+mod overlap;
 mod schema;
 
 use std::sync::Arc;
 
 pub use build_frame::MAX_FRAME;
-pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids};
+pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_of};
 
 use crate::document::{self, Problems};
 use crate::vitals::Status;
@@ -23,6 +24,9 @@ use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial
 
 /// Largest profile file that is read, in bytes.
 pub const MAX_PROFILE_BYTES: usize = 256 * 1024;
+
+/// What a place begins with that `vitalbridge profile new` leaves to its author.
+pub const MARK: &str = "FILL:";
 
 /// What is known of one wave.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +59,7 @@ pub struct Profile {
     state_count: usize,
     waves: Vec<WaveInfo>,
     tests: Vec<EmbeddedTest>,
+    warnings: Problems,
 }
 
 impl Profile {
@@ -64,6 +69,12 @@ impl Profile {
         if text.len() > MAX_PROFILE_BYTES {
             problems.add_at_line(0, format!("the profile has {} bytes, at most {MAX_PROFILE_BYTES}", text.len()));
             return Err(problems);
+        }
+        let is_marked = |line: &str| line.split(['"', '\'']).skip(1).any(|part| part.starts_with(MARK));
+        for (number, line) in (1..).zip(text.lines()) {
+            if is_marked(line) {
+                problems.add_at_line(number, format!("this place is still to be filled in ({MARK})"));
+            }
         }
         match document::read(text, &mut problems) {
             Some(doc) => build::profile(text, doc, problems),
@@ -144,6 +155,11 @@ impl Profile {
     /// The embedded tests.
     pub fn tests(&self) -> &[EmbeddedTest] {
         &self.tests
+    }
+
+    /// What is allowed and odd: bits that two parts of a message read.
+    pub const fn warnings(&self) -> &Problems {
+        &self.warnings
     }
 
     /// True if each frame carries a checksum, so that damage is noticed.

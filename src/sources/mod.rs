@@ -69,6 +69,11 @@ pub enum SourceKind {
     Simulator(SimulatorConfig),
     /// A recording.
     Replay(ReplayConfig),
+    /// What was configured cannot be used, which must not stop the other sources.
+    Unusable {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Why a source stopped.
@@ -208,6 +213,13 @@ async fn run_once(
         SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
         SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
         SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,
+        SourceKind::Unusable { reason } => {
+            // It does not get better by trying again; whoever repairs it starts the daemon again.
+            tracing::error!(source = %config.id, %reason, "the source cannot be started");
+            output.link(LinkState::Lost, &BTreeSet::new(), Some(reason)).await?;
+            stop.cancelled().await;
+            Ok(())
+        }
     }
 }
 
