@@ -25,11 +25,13 @@ macro_rules! built_in_profiles {
 }
 
 built_in_profiles![
-    15: "ansar-b",
+    17: "ansar-b",
     "berry-bci",
     "berry-pm6750",
     "contec-cms50-v5",
     "contec-v7",
+    "datex-s5-dri",
+    "draeger-medibus",
     "healthypi",
     "masimo-ascii1",
     "medlab-nibp",
