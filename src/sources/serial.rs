@@ -35,6 +35,8 @@ const TCP_SILENCE: Duration = Duration::from_secs(30);
 const GREET_AGAIN: Duration = Duration::from_secs(5);
 /// How long each of several line settings is listened to.
 const PROBE: Duration = Duration::from_secs(2);
+/// What a driver says last has left the line after this, at 9600 bit/s too; closing the port throws away the rest.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// Bytes among which an answer is looked for.
 const REPLY_WINDOW: usize = 512;
 
@@ -371,8 +373,11 @@ impl<'a> Session<'a> {
         let config = self.config;
         if !self.probing {
             self.stream.end();
-            if let Err(error) = self.send_outgoing().await {
+            let farewell = self.stream.take_outgoing();
+            if let Err(error) = self.write(&farewell).await {
                 tracing::debug!(port = %config.port, %error, "the device was not told that nobody listens");
+            } else if !farewell.is_empty() {
+                tokio::time::sleep(FAREWELL).await;
             }
         }
         if !self.probing
