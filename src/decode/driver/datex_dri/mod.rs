@@ -299,3 +299,6 @@ impl Driver for DatexDri {
         self.talk.as_mut().map(|talk| std::mem::take(&mut talk.outgoing)).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -332,3 +332,6 @@ impl Driver for Medibus {
         self.talk.as_mut().map(Talk::take_outgoing).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;
