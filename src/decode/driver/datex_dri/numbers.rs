@@ -25,7 +25,7 @@ mod at {
 }
 
 /// Statuses that these numbers can set.
-pub(super) const STATUSES: [Status; 3] = [Status::LeadOff, Status::Artifact, Status::LowQuality];
+pub(super) const STATUSES: [Status; 2] = [Status::LeadOff, Status::Artifact];
 
 /// One vital of a subrecord.
 #[derive(Debug, Clone, PartialEq, Eq)]

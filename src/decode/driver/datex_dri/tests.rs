@@ -72,7 +72,7 @@ fn frames_may_share_a_flag_and_noise_between_them_costs_nothing_else() {
 
 #[test]
 fn a_frame_that_never_ends_is_bounded() {
-    let endless = [&[0x7E][..], &[0x11; 100_000], &[0x7E]].concat();
+    let endless = [&[0x7E][..], &vec![0x11; 100_000], &[0x7E]].concat();
     let (found, counters) = contents(&endless);
     assert_eq!((found.len(), counters.bad_checksum, counters.skipped_bytes), (0, 1, 100_000));
 }
