@@ -248,6 +248,11 @@ pub fn metrics(profile: &Profile) -> BTreeSet<Metric> {
     profile.messages().iter().flat_map(|message| &message.fields).map(|field| field.metric).collect()
 }
 
+/// The metrics that a device with this profile is to give from the beginning.
+pub fn expected_metrics(profile: &Profile) -> BTreeSet<Metric> {
+    profile.driver().map_or_else(|| metrics(profile), |driver| super::driver::expected(driver.kind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,6 +68,15 @@ pub(super) fn metrics(kind: DriverKind) -> BTreeSet<Metric> {
     }
 }
 
+/// Of those, what every such device gives all the time, so that its absence is a fault from the beginning. What depends
+/// on its options and modules is missed only after it has been there.
+pub(super) fn expected(kind: DriverKind) -> BTreeSet<Metric> {
+    match kind {
+        DriverKind::Medibus => BTreeSet::from([Metric::RespiratoryRate, Metric::MinuteVolume]),
+        DriverKind::DatexDri => BTreeSet::new(),
+    }
+}
+
 /// Ends the blocks of all waves: samples were lost.
 fn gap<'b>(blocks: impl Iterator<Item = &'b mut Block>, out: &mut Vec<Decoded>) {
     out.extend(blocks.filter_map(Block::gap).map(Decoded::Wave));

@@ -1,6 +1,10 @@
 //! What `[driver]` in a profile may say.
 
+use vitalbridge::decode::self_test;
 use vitalbridge::profile::{Profile, built_in_text};
+use vitalbridge::vitals::Metric;
+
+use crate::decode::profile;
 
 #[track_caller]
 fn check(id: &str, from: &str, to: &str, expected: &str) {
@@ -44,4 +48,13 @@ fn a_profile_with_a_driver_does_nothing_of_the_drivers_work() {
     check(id, "silence = \"4s\"", poll, "has no init, poll, keep_alive, stop or commands in [link]");
     let message = "[[message]]\nid = \"any\"\n\n[[test]]";
     check(id, "[[test]]", message, "a profile with [driver] has no [[message]]");
+}
+
+#[test]
+fn what_depends_on_a_devices_modules_is_not_expected_of_it() {
+    let expected = |id: &str| self_test::expected_metrics(&profile(id)).into_iter().collect::<Vec<Metric>>();
+    assert_eq!(expected("draeger-medibus"), [Metric::RespiratoryRate, Metric::MinuteVolume]);
+    assert_eq!(expected("datex-s5-dri"), []);
+    assert_eq!(expected("nonin-df2"), self_test::metrics(&profile("nonin-df2")).into_iter().collect::<Vec<Metric>>());
+    assert!(self_test::metrics(&profile("datex-s5-dri")).contains(&Metric::ArterialPressure));
 }

@@ -120,6 +120,9 @@ impl DatexDri {
         let time = Wall(i64::from(numbers.time) * 1000).to_string();
         let device_time = time.get(..19).filter(|_| numbers.time > 0).map(str::to_owned);
         let mut found = numbers.found;
+        // A module that is there and measures nothing is no news, until it has measured something.
+        let is_idle = |found: &Found| found.vital.leading() == Value::Absent(Absent::NotMeasured);
+        found.retain(|found| !is_idle(found) || self.given.contains(&found.vital.metric()));
         let there: BTreeSet<Metric> = found.iter().map(|found| found.vital.metric()).collect();
         for metric in self.given.difference(&there) {
             found.push(Found { vital: missing(*metric), mdc: None, quality: Quality::NotAvailable });
