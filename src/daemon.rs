@@ -304,7 +304,7 @@ async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result
 fn expected(config: &Config) -> Vec<Expected> {
     let of_source = |source: &SourceConfig| {
         let metrics = match &source.kind {
-            SourceKind::Serial(serial) => crate::decode::self_test::metrics(&serial.profile),
+            SourceKind::Serial(serial) => crate::decode::self_test::expected_metrics(&serial.profile),
             SourceKind::Ble(_) => BTreeSet::from([Metric::HeartRate]),
             // The ward names its own devices; a recording has the columns it has.
             SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),

@@ -8,7 +8,10 @@ use toml::Spanned;
 use super::Profile;
 use super::build_frame::{self, Extent};
 use super::checksum::Checksum;
-use super::model::{Command, Framing, Gatt, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step};
+use super::driver;
+use super::model::{
+    Command, DEFAULT_SILENCE, Framing, Gatt, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step,
+};
 use super::schema::{ChecksumDoc, GattDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
 use super::{build_message, build_test, hex};
 use crate::document::{Problems, line_of};
@@ -137,10 +140,20 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     check_head(&doc, context);
     let serial = doc.serial.as_ref().map(|serial| build_serial(serial.get_ref(), context));
     let gatt = doc.gatt.as_ref().and_then(|gatt| build_gatt(gatt.get_ref(), context));
-    let framing = build_frame::framing(doc.frame.as_ref(), doc.gatt.is_some(), context);
+    let driven = doc.driver.as_ref().map(|driver| {
+        let silence = doc.link.as_ref().and_then(|link| parse_duration(link.get_ref().silence.get_ref()));
+        driver::settings(driver, &doc, silence.unwrap_or(DEFAULT_SILENCE), context)
+    });
+    let (driver, framing) = match driven {
+        Some(driven) => driven.unzip(),
+        None => (None, build_frame::framing(doc.frame.as_ref(), doc.gatt.is_some(), context)),
+    };
     let superframe = doc.superframe.as_ref().and_then(|superframe| build_frame::superframe(superframe, context));
     let link = doc.link.as_ref().map(|link| build_link(link.get_ref(), framing.as_ref(), context)).unwrap_or_default();
-    let messages = build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context);
+    let messages = match &doc.driver {
+        Some(_) => Vec::new(),
+        None => build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context),
+    };
     let tests = build_test::tests(&doc.test, context);
     let problems = std::mem::take(&mut context.problems);
     match framing {
@@ -154,6 +167,7 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
             gatt,
             link,
             framing,
+            driver,
             superframe,
             messages,
             flag_maps: context.flags.iter().map(|(_, maps)| *maps).collect(),

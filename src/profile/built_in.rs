@@ -25,11 +25,13 @@ macro_rules! built_in_profiles {
 }
 
 built_in_profiles![
-    16: "ansar-b",
+    18: "ansar-b",
     "berry-bci",
     "berry-pm6750",
     "contec-cms50-v5",
     "contec-v7",
+    "datex-s5-dri",
+    "draeger-medibus",
     "healthypi",
     "masimo-ascii1",
     "masimo-ascii2-trend",

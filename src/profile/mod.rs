@@ -8,6 +8,7 @@ mod build_message;
 mod build_test;
 mod built_in;
 pub mod checksum;
+pub mod driver;
 pub mod hex;
 pub mod model;
 mod overlap;
@@ -20,6 +21,7 @@ pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_o
 
 use crate::document::{self, Problems};
 use crate::vitals::Status;
+use driver::DriverSettings;
 use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial, Superframe};
 
 /// Largest profile file that is read, in bytes.
@@ -53,6 +55,7 @@ pub struct Profile {
     gatt: Option<Gatt>,
     link: Link,
     framing: Framing,
+    driver: Option<DriverSettings>,
     superframe: Option<Superframe>,
     messages: Vec<Message>,
     flag_maps: Vec<Option<Status>>,
@@ -122,7 +125,12 @@ impl Profile {
         &self.link
     }
 
-    /// How frames are found.
+    /// The driver that reads the device, where the profile names one instead of describing frames and messages.
+    pub const fn driver(&self) -> Option<&DriverSettings> {
+        self.driver.as_ref()
+    }
+
+    /// How frames are found; with a driver, what its messages look like.
     pub const fn framing(&self) -> &Framing {
         &self.framing
     }

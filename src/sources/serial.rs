@@ -35,6 +35,8 @@ const TCP_SILENCE: Duration = Duration::from_secs(30);
 const GREET_AGAIN: Duration = Duration::from_secs(5);
 /// How long each of several line settings is listened to.
 const PROBE: Duration = Duration::from_secs(2);
+/// What a driver says last has left the line after this, at 9600 bit/s too; closing the port throws away the rest.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// Bytes among which an answer is looked for.
 const REPLY_WINDOW: usize = 512;
 
@@ -313,6 +315,8 @@ impl<'a> Session<'a> {
         let config = self.config;
         let link = config.profile.link();
         self.send_steps(&link.init).await?;
+        self.stream.begin(self.output.now());
+        self.send_outgoing().await?;
         let now = self.output.now().mono;
         self.repeats = link.keep_alive.iter().chain(&link.poll).map(|repeat| (now + repeat.every, repeat)).collect();
         self.greet_at = (!link.init.is_empty()).then(|| now + GREET_AGAIN.max(link.silence));
@@ -358,9 +362,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Sends what a driver has to say.
+    async fn send_outgoing(&mut self) -> Result<(), SourceError> {
+        let bytes = self.stream.take_outgoing();
+        if bytes.is_empty() { Ok(()) } else { self.write(&bytes).await }
+    }
+
     /// Tells the device that nobody listens any more. What cannot be sent any more does not matter.
     async fn say_goodbye(&mut self) {
         let config = self.config;
+        if !self.probing {
+            self.stream.end();
+            let farewell = self.stream.take_outgoing();
+            if let Err(error) = self.write(&farewell).await {
+                tracing::debug!(port = %config.port, %error, "the device was not told that nobody listens");
+            } else if !farewell.is_empty() {
+                tokio::time::sleep(FAREWELL).await;
+            }
+        }
         if !self.probing
             && let Err(error) = self.send_steps(&config.profile.link().stop).await
         {
@@ -369,11 +388,15 @@ impl<'a> Session<'a> {
     }
 
     fn next_send(&self) -> Option<Mono> {
-        self.repeats.iter().map(|(at, _)| *at).min()
+        self.repeats.iter().map(|(at, _)| *at).chain(self.stream.next_deadline()).min()
     }
 
     async fn send_due(&mut self) -> Result<(), SourceError> {
-        let now = self.output.now().mono;
+        let now = self.output.now();
+        let told = self.stream.on_time(now);
+        self.send_outgoing().await?;
+        self.hand_on(told, now).await?;
+        let now = now.mono;
         let due: Vec<&'a Repeat> =
             self.repeats.iter().filter(|(at, _)| *at <= now).map(|(_, repeat)| *repeat).collect();
         for (at, repeat) in &mut self.repeats {
@@ -407,7 +430,7 @@ impl<'a> Session<'a> {
         if self.stream.is_live(now) && !self.memory.was_live {
             self.memory.was_live = true;
         }
-        if self.probing && self.stream.is_live(now) {
+        if self.probing && self.stream.is_understood(now) {
             self.probing = false;
             self.memory.port.candidate_fits = true;
             self.greet_due = true;
@@ -418,6 +441,7 @@ impl<'a> Session<'a> {
                 self.output.wave(wave, now);
             }
         }
+        self.send_outgoing().await?;
         self.hand_on(at_once, now).await?;
         // The first good frame is told at once; every other change waits for the end of the second.
         if matches!(self.output.link_state(), Some(LinkState::Waiting | LinkState::Silent)) {

@@ -89,7 +89,44 @@ impl Stream {
             self.decoder.pause(&mut decoded);
             decoded.clear();
         }
-        self.decoder.push(bytes, &mut decoded);
+        self.decoder.push_at(bytes, now, &mut decoded);
+        self.take_decoded(decoded, now)
+    }
+
+    /// The device may be talked to from now on.
+    pub fn begin(&mut self, now: Stamp) {
+        self.decoder.begin(now);
+    }
+
+    /// The device is told that nobody listens any more.
+    pub fn end(&mut self) {
+        self.decoder.end();
+    }
+
+    /// Does what a driver has to do now; what it tells with that is returned as by [`Stream::push`].
+    pub fn on_time(&mut self, now: Stamp) -> Vec<Observation> {
+        let mut decoded = std::mem::take(&mut self.decoded);
+        self.decoder.on_time(now, &mut decoded);
+        self.take_decoded(decoded, now)
+    }
+
+    /// When [`Stream::on_time`] has something to do next.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.decoder.next_deadline()
+    }
+
+    /// What is to be sent to the device now.
+    pub fn take_outgoing(&mut self) -> Vec<u8> {
+        self.decoder.take_outgoing()
+    }
+
+    /// True if the line settings carry good messages, though they may hold no data yet: a device that waits to be asked
+    /// says no more than that it is there.
+    pub fn is_understood(&self, now: Stamp) -> bool {
+        self.is_live(now) || (self.decoder.profile().driver().is_some() && self.decoder.counters().frames > 0)
+    }
+
+    fn take_decoded(&mut self, mut decoded: Vec<Decoded>, now: Stamp) -> Vec<Observation> {
         let mut at_once = Vec::new();
         for found in decoded.drain(..) {
             match found {

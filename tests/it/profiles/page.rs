@@ -12,6 +12,19 @@ use vitalbridge::profile::{Profile, built_in, built_in_ids};
 /// any.
 const CONTEXTS: &[(&str, &str)] = &[
     (
+        "driver",
+        r#"schema = 1
+id = "context"
+name = "Context"
+kind = "multi_parameter"
+nominal_hz = 1
+[serial]
+settings = ["9600 8N1"]
+[driver]
+name = "medibus"
+"#,
+    ),
+    (
         "packet",
         r#"schema = 1
 id = "context"
@@ -262,7 +275,7 @@ fn every_snippet_of_the_page_is_right_in_its_place() {
 
 #[test]
 fn the_snippet_check_can_fail() {
-    let (_, base) = CONTEXTS[0];
+    let (_, base) = CONTEXTS.iter().find(|(name, _)| *name == "packet").unwrap();
     assert!(Profile::parse(&in_context(base, "[link]\nsilence = \"3s\"\n")).is_ok());
     for bad in ["[link]\nsilence = 3\n", "[link]\nsilent = \"3s\"\n", "[[message.field]]\nmetric = \"spo3\"\nat = 5\n"]
     {
