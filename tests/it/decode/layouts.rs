@@ -180,3 +180,13 @@ fn an_ansar_b_block_by_its_layout() {
     bytes.push(0xFE);
     assert!(play("ansar-b", &bytes).values(Metric::HeartRate).is_empty());
 }
+
+#[test]
+fn the_checksum_of_a_short_frame_is_not_taken_for_a_sample() {
+    // Three leads where the module otherwise sends seven.
+    let recording = play("berry-pm6750", &[0x55, 0xAA, 0x06, 0x01, 0x80, 0x81, 0x82, 0x75]);
+    assert_eq!(recording.counters.frames, 1, "{:?}", recording.counters);
+    for (lead, expected) in [("ecg_I", vec![128]), ("ecg_II", vec![129]), ("ecg_III", vec![130]), ("ecg_aVR", vec![])] {
+        assert_eq!(samples(&recording, lead), expected, "{lead}");
+    }
+}
