@@ -24,6 +24,7 @@ pub mod alerts;
 pub mod channel;
 pub mod decode;
 pub mod document;
+pub mod encode;
 pub mod profile;
 pub mod wire;
 

@@ -7,6 +7,7 @@ mod broker;
 mod cli;
 mod dashboard;
 mod decode;
+mod encode;
 mod fake_bluez;
 mod mqtt;
 mod oximeter;
