@@ -175,6 +175,16 @@ impl Encoder {
         Ok(())
     }
 
+    /// True if a unit's messages can tell this event.
+    pub fn tells(&self, unit: usize, event: &str) -> bool {
+        let moment = Moment { beat: false, event: Some(event) };
+        let messages = self.units.get(unit).map_or(&[][..], Unit::messages);
+        messages.iter().filter_map(|index| self.profile.messages().get(*index)).any(|message| {
+            let flags = message.flags.iter().filter_map(|flag| flag.event.as_ref());
+            flags.chain(&message.event).any(|happening| moment.has(happening))
+        })
+    }
+
     /// The link was opened again: a superframe begins with its first frame.
     pub const fn restart(&mut self) {
         self.place = 0;

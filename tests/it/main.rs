@@ -7,6 +7,7 @@ mod broker;
 mod cli;
 mod dashboard;
 mod decode;
+mod emulate;
 mod encode;
 mod fake_bluez;
 mod mqtt;
