@@ -330,6 +330,16 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_replaced_and_columns_keep_their_places() {
+        let regex = Regex::new(r"^(\S+) +(\d+) +(\d+)( [A-Z]+)?$").unwrap();
+        let edit = |group, text: &str| Edit { group, text: text.to_owned() };
+        let line = "11:24   100     105";
+        assert_eq!(replaced(&regex, line, &[edit(3, "7"), edit(2, "97")]).unwrap(), "11:24    97       7");
+        assert_eq!(replaced(&regex, line, &[edit(4, "")]).unwrap(), line);
+        assert!(replaced(&regex, line, &[edit(4, " PS")]).is_err());
+    }
+
+    #[test]
     fn a_pair_is_changed_and_its_unit_stays() {
         let pairs = Pairs { separator: " ".to_owned(), assign: "=".to_owned(), strip: "%".to_owned() };
         let mut line = "SPO2=097% XPI=1 PI=04.96%".to_owned();

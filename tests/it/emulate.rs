@@ -337,9 +337,24 @@ fn a_cuff_answers_the_poll_with_the_result_after_its_start_command() {
     assert_eq!(emulated.stop()["unknown_bytes"], 3);
 }
 
+/// The exit code and what was said of a call that must not start a device.
 fn failure(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = program().arg("emulate").args(arguments).output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let mut child = program().arg("emulate").args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Clock::System.now().mono + DEADLINE;
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        if Clock::System.now().mono > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("a device was started: {arguments:?}");
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    };
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (code, text)
 }
 
 #[test]
