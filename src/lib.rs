@@ -24,9 +24,11 @@ pub mod vitals;
 pub mod alerts;
 pub mod channel;
 pub mod decode;
+pub mod derive;
 pub mod document;
 pub mod encode;
 pub mod profile;
+pub mod waveform;
 pub mod wire;
 
 // Layer 2: services for tasks.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::writer::MAX_BATCH;
 use crate::clock::Stamp;
 use crate::event::{Event, EventBody};
 use crate::ids::Seq;
@@ -69,6 +70,7 @@ impl Moved {
 #[derive(Debug, Clone)]
 pub struct StoreHandle {
     queue: mpsc::Sender<Arc<Event>>,
+    hurry: Arc<Notify>,
     pings: mpsc::Sender<oneshot::Sender<()>>,
     moved: Arc<Moved>,
     durable: watch::Receiver<Seq>,
@@ -79,6 +81,8 @@ pub struct StoreHandle {
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) queue: mpsc::Receiver<Arc<Event>>,
+    /// Told when the queue holds something that ends the group: what is no reading, or a full batch.
+    pub(super) hurry: Arc<Notify>,
     pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) moved: Arc<Moved>,
     pub(super) durable: watch::Sender<Seq>,
@@ -92,14 +96,16 @@ pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
     let (durable, durable_out) = watch::channel(durable);
     let (health, health_out) = watch::channel(StoreHealth::Ok);
     let moved = Arc::new(Moved::default());
+    let hurry = Arc::new(Notify::new());
     let handle = StoreHandle {
         queue: queue_in,
+        hurry: Arc::clone(&hurry),
         pings: pings_in,
         moved: Arc::clone(&moved),
         durable: durable_out,
         health: health_out,
     };
-    (handle, Ends { queue, pings, moved, durable, health })
+    (handle, Ends { queue, hurry, pings, moved, durable, health })
 }
 
 impl StoreHandle {
@@ -115,7 +121,12 @@ impl StoreHandle {
         self.queue.try_send(event).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
-        })
+        })?;
+        // A reading alone wakes nobody: the writer takes it when its group is complete.
+        if !is_reading || self.queued() >= MAX_BATCH {
+            self.hurry.notify_one();
+        }
+        Ok(())
     }
 
     /// The newest number that would survive a power cut.

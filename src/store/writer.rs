@@ -55,8 +55,11 @@ enum Wake {
     Ping,
     Stop,
     Timer,
+    /// So many events were taken from the queue.
     Queue(usize),
     Cursor,
+    /// The queue is closed, and empty or not to be emptied.
+    End,
 }
 
 impl Writer {
@@ -95,26 +98,22 @@ impl Writer {
                 Wake::Ping => {}
                 // What is queued is still taken; nothing new is.
                 Wake::Stop => self.ends.queue.close(),
-                Wake::Queue(0) => return self.finish().await,
-                Wake::Queue(taken) => {
-                    // A full batch is not looked through: that would touch each event once more before its commit.
-                    let is_full = self.batch.len() >= MAX_BATCH;
-                    if is_full || self.batch.iter().rev().take(taken).any(|event| !is_reading(event)) {
-                        self.commit().await?;
-                        armed = self.state == State::Failing;
-                        timer.set(sleep(RETRY_EVERY));
-                    } else if !armed {
-                        armed = true;
-                        timer.set(sleep(self.group_commit));
-                    }
+                Wake::End => return self.finish().await,
+                Wake::Queue(taken) if self.is_complete(taken) => {
+                    self.commit().await?;
+                    armed = self.state == State::Failing;
+                    timer.set(sleep(RETRY_EVERY));
                 }
-                Wake::Cursor => {
+                Wake::Queue(_) | Wake::Cursor => {
                     if !armed {
                         armed = true;
                         timer.set(sleep(self.group_commit));
                     }
                 }
                 Wake::Timer => {
+                    if self.state == State::Healthy {
+                        self.gather();
+                    }
                     self.commit().await?;
                     armed = self.state == State::Failing;
                     timer.set(sleep(RETRY_EVERY));
@@ -123,12 +122,31 @@ impl Writer {
         }
     }
 
+    /// Takes what is queued, as far as it fits into the batch; returns how much that was.
+    fn gather(&mut self) -> usize {
+        let before = self.batch.len();
+        while self.batch.len() < MAX_BATCH
+            && let Ok(event) = self.ends.queue.try_recv()
+        {
+            self.batch.push(event);
+        }
+        self.batch.len().saturating_sub(before)
+    }
+
+    /// True if the batch, of which the last `taken` events are new, is to be stored now.
+    fn is_complete(&self, taken: usize) -> bool {
+        // A full batch is not looked through: that would touch each event once more before its commit.
+        self.batch.len() >= MAX_BATCH || self.batch.iter().rev().take(taken).any(|event| !is_reading(event))
+    }
+
     /// Waits for whatever comes first.
     async fn wait(&mut self, stop: &CancellationToken, timer: std::pin::Pin<&mut Sleep>, armed: bool) -> Wake {
         let room = MAX_BATCH.saturating_sub(self.batch.len());
         let is_failing = self.state == State::Failing;
         // A failing disk is not asked to stop twice: `finish` makes the last try.
         let is_open = !self.ends.queue.is_closed();
+        // The timer runs: whoever queues a reading need not wake this task.
+        let is_gathering = armed && is_open && !is_failing;
         tokio::select! {
             biased;
             // The watchdog's question: rare, and never behind a full queue.
@@ -141,12 +159,16 @@ impl Writer {
             () = stop.cancelled(), if is_open => Wake::Stop,
             // A group is complete, or the disk gets another chance.
             () = timer, if armed => Wake::Timer,
+            // More events of a group that has begun: not one by one, but when one of them ends it.
+            () = self.ends.hurry.notified(), if is_gathering => Wake::Queue(self.gather()),
             // Events. While the disk fails they stay in the queue, which is what bounds them, until the end comes.
-            taken = self.ends.queue.recv_many(&mut self.batch, room), if !is_failing => Wake::Queue(taken),
+            taken = self.ends.queue.recv_many(&mut self.batch, room), if !is_failing && !is_gathering => {
+                if taken == 0 { Wake::End } else { Wake::Queue(taken) }
+            }
             // A cursor moved: it rides with the next group.
             () = self.ends.moved.news.notified(), if !armed => Wake::Cursor,
             // Closed while the disk fails: no event can come, so the end is now.
-            () = std::future::ready(()), if is_failing && !is_open => Wake::Queue(0),
+            () = std::future::ready(()), if is_failing && !is_open => Wake::End,
         }
     }
 

@@ -135,7 +135,7 @@ impl Rig {
             SourceMessage::Reading(reading) => {
                 reading.vital.metric() == metric && is_equal(reading.vital.leading(), wanted)
             }
-            SourceMessage::Link(_) => false,
+            SourceMessage::Link(_) | SourceMessage::Wave(_) => false,
         };
         self.until(&format!("{metric} = {wanted:?}"), is_it).await;
     }

@@ -20,4 +20,5 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod waves;
 mod whole;
