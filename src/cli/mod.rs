@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod emulate;
 mod replay;
 mod run;
 mod skeleton;
@@ -59,6 +60,8 @@ enum Command {
     Profile(profile::Args),
     /// Play recorded numerics (CSV) as a source in mode test.
     Replay(replay::ReplayArgs),
+    /// Be a serial device without the hardware, by its profile, with faults.
+    Emulate(emulate::EmulateArgs),
 }
 
 /// Where the daemon listens and keeps its state; the same for `run`, `demo` and `replay`.
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         }
         Command::Profile(args) => taken(profile::run(&args, &mut io::stdout().lock(), &mut io::stderr())),
         Command::Replay(args) => replay::run(args),
+        Command::Emulate(args) => emulate::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

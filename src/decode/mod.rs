@@ -2,6 +2,7 @@
 //!
 //! [`Decoder`] follows a [`Profile`]; [`gatt`] knows the characteristics that the Bluetooth SIG has standardised.
 
+mod contents;
 pub mod decimate;
 mod driver;
 mod fields;
@@ -23,6 +24,7 @@ use crate::profile::Profile;
 use crate::profile::model::Rule;
 use crate::vitals::{Quality, Status, Vital};
 
+pub(crate) use contents::contents;
 pub use frame::FrameCounters;
 pub use waves::WaveSamples;
 

@@ -87,7 +87,7 @@ impl Context<'_> {
 }
 
 /// The name of `known` that needs the fewest changes to become `name`.
-pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> &'k str {
+pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> &'k str {
     known.min_by_key(|candidate| distance(name, candidate)).unwrap_or("")
 }
 
@@ -110,7 +110,7 @@ pub(super) fn distance(left: &str, right: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u32 = number.parse().ok()?;

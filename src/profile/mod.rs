@@ -16,6 +16,7 @@ mod schema;
 
 use std::sync::Arc;
 
+pub(crate) use build::{nearest, parse_duration};
 pub use build_frame::MAX_FRAME;
 pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_of};
 

@@ -610,7 +610,7 @@ pub struct State {
 }
 
 /// A part of a pressure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The highest in a beat.

@@ -201,7 +201,7 @@ fn wrong_calls_exit_with_64_and_say_what_to_do() {
 
 #[test]
 fn every_command_has_a_help_with_an_example() {
-    for command in ["demo", "run", "check", "token", "decode", "profile", "replay"] {
+    for command in ["demo", "run", "check", "token", "decode", "profile", "replay", "emulate"] {
         let text = stdout(&run(&[command, "--help"]));
         assert!(text.contains("Example"), "{command}: {text}");
     }

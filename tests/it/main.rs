@@ -8,6 +8,8 @@ mod cli;
 mod dashboard;
 mod decode;
 mod drivers;
+mod emulate;
+mod encode;
 mod fake_bluez;
 mod mqtt;
 mod oximeter;
