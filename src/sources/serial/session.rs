@@ -1,34 +1,28 @@
-//! A monitor at a serial port, or at a TCP port that carries one: opens it, talks as the profile says, decodes what comes.
+//! One time that the port is open: talks as the profile says, decodes what comes, and tells when the port has gone.
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
-use tokio_serial::{ClearBuffer, DataBits, ErrorKind, FlowControl, SerialPort as _, SerialStream, StopBits};
+use tokio_serial::{ClearBuffer, SerialPort as _};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Stamp};
 use crate::event::LinkState;
-use crate::profile::Profile;
-use crate::profile::model::{Dtr, Flow, LineSettings, Parity, Repeat, Step};
+use crate::profile::model::{Repeat, Step};
+use crate::sources::output::{Observation, SourceCounters, SourceOutput};
+use crate::sources::stream::Stream;
+use crate::sources::{Memory, RESEND_EVERY, SourceError};
 
-use super::output::{Observation, SourceCounters, SourceOutput};
-use super::stream::Stream;
-use super::{Memory, RESEND_EVERY, SourceError};
+use super::port::Port;
+use super::{SerialConfig, SerialPort};
 
 /// Bytes taken from the port at once.
 const READ_BUFFER: usize = 4096;
 /// A device that does not take what is sent for so long has gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a TCP connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A silent TCP connection is given up after this: a serial server that restarted never says so.
 const TCP_SILENCE: Duration = Duration::from_secs(30);
 /// A silent device is greeted again this often: it may have been switched off and on behind its adapter.
@@ -38,177 +32,15 @@ const PROBE: Duration = Duration::from_secs(2);
 /// Bytes among which an answer is looked for.
 const REPLY_WINDOW: usize = 512;
 
-/// Where the monitor is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SerialPort {
-    /// A port of this machine, best by its stable name under `/dev/serial/by-id`.
-    Path(PathBuf),
-    /// A serial server (ser2net and its like), raw TCP.
-    Tcp {
-        /// Name or address.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-}
-
-impl fmt::Display for SerialPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => path.display().fmt(f),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-        }
-    }
-}
-
-/// Why a text is not the place of a serial port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a port: write a path such as /dev/serial/by-id/..., or tcp://host:port")]
-pub struct BadPort(String);
-
-impl FromStr for SerialPort {
-    type Err = BadPort;
-
-    fn from_str(text: &str) -> Result<Self, BadPort> {
-        let bad = || BadPort(text.to_owned());
-        if let Some(server) = text.strip_prefix("tcp://") {
-            let (host, port) = server.rsplit_once(':').ok_or_else(bad)?;
-            let port = port.parse().map_err(|_| bad())?;
-            return if host.is_empty() || port == 0 {
-                Err(bad())
-            } else {
-                Ok(Self::Tcp { host: host.to_owned(), port })
-            };
-        }
-        if text.starts_with('/') { Ok(Self::Path(PathBuf::from(text))) } else { Err(bad()) }
-    }
-}
-
-/// A monitor at a port.
-#[derive(Debug, Clone)]
-pub struct SerialConfig {
-    /// Where it is.
-    pub port: SerialPort,
-    /// How it speaks.
-    pub profile: Arc<Profile>,
-    /// Its line settings, if they are not to be found out among those of the profile. Unused over TCP.
-    pub settings: Option<LineSettings>,
-    /// The serial number that the device must tell, if it tells one. Without it, the first one heard is expected from
-    /// then on.
-    pub serial_number: Option<String>,
-}
-
-impl SerialConfig {
-    /// The line settings that are tried in turn. `None` stands for a TCP connection, which has none.
-    fn candidates(&self) -> Result<Vec<Option<LineSettings>>, SourceError> {
-        if matches!(self.port, SerialPort::Tcp { .. }) {
-            return Ok(vec![None]);
-        }
-        let serial = self.profile.serial();
-        let serial = serial.ok_or_else(|| SourceError::NoSerialLine { profile: self.profile.id().to_owned() })?;
-        match self.settings {
-            Some(settings) => Ok(vec![Some(settings)]),
-            None => Ok(serial.settings.iter().copied().map(Some).collect()),
-        }
-    }
-}
-
-/// What the source remembers of a port from one start to the next.
-#[derive(Debug, Default)]
-pub(super) struct PortMemory {
-    /// Which of the candidates was used last.
-    candidate: usize,
-    /// That candidate has carried good frames.
-    candidate_fits: bool,
-    /// The serial number that the device told first.
-    serial_number: Option<String>,
-}
-
-/// A port that is open.
-type Port = Either<SerialStream, TcpStream>;
-
 /// Why a session ended without an error.
-enum Ended {
+pub(super) enum Ended {
     /// The daemon stops.
     Stopped,
     /// These line settings carried no frame; the next ones are to be tried.
     NothingHeard,
 }
-
-/// Reads the monitor until the daemon stops or the port is lost.
-pub(super) async fn run(
-    config: &SerialConfig,
-    output: &mut SourceOutput,
-    memory: &mut Memory,
-    stop: &CancellationToken,
-) -> Result<(), SourceError> {
-    let candidates = config.candidates()?;
-    loop {
-        // A lost port stays reported as lost, with its reason, until it is open again.
-        if !matches!(output.link_state(), Some(LinkState::Lost | LinkState::Waiting)) {
-            output.state(LinkState::Opening).await?;
-        }
-        let place = memory.port.candidate % candidates.len().max(1);
-        let settings = candidates.get(place).copied().flatten();
-        let port = open(config, settings).await?;
-        SourceCounters::add(&output.counters().opened, 1);
-        output.state(LinkState::Waiting).await?;
-        let probing = candidates.len() > 1 && !memory.port.candidate_fits;
-        match Session::new(config, port, output, memory, probing).run(stop).await? {
-            Ended::Stopped => return Ok(()),
-            Ended::NothingHeard => memory.port.candidate = place + 1,
-        }
-    }
-}
-
-/// Opens the port for this process alone and throws away what was received before.
-async fn open(config: &SerialConfig, settings: Option<LineSettings>) -> Result<Port, SourceError> {
-    let port = || config.port.to_string();
-    match (&config.port, settings) {
-        (SerialPort::Tcp { host, port: number }, _) => {
-            let connect = TcpStream::connect((host.as_str(), *number));
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(|error| SourceError::Open { port: port(), reason: error.to_string() })?;
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(port = %config.port, %error, "short commands may be delayed");
-            }
-            Ok(Either::Right(stream))
-        }
-        (SerialPort::Path(path), Some(settings)) => {
-            let mut builder = tokio_serial::new(path.to_string_lossy(), settings.baud)
-                .data_bits(if settings.data_bits == 7 { DataBits::Seven } else { DataBits::Eight })
-                .parity(match settings.parity {
-                    Parity::None => tokio_serial::Parity::None,
-                    Parity::Odd => tokio_serial::Parity::Odd,
-                    Parity::Even => tokio_serial::Parity::Even,
-                })
-                .stop_bits(if settings.stop_bits == 2 { StopBits::Two } else { StopBits::One })
-                // Never XON/XOFF: it eats the data bytes 0x11 and 0x13.
-                .flow_control(match config.profile.serial().map(|serial| serial.flow) {
-                    Some(Flow::Rtscts) => FlowControl::Hardware,
-                    Some(Flow::None) | None => FlowControl::None,
-                });
-            if let Some(dtr) = config.profile.serial().and_then(|serial| serial.dtr) {
-                builder = builder.dtr_on_open(dtr == Dtr::On);
-            }
-            let stream = SerialStream::open(&builder).map_err(|error| match error.kind {
-                // Another process holds TIOCEXCL (EBUSY) or the lock on the file.
-                ErrorKind::NoDevice => SourceError::InUse { port: port() },
-                _ => SourceError::Open { port: port(), reason: error.to_string() },
-            })?;
-            if let Err(error) = stream.clear(ClearBuffer::Input) {
-                tracing::debug!(port = %config.port, %error, "what was received before cannot be thrown away");
-            }
-            Ok(Either::Left(stream))
-        }
-        (SerialPort::Path(_), None) => Err(SourceError::NoSerialLine { profile: config.profile.id().to_owned() }),
-    }
-}
-
 /// One time that the port is open.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     config: &'a SerialConfig,
     output: &'a mut SourceOutput,
     memory: &'a mut Memory,
@@ -247,7 +79,7 @@ impl Drop for Session<'_> {
 }
 
 impl<'a> Session<'a> {
-    fn new(
+    pub(super) fn new(
         config: &'a SerialConfig,
         port: Port,
         output: &'a mut SourceOutput,
@@ -270,7 +102,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> Result<Ended, SourceError> {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<Ended, SourceError> {
         let mut buffer = vec![0; READ_BUFFER];
         let mut seconds = tokio::time::interval(RESEND_EVERY);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
