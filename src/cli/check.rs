@@ -34,12 +34,18 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
                 problems.as_slice().iter().map(one).collect()
             }
         };
-        say(&json!({"file": args.config, "ok": loaded.is_ok(), "problems": problems}).to_string())?;
+        let warnings: Vec<_> = loaded.iter().flat_map(|config| config.warnings.as_slice()).collect();
+        let warnings: Vec<_> = warnings.iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
+        let report = json!({"file": args.config, "ok": loaded.is_ok(), "problems": problems, "warnings": warnings});
+        say(&report.to_string())?;
         return loaded.map(|_| ()).map_err(Into::into);
     }
     let config = loaded?;
     let now = Clock::System.now().wall;
     say(&format!("{}: no problem found", args.config.display()))?;
+    for warning in config.warnings.as_slice() {
+        say(&format!("  warning, {warning}"))?;
+    }
     say(&format!("  bridge {} at {}, {} sources", config.bridge, config.site, config.sources.len()))?;
     for patient in &config.patients {
         say(&format!("  patient {} ({}), bed {}, ward {}", patient.id, patient.name, patient.bed, patient.ward))?;

@@ -2,6 +2,7 @@
 
 mod build;
 mod file;
+mod ports;
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub struct Config {
     pub patients: Vec<Patient>,
     /// Where readings come from.
     pub sources: Vec<SourceConfig>,
+    /// What may not be as it was meant, with its line. Nothing of it is wrong.
+    pub warnings: Problems,
     store: StoreOptions,
 }
 
@@ -146,6 +149,7 @@ impl Config {
             broker: None,
             patients: Vec::new(),
             sources: Vec::new(),
+            warnings: Problems::default(),
             store: StoreOptions::default(),
         }
     }

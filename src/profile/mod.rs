@@ -146,6 +146,11 @@ impl Profile {
         &self.tests
     }
 
+    /// True if the device tells its serial number in some message.
+    pub fn tells_serial_number(&self) -> bool {
+        self.messages().iter().any(|message| message.serial_number.is_some())
+    }
+
     /// True if each frame carries a checksum, so that damage is noticed.
     pub const fn has_checksum(&self) -> bool {
         self.framing.checksum.is_some()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Stamp};
 use crate::decode::decimate::Decimator;
-use crate::decode::{Decoded, DecodedVital, Decoder};
+use crate::decode::{Decoded, DecodedVital, Decoder, FrameCounters};
 use crate::event::LinkState;
 use crate::profile::Profile;
 use crate::vitals::{Metric, Status, Value, Vital};
@@ -50,7 +50,7 @@ pub struct Stream {
     /// When it last said each thing.
     said: BTreeMap<Status, Mono>,
     serial_number: Option<String>,
-    rubbish_taken: u64,
+    counters_taken: FrameCounters,
 }
 
 impl Stream {
@@ -73,7 +73,7 @@ impl Stream {
             status: BTreeMap::new(),
             said: BTreeMap::new(),
             serial_number: None,
-            rubbish_taken: 0,
+            counters_taken: FrameCounters::default(),
         }
     }
 
@@ -191,12 +191,17 @@ impl Stream {
         self.serial_number.as_deref()
     }
 
-    /// Bytes that belonged to no valid frame, since the last call.
-    pub fn take_rubbish(&mut self) -> u64 {
-        let skipped = self.decoder.counters().skipped_bytes;
-        let fresh = skipped.saturating_sub(self.rubbish_taken);
-        self.rubbish_taken = skipped;
-        fresh
+    /// What the framer has counted since the last call.
+    pub fn take_counters(&mut self) -> FrameCounters {
+        let (counted, before) = (self.decoder.counters(), self.counters_taken);
+        self.counters_taken = counted;
+        FrameCounters {
+            // A frame that turned out to be none is taken back.
+            frames: counted.frames.saturating_sub(before.frames),
+            bad_checksum: counted.bad_checksum.saturating_sub(before.bad_checksum),
+            skipped_bytes: counted.skipped_bytes.saturating_sub(before.skipped_bytes),
+            resyncs: counted.resyncs.saturating_sub(before.resyncs),
+        }
     }
 }
 
@@ -257,7 +262,8 @@ mod tests {
         assert_eq!(stream.link(at(2000)).0, LinkState::Silent, "nothing ever came");
         stream.push(b"garbage", at(2500));
         assert_eq!(stream.link(at(2500)).0, LinkState::Silent, "rubbish is no data");
-        assert_eq!((stream.take_rubbish(), stream.take_rubbish()), (7, 0));
+        let skipped = |stream: &mut Stream| stream.take_counters().skipped_bytes;
+        assert_eq!((skipped(&mut stream), skipped(&mut stream)), (7, 0));
         for _ in 0..25 {
             stream.push(&nonin.frame(FINGER), at(3000));
         }

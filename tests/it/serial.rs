@@ -50,10 +50,8 @@ impl Rig {
             device: "oximeter".parse().unwrap(),
             mode: Mode::Test,
             kind: SourceKind::Serial(SerialConfig {
-                port,
-                profile,
-                settings: None,
                 serial_number: serial_number.map(ToOwned::to_owned),
+                ..SerialConfig::new(port, profile)
             }),
         };
         let (out, messages) = mpsc::channel(1024);
@@ -130,14 +128,14 @@ impl Rig {
     fn readings(&self) -> impl Iterator<Item = &Reading> {
         self.seen.iter().filter_map(|message| match message {
             SourceMessage::Reading(reading) => Some(reading),
-            SourceMessage::Link(_) => None,
+            _ => None,
         })
     }
 
     fn links(&self) -> Vec<LinkState> {
         let links = self.seen.iter().filter_map(|message| match message {
             SourceMessage::Link(event) => Some(event.link),
-            SourceMessage::Reading(_) => None,
+            _ => None,
         });
         links.collect()
     }
@@ -378,8 +376,14 @@ async fn another_device_at_the_same_port_is_noticed_and_its_values_are_withheld(
         port.send(&contec.command(&commands, now));
         port.send(&contec.frame(FINGER, now).into_iter().flatten().collect::<Vec<u8>>());
     };
-    let withheld = rig.until_link(&mut device, LinkState::Lost).await;
-    assert!(withheld.reason.unwrap().contains("serial number is user"));
+    let withheld = rig
+        .until(&mut device, |message| match message {
+            SourceMessage::Link(event) if event.status.contains(&Status::DeviceChanged) => Some(event.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(withheld.link, LinkState::Waiting);
+    assert!(withheld.reason.unwrap().contains("serial number is user, expected is bed 1"));
     let wait_until = Clock::System.now().mono + Duration::from_secs(3);
     while Clock::System.now().mono < wait_until {
         device();

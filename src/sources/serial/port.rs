@@ -10,6 +10,7 @@ use tokio_util::either::Either;
 use crate::profile::model::{Dtr, Flow, LineSettings, Parity};
 use crate::sources::SourceError;
 
+use super::console::System;
 use super::{SerialConfig, SerialPort};
 
 /// How long a TCP connection may take to be made.
@@ -33,6 +34,9 @@ pub(super) async fn open(config: &SerialConfig, settings: Option<LineSettings>) 
             Ok(Either::Right(stream))
         }
         (SerialPort::Path(path), Some(settings)) => {
+            if let Some(reason) = System::default().console_at(path) {
+                return Err(SourceError::Open { port: port(), reason });
+            }
             let mut builder = tokio_serial::new(path.to_string_lossy(), settings.baud)
                 .data_bits(if settings.data_bits == 7 { DataBits::Seven } else { DataBits::Eight })
                 .parity(match settings.parity {

@@ -1,5 +1,6 @@
 //! One time that the port is open: talks as the profile says, decodes what comes, and tells when the port has gone.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -10,12 +11,16 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Stamp};
-use crate::event::LinkState;
-use crate::profile::model::{Repeat, Step};
+use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
+use crate::profile::model::{Command, Repeat, Step};
 use crate::sources::output::{Observation, SourceCounters, SourceOutput};
 use crate::sources::stream::Stream;
-use crate::sources::{Memory, RESEND_EVERY, SourceError};
+use crate::sources::{Memory, RESEND_EVERY, SourceError, next_order};
+use crate::vitals::Status;
 
+use super::identity::{Finding, Guard};
+use super::line_errors::LineErrors;
+use super::orders;
 use super::port::Port;
 use super::{SerialConfig, SerialPort};
 
@@ -57,10 +62,15 @@ pub(super) struct Session<'a> {
     greet_at: Option<Mono>,
     /// The end of what was received, while an answer is looked for.
     tail: Vec<u8>,
+    /// When something was sent last.
+    sent: Option<Mono>,
+    /// What the driver had counted about the line a second ago, if it counts.
+    line_errors: Option<LineErrors>,
 }
 
 /// What happened at an open port.
 enum Happened {
+    Order(Order),
     Stop,
     Second,
     SendDue,
@@ -87,8 +97,16 @@ impl<'a> Session<'a> {
         probing: bool,
     ) -> Self {
         let now = output.now();
+        if let Some(guard) = &mut memory.port.guard {
+            guard.opened();
+        }
+        let line_errors = match &port {
+            Either::Left(port) => LineErrors::of(port),
+            Either::Right(_) => None,
+        };
         Self {
             config,
+            line_errors,
             port,
             stream: Stream::new(&config.profile, now),
             output,
@@ -99,6 +117,7 @@ impl<'a> Session<'a> {
             greet_due: !probing,
             greet_at: None,
             tail: Vec::new(),
+            sent: None,
         }
     }
 
@@ -119,6 +138,8 @@ impl<'a> Session<'a> {
                 () = stop.cancelled() => Happened::Stop,
                 // A second is over. Before reading, so that a flood of bytes cannot hold it up.
                 _ = seconds.tick() => Happened::Second,
+                // A person wants something of the device. A person is slower than any device.
+                order = next_order(&mut self.memory.orders) => Happened::Order(order),
                 // The device waits for a keep-alive or a poll.
                 () = tokio::time::sleep(send_in.unwrap_or(Duration::MAX)), if send_in.is_some() => Happened::SendDue,
                 // Bytes came, or the port has gone.
@@ -134,6 +155,7 @@ impl<'a> Session<'a> {
                         return Ok(Ended::NothingHeard);
                     }
                 }
+                Happened::Order(order) => self.obey(order).await?,
                 Happened::SendDue => self.send_due().await?,
                 Happened::Read(read) => self.take(read, &buffer).await?,
             }
@@ -152,7 +174,6 @@ impl<'a> Session<'a> {
     }
 
     async fn send_steps(&mut self, steps: &[Step]) -> Result<(), SourceError> {
-        let gap = self.config.profile.link().gap;
         for step in steps {
             self.tail.clear();
             self.write(&step.send).await?;
@@ -161,7 +182,6 @@ impl<'a> Session<'a> {
             {
                 tracing::warn!(port = %self.config.port, expected = ?reply, "the device gave no answer");
             }
-            tokio::time::sleep(gap).await;
         }
         Ok(())
     }
@@ -180,11 +200,19 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
+    /// Sends bytes, not before the link's gap after those sent last: some modules drop what comes too soon.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), SourceError> {
+        if let Some(sent) = self.sent {
+            let gap_ends = sent + self.config.profile.link().gap;
+            tokio::time::sleep(gap_ends.since(self.output.now().mono)).await;
+        }
         let write = tokio::time::timeout(WRITE_TIMEOUT, self.port.write_all(bytes)).await;
         let lost = |reason: String| SourceError::Lost { port: self.config.port.to_string(), reason };
         match write {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.sent = Some(self.output.now().mono);
+                Ok(())
+            }
             Ok(Err(error)) => Err(lost(error.to_string())),
             Err(_) => Err(lost(format!("it takes no bytes for {} s", WRITE_TIMEOUT.as_secs()))),
         }
@@ -198,6 +226,8 @@ impl<'a> Session<'a> {
         {
             tracing::debug!(port = %config.port, %error, "the device was not told to stop");
         }
+        // What is still on its way when the port is closed is thrown away.
+        tokio::time::sleep(config.profile.link().gap).await;
     }
 
     fn next_send(&self) -> Option<Mono> {
@@ -234,8 +264,16 @@ impl<'a> Session<'a> {
         let counters = self.output.counters();
         SourceCounters::add(&counters.bytes, u64::try_from(count).unwrap_or(0));
         let at_once = self.stream.push(bytes, now);
-        SourceCounters::add(&counters.rubbish_bytes, self.stream.take_rubbish());
-        self.check_identity();
+        let framed = self.stream.take_counters();
+        for (counter, amount) in [
+            (&counters.frames, framed.frames),
+            (&counters.bad_checksums, framed.bad_checksum),
+            (&counters.rubbish_bytes, framed.skipped_bytes),
+            (&counters.resyncs, framed.resyncs),
+        ] {
+            SourceCounters::add(counter, amount);
+        }
+        self.check_identity().await?;
         if self.stream.is_live(now) && !self.memory.was_live {
             self.memory.was_live = true;
         }
@@ -258,29 +296,62 @@ impl<'a> Session<'a> {
         self.tail.drain(..surplus);
     }
 
-    /// Pins the first serial number, if the configuration names none.
-    fn check_identity(&mut self) {
-        if self.config.serial_number.is_none()
-            && self.memory.port.serial_number.is_none()
-            && let Some(heard) = self.stream.serial_number()
-        {
-            self.memory.port.serial_number = Some(heard.to_owned());
+    /// Compares the serial number that the device tells with the one that this bed's device has.
+    async fn check_identity(&mut self) -> Result<(), SourceError> {
+        let now = self.output.now().mono;
+        let Some(guard) = &mut self.memory.port.guard else { return Ok(()) };
+        let finding = guard.hear(self.stream.serial_number(), now);
+        self.output.stand(if guard.is_doubted() { [Status::DeviceChanged].into() } else { BTreeSet::new() });
+        match finding {
+            None => Ok(()),
+            Some(Finding::Bound(number)) => self.output.audit(AuditAction::DeviceBound, number).await,
+            Some(Finding::Changed(number)) => {
+                tracing::warn!(port = %self.config.port, number, "another device answers; its values are withheld");
+                self.output.audit(AuditAction::DeviceChanged, number).await?;
+                self.report_link().await
+            }
         }
     }
 
-    /// The serial number of a device that is not the expected one: its values could be those of another patient.
-    fn stranger(&self) -> Option<String> {
-        let expected = self.config.serial_number.as_ref().or(self.memory.port.serial_number.as_ref())?;
-        let heard = self.stream.serial_number()?;
-        (heard != expected).then(|| {
-            format!(
-                "the device says that its serial number is {heard}, expected is {expected}: its values are withheld"
-            )
-        })
+    /// Why nothing may be published: the device may be that of another patient.
+    fn objection(&self) -> Option<String> {
+        self.memory.port.guard.as_ref().and_then(Guard::objection)
+    }
+
+    /// Carries out an order, or says why not.
+    async fn obey(&mut self, order: Order) -> Result<(), SourceError> {
+        let result = match &order.kind {
+            OrderKind::Confirm { serial_number } => orders::confirm(&mut self.memory.port, self.output, serial_number),
+            OrderKind::Command { command } => match self.admit(&order, command) {
+                Ok(command) => {
+                    // If the port is lost meanwhile, whoever starts it again answers.
+                    self.memory.in_hand = Some(order.number);
+                    for bytes in &command.send {
+                        self.write(bytes).await?;
+                    }
+                    self.memory.in_hand = None;
+                    Ok(())
+                }
+                Err(refused) => Err(refused),
+            },
+        };
+        self.output.answer(order.number, result).await?;
+        self.report_link().await
+    }
+
+    fn admit(&self, order: &Order, name: &str) -> Result<&'a Command, NotDone> {
+        let command = orders::allowed(self.config, name)?;
+        orders::in_time(order, self.output.now())?;
+        orders::of_known_device(&self.memory.port)?;
+        if self.probing {
+            let reason = "the line settings of the device are not known yet".to_owned();
+            return Err(NotDone { code: "not_connected", reason, was_tried: false });
+        }
+        Ok(command)
     }
 
     async fn hand_on(&self, observations: Vec<Observation>, now: Stamp) -> Result<(), SourceError> {
-        if self.stranger().is_some() {
+        if self.objection().is_some() {
             return Ok(());
         }
         for observation in observations {
@@ -290,16 +361,38 @@ impl<'a> Session<'a> {
     }
 
     async fn report_link(&mut self) -> Result<(), SourceError> {
-        if let Some(reason) = self.stranger() {
-            return self.output.link(LinkState::Lost, &std::collections::BTreeSet::new(), Some(&reason)).await;
-        }
         let (state, status) = self.stream.link(self.output.now());
-        self.output.link(state, &status, None).await
+        match self.objection() {
+            // Something comes, and nothing that counts for this bed.
+            Some(reason) if matches!(state, LinkState::Live | LinkState::SensorOff) => {
+                self.output.link(LinkState::Waiting, &BTreeSet::new(), Some(&reason)).await
+            }
+            Some(reason) if self.memory.port.is_doubted() => self.output.link(state, &status, Some(&reason)).await,
+            _ => self.output.link(state, &status, None).await,
+        }
+    }
+
+    /// Adds what the driver has counted about the line since the last time, where it counts.
+    fn count_line_errors(&mut self) {
+        let (Some(before), Either::Left(port)) = (self.line_errors, &self.port) else { return };
+        self.line_errors = LineErrors::of(port);
+        let Some(fresh) = self.line_errors.map(|now| now.since(before)) else { return };
+        let counters = self.output.counters();
+        for (counter, amount) in [
+            (&counters.framing_errors, fresh.framing),
+            (&counters.parity_errors, fresh.parity),
+            (&counters.overruns, fresh.overruns),
+            (&counters.breaks, fresh.breaks),
+        ] {
+            SourceCounters::add(counter, amount);
+        }
     }
 
     /// The end of a second: hands on what it brought, and looks after a silent device. True: try other line settings.
     async fn second(&mut self) -> Result<bool, SourceError> {
         let now = self.output.now();
+        self.count_line_errors();
+        self.check_identity().await?;
         let readings = self.stream.second(now);
         self.hand_on(readings, now).await?;
         self.report_link().await?;
