@@ -10,6 +10,7 @@ mod decode;
 mod fake_bluez;
 mod mqtt;
 mod oximeter;
+mod ports;
 mod replay;
 mod serial;
 mod server;
