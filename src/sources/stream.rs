@@ -9,6 +9,7 @@ use crate::decode::decimate::Decimator;
 use crate::decode::{Decoded, DecodedVital, Decoder, FrameCounters};
 use crate::event::LinkState;
 use crate::profile::Profile;
+use crate::profile::model::Rule;
 use crate::vitals::{Metric, Status, Value, Vital};
 
 use super::output::Observation;
@@ -17,6 +18,8 @@ use super::output::Observation;
 const STATUS_HOLD: Duration = Duration::from_secs(5);
 /// Without a checksum a status counts once it has lasted for so long: a damaged frame sets any of them.
 const STATUS_SETTLES: Duration = Duration::from_millis(250);
+/// Behind an 8-bit checksum a vital waits for so long at least, unless another frame confirms it before.
+const CONFIRMED_AFTER: Duration = Duration::from_millis(100);
 /// Devices that send no more often than this are not thinned, and so not delayed.
 const SLOW_HZ: f64 = 1.5;
 
@@ -31,12 +34,28 @@ enum Thinning {
     Median(Decimator),
 }
 
+/// A vital behind an 8-bit checksum that waits for what comes after its frame.
+///
+/// Where a byte was lost, the frame takes in the first byte of the next one instead, and one time in 256 its sum fits. What
+/// gives it away is that the rest of the next frame belongs to none.
+#[derive(Debug)]
+struct Unconfirmed {
+    vital: DecodedVital,
+    /// The number of its frame.
+    frame: u64,
+    at: Mono,
+}
+
 /// One device's stream of bytes since its port was opened.
 #[derive(Debug)]
 pub struct Stream {
     decoder: Decoder,
     decoded: Vec<Decoded>,
     thinning: Thinning,
+    /// The checksum is so short that a frame has to be confirmed by what follows it.
+    confirms: bool,
+    /// At most the vitals of one frame.
+    unconfirmed: Vec<Unconfirmed>,
     silence: Duration,
     /// When bytes came last, good or not; before the first, when the port was opened.
     pushed: Mono,
@@ -66,6 +85,11 @@ impl Stream {
             decoded: Vec::new(),
             status_settles: if matches!(thinning, Thinning::Median(_)) { STATUS_SETTLES } else { Duration::ZERO },
             thinning,
+            // A frame between two marks cannot swallow the beginning of the next, and a superframe counts its frames.
+            confirms: matches!(profile.framing().rule, Rule::Packet(_))
+                && profile.superframe().is_none()
+                && profile.framing().checksum.as_ref().is_some_and(|checksum| checksum.kind.width() == 1),
+            unconfirmed: Vec::new(),
             silence: profile.link().silence,
             pushed: now.mono,
             heard: now.mono,
@@ -84,14 +108,36 @@ impl Stream {
         if now.mono.since(std::mem::replace(&mut self.pushed, now.mono)) >= self.silence {
             self.decoder.pause(&mut decoded);
             decoded.clear();
+            self.unconfirmed.clear();
         }
-        self.decoder.push(bytes, &mut decoded);
         let mut at_once = Vec::new();
+        // Byte by byte, to see what comes right after a frame: monitors send a few kilobytes a second.
+        for piece in bytes.chunks(if self.confirms { 1 } else { bytes.len().max(1) }) {
+            let skipped = self.decoder.counters().skipped_bytes;
+            self.decoder.push(piece, &mut decoded);
+            let counted = self.decoder.counters();
+            if counted.skipped_bytes > skipped {
+                self.unconfirmed.retain(|waiting| waiting.frame != counted.frames);
+            }
+            self.confirm(|waiting| waiting.frame != counted.frames, now, &mut at_once);
+            self.take(&mut decoded, now, &mut at_once);
+        }
+        self.decoded = decoded;
+        self.withhold(at_once, now)
+    }
+
+    /// Takes what was decoded.
+    fn take(&mut self, decoded: &mut Vec<Decoded>, now: Stamp, at_once: &mut Vec<DecodedVital>) {
         for found in decoded.drain(..) {
             match found {
                 Decoded::Vital(vital) => {
                     self.hear(now);
-                    self.take_vital(vital, now, &mut at_once);
+                    if self.confirms {
+                        let frame = self.decoder.counters().frames;
+                        self.unconfirmed.push(Unconfirmed { vital, frame, at: now.mono });
+                    } else {
+                        self.take_vital(vital, now, at_once);
+                    }
                 }
                 // Waves are not handed on, but show that the device is alive.
                 Decoded::Wave(_) => self.hear(now),
@@ -100,8 +146,14 @@ impl Stream {
                 Decoded::Beat | Decoded::Event { .. } => {}
             }
         }
-        self.decoded = decoded;
-        self.withhold(at_once, now)
+    }
+
+    /// Hands on the vitals that are confirmed.
+    fn confirm(&mut self, is_confirmed: impl Fn(&Unconfirmed) -> bool, now: Stamp, at_once: &mut Vec<DecodedVital>) {
+        let confirmed: Vec<Unconfirmed> = self.unconfirmed.extract_if(.., |waiting| is_confirmed(waiting)).collect();
+        for Unconfirmed { vital, .. } in confirmed {
+            self.take_vital(vital, now, at_once);
+        }
     }
 
     const fn hear(&mut self, now: Stamp) {
@@ -134,6 +186,8 @@ impl Stream {
     /// The end of a second: what it brought.
     pub fn second(&mut self, now: Stamp) -> Vec<Observation> {
         let mut due = Vec::new();
+        // Nothing came after it, so that it did not swallow the beginning of anything.
+        self.confirm(|waiting| now.mono.since(waiting.at) >= CONFIRMED_AFTER, now, &mut due);
         match &mut self.thinning {
             Thinning::Slow => {}
             Thinning::Newest(newest) => due.extend(std::mem::take(newest).into_values()),
@@ -323,6 +377,24 @@ mod tests {
         stream.push(&nonin.frame(FINGER), at(1000));
         assert_eq!(spo2(&stream.second(at(1000))), [Value::Valid(Decimal::integer(97))]);
         assert_eq!(stream.second(at(2000)), []);
+    }
+
+    #[test]
+    fn a_frame_that_swallowed_the_beginning_of_the_next_is_not_believed() {
+        // 85 % is 55 in hexadecimal, with which the next frame begins: where that byte is lost, the sum fits for sure.
+        let summed = [0x08, 0x04, 0x00, 0x55, 60, 0x00, 0x00];
+        let sum = !summed.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        let good = [&[0x55, 0xAA][..], &summed, &[sum]].concat();
+        let mut stream = stream("berry-pm6750");
+        stream.push(&good, at(1000));
+        assert_eq!(spo2(&stream.second(at(1000))), [], "it waits for what follows");
+        assert_eq!(spo2(&stream.second(at(1200))), [Value::Valid(Decimal::integer(85))], "nothing follows");
+        let mut cut = good.clone();
+        cut.remove(5);
+        stream.take_counters();
+        stream.push(&[cut, good].concat(), at(2000));
+        assert_eq!(stream.take_counters().frames, 1, "the damaged frame looks like one, and says 60 %");
+        assert_eq!(spo2(&stream.second(at(3000))), []);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod bridge;
 mod broker;
 mod cli;
 mod dashboard;
+mod day;
 mod decode;
 mod fake_bluez;
 mod mqtt;
