@@ -381,3 +381,19 @@ fn check_names_every_problem_of_ports_at_once_and_warns_of_names_that_move() {
     assert_eq!((&report["ok"], &report["warnings"][0]["line"]), (&json!(true), &json!(4)), "{report:#}");
     assert!(report["warnings"][0]["message"].as_str().unwrap().contains("/dev/serial/by-id"), "{report:#}");
 }
+
+#[test]
+fn a_profile_that_would_actuate_unasked_is_refused() {
+    let text = vitalbridge::profile::built_in_text("berry-pm6750").unwrap();
+    let first = r#"  { send = "55 AA 04 01 01 F9" }, # ECG"#;
+    for (place, with) in [
+        (first, r#"  { send = "55 AA 04 02 01 F8" },"#.to_owned()),
+        (r#"gap = "50ms""#, "gap = \"50ms\"\npoll = [{ send = \"55 AA 04 02 01 F8\", every = \"60s\" }]".to_owned()),
+        (r#"gap = "50ms""#, "gap = \"50ms\"\nkeep_alive = { send = \"55 AA 04 02 01 F8\", every = \"5s\" }".to_owned()),
+        (r#"  { send = "55 AA 04 01 00 FA" },"#, r#"  { send = "55 AA 04 02 01 F8" },"#.to_owned()),
+    ] {
+        assert!(text.contains(place), "{place}");
+        let problems = vitalbridge::profile::Profile::parse(&text.replacen(place, &with, 1)).unwrap_err().to_string();
+        assert!(problems.contains("belongs to a command that actuates and is sent unasked"), "{with}: {problems}");
+    }
+}

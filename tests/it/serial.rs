@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use vitalbridge::clock::Clock;
+use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::LinkState::{self, Live, Lost, Opening, Silent, Waiting};
 use vitalbridge::event::{SourceEvent, SourceMessage};
 use vitalbridge::profile::{Profile, built_in};
@@ -44,6 +44,16 @@ struct Rig {
 
 impl Rig {
     fn start(folder: tempfile::TempDir, port: SerialPort, profile: Arc<Profile>, serial_number: Option<&str>) -> Self {
+        Self::start_by(Clock::System, folder, port, profile, serial_number)
+    }
+
+    fn start_by(
+        clock: Clock,
+        folder: tempfile::TempDir,
+        port: SerialPort,
+        profile: Arc<Profile>,
+        serial_number: Option<&str>,
+    ) -> Self {
         let config = SourceConfig {
             id: "port".parse().unwrap(),
             patient: Some("P-0001".parse().unwrap()),
@@ -57,7 +67,7 @@ impl Rig {
         let (out, messages) = mpsc::channel(1024);
         let (counters, stop) = (Arc::new(SourceCounters::default()), CancellationToken::new());
         let mut tasks = JoinSet::new();
-        let source = sources::run(config, out, Clock::System, Arc::clone(&counters), stop.clone());
+        let source = sources::run(config, out, clock, Arc::clone(&counters), stop.clone());
         tasks.spawn(async move { source.await.unwrap() });
         Self { messages, seen: Vec::new(), counters, stop, tasks, folder }
     }
@@ -527,4 +537,38 @@ async fn the_frames_and_the_damage_of_a_line_are_counted() {
     assert!(rig.count(|counters| &counters.frames) >= 25 && rig.count(|counters| &counters.rubbish_bytes) >= 5);
     // A pseudo terminal has no line whose errors could be counted.
     assert_eq!(rig.count(|counters| &counters.framing_errors), 0);
+}
+
+#[tokio::test]
+async fn a_port_without_dtr_is_read_all_the_same() {
+    let text = vitalbridge::profile::built_in_text("nonin-df2").unwrap();
+    let without = text.replace("[serial]\n", "[serial]\ndtr = \"off\"\n");
+    let (mut rig, mut port) = Rig::at_pty_with(Arc::new(Profile::parse(&without).unwrap()), None);
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    assert_eq!(rig.links(), [Opening, Waiting, Live]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serial_server_that_says_nothing_any_more_is_given_up_and_connected_again() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = SerialPort::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    let origin = Stamp { mono: Mono::from_millis(0), wall: Wall(0) };
+    let clock = Clock::tokio(origin);
+    let mut rig = Rig::start_by(clock, tempfile::tempdir().unwrap(), port, profile("nonin-df2"), None);
+    let (mut first, _) = listener.accept().await.unwrap();
+    let mut module = nonin();
+    first.write_all(&(0..200).flat_map(|_| module.frame(FINGER)).collect::<Vec<u8>>()).await.unwrap();
+    let mut states = Vec::new();
+    while states.last() != Some(&Lost) {
+        if let SourceMessage::Link(event) = rig.messages.recv().await.unwrap() {
+            states.push(event.link);
+            if event.link == Lost {
+                assert!(event.reason.unwrap().ends_with("nothing came for 30 s"));
+            }
+        }
+    }
+    assert_eq!(states, [Opening, Waiting, Live, Silent, Lost]);
+    listener.accept().await.unwrap();
+    assert_eq!(rig.count(|counters| &counters.restarts), 1);
 }
