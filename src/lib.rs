@@ -44,6 +44,7 @@ pub mod sources;
 pub mod store;
 
 // Layer 4: the heart.
+pub mod desk;
 pub mod hub;
 pub mod outbox;
 pub mod pipeline;

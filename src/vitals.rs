@@ -335,6 +335,8 @@ named_enum! {
         BodyMovement = "body_movement",
         /// The arm was not at the height of the heart.
         ImproperPosition = "improper_position",
+        /// The bridge says it: another device answers than the one bound to this bed. Nothing of it is published.
+        DeviceChanged = "device_changed",
     }
 }
 
@@ -404,7 +406,8 @@ impl From<Status> for Absent {
             | Status::DeviceAlarm
             | Status::AlarmSilenced
             | Status::IrregularPulse
-            | Status::ImproperPosition => Self::LowQuality,
+            | Status::ImproperPosition
+            | Status::DeviceChanged => Self::LowQuality,
         }
     }
 }

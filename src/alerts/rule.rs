@@ -490,7 +490,10 @@ pub struct Rule {
 impl Rule {
     /// True if this is judged once for each device: battery and link.
     pub fn is_per_device(&self) -> bool {
+        let only_flags =
+            matches!(&self.condition, Condition::Limits { low: None, high: None, flags } if !flags.is_empty());
         matches!(self.condition, Condition::LinkDown(_))
+            || (only_flags && self.sources.is_empty())
             || self.sources.first().is_some_and(|source| source.metric.info().rhythm == Rhythm::Status)
     }
 

@@ -37,8 +37,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         };
         let ok = loaded.is_ok() && broken.is_empty();
         let replaced: Vec<_> = devices.replacing().map(|own| json!({"id": own.id, "file": own.file})).collect();
-        let report =
-            json!({"file": args.config, "ok": ok, "problems": problems, "profiles": broken, "replaced": replaced});
+        let warnings: Vec<_> = loaded.iter().flat_map(|config| config.warnings.as_slice()).collect();
+        let warnings: Vec<_> = warnings.iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
+        let report = json!({
+            "file": args.config, "ok": ok, "problems": problems, "warnings": warnings, "profiles": broken,
+            "replaced": replaced,
+        });
         say(&report.to_string())?;
         loaded?;
         return refuse(&broken);
@@ -51,6 +55,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     refuse(&broken)?;
     let now = Clock::System.now().wall;
     say(&format!("{}: no problem found", args.config.display()))?;
+    for warning in config.warnings.as_slice() {
+        say(&format!("  warning, {warning}"))?;
+    }
     say(&format!("  bridge {} at {}, {} sources", config.bridge, config.site, config.sources.len()))?;
     for own in devices.own() {
         let replaces =

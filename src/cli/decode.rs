@@ -179,7 +179,7 @@ pub(super) fn is_path(name: &str) -> bool {
 }
 
 /// A profile by its id, or by the path of its file.
-fn find_profile(name: &str, devices: &Devices) -> anyhow::Result<Arc<Profile>> {
+pub(super) fn find_profile(name: &str, devices: &Devices) -> anyhow::Result<Arc<Profile>> {
     if is_path(name) {
         let text = read_profile(name)?;
         return Profile::parse(&text).map(Arc::new).with_context(|| format!("profile {name}"));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::decode::find_profile;
+use super::decode::{devices, find_profile};
 use super::{CommandError, say};
 use crate::clock::Clock;
 use crate::emulator::machine::Totals;
@@ -37,6 +37,9 @@ pub(super) struct EmulateArgs {
     /// Make the port a TCP address, for example 127.0.0.1:4001; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     tcp: Option<SocketAddr>,
+    /// Directory of further profiles [default: /etc/vitalbridge/devices, if it exists]
+    #[arg(long, value_name = "DIR")]
+    devices: Option<PathBuf>,
     /// What happens, and when (TOML); without it a calm patient for ever.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
@@ -51,7 +54,8 @@ pub(super) struct EmulateArgs {
 pub(super) fn run(args: EmulateArgs) -> Result<(), CommandError> {
     logging::start("warn")?;
     let usage = |error: anyhow::Error| CommandError::Usage(format!("{error:#}"));
-    let profile = find_profile(&args.profile).map_err(usage)?;
+    let devices = devices(args.devices.as_deref()).map_err(usage)?;
+    let profile = find_profile(&args.profile, &devices).map_err(usage)?;
     if profile.serial().is_none() {
         let reason = format!("profile {} is of a Bluetooth device: only serial ports are emulated", profile.id());
         return Err(CommandError::Usage(reason));

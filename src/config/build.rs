@@ -1,6 +1,5 @@
 //! From the file's mirror to a configuration that cannot be wrong.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,8 +11,10 @@ use toml::Spanned;
 
 use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
+use super::ports::{self, Ports};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
+use crate::desk::MAX_OBJECT_BYTES;
 use crate::document::{self, Problems};
 use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
@@ -315,7 +316,7 @@ impl<'a> Builder<'a> {
     }
 
     fn sources(&mut self, sources: &[Spanned<file::Source>], config: &mut Config) {
-        let mut ports: BTreeMap<String, SourceId> = BTreeMap::new();
+        let mut ports = Ports::default();
         for place in sources {
             let source = place.get_ref();
             if config.sources.len() >= MAX_SOURCES {
@@ -325,10 +326,13 @@ impl<'a> Builder<'a> {
             if config.sources.iter().any(|known| known.id == built.id) {
                 self.problem(&source.id, format!("the source `{}` is there twice", built.id));
             }
-            if let Some(port) = &source.port
-                && let Some(other) = ports.insert(port.get_ref().clone(), built.id.clone())
-            {
-                self.problem(port, format!("the port `{}` belongs to the source `{other}` already", port.get_ref()));
+            if let (Some(place), SourceKind::Serial(serial)) = (&source.port, &built.kind) {
+                if let Some(problem) = ports.claim(&serial.port, &built.id) {
+                    self.problem(place, problem);
+                }
+                for warning in ports::warnings(&serial.port) {
+                    config.warnings.add(self.text, &place.span(), warning);
+                }
             }
             self.shared_device(source, &built, config);
             self.mode_of_patient(source, &built, config);
@@ -419,6 +423,7 @@ impl<'a> Builder<'a> {
         let text_members = [
             ("port", &source.port, "serial"),
             ("profile", &source.profile, "serial"),
+            ("serial_number", &source.serial_number, "serial"),
             ("address", &source.address, "ble"),
             ("name", &source.name, "ble"),
             ("file", &source.file, "replay"),
@@ -429,6 +434,9 @@ impl<'a> Builder<'a> {
             {
                 self.problem(place, format!("`{name}` belongs to a source of kind {owner}, this is {kind}"));
             }
+        }
+        if let Some(place) = source.allow_commands.as_ref().filter(|_| kind != "serial") {
+            self.problem(place, format!("`allow_commands` belongs to a source of kind serial, this is {kind}"));
         }
         if let Some(place) = source.speed.as_ref().filter(|_| kind != "replay") {
             self.problem(place, format!("`speed` belongs to a source of kind replay, this is {kind}"));
@@ -463,7 +471,43 @@ impl<'a> Builder<'a> {
     fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
         let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
-        Some(SerialConfig { port: port?, profile: profile?, settings: None, serial_number: None })
+        let mut serial = SerialConfig::new(port?, profile?);
+        self.identity(source, &mut serial);
+        self.allowed_commands(source, &mut serial);
+        Some(serial)
+    }
+
+    /// The serial number that the device must tell.
+    fn identity(&mut self, source: &file::Source, serial: &mut SerialConfig) {
+        let Some(place) = &source.serial_number else { return };
+        let number = place.get_ref().trim();
+        if number.is_empty() || number.len() > MAX_OBJECT_BYTES {
+            return self.problem(place, format!("a serial number has 1 to {MAX_OBJECT_BYTES} bytes"));
+        }
+        if !serial.profile.tells_serial_number() {
+            let message = format!(
+                "a device of the profile {} never tells a serial number, so that none of its values would be published",
+                serial.profile.id()
+            );
+            return self.problem(place, message);
+        }
+        serial.serial_number = Some(number.to_owned());
+    }
+
+    /// The commands that may be sent although they move something on the patient.
+    fn allowed_commands(&mut self, source: &file::Source, serial: &mut SerialConfig) {
+        let commands = &serial.profile.link().commands;
+        for place in source.allow_commands.iter().flat_map(Spanned::get_ref) {
+            let name = place.get_ref();
+            if commands.iter().any(|command| command.id == *name) {
+                serial.allow_commands.insert(name.clone());
+                continue;
+            }
+            let known: Vec<&str> = commands.iter().map(|command| command.id.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("the profile {} has no command `{name}`; it has {known}", serial.profile.id());
+            self.problem(place, message);
+        }
     }
 
     /// A profile by its id, built in or of the directory, or any file by its path.

@@ -121,6 +121,8 @@ pub(super) struct Source {
     pub(super) mode: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<String>>,
     pub(super) profile: Option<Spanned<String>>,
+    pub(super) serial_number: Option<Spanned<String>>,
+    pub(super) allow_commands: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) address: Option<Spanned<String>>,
     pub(super) name: Option<Spanned<String>>,
     pub(super) file: Option<Spanned<String>>,

@@ -3,6 +3,7 @@
 mod build;
 mod devices;
 mod file;
+mod ports;
 
 use std::io;
 use std::net::SocketAddr;
@@ -57,6 +58,8 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     /// The profiles that sources can name.
     pub devices: Devices,
+    /// What may not be as it was meant, with its line. Nothing of it is wrong.
+    pub warnings: Problems,
     store: StoreOptions,
 }
 
@@ -163,6 +166,7 @@ impl Config {
             patients: Vec::new(),
             sources: Vec::new(),
             devices: Devices::default(),
+            warnings: Problems::default(),
             store: StoreOptions::default(),
         }
     }

@@ -77,7 +77,8 @@ impl Context<'_> {
     }
 
     pub(super) fn status(&mut self, span: &Range<usize>, name: &str) -> Option<Status> {
-        let status = Status::from_name(name);
+        // Whether it is the right device is for the bridge to say, not for the device.
+        let status = Status::from_name(name).filter(|status| *status != Status::DeviceChanged);
         if status.is_none() {
             let known = nearest(name, Status::ALL.iter().map(|status| status.name()));
             self.problem(span, format!("`{name}` is not a status; the nearest is `{known}`"));

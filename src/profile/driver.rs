@@ -80,6 +80,12 @@ const DATEX_WAVES: &[DriverWave] = &[
 ];
 
 impl DriverKind {
+    /// True if the device says who it is: MEDIBUS tells the model (9028258, command 52h), not the single device; DRI says
+    /// nothing of the kind.
+    pub const fn tells_serial_number(self) -> bool {
+        matches!(self, Self::Medibus)
+    }
+
     /// The waves that it can ask for.
     pub const fn waves(self) -> &'static [DriverWave] {
         match self {

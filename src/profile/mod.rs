@@ -171,6 +171,12 @@ impl Profile {
         &self.warnings
     }
 
+    /// True if the device tells its serial number in some message.
+    pub fn tells_serial_number(&self) -> bool {
+        let by_driver = self.driver().is_some_and(|driver| driver.kind.tells_serial_number());
+        by_driver || self.messages().iter().any(|message| message.serial_number.is_some())
+    }
+
     /// True if each frame carries a checksum, so that damage is noticed.
     pub const fn has_checksum(&self) -> bool {
         self.framing.checksum.is_some()

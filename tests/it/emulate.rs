@@ -101,10 +101,8 @@ impl Rig {
             device: "monitor".parse().unwrap(),
             mode: Mode::Test,
             kind: SourceKind::Serial(SerialConfig {
-                port: emulated.port.parse().unwrap(),
-                profile: profile(id),
-                settings: None,
                 serial_number: serial_number.map(ToOwned::to_owned),
+                ..SerialConfig::new(emulated.port.parse().unwrap(), profile(id))
             }),
         };
         let (out, messages) = mpsc::channel(1024);
@@ -136,7 +134,7 @@ impl Rig {
             SourceMessage::Reading(reading) => {
                 reading.vital.metric() == metric && is_equal(reading.vital.leading(), wanted)
             }
-            SourceMessage::Link(_) | SourceMessage::Wave(_) => false,
+            _ => false,
         };
         self.until(&format!("{metric} = {wanted:?}"), is_it).await;
     }

@@ -12,7 +12,7 @@ const ORDER: &[&str] = &[
     "alerts", // Layer 2: services for tasks.
     "metrics", "host", "systemd", "logging", "tasks", // Layer 3: edges in and down.
     "sources", "emulator", "store", // Layer 4: the heart.
-    "outbox", "hub", "pipeline", // Layer 5: edges out.
+    "outbox", "hub", "desk", "pipeline", // Layer 5: edges out.
     "server", "uplink", // Layer 6: the composition root and the commands.
     "config", "daemon", "cli",
 ];

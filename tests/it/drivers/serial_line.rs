@@ -45,10 +45,8 @@ impl Line {
             device: "device".parse().unwrap(),
             mode: Mode::Test,
             kind: SourceKind::Serial(SerialConfig {
-                port: SerialPort::Path(port.link().to_owned()),
-                profile: profile(profile_id),
                 settings: settings.map(|text| LineSettings::parse(text).unwrap()),
-                serial_number: None,
+                ..SerialConfig::new(SerialPort::Path(port.link().to_owned()), profile(profile_id))
             }),
         };
         let (out, messages) = mpsc::channel(1024);
