@@ -135,8 +135,15 @@ fn edits(
             Test::Present { group } => edits.push(Edit { group: *group, text: String::new() }),
             Test::Number { source: Source::Group { group, radix }, mask, value } => {
                 let old = found(*group).unwrap_or("");
-                let bits = flagged(old, *radix, *mask, *value, is_set)?;
-                edits.push(Edit { group: *group, text: whole(bits.into(), old, *radix, Width::Full) });
+                // Several flags may share a number: each changes what the ones before it have made.
+                let place = edits.iter().position(|edit| edit.group == *group);
+                let before = place.and_then(|place| edits.get(place)).map_or(old, |edit| &edit.text);
+                let bits = flagged(before, *radix, *mask, *value, is_set)?;
+                let text = whole(bits.into(), old, *radix, Width::Full);
+                match place.and_then(|place| edits.get_mut(place)) {
+                    Some(edit) => edit.text = text,
+                    None => edits.push(Edit { group: *group, text }),
+                }
             }
             Test::Number { .. } | Test::Byte(_) => {}
         }

@@ -22,7 +22,7 @@ use vitalbridge::profile::{Profile, built_in};
 use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::serial::SerialConfig;
 use vitalbridge::sources::{self, SourceConfig, SourceKind};
-use vitalbridge::vitals::{Absent, Metric, Mode, Value, Vital};
+use vitalbridge::vitals::{Absent, Metric, Mode, Status, Value, Vital};
 
 use crate::bridge::{program, signal};
 use crate::encode::described;
@@ -286,7 +286,7 @@ async fn another_serial_number_stops_the_values() {
     rig.until_value(Metric::Spo2, number("85")).await;
     let mut reason = None;
     rig.until("the stranger", |message| match message {
-        SourceMessage::Link(event) if event.link == LinkState::Lost => {
+        SourceMessage::Link(event) if event.status.contains(&Status::DeviceChanged) => {
             reason.clone_from(&event.reason);
             true
         }
