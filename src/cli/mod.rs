@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod payload;
 mod replay;
 mod run;
 mod token;

@@ -10,6 +10,7 @@ pub mod ieee11073;
 mod number;
 pub mod self_test;
 mod superframe;
+pub mod vendor;
 mod waves;
 
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use crate::profile::Profile;
 use crate::profile::model::Rule;
-use crate::vitals::{Quality, Status, Vital};
+use crate::vitals::{Absent, Metric, Pressure, Quality, Status, Value, Vital};
 
 pub use frame::FrameCounters;
 pub use waves::WaveSamples;
@@ -38,11 +39,39 @@ pub struct DecodedVital {
     pub device_time: Option<String>,
 }
 
+/// A measurement that somebody tried to take and that gave no number: an event, not a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedMeasurement {
+    /// What was to be measured.
+    pub metric: Metric,
+    /// What the device sent in place of a number.
+    pub reason: Absent,
+    /// What the device blames, by the names of the specification.
+    pub causes: Vec<&'static str>,
+    /// What the device's own clock said, as it said it.
+    pub device_time: Option<String>,
+}
+
+impl FailedMeasurement {
+    /// The failure in the place of the value that it would have given, so that no older value is taken for it.
+    pub fn vital(&self) -> DecodedVital {
+        let value = Value::Absent(Absent::MeasurementFailed);
+        let vital = if self.metric == Metric::BloodPressure {
+            Vital::BloodPressure(Pressure { systolic: value, diastolic: value, mean: value })
+        } else {
+            Vital::scalar(self.metric, value)
+        };
+        DecodedVital { vital, mdc: None, quality: Quality::NotAvailable, device_time: self.device_time.clone() }
+    }
+}
+
 /// What a decoder found.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
     /// A vital; absent with its reason where the device has no value.
     Vital(DecodedVital),
+    /// A measurement was tried and failed.
+    MeasurementFailed(FailedMeasurement),
     /// The statuses that are set, when the set has changed. It begins empty.
     Status(BTreeSet<Status>),
     /// Samples of a wave.
@@ -64,6 +93,8 @@ pub struct Decoder {
     profile: Arc<Profile>,
     framer: Framer,
     interpreter: Interpreter,
+    /// What was counted of standard notifications, which have no framer.
+    standard: FrameCounters,
 }
 
 impl Decoder {
@@ -71,7 +102,7 @@ impl Decoder {
     pub fn new(profile: Arc<Profile>) -> Self {
         let framer = Framer::new(profile.framing());
         let interpreter = Interpreter::new(&profile);
-        Self { profile, framer, interpreter }
+        Self { profile, framer, interpreter, standard: FrameCounters::default() }
     }
 
     /// The profile it follows.
@@ -82,6 +113,10 @@ impl Decoder {
     /// Takes bytes as they arrive, in pieces of any size, and adds what they say to `out`. Where the profile has a
     /// frame a notification (`[gatt]` without `[frame]`), `bytes` is one notification.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
+        if self.profile.gatt().is_some_and(|gatt| gatt.is_standard) {
+            self.take_standard(bytes, out);
+            return;
+        }
         if matches!(self.profile.framing().rule, Rule::Payload { .. }) {
             if self.framer.take_payload(&self.profile, bytes) {
                 self.interpreter.frame(&self.profile, bytes, out);
@@ -121,8 +156,20 @@ impl Decoder {
     }
 
     /// What was counted since the decoder was made.
-    pub const fn counters(&self) -> FrameCounters {
-        self.framer.counters()
+    pub fn counters(&self) -> FrameCounters {
+        if self.profile.gatt().is_some_and(|gatt| gatt.is_standard) { self.standard } else { self.framer.counters() }
+    }
+
+    /// One notification of the standard characteristic that the profile names.
+    fn take_standard(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
+        let Some(gatt) = self.profile.gatt() else { return };
+        let report = gatt::short_form(gatt.notify).map(|uuid| gatt::decode_with(uuid, bytes, &gatt.quirks));
+        if let Some(Ok(report)) = report {
+            self.standard.frames += 1;
+            out.extend(report.decoded);
+        } else {
+            self.standard.skipped_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        }
     }
 
     /// The link was opened again: nothing that was said before counts. The counters go on.

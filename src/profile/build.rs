@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::Profile;
 use super::build_frame::{self, Extent};
 use super::checksum::Checksum;
-use super::model::{Command, Framing, Gatt, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step};
+use super::model::{Command, Framing, Gatt, LineSettings, Link, Quirk, Repeat, Rule, Serial, StateValue, Step};
 use super::schema::{ChecksumDoc, GattDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
 use super::{build_message, build_test, hex};
 use crate::document::{Problems, line_of};
@@ -130,7 +130,11 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     let framing = build_frame::framing(doc.frame.as_ref(), doc.gatt.is_some(), context);
     let superframe = doc.superframe.as_ref().and_then(|superframe| build_frame::superframe(superframe, context));
     let link = doc.link.as_ref().map(|link| build_link(link.get_ref(), framing.as_ref(), context)).unwrap_or_default();
-    let messages = build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context);
+    let messages = if gatt.as_ref().is_some_and(|gatt| gatt.is_standard) {
+        Vec::new()
+    } else {
+        build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context)
+    };
     let tests = build_test::tests(&doc.test, context);
     let problems = std::mem::take(&mut context.problems);
     match framing {
@@ -172,6 +176,14 @@ fn check_head(doc: &ProfileDoc, context: &mut Context<'_>) {
     }
     if doc.serial.is_none() && doc.gatt.is_none() {
         context.problem(&(0..0), "a profile needs [serial] or [gatt]");
+    }
+    let standard = doc.gatt.as_ref().and_then(|gatt| gatt.get_ref().standard.as_ref());
+    if let Some(standard) = standard.filter(|standard| *standard.get_ref())
+        && (doc.serial.is_some() || doc.frame.is_some() || doc.superframe.is_some() || !doc.message.is_empty())
+    {
+        let message =
+            "standard notifications are decoded by the program: no [serial], [frame], [superframe], [[message]]";
+        context.problem(&standard.span(), message);
     }
 }
 
@@ -225,7 +237,21 @@ fn build_gatt(doc: &GattDoc, context: &mut Context<'_>) -> Option<Gatt> {
     let service = uuid_of(&doc.service, context);
     let notify = uuid_of(&doc.notify, context);
     let write = doc.write.as_ref().map(|write| uuid_of(write, context));
-    Some(Gatt { service: service?, notify: notify?, write: write.flatten(), names: doc.names.clone() })
+    let is_standard = doc.standard.as_ref().is_some_and(|standard| *standard.get_ref());
+    let mut quirks = Vec::new();
+    for name in &doc.quirks {
+        match Quirk::from_name(name.get_ref()) {
+            Some(_) if !is_standard => context.problem(&name.span(), "quirks need `standard = true`"),
+            Some(quirk) => quirks.push(quirk),
+            None => {
+                let known = nearest(name.get_ref(), Quirk::ALL.iter().map(|quirk| quirk.name()));
+                let message = format!("`{}` is not a quirk; the nearest is `{known}`", name.get_ref());
+                context.problem(&name.span(), message);
+            }
+        }
+    }
+    let (write, names) = (write.flatten(), doc.names.clone());
+    Some(Gatt { service: service?, notify: notify?, write, names, is_standard, quirks })
 }
 
 /// Without `at` the checksum is the last of the frame, and without `to` it covers all before it.

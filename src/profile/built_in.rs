@@ -25,21 +25,28 @@ macro_rules! built_in_profiles {
 }
 
 built_in_profiles![
-    15: "ansar-b",
+    22: "ansar-b",
     "berry-bci",
     "berry-pm6750",
+    "beurer-bm85",
+    "caresens",
     "contec-cms50-v5",
+    "contec-cms50d-bt",
     "contec-v7",
     "healthypi",
     "masimo-ascii1",
     "medlab-nibp",
     "nellcor-oximax",
+    "nonin-3230",
     "nonin-ascii",
     "nonin-df13",
     "nonin-df2",
     "nonin-df7",
     "nonin-df8",
     "suntech-nibp",
+    "viatom-o2",
+    "viatom-pc60",
+    "yonker-bp",
 ];
 
 /// The ids of all built-in profiles.

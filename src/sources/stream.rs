@@ -93,6 +93,10 @@ impl Stream {
                     self.hear(now);
                     self.take_vital(vital, now, &mut at_once);
                 }
+                Decoded::MeasurementFailed(failed) => {
+                    self.hear(now);
+                    self.take_vital(failed.vital(), now, &mut at_once);
+                }
                 // Waves are not handed on, but show that the device is alive.
                 Decoded::Wave(_) => self.hear(now),
                 Decoded::Status(status) => self.take_status(&status, now),
