@@ -41,7 +41,7 @@ const BM85: (u8, usize) = (0x56, 19);
 const STATUS: &[(u32, Status)] =
     &[(0, Status::BodyMovement), (1, Status::CuffTooLoose), (2, Status::IrregularPulse), (5, Status::ImproperPosition)];
 
-/// BLS 1.1.1, 3.3.1.1: bits of the feature characteristic.
+/// BLS 1.1.1, 3.3: bits of the feature characteristic.
 const FEATURES: &[(u32, &str)] = &[
     (0, "body_movement_detection"),
     (1, "cuff_fit_detection"),

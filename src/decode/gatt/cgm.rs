@@ -29,7 +29,7 @@ pub struct Record {
     pub rfu_flags: u8,
 }
 
-/// CGMS 1.0.2, 3.1.1.5: the sensor status annunciation.
+/// CGMS 1.0.2, 3.1.1: the sensor status annunciation.
 const ANNUNCIATION: &[(u32, &str)] = &[
     (0, "session_stopped"),
     (1, "device_battery_low"),
@@ -58,7 +58,7 @@ const RESERVED: u32 = 0x0000_C0C0;
 /// Session stopped, wrong or broken sensor, device fault, sensor too warm or too cold.
 const FAULTS: u32 = 0x0000_302D;
 
-/// CRC-16/MCRF4XX (CGMS 1.0.2, 3.11): polynomial 0x8408 reflected, start 0xFFFF.
+/// CRC-16/MCRF4XX (CGMS 1.0.2, E2E-CRC): polynomial 0x8408 reflected, start 0xFFFF.
 fn crc(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xFFFF, |start, byte| {
         (0..8).fold(start ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0x8408 } else { crc >> 1 })

@@ -7,7 +7,7 @@ use super::{GattError, Reader, Report};
 use crate::clock::Wall;
 use crate::decode::gatt::report::names_of;
 
-/// GSS 3.71 (Date Time). Year 0, month 0 and day 0 are unknown; nothing else is checked, as devices send month 13.
+/// GSS, Date Time. Year 0, month 0 and day 0 are unknown; nothing else is checked, as devices send month 13.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DateTime {
     /// 1582 to 9999; 0: unknown.
@@ -82,7 +82,7 @@ pub struct CurrentTime {
 }
 
 impl CurrentTime {
-    /// CTS 1.1, 3.1.1.3: names of the bits of the reason.
+    /// CTS 1.1, 3.1.1: names of the bits of the reason.
     pub const ADJUST_REASONS: &[(u32, &'static str)] = &[
         (0, "manual_time_update"),
         (1, "external_reference_time_update"),

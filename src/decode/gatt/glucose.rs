@@ -40,7 +40,7 @@ pub struct Glucose {
     pub rfu_flags: u8,
 }
 
-/// GLS 1.0.1, 3.1.1.5: the name of a sample and its code (ISO/IEEE 11073-10417, table 2).
+/// GLS 1.0.1, 3.1.1: the name of a sample and its code (ISO/IEEE 11073-10417, table 2).
 pub const fn sample(number: u8) -> Option<(&'static str, u32)> {
     match number {
         1 => Some(("capillary_whole_blood", 160_184)),
@@ -72,7 +72,7 @@ const fn location(number: u8) -> Option<&'static str> {
     }
 }
 
-/// GLS 1.0.1, 3.1.1.6: the sensor status.
+/// GLS 1.0.1, 3.1.1: the sensor status.
 const STATUS: &[(u32, &str)] = &[
     (0, "device_battery_low"),
     (1, "sensor_malfunction"),
@@ -166,7 +166,7 @@ impl Glucose {
     /// The time that the user of the meter sees, which is what the meter says; the base time beside it. Meters with a
     /// time fault do not know either.
     fn add_time(&self, report: &mut Report) {
-        // GLS 1.0.1, 3.1.1.3: 0x7FFF is an overrun and 0x8000 an underrun of the offset.
+        // GLS 1.0.1, 3.1.1: 0x7FFF is an overrun and 0x8000 an underrun of the offset.
         let offset = self.offset_min.filter(|offset| !matches!(offset, &i16::MAX | &i16::MIN));
         let shown = match offset {
             Some(offset) => self.base_time.plus_minutes(offset).or(Some(self.base_time)),

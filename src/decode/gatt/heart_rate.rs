@@ -8,7 +8,7 @@ use crate::vitals::{Absent, Decimal, Metric, Quality, Status, Value, Vital};
 /// Beat intervals that a heart can have, in 1/1024 s: 300 to 2000 ms.
 const PLAUSIBLE_RR: std::ops::RangeInclusive<u16> = 308..=2048;
 
-/// HRS 1.0, 3.3.2.1: the only value of the Heart Rate Control Point (0x2A39), which sets the energy to 0.
+/// HRS 1.0, 3.3: the only value of the Heart Rate Control Point (0x2A39), which sets the energy to 0.
 pub const RESET_ENERGY_EXPENDED: u8 = 0x01;
 
 /// The fields of a packet.

@@ -42,7 +42,7 @@ pub struct Oximetry {
     pub rfu_flags: u8,
 }
 
-/// PLXS 1.0.1, 3.1.1.5: the measurement status; bits 0 to 4 are reserved.
+/// PLXS 1.0.1, 3.1.1: the measurement status; bits 0 to 4 are reserved.
 const MEASUREMENT_STATUS: &[(u32, &str)] = &[
     (5, "measurement_ongoing"),
     (6, "early_estimate"),
@@ -57,7 +57,7 @@ const MEASUREMENT_STATUS: &[(u32, &str)] = &[
     (15, "invalid_measurement"),
 ];
 
-/// PLXS 1.0.1, 3.1.1.6: the device and sensor status; bits 16 to 23 are reserved.
+/// PLXS 1.0.1, 3.1.1: the device and sensor status; bits 16 to 23 are reserved.
 const DEVICE_STATUS: &[(u32, &str)] = &[
     (0, "extended_display_update_ongoing"),
     (1, "equipment_malfunction"),

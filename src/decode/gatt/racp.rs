@@ -32,7 +32,7 @@ pub enum Request {
     Abort,
 }
 
-/// GLS 1.0.1, 3.4.1.2: the filter is a sequence number.
+/// GLS 1.0.1, 3.4.1: the filter is a sequence number.
 const BY_SEQUENCE: u8 = 0x01;
 
 impl Request {
@@ -61,7 +61,7 @@ impl Request {
     }
 }
 
-/// GLS 1.0.1, 3.4.1.3: how a request ended.
+/// GLS 1.0.1, 3.4.1: how a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Done; every record was sent.

@@ -23,7 +23,7 @@ pub struct Temperature {
     pub rfu_flags: u8,
 }
 
-/// HTS 1.0, 3.1.1.4 and 3.2: the name of a site and its code (ISO/IEEE 11073-10408, table 2); `None`: reserved.
+/// HTS 1.0, 3.1.1 and 3.2: the name of a site and its code (ISO/IEEE 11073-10408, table 2); `None`: reserved.
 pub const fn site(number: u8) -> Option<(&'static str, u32)> {
     match number {
         1 => Some(("armpit", 188_452)),

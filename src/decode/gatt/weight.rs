@@ -25,7 +25,7 @@ pub struct Weight {
     pub rfu_flags: u8,
 }
 
-/// WSS 1.0.1, 3.2.1.2: no measurement.
+/// WSS 1.0.1, 3.2.1: no measurement.
 pub(super) const UNSUCCESSFUL: u16 = 0xFFFF;
 
 /// A mass in the unit that was sent: kg with three places, or lb with two.

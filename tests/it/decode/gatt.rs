@@ -13,6 +13,7 @@ use vitalbridge::decode::vendor::{RECORDS, microlife, omron, tempsitter};
 use vitalbridge::decode::{Decoded, DecodedVital, Decoder, FrameCounters};
 use vitalbridge::profile::checksum::ChecksumKind;
 use vitalbridge::profile::hex;
+use vitalbridge::profile::model::Quirk;
 use vitalbridge::vitals::{Absent, Decimal, Metric, Value, Vital};
 
 use super::{profile, shown};
@@ -598,6 +599,22 @@ fn special_values_are_reasons_with_exponent_zero_only() {
         (0x7F7F_FFFF, "out_of_range"),
     ] {
         assert_eq!(text(float(bits)), expected, "{bits:08X}");
+    }
+}
+
+#[test]
+fn the_document_lists_every_characteristic_record_and_quirk_that_is_known() {
+    let path = format!("{}/docs/gatt.md", env!("CARGO_MANIFEST_DIR"));
+    let document = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| 2A")).collect();
+    assert_eq!(rows.len(), gatt::CHARACTERISTICS.len());
+    for known in gatt::CHARACTERISTICS {
+        let row = format!("| {:04X} | {} |", known.uuid, known.name.trim_start_matches("IEEE 11073-20601 "));
+        assert!(rows.iter().any(|line| line.starts_with(&row)), "{row}");
+    }
+    let names = RECORDS.iter().map(|record| record.name).chain(Quirk::ALL.iter().map(|quirk| quirk.name()));
+    for name in names {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
     }
 }
 
