@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::date_time::{self, DateTime};
 use super::plausible::judge;
 use super::report::{Detail, Details, names_of};
 use super::{GattError, Reader, Report};
@@ -185,6 +186,27 @@ pub(super) fn report(payload: &[u8]) -> Result<Report, GattError> {
     Ok(report)
 }
 
+/// A value of CGM Session Start Time (0x2AAA): local time, zone in quarters of an hour, daylight saving, and on some
+/// devices a checksum. The offsets of records count from here.
+pub(super) fn report_start(payload: &[u8]) -> Result<Report, GattError> {
+    const WHAT: &str = "CGM session start time";
+    let mut reader = Reader::new(WHAT, payload);
+    let time = DateTime::read(&mut reader)?;
+    let mut report = Report::default();
+    report.set_time(Some(time));
+    date_time::zone(&mut reader, &mut report)?;
+    let at = reader.at();
+    report.trailing_bytes = reader.left();
+    if reader.left() == 2 {
+        let (computed, found) = (crc(payload.get(..at).unwrap_or(&[])), reader.u16("checksum")?);
+        if computed != found {
+            return Err(GattError::Checksum { what: WHAT, computed, found });
+        }
+        report.trailing_bytes = 0;
+    }
+    Ok(report)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +246,18 @@ mod tests {
         for payload in ["", "00", "0500000000", "0700000000", "06000c10060006000c", "06000c1006000000"] {
             assert!(matches!(said(payload), Err(GattError::Short { .. })), "{payload}");
         }
+    }
+
+    #[test]
+    fn a_session_says_when_it_began() {
+        let start = [0xEA, 0x07, 8, 11, 12, 0, 0, 4, 4];
+        let report = report_start(&start).unwrap();
+        assert_eq!(report.device_time.as_deref(), Some("2026-08-11T12:00:00"));
+        assert_eq!(report.details["time_zone_minutes"], 60_u8.into());
+        let with_crc = [&start[..], &crc(&start).to_le_bytes()].concat();
+        assert_eq!(report_start(&with_crc).unwrap(), report);
+        let bad = [&start[..], &[0, 0]].concat();
+        assert!(matches!(report_start(&bad), Err(GattError::Checksum { .. })));
     }
 
     #[test]

@@ -132,13 +132,20 @@ pub(super) fn report_current_time(payload: &[u8]) -> Result<Report, GattError> {
 /// CTS 1.1, 3.2 (Local Time Information): zone in quarters of an hour, -128 unknown; daylight saving 255 unknown.
 pub(super) fn report_local_time(payload: &[u8]) -> Result<Report, GattError> {
     let mut reader = Reader::new("local time information", payload);
+    let mut report = Report::default();
+    zone(&mut reader, &mut report)?;
+    report.trailing_bytes = reader.left();
+    Ok(report)
+}
+
+/// Time zone and daylight saving time.
+pub(super) fn zone(reader: &mut Reader<'_>, report: &mut Report) -> Result<(), GattError> {
     let [zone] = reader.array("time zone")?.map(u8::cast_signed);
     let dst = reader.u8("daylight saving time")?;
-    let mut report = Report { trailing_bytes: reader.left(), ..Report::default() };
     report.detail("time_zone_minutes", (zone != i8::MIN).then(|| i16::from(zone) * 15));
     // GSS: quarters of an hour that are added; only these four are defined.
     report.detail("dst_offset_minutes", matches!(dst, 0 | 2 | 4 | 8).then(|| u16::from(dst) * 15));
-    Ok(report)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(super) mod reader;
 pub(super) mod report;
 pub mod thermometer;
 mod units;
+pub mod user_data;
 pub mod weight;
 
 use uuid::Uuid;
@@ -92,11 +93,14 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     row(0x2A5E, "PLX Spot-Check Measurement", |payload, _| Ok(oximeter::parse_spot(payload)?.report())),
     row(0x2A5F, "PLX Continuous Measurement", |payload, _| Ok(oximeter::parse_continuous(payload)?.report())),
     row(0x2A60, "PLX Features", |payload, _| oximeter::report_features(payload)),
+    row(0x2A9A, "User Index", |payload, _| user_data::report_index(payload)),
     row(0x2A9B, "Body Composition Feature", |payload, _| body_composition::report_feature(payload)),
     row(0x2A9C, "Body Composition Measurement", |payload, _| Ok(body_composition::parse(payload)?.report())),
     row(0x2A9D, "Weight Measurement", |payload, _| Ok(weight::parse(payload)?.report())),
     row(0x2A9E, "Weight Scale Feature", |payload, _| weight::report_feature(payload)),
+    row(0x2A9F, "User Control Point", |payload, _| user_data::report_response(payload)),
     row(0x2AA7, "CGM Measurement", |payload, _| cgm::report(payload)),
+    row(0x2AAA, "CGM Session Start Time", |payload, _| cgm::report_start(payload)),
 ];
 
 /// Why a payload cannot be decoded.

@@ -119,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn the_last_second_of_a_year_and_the_doubts_of_the_cuff_are_read() {
+        let slot = hex::bytes("6558541af7f3fa0e00000000000 0").unwrap();
+        let record = parse(&slot, Layout::LittleEndian).unwrap().unwrap();
+        assert_eq!((record.time.to_string().as_str(), record.doubts), ("2026-12-31T23:59:58", 3));
+        let found = report(&slot, Layout::LittleEndian).unwrap();
+        let [crate::decode::Decoded::Vital(pressure), _] = found.decoded.as_slice() else { panic!("{found:?}") };
+        assert_eq!(pressure.quality, Quality::Questionable);
+    }
+
+    #[test]
     fn a_slot_that_was_never_written_is_no_measurement() {
         for empty in [[0; RECORD_BYTES], [0xFF; RECORD_BYTES]] {
             assert_eq!(parse(&empty, Layout::LittleEndian), Ok(None));
