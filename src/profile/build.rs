@@ -379,6 +379,32 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_of_standard_notifications_has_no_messages_and_known_quirks() {
+        let good = include_str!("../../devices/beurer-bm85.toml");
+        assert!(Profile::parse(good).is_ok());
+        let message = "[[message]]\nid = \"a\"\n[[test]]";
+        for (from, to, expected) in [
+            (
+                "user_without_flag",
+                "user_with_flag",
+                "`user_with_flag` is not a quirk; the nearest is `user_without_flag`",
+            ),
+            ("standard = true\n", "", "quirks need `standard = true`"),
+            ("[[test]]", message, "standard notifications are decoded by the program"),
+        ] {
+            let problems = Profile::parse(&good.replacen(from, to, 1)).unwrap_err();
+            let found = problems.as_slice().iter().any(|problem| problem.message.starts_with(expected));
+            assert!(found, "{expected}: {problems:?}");
+        }
+        let clock = include_str!("../../devices/yonker-bp.toml").replace("length = 5, clock", "length = 4, clock");
+        let problems = Profile::parse(&clock).unwrap_err();
+        assert!(
+            problems.as_slice().iter().any(|problem| problem.message.contains("a clock has 5 bytes")),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
     fn the_nearest_name_is_the_one_with_the_fewest_changes() {
         assert_eq!(nearest("sensor_of", ["searching", "sensor_off", "no_sensor"].into_iter()), "sensor_off");
         assert_eq!(distance("kitten", "sitting"), 3);
