@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod emulate;
+mod payload;
 mod replay;
 mod run;
 mod skeleton;
