@@ -170,13 +170,22 @@ impl Decoder {
         while let Some(found) = self.framer.next_at_end(self.profile.framing()) {
             self.take(found, out);
         }
+        self.idle(out);
+        self.interpreter.finish(&self.profile, &self.plan, out);
+    }
+
+    /// Nothing more comes for now: what waits for the rest of a frame is no frame, though a whole one may stand inside it,
+    /// behind a damaged length. That one is told now and not when the device speaks again.
+    pub fn idle(&mut self, out: &mut Vec<Decoded>) {
+        if self.driver.is_some() {
+            return;
+        }
         while self.framer.skip_one() {
             self.drain(out);
         }
         if self.framer.is_lost() {
             self.interpreter.gap(out);
         }
-        self.interpreter.finish(&self.profile, &self.plan, out);
     }
 
     /// The stream has paused for so long that what came before and what comes next do not belong together: a superframe

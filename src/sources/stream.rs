@@ -22,6 +22,8 @@ const STATUS_SETTLES: Duration = Duration::from_millis(250);
 const CONFIRMED_AFTER: Duration = Duration::from_millis(100);
 /// Devices that send no more often than this are not thinned, and so not delayed.
 const SLOW_HZ: f64 = 1.5;
+/// No frame has a pause of this length in it, also not behind a network.
+const FRAME_PAUSE: Duration = Duration::from_secs(2);
 /// Blocks of samples that are kept for whoever pushed the bytes; one read of a port brings no more.
 const MAX_WAVES: usize = 1024;
 
@@ -243,6 +245,12 @@ impl Stream {
     /// The end of a second: what it brought.
     pub fn second(&mut self, now: Stamp) -> Vec<Observation> {
         let mut due = Vec::new();
+        if now.mono.since(self.pushed) >= FRAME_PAUSE {
+            let mut decoded = std::mem::take(&mut self.decoded);
+            self.decoder.idle(&mut decoded);
+            self.take(&mut decoded, now, &mut due);
+            self.decoded = decoded;
+        }
         // Nothing came after it, so that it did not swallow the beginning of anything.
         self.confirm(|waiting| now.mono.since(waiting.at) >= CONFIRMED_AFTER, now, &mut due);
         match &mut self.thinning {
@@ -452,6 +460,20 @@ mod tests {
         stream.push(&[cut, good].concat(), at(2000));
         assert_eq!(stream.take_counters().frames, 1, "the damaged frame looks like one, and says 60 %");
         assert_eq!(spo2(&stream.second(at(3000))), []);
+    }
+
+    #[test]
+    fn what_a_damaged_length_holds_back_is_told_soon_and_not_with_the_next_bytes() {
+        let mut stream = stream("berry-pm6750");
+        // The length of a frame of 8 bytes became 18: it waits for bytes that do not come, with a good frame inside.
+        let held = [0x55, 0xAA, 0x12, 0x04, 0x00, 0x5A, 0x48, 0x53, 0x55, 0xAA, 0x06, 0x04, 0x00, 0x61, 0x48, 0x4C];
+        assert_eq!(spo2(&stream.push(&held, at(1000))), []);
+        assert_eq!(spo2(&stream.second(at(2000))), []);
+        let told: Vec<Value> =
+            [3000, 4000, 5000].into_iter().flat_map(|millis| spo2(&stream.second(at(millis)))).collect();
+        assert_eq!(told, [Value::Valid(Decimal::integer(97))]);
+        assert_eq!(spo2(&stream.push(&[0x55; 8], at(6000))), []);
+        assert_eq!(spo2(&stream.second(at(6500))), []);
     }
 
     #[test]

@@ -102,9 +102,9 @@ fn status(decoded: &[Decoded]) -> BTreeSet<Status> {
     sets.fold(BTreeSet::new(), |_, newest| newest)
 }
 
-/// The profiles that describe their bytes; the others name a driver.
+/// The profiles of serial devices that describe their bytes; others name a driver.
 pub(crate) fn described() -> impl Iterator<Item = &'static str> {
-    built_in_ids().filter(|id| profile(id).driver().is_none())
+    built_in_ids().filter(|id| profile(id).serial().is_some() && profile(id).driver().is_none())
 }
 
 #[test]
