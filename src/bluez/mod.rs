@@ -13,6 +13,7 @@ mod client;
 mod error;
 mod object;
 mod pairing;
+mod record;
 mod watch;
 
 pub use address::{BadBleAddress, BleAddress};
@@ -21,6 +22,7 @@ pub use client::{Bluez, BluezLimits, Transport};
 pub use error::{BluezError, Cause};
 pub use object::{Adapter, Device, Peer};
 pub use pairing::{Pairing, Step};
+pub use record::{Record, printable};
 pub use watch::{BluezEvent, Watch};
 
 /// The name of bluetoothd on the bus.
