@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tempfile::TempDir;
 
-use crate::bluez::{Adapter, Bluez, BluezError, Cause};
+use crate::bluez::{BluezError, Cause};
 use crate::config::{self, ConfigError};
 use crate::daemon::DaemonError;
 
@@ -129,7 +129,7 @@ impl From<io::Error> for CommandError {
 impl CommandError {
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit::USAGE,
+            Self::Usage(_) | Self::Bluez(BluezError { cause: Cause::Ambiguous(_), .. }) => exit::USAGE,
             Self::Config(_) => exit::CONFIG,
             Self::Daemon(DaemonError::Permission(_))
             | Self::Bluez(BluezError { cause: Cause::AccessDenied(_), .. }) => exit::PERMISSION,
@@ -223,20 +223,6 @@ fn with_bluez(work: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result<()
     let done = runtime.block_on(work());
     runtime.shutdown_background();
     done
-}
-
-/// The adapter of that name, or the first one; it has to be on, and is never switched on here: an operator who has
-/// switched it off meant it.
-async fn adapter_that_is_on(bluez: &Bluez, name: Option<&str>) -> Result<Adapter, CommandError> {
-    let adapter = bluez.adapter(name).await?;
-    if adapter.powered {
-        return Ok(adapter);
-    }
-    let name = &adapter.name;
-    Err(CommandError::Unavailable(format!(
-        "the Bluetooth adapter {name} is off; if that is not meant, switch it on with `bluetoothctl power on` (after `rfkill \
-         unblock bluetooth` if it is blocked)"
-    )))
 }
 
 /// Starts the runtime and runs the daemon to its end.

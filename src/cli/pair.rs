@@ -6,11 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use tokio::task::JoinHandle;
 
-use super::scan::{LOOK_EVERY, interrupted};
-use super::{CommandError, adapter_that_is_on, note, say, with_bluez};
+use super::{CommandError, note, say, with_bluez};
 use crate::bluez::{
-    AgentRequest, BleAddress, Bluez, BluezError, BluezLimits, Capability, Device, MAX_PASSKEY, Pairing, Question,
-    Record, Step, Transport,
+    AgentRequest, Bluez, BluezLimits, Capability, Named, Pairing, Question, Record, Step, find, parse_passkey,
 };
 
 /// How often a person may type something that is no answer.
@@ -29,7 +27,7 @@ const MAX_LINE_BYTES: u64 = 256;
 pub(super) struct PairArgs {
     /// The device's address, or its advertised name in full.
     #[arg(value_name = "ADDRESS|NAME")]
-    device: String,
+    device: Named,
     /// The passkey that the device shows, if it is known already.
     #[arg(long, value_name = "DIGITS")]
     passkey: Option<String>,
@@ -49,15 +47,15 @@ pub(super) struct PairArgs {
 
 pub(super) fn run(args: &PairArgs) -> Result<(), CommandError> {
     if let Some(passkey) = &args.passkey
-        && digits(passkey).is_none()
+        && parse_passkey(passkey).is_none()
     {
         return Err(CommandError::Usage(format!("`{passkey}` is not a passkey: it has up to six digits")));
     }
     with_bluez(async || {
         let limits = BluezLimits { pair: Duration::from_secs(args.timeout), ..BluezLimits::default() };
         let bluez = Bluez::connect_to(None, limits).await?;
-        let adapter = adapter_that_is_on(&bluez, args.adapter.as_deref()).await?.name;
-        let device = find(&bluez, &adapter, args).await?;
+        note(&format!("looking for {} for up to {} s", args.device, args.seconds));
+        let device = find(&bluez, args.adapter.as_deref(), &args.device, Duration::from_secs(args.seconds)).await?;
         let title = format!("{} {}", device.address, Record::of(&device).title());
         note(&format!("pairing with {title}"));
         let mut pairing = Pairing::start(&bluez, device.peer.clone(), Capability::KeyboardDisplay).await?;
@@ -71,68 +69,6 @@ pub(super) fn run(args: &PairArgs) -> Result<(), CommandError> {
         say(&format!("{}: {title}", ended?))?;
         Ok(say("The bond is kept; `vitalbridge devices` lists it, `vitalbridge scan` prints the lines to add it.")?)
     })
-}
-
-/// Looks for the device among those with a bond, then in the air.
-async fn find(bluez: &Bluez, adapter: &str, args: &PairArgs) -> Result<Device, CommandError> {
-    if let Some(device) = only(matching(bluez, adapter, args, |device| device.bonded || device.connected).await?)? {
-        return Ok(device);
-    }
-    let mut watch = bluez.watch().await?;
-    bluez.start_scan(adapter, Transport::LowEnergy).await?;
-    note(&format!("looking for {} for {} s", args.device.escape_debug(), args.seconds));
-    let heard = async {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                biased;
-                event = watch.next() => if let Some(cause) = interrupted(&event?, adapter) {
-                    return Err(BluezError { doing: "looking for the device", cause }.into());
-                },
-                _ = looks.tick() => {
-                    let heard = matching(bluez, adapter, args, |device| device.rssi.is_some()).await?;
-                    if let Some(device) = only(heard)? {
-                        return Ok(device);
-                    }
-                }
-            }
-        }
-    };
-    let found = tokio::time::timeout(Duration::from_secs(args.seconds), heard).await;
-    // Controllers that scan and connect at once are slow at both. It would also end with this program.
-    bluez.stop_scan(adapter).await?;
-    found.unwrap_or_else(|_| {
-        Err(CommandError::Unavailable(format!(
-            "{} was not heard in {} s; wake it, put it into pairing mode, bring it close, and end its connection to a phone; \
-             `vitalbridge scan --all` shows what is heard",
-            args.device.escape_debug(),
-            args.seconds
-        )))
-    })
-}
-
-async fn matching(
-    bluez: &Bluez,
-    adapter: &str,
-    args: &PairArgs,
-    wanted: impl Fn(&Device) -> bool,
-) -> Result<Vec<Device>, CommandError> {
-    let address = args.device.parse::<BleAddress>().ok();
-    let fits = |device: &Device| match address {
-        Some(address) => device.address == address || device.peer.address == address,
-        None => device.name.as_deref() == Some(&args.device),
-    };
-    Ok(bluez.devices(Some(adapter)).await?.into_iter().filter(|device| fits(device) && wanted(device)).collect())
-}
-
-/// The one device; an error if several have the name.
-fn only(mut found: Vec<Device>) -> Result<Option<Device>, CommandError> {
-    if found.len() > 1 {
-        let addresses: Vec<String> = found.iter().map(|device| device.address.to_string()).collect();
-        let reason = format!("several devices have this name; name one by its address: {}", addresses.join(", "));
-        return Err(CommandError::Usage(reason));
-    }
-    Ok(found.pop())
 }
 
 /// What the person at the terminal is being asked.
@@ -181,7 +117,7 @@ async fn take(request: AgentRequest, args: &PairArgs) -> Result<Option<Asking>, 
             note(&format!("taking {passkey:06} as shown by the device"));
             request.accept().await?;
         }
-        (Question::EnterPasskey, Some(passkey)) => request.passkey(digits(passkey).unwrap_or_default()).await?,
+        (Question::EnterPasskey, Some(passkey)) => request.passkey(parse_passkey(passkey).unwrap_or_default()).await?,
         (Question::EnterPin, Some(pin)) => request.pin(pin).await?,
         (Question::ShowPasskey { passkey, entered: 0 }, _) => note(&format!("type {passkey:06} at the device")),
         (Question::ShowPin { pin }, _) => note(&format!("type {} at the device", pin.escape_debug())),
@@ -227,8 +163,8 @@ async fn answer(asking: Asking, line: &str) -> Result<Option<Asking>, CommandErr
             return Err(CommandError::Unavailable(advice.to_owned()));
         }
         (Question::EnterPin, pin) if !pin.is_empty() => request.pin(text).await?,
-        (Question::EnterPasskey, _) if digits(text).is_some() => {
-            request.passkey(digits(text).unwrap_or_default()).await?;
+        (Question::EnterPasskey, _) if parse_passkey(text).is_some() => {
+            request.passkey(parse_passkey(text).unwrap_or_default()).await?;
         }
         _ if attempts > 1 => return Ok(Some(ask(request, attempts - 1))),
         _ => {
@@ -237,25 +173,4 @@ async fn answer(asking: Asking, line: &str) -> Result<Option<Asking>, CommandErr
         }
     }
     Ok(None)
-}
-
-/// A passkey from its digits.
-fn digits(text: &str) -> Option<u32> {
-    let all = (1..=6).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|passkey| all && *passkey <= MAX_PASSKEY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_passkey_is_up_to_six_digits() {
-        for (text, expected) in [("004711", Some(4711)), ("0", Some(0)), ("999999", Some(999_999))] {
-            assert_eq!(digits(text), expected);
-        }
-        for bad in ["", "1000000", "+12345", "12 345", "12a"] {
-            assert_eq!(digits(bad), None, "{bad}");
-        }
-    }
 }

@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandError, adapter_that_is_on, note, say, with_bluez};
-use crate::bluez::{Bluez, BluezError, BluezEvent, Cause, Device, Peer, Record, Transport, Watch};
-
-/// How often BlueZ is asked what it hears.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+use super::{CommandError, note, say, with_bluez};
+use crate::bluez::{Bluez, BluezError, Device, Peer, Record, Scan};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  vitalbridge scan\n  vitalbridge scan --seconds 60 --all --json\n\n\
@@ -34,41 +31,25 @@ pub(super) struct ScanArgs {
 pub(super) fn run(args: &ScanArgs) -> Result<(), CommandError> {
     with_bluez(async || {
         let bluez = Bluez::connect().await?;
-        let adapter = adapter_that_is_on(&bluez, args.adapter.as_deref()).await?.name;
-        let mut watch = bluez.watch().await?;
-        bluez.start_scan(&adapter, Transport::LowEnergy).await?;
-        note(&format!("listening with {adapter} for {} s; Ctrl-C ends it early", args.seconds));
+        let mut scan = Scan::start(&bluez, args.adapter.as_deref()).await?;
+        note(&format!("listening with {} for {} s; Ctrl-C ends it early", scan.adapter(), args.seconds));
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => {}
             () = tokio::time::sleep(Duration::from_secs(args.seconds)) => {}
-            error = tell_progress(&bluez, &mut watch, &adapter) => return Err(error.into()),
+            error = tell_progress(&mut scan) => return Err(error.into()),
         }
-        // Before the scan ends: BlueZ forgets the signal strengths then.
-        let devices = bluez.devices(Some(&adapter)).await?;
-        // It would also end with this program.
-        bluez.stop_scan(&adapter).await?;
-        Ok(show(args, devices)?)
+        Ok(show(args, &scan.end().await?)?)
     })
 }
 
 /// Says what is heard as it is heard; returns only if the scan cannot go on.
-async fn tell_progress(bluez: &Bluez, watch: &mut Watch, adapter: &str) -> BluezError {
+async fn tell_progress(scan: &mut Scan) -> BluezError {
     let mut told = BTreeSet::new();
-    // Not with each advertisement: there are hundreds a second in a full ward.
-    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
-        tokio::select! {
-            biased;
-            event = watch.next() => match event.map(|event| interrupted(&event, adapter)) {
-                Ok(Some(cause)) => return BluezError { doing: "scanning", cause },
-                Ok(None) => {}
-                Err(error) => return error,
-            },
-            _ = looks.tick() => match bluez.devices(Some(adapter)).await {
-                Ok(devices) => devices.iter().filter(|device| device.rssi.is_some()).for_each(|near| tell(near, &mut told)),
-                Err(error) => return error,
-            },
+        match scan.look().await {
+            Ok(devices) => devices.iter().for_each(|device| tell(device, &mut told)),
+            Err(error) => return error,
         }
     }
 }
@@ -80,20 +61,8 @@ fn tell(device: &Device, told: &mut BTreeSet<Peer>) {
     }
 }
 
-/// Why a scan cannot go on after this event; `None` if it can.
-pub(super) fn interrupted(event: &BluezEvent, adapter: &str) -> Option<Cause> {
-    match event {
-        BluezEvent::DaemonGone => Some(Cause::ServiceUnknown),
-        BluezEvent::AdapterRemoved { name } if name == adapter => Some(Cause::NoAdapter(" any more".to_owned())),
-        BluezEvent::Powered { adapter: name, on: false } if name == adapter => Some(Cause::NotPowered),
-        _ => None,
-    }
-}
-
-fn show(args: &ScanArgs, devices: Vec<Device>) -> io::Result<()> {
-    // What is connected does not advertise.
-    let near = devices.into_iter().filter(|device| device.rssi.is_some() || device.connected);
-    let mut records: Vec<Record> = near.map(|device| Record::of(&device)).collect();
+fn show(args: &ScanArgs, devices: &[Device]) -> io::Result<()> {
+    let mut records: Vec<Record> = devices.iter().map(Record::of).collect();
     records.sort_by_key(|record| (record.what.is_none(), std::cmp::Reverse(record.rssi), record.address.clone()));
     let others = records.iter().filter(|record| record.what.is_none()).count();
     if !args.all {

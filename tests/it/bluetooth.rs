@@ -125,7 +125,10 @@ async fn what_keeps_a_scan_from_running_is_said_with_what_to_do() {
     for command in ["scan", "pair"] {
         let arguments = if command == "pair" { vec!["pair", STRAP] } else { vec!["scan"] };
         let (code, text) = failure(&run(&bus, &arguments).await);
-        assert!(code == 69 && text.contains("hci0 is off") && text.contains("bluetoothctl power on"), "{text}");
+        assert!(
+            code == 69 && text.contains("the Bluetooth adapter is off") && text.contains("bluetoothctl power on"),
+            "{text}"
+        );
     }
     assert!(!fake.change(|world| world.powered).await, "the adapter was switched on against the operator");
     assert_eq!(fake.change(|world| world.count("Set") + world.count("StartDiscovery")).await, 0);

@@ -3,6 +3,7 @@
 
 mod ble;
 mod bluetooth;
+mod bluetooth_api;
 mod bluez;
 mod bridge;
 mod broker;
