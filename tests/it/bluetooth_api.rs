@@ -67,11 +67,7 @@ impl<'a> Client<'a> {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, waited).await;
-        match waited {
-            Ok(job) => job,
-            Err(_) => panic!("never {state}: {}", self.job().await),
-        }
+        tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("never {state}"))
     }
 }
 
