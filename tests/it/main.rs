@@ -21,4 +21,5 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod waves;
 mod whole;
