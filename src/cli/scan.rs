@@ -12,7 +12,7 @@ use crate::bluez::{Bluez, BluezError, Device, Peer, Record, Scan};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  vitalbridge scan\n  vitalbridge scan --seconds 60 --all --json\n\n\
                         A sensor is heard only while it is awake and connected to nothing else: wear the strap, wake the \
-                        cuff,\ncut the phone off. The adapter has to be on; it is never switched on here.")]
+                        cuff,\nswitch the phone's Bluetooth off. The adapter has to be on; it is never switched on here.")]
 pub(super) struct ScanArgs {
     /// How long to listen. A sensor that sleeps advertises rarely.
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -328,14 +328,17 @@ async fn subscribe(connection: &zbus::Connection) -> zbus::Result<()> {
         let interface = Some("org.bluez.GattCharacteristic1");
         connection.call_method(bluez, characteristic.as_str(), interface, "StartNotify", &()).await
     };
-    loop {
-        match start().await {
-            Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+    let started = async {
+        loop {
+            match start().await {
+                Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                answer => return answer.map(drop),
             }
-            answer => return answer.map(drop),
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, started).await.expect("an answer to StartNotify")
 }
 
 fn configured(address: &str) -> Configured {
