@@ -419,3 +419,27 @@ async fn the_agent_answers_nobody_but_bluez() {
         answer = asked => assert!(answer.unwrap_err().to_string().contains("org.bluez.Error.Rejected")),
     }
 }
+
+#[tokio::test]
+async fn connections_watches_agents_and_scans_leave_nothing_on_the_bus() {
+    let bus = Bus::start().await;
+    let (fake, bluez) = near(&bus, Pairs::JustWorks).await;
+    let clients = fake.clients().await;
+    for round in 0..50 {
+        let another = connect(&bus).await;
+        let watch = another.watch().await.unwrap();
+        let agent = another.agent(Capability::NoInputNoOutput, AgentRole::Default).await.unwrap();
+        another.start_scan("hci0", Transport::LowEnergy).await.unwrap();
+        drop((watch, agent, another));
+        let mut left = fake.clients().await;
+        let gone = async {
+            while left > clients {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                left = fake.clients().await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok(), "round {round}: clients stay on the bus");
+    }
+    fake.until("agents and scans have gone", |world| world.agents.is_empty() && !world.is_scanning()).await;
+    assert_eq!(bluez.adapters().await.unwrap().len(), 1);
+}

@@ -208,6 +208,11 @@ impl World {
         strap.resolved && strap.battery.is_some()
     }
 
+    /// Whether somebody scans.
+    pub(crate) fn is_scanning(&self) -> bool {
+        !self.scanning.is_empty()
+    }
+
     /// Whether no pairing goes on.
     pub(crate) fn is_unpaired(&self) -> bool {
         self.pairing.is_none()
