@@ -16,9 +16,10 @@ use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
+use crate::desk::Counter;
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::host;
-use crate::ids::Epoch;
+use crate::ids::{Epoch, SourceId};
 use crate::metrics::Metrics;
 use crate::pipeline::{CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
 use crate::secret::Secret;
@@ -28,8 +29,10 @@ use crate::server::routes::Site;
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
 use crate::server::{self, accept, routes};
-use crate::sources::{self, SourceConfig, SourceKind};
-use crate::store::{self, SeqRange, StoreHandle, StoreHealth};
+use crate::sources::output::SourceCounters;
+use crate::sources::serial::Bound;
+use crate::sources::{self, ORDER_QUEUE, SourceConfig, SourceKind, Ties};
+use crate::store::{self, DeviceIdentity, SeqRange, StoreHandle, StoreHealth};
 use crate::systemd;
 use crate::tasks::{Role, Tasks, VitalEnded};
 use crate::uplink;
@@ -241,7 +244,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         stages,
     };
 
-    let pipeline = Pipeline::new(Parts {
+    let mut pipeline = Pipeline::new(Parts {
         epoch: epoch.clone(),
         first: opened.first_seq,
         patients: config.patients.clone(),
@@ -256,6 +259,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         let (writer, stop) = (opened.writer, running.stages.store.clone());
         async move { Ok(writer.run(stop).await?) }
     });
+    let ties = tie(&config, &opened.identities, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = Gate {
@@ -280,7 +284,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
     running.tasks.spawn("acceptor", Role::Vital, accepting);
 
-    start_sources(&config, &running, &clock);
+    start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
     start_watchers(&running, &metrics, opened.dropped, uplink_status);
     start_host_watcher(&running, config.state_dir.clone());
@@ -304,10 +308,10 @@ async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result
 fn expected(config: &Config) -> Vec<Expected> {
     let of_source = |source: &SourceConfig| {
         let metrics = match &source.kind {
-            SourceKind::Serial(serial) => crate::decode::self_test::metrics(&serial.profile),
+            SourceKind::Serial(serial) => crate::decode::self_test::expected_metrics(&serial.profile),
             SourceKind::Ble(_) => BTreeSet::from([Metric::HeartRate]),
             // The ward names its own devices; a recording has the columns it has.
-            SourceKind::Simulator(_) | SourceKind::Replay(_) => BTreeSet::new(),
+            SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
         let patient = source.patient.clone()?;
         Some(Expected { device: source.device.clone(), patient, metrics, mode: source.mode })
@@ -331,15 +335,47 @@ fn boot_id() -> String {
         .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
-fn start_sources(config: &Config, running: &Running, clock: &Clock) {
+/// What each source knows of earlier runs, and the way of orders to those that take them.
+fn tie(
+    config: &Config,
+    identities: &BTreeMap<SourceId, DeviceIdentity>,
+    pipeline: &mut Pipeline,
+) -> BTreeMap<SourceId, Ties> {
+    let mut ties = BTreeMap::new();
+    for source in config.sources.iter().filter(|source| matches!(source.kind, SourceKind::Serial(_))) {
+        let (orders, queue) = mpsc::channel(ORDER_QUEUE);
+        let counter =
+            Counter { device: source.device.clone(), patient: source.patient.clone(), mode: source.mode, orders };
+        pipeline.take_orders_for(source.id.clone(), counter);
+        // What was bound as another device of the configuration is of no concern to this one.
+        let known = identities.get(&source.id).filter(|known| known.device == source.device);
+        let bound = known.map_or_else(Bound::default, |known| Bound {
+            serial_number: known.serial_number.clone(),
+            doubted: known.doubted.clone(),
+        });
+        ties.insert(source.id.clone(), Ties { bound, orders: Some(queue) });
+    }
+    ties
+}
+
+fn start_sources(
+    config: &Config,
+    mut ties: BTreeMap<SourceId, Ties>,
+    running: &Running,
+    clock: &Clock,
+    metrics: &Metrics,
+) {
+    let mut counted = Vec::new();
     for source in &config.sources {
+        let counters = Arc::new(SourceCounters::default());
+        counted.push((source.id.clone(), Arc::clone(&counters)));
         let (source, out, clock) = (source.clone(), running.readings.clone(), clock.clone());
-        let stop = running.stages.inputs.clone();
+        let (stop, ties) = (running.stages.inputs.clone(), ties.remove(&source.id).unwrap_or_default());
         running.sources.spawn(format!("source {}", source.id), Role::Helper, async move {
-            let counters = Arc::default();
-            Ok(sources::run(source, out, clock, counters, stop).await?)
+            Ok(sources::run_with(source, ties, out, clock, counters, stop).await?)
         });
     }
+    metrics.count_sources(counted);
 }
 
 /// Starts the uplink if a broker is configured; it is started again if it ends.

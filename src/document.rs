@@ -20,6 +20,17 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The problem with its place in the usual form, `FILE:LINE: what`.
+    pub fn at(&self, file: &str) -> String {
+        if self.line == 0 {
+            format!("{file}: {}", self.message)
+        } else {
+            format!("{file}:{}: {}", self.line, self.message)
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.line == 0 { f.write_str(&self.message) } else { write!(f, "line {}: {}", self.line, self.message) }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Stamp, Wall};
+use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
 use crate::vitals::{Metric, Mode, Reading, Status, Value};
@@ -38,6 +38,8 @@ pub enum EventBody {
     Source(SourceEvent),
     /// The bridge says something about itself.
     System(SystemEvent),
+    /// Somebody did something, or was not allowed to.
+    Audit(AuditEvent),
 }
 
 named_enum! {
@@ -349,6 +351,97 @@ pub struct WaveBlock {
     pub received: Stamp,
 }
 
+named_enum! {
+    /// What was done, for the audit trail.
+    AuditAction {
+        /// The first serial number that a device told was taken for its own.
+        DeviceBound = "device_bound",
+        /// A device told another serial number than the one it is bound to; nothing of it is published any more.
+        DeviceChanged = "device_changed",
+        /// A person said that the device with this serial number is the right one.
+        DeviceConfirmed = "device_confirmed",
+        /// A command was sent to a device.
+        DeviceCommand = "device_command",
+    }
+}
+
+named_enum! {
+    /// How it ended, for the audit trail.
+    AuditResult {
+        /// It was done.
+        Done = "done",
+        /// It was not tried: not allowed, not known, or not possible at that moment.
+        Refused = "refused",
+        /// It was tried and did not work.
+        Failed = "failed",
+    }
+}
+
+/// A row of the audit trail: who did what to what, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// The user; [`AuditEvent::BRIDGE`] where nobody asked.
+    pub by: String,
+    /// What.
+    pub action: AuditAction,
+    /// What it was about, in the action's own terms: a serial number, the name of a command.
+    pub object: String,
+    /// Whose bed it concerns.
+    pub patient: Option<PatientId>,
+    /// Which device it concerns.
+    pub device: Option<DeviceId>,
+    /// Which source it concerns.
+    pub source: Option<SourceId>,
+    /// How it ended.
+    pub result: AuditResult,
+    /// Why it was refused or failed, for people.
+    pub reason: Option<String>,
+    /// Real, demo or test.
+    pub mode: Mode,
+}
+
+impl AuditEvent {
+    /// Who did what the bridge does by itself.
+    pub const BRIDGE: &str = "bridge";
+}
+
+/// What a person wants of a device behind a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderKind {
+    /// The device with this serial number is the right one for this bed.
+    Confirm {
+        /// As the device tells it.
+        serial_number: String,
+    },
+    /// Send one of the commands of its profile.
+    Command {
+        /// The command's id.
+        command: String,
+    },
+}
+
+/// An order for a source. It is answered with [`SourceMessage::Answer`], whatever becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Its number, by which it is answered.
+    pub number: u64,
+    /// What is wanted.
+    pub kind: OrderKind,
+    /// After this nothing is sent any more: whoever asked may have turned away.
+    pub until: Mono,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotDone {
+    /// A word for programs.
+    pub code: &'static str,
+    /// In words.
+    pub reason: String,
+    /// True if it was tried.
+    pub was_tried: bool,
+}
+
 /// What a source sends into the pipeline, which numbers it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceMessage {
@@ -358,6 +451,15 @@ pub enum SourceMessage {
     Link(SourceEvent),
     /// Samples of a wave.
     Wave(WaveBlock),
+    /// Something for the audit trail that nobody had asked for.
+    Audit(AuditEvent),
+    /// What became of an order.
+    Answer {
+        /// Its number.
+        order: u64,
+        /// The end of it.
+        result: Result<(), NotDone>,
+    },
 }
 
 impl Event {
@@ -368,6 +470,7 @@ impl Event {
             EventBody::Alert(alert) => alert.patient.as_ref(),
             EventBody::Notification(notification) => notification.patient.as_ref(),
             EventBody::Source(source) => source.patient.as_ref(),
+            EventBody::Audit(audit) => audit.patient.as_ref(),
             EventBody::Chat(_) | EventBody::System(_) => None,
         }
     }
@@ -378,6 +481,7 @@ impl Event {
             EventBody::Reading(reading) => Some(&reading.device),
             EventBody::Alert(alert) => alert.device.as_ref(),
             EventBody::Source(source) => Some(&source.device),
+            EventBody::Audit(audit) => audit.device.as_ref(),
             EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
         }
     }

@@ -4,7 +4,8 @@
 //! [`pipeline`] is the one owner of live state: it numbers each [`event`], runs the [`alerts`] engine, publishes through
 //! the [`hub`] into each listener's [`outbox`], and hands the event to the [`store`]. The [`server`] shows the present to
 //! dashboards and the past from the store; the [`uplink`] sends the store to a broker. [`daemon`] builds all of them from
-//! [`config`], and [`cli`] is what people type.
+//! [`config`], and [`cli`] is what people type. Beside them the [`emulator`] is a device without the hardware: it turns
+//! values into bytes ([`mod@encode`]) by the profile that turns them back.
 //!
 //! Everything that decides is pure: state machines that take `now` as an argument. Tasks around them wait, read and
 //! write. Modules use only modules of the layers above them in this list; `tests/it/tidy.rs` holds the exact order.
@@ -25,6 +26,7 @@ pub mod channel;
 pub mod decode;
 pub mod derive;
 pub mod document;
+pub mod encode;
 pub mod profile;
 pub mod waveform;
 pub mod wire;
@@ -38,10 +40,12 @@ pub mod systemd;
 pub mod tasks;
 
 // Layer 3: edges in and down.
+pub mod emulator;
 pub mod sources;
 pub mod store;
 
 // Layer 4: the heart.
+pub mod desk;
 pub mod hub;
 pub mod outbox;
 pub mod pipeline;

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::ids::SourceId;
 
 /// A number that other tasks change while it is read.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ macro_rules! metrics {
         #[derive(Debug, Default)]
         pub struct Metrics {
             $(#[doc = $doc] pub $name: Number,)+
+            /// What each source has counted; set once, when the sources are started.
+            sources: OnceLock<Vec<(SourceId, Arc<SourceCounters>)>>,
         }
 
         impl Metrics {
@@ -54,10 +59,70 @@ macro_rules! metrics {
                     // Writing to a String cannot fail.
                     let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}", $doc);
                 )+
+                SourceCounters::write(self.sources.get().map_or(&[], Vec::as_slice), &mut text);
                 text
             }
         }
     };
+}
+
+/// Declares [`SourceCounters`].
+macro_rules! source_counters {
+    ($($name:ident: $doc:literal,)+) => {
+        /// What one source has done since the daemon started.
+        #[derive(Debug, Default)]
+        pub struct SourceCounters {
+            $(#[doc = $doc] pub $name: AtomicU64,)+
+        }
+
+        impl SourceCounters {
+            /// Adds to one of the counters.
+            pub fn add(counter: &AtomicU64, amount: u64) {
+                counter.fetch_add(amount, Ordering::Relaxed);
+            }
+
+            /// The text that Prometheus reads: each counter with a line for each source.
+            fn write(sources: &[(SourceId, Arc<Self>)], text: &mut String) {
+                $(
+                    let name = concat!("vitalbridge_source_", stringify!($name), "_total");
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} counter", $doc);
+                    for (source, counters) in sources {
+                        let value = counters.$name.load(Ordering::Relaxed);
+                        // An identifier has no character that would have to be escaped.
+                        let _ = writeln!(text, "{name}{{source=\"{source}\"}} {value}");
+                    }
+                )+
+            }
+        }
+    };
+}
+
+source_counters! {
+    restarts: "Failed and was started again.",
+    opened: "Ports and connections opened.",
+    reads: "Reads from the port that returned, with bytes or without.",
+    bytes: "Bytes received.",
+    frames: "Frames that were found whole.",
+    bad_checksums: "Frames whose checksum was wrong.",
+    rubbish_bytes: "Bytes that belonged to no valid frame.",
+    resyncs: "Times that the beginning of a frame was lost and found again.",
+    valid: "Readings handed on with a number.",
+    absent: "Readings handed on without a number.",
+    waves_dropped: "Blocks of samples that were dropped because the pipeline was busy.",
+    framing_errors: "Bytes without a stop bit, as the serial driver counts them.",
+    parity_errors: "Bytes with wrong parity, as the serial driver counts them.",
+    overruns: "Bytes that the hardware or the driver lost because they came too fast, as the driver counts them.",
+    breaks: "Breaks of the line, as the serial driver counts them.",
+}
+
+impl Metrics {
+    /// Shows what these sources count. Only the first call counts: sources are started once.
+    pub fn count_sources(&self, sources: Vec<(SourceId, Arc<SourceCounters>)>) {
+        if self.sources.set(sources).is_err() {
+            tracing::error!("sources are counted once; later ones are not shown");
+        }
+    }
 }
 
 metrics! {
@@ -92,6 +157,19 @@ mod tests {
         metrics.connections.subtract_one();
         let text = metrics.to_prometheus();
         assert!(text.contains("# TYPE vitalbridge_connections gauge\nvitalbridge_connections 2\n"), "{text}");
-        assert_eq!(text.lines().count() % 3, 0);
+        assert_eq!(Metrics::default().to_prometheus().lines().filter(|line| line.contains('{')).count(), 0);
+    }
+
+    #[test]
+    fn each_source_has_its_own_line_in_each_of_its_counters() {
+        let metrics = Metrics::default();
+        let (first, second) = (Arc::new(SourceCounters::default()), Arc::new(SourceCounters::default()));
+        SourceCounters::add(&second.bad_checksums, 7);
+        metrics.count_sources(vec![("a".parse().unwrap(), first), ("b".parse().unwrap(), second)]);
+        let text = metrics.to_prometheus();
+        let expected = "# TYPE vitalbridge_source_bad_checksums_total counter\n\
+            vitalbridge_source_bad_checksums_total{source=\"a\"} 0\n\
+            vitalbridge_source_bad_checksums_total{source=\"b\"} 7\n";
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -14,11 +14,13 @@ use tracing::{error, warn};
 use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Stamp};
+pub use crate::desk::Refusal;
+use crate::desk::{Counter, Desk, Ended, Wish};
 use crate::event::{
     AlertChange, AlertEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
-use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq};
+use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
@@ -40,16 +42,6 @@ const READINGS_BETWEEN_WISHES: usize = 256;
 
 /// The loop turns at least this often, so that the watchdog and a stepped clock are noticed.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
-
-/// Why a command about an alert was not carried out: a code for programs and a reason for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub struct Refusal {
-    /// `unknown_alert`, `permission_denied`, `stale` or `refused`.
-    pub code: &'static str,
-    /// In words.
-    pub reason: String,
-}
 
 /// A wish of a session, the uplink or the daemon.
 #[derive(Debug)]
@@ -73,6 +65,8 @@ pub enum Control {
         /// The answer.
         reply: oneshot::Sender<Result<Seq, Refusal>>,
     },
+    /// Do something about the device of a source. The answer is the number of the order's row in the audit trail.
+    Device(Wish),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
@@ -133,6 +127,7 @@ pub struct Pipeline {
     modes: BTreeMap<PatientId, Mode>,
     engine: Engine,
     hub: Hub,
+    desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
     /// Events that the store could not take: the first and the last number.
@@ -154,6 +149,7 @@ impl Pipeline {
             modes: BTreeMap::new(),
             engine: parts.engine,
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
+            desk: Desk::default(),
             alarmed: BTreeMap::new(),
             lost: None,
             store: parts.store,
@@ -171,6 +167,11 @@ impl Pipeline {
             pipeline.publish_alerts(changes, now);
         }
         pipeline
+    }
+
+    /// Orders for this source are taken from now on.
+    pub fn take_orders_for(&mut self, source: SourceId, counter: Counter) {
+        self.desk.open(source, counter);
     }
 
     /// Turns until every source has hung up, then says that this run ends.
@@ -251,6 +252,11 @@ impl Pipeline {
                 self.publish(EventBody::Source(source), now);
                 self.publish_alerts(changes, now);
             }
+            SourceMessage::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
+            SourceMessage::Answer { order, result } => {
+                let ended = self.desk.on_answer(order, result);
+                self.tell_the_end(ended, now);
+            }
             SourceMessage::Wave(block) => {
                 if !self.mixes_modes(block.patient.as_ref(), block.mode) {
                     self.publish_wave(&block, now);
@@ -271,6 +277,14 @@ impl Pipeline {
         }
     }
 
+    /// Writes down what became of an order, and tells whoever gave it.
+    fn tell_the_end(&mut self, ended: Option<Ended>, now: Stamp) {
+        let Some(Ended { audit, reply, answer }) = ended else { return };
+        let row = self.publish(EventBody::Audit(audit), now);
+        // Nobody waits any more if the session went away; what was done stands all the same.
+        let _ = reply.send(answer.map(|()| row));
+    }
+
     /// A wish.
     pub fn on_control(&mut self, wish: Control, now: Stamp) {
         match wish {
@@ -286,6 +300,12 @@ impl Pipeline {
                 let done = self.on_alert_command(&command, alert, expected_seq, &scope, now);
                 // Nobody waits any more if the session went away; the command stands all the same.
                 let _ = reply.send(done);
+            }
+            Control::Device(wish) => {
+                let patients = &self.patients;
+                let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
+                let ended = self.desk.order(wish, ward, now);
+                self.tell_the_end(ended, now);
             }
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);

@@ -195,6 +195,22 @@ named_enum! {
         RespiratoryRate = "respiratory_rate",
         /// Carbon dioxide at the end of a breath.
         Etco2 = "etco2",
+        /// Oxygen in the gas that is breathed in.
+        Fio2 = "fio2",
+        /// Gas that is breathed out in one breath.
+        TidalVolume = "tidal_volume",
+        /// Gas that is breathed out in one minute.
+        MinuteVolume = "minute_volume",
+        /// Highest airway pressure of a breath.
+        PeakAirwayPressure = "peak_airway_pressure",
+        /// Airway pressure while the lung is held inflated.
+        PlateauPressure = "plateau_pressure",
+        /// Airway pressure, mean over a breath.
+        MeanAirwayPressure = "mean_airway_pressure",
+        /// Airway pressure at the end of breathing out.
+        Peep = "peep",
+        /// Central venous pressure, mean.
+        CentralVenousPressure = "central_venous_pressure",
         /// Glucose in capillary whole blood.
         Glucose = "glucose",
         /// Body weight.
@@ -263,6 +279,17 @@ impl Metric {
             Self::Temperature => row("8310-5", 150_364, "Cel", "°C", (20, 45), Spot),
             Self::RespiratoryRate => row("9279-1", 151_562, "/min", "rpm", (0, 150), Continuous),
             Self::Etco2 => row("19891-1", 151_728, "mm[Hg]", "mmHg", (0, 150), Continuous),
+            // MDC_CONC_AWAY_O2_INSP, MDC_VOL_AWAY_TIDAL_EXP, MDC_VENT_VOL_MINUTE_EXP, MDC_VENT_PRESS_AWAY_MAX,
+            // MDC_VENT_PRESS_RESP_PLAT, MDC_VENT_PRESS_AWAY_MEAN, MDC_VENT_PRESS_AWAY_END_EXP_POS.
+            Self::Fio2 => row("", 152_196, "%", "%", (1, 100), Accompanying),
+            Self::TidalVolume => row("", 152_664, "mL", "mL", (0, 5000), Accompanying),
+            Self::MinuteVolume => row("", 152_000, "L/min", "L/min", (0, 100), Continuous),
+            Self::PeakAirwayPressure => row("", 151_973, "cm[H2O]", "cmH2O", (-50, 150), Accompanying),
+            Self::PlateauPressure => row("", 152_424, "cm[H2O]", "cmH2O", (-50, 150), Accompanying),
+            Self::MeanAirwayPressure => row("", 151_975, "cm[H2O]", "cmH2O", (-50, 150), Accompanying),
+            Self::Peep => row("", 151_976, "cm[H2O]", "cmH2O", (-50, 150), Accompanying),
+            // MDC_PRESS_BLD_VEN_CENT_MEAN.
+            Self::CentralVenousPressure => row("", 150_087, "mm[Hg]", "mmHg", (-30, 100), Continuous),
             Self::Glucose => row("2339-0", 160_184, "mg/dL", "mg/dL", (10, 1000), Spot),
             Self::Weight => row("29463-7", 188_736, "kg", "kg", (0, 500), Spot),
             Self::Battery => row("", 67_996, "%", "%", (0, 100), Status),
@@ -308,6 +335,8 @@ named_enum! {
         BodyMovement = "body_movement",
         /// The arm was not at the height of the heart.
         ImproperPosition = "improper_position",
+        /// The bridge says it: another device answers than the one bound to this bed. Nothing of it is published.
+        DeviceChanged = "device_changed",
     }
 }
 
@@ -377,7 +406,8 @@ impl From<Status> for Absent {
             | Status::DeviceAlarm
             | Status::AlarmSilenced
             | Status::IrregularPulse
-            | Status::ImproperPosition => Self::LowQuality,
+            | Status::ImproperPosition
+            | Status::DeviceChanged => Self::LowQuality,
         }
     }
 }
@@ -456,10 +486,21 @@ impl Value {
         }
     }
 
+    /// A number that is known to be a measurement even if it is 0, because the device has another way to say that there
+    /// is none. 0 stays absent for a metric of which it can be no measurement (a heart rate).
+    pub fn measured(metric: Metric, number: Decimal) -> Self {
+        let (lowest, highest) = metric.info().range;
+        if number.is_zero() && (lowest..=highest).contains(&0) {
+            Self::Valid(number)
+        } else {
+            Self::reported(metric, number)
+        }
+    }
+
     /// A number as a device reports it for `metric`: 0 and numbers outside the metric's range are absent.
     ///
-    /// The metrics whose range begins at 0 (perfusion, respiration, CO2, weight, battery) keep their 0 only where the
-    /// decoder knows that it is a measurement, and then it makes [`Value::Valid`] itself.
+    /// The metrics whose range includes 0 (perfusion, respiration, CO2, volumes, pressures of the airway, weight,
+    /// battery) keep their 0 only where the decoder knows that it is a measurement: [`Value::measured`].
     pub fn reported(metric: Metric, number: Decimal) -> Self {
         let (lowest, highest) = metric.info().range;
         if number.is_zero() {

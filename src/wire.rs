@@ -5,7 +5,9 @@
 use serde::Serialize;
 
 use crate::clock::{Mono, Wall};
-use crate::event::{AlertEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent};
+use crate::event::{
+    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent,
+};
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
 use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
@@ -267,6 +269,35 @@ impl<'a> SystemData<'a> {
     }
 }
 
+#[derive(Serialize)]
+struct AuditData<'a> {
+    by: &'a str,
+    action: &'static str,
+    object: &'a str,
+    patient_id: Option<&'a str>,
+    device_id: Option<&'a str>,
+    source_id: Option<&'a str>,
+    result: &'static str,
+    reason: Option<&'a str>,
+    mode: &'static str,
+}
+
+impl<'a> AuditData<'a> {
+    fn new(audit: &'a AuditEvent) -> Self {
+        Self {
+            by: &audit.by,
+            action: audit.action.name(),
+            object: &audit.object,
+            patient_id: audit.patient.as_ref().map(crate::ids::PatientId::as_str),
+            device_id: audit.device.as_ref().map(crate::ids::DeviceId::as_str),
+            source_id: audit.source.as_ref().map(crate::ids::SourceId::as_str),
+            result: audit.result.name(),
+            reason: audit.reason.as_deref(),
+            mode: audit.mode.name(),
+        }
+    }
+}
+
 /// `data` of any event.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -277,6 +308,7 @@ enum Data<'a> {
     Notification(NotificationData<'a>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
+    Audit(AuditData<'a>),
 }
 
 /// The envelope of a push.
@@ -307,6 +339,7 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Chat(_) => "chat_message",
         EventBody::Source(_) => "device_status",
         EventBody::System(_) => "system",
+        EventBody::Audit(_) => "audit",
     }
 }
 
@@ -326,6 +359,7 @@ pub fn channel_of(body: &EventBody) -> String {
         EventBody::Chat(chat) => format!("chat/{}", chat.room),
         EventBody::Source(source) => format!("device/{}/status", source.device),
         EventBody::System(_) => "system".to_owned(),
+        EventBody::Audit(_) => "audit".to_owned(),
     }
 }
 
@@ -353,6 +387,7 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
         EventBody::System(system) => Data::System(SystemData::new(system)),
+        EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
     };
     let notification = match &event.body {
         EventBody::Notification(notification) => Some(NotificationData::new(notification)),
@@ -441,7 +476,7 @@ impl<'a> Snapshot<'a> {
                 EventBody::Source(source) => {
                     devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
                 }
-                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => {}
+                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
             }
         }
         Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }

@@ -762,6 +762,7 @@ mod tests {
             ("temperature", "below 35 °C or above 39 °C"),
             ("no_signal", "no valid value for 10 s"),
             ("device_lost", "not connected for 30 s"),
+            ("device_changed", "device reports device changed"),
             ("battery_low", "below 20 % or device reports low battery"),
         ] {
             assert_eq!(text(id).as_deref(), Some(expected), "{id}");

@@ -173,6 +173,14 @@ pub(super) const fn metric_label(metric: Metric) -> &'static str {
         Metric::Temperature => "Temperature",
         Metric::RespiratoryRate => "Respiration",
         Metric::Etco2 => "etCO2",
+        Metric::Fio2 => "FiO2",
+        Metric::TidalVolume => "Tidal volume",
+        Metric::MinuteVolume => "Minute volume",
+        Metric::PeakAirwayPressure => "Peak airway pressure",
+        Metric::PlateauPressure => "Plateau pressure",
+        Metric::MeanAirwayPressure => "Mean airway pressure",
+        Metric::Peep => "PEEP",
+        Metric::CentralVenousPressure => "Central venous pressure",
         Metric::Glucose => "Glucose",
         Metric::Weight => "Weight",
         Metric::Battery => "Battery",
@@ -482,7 +490,10 @@ pub struct Rule {
 impl Rule {
     /// True if this is judged once for each device: battery and link.
     pub fn is_per_device(&self) -> bool {
+        let only_flags =
+            matches!(&self.condition, Condition::Limits { low: None, high: None, flags } if !flags.is_empty());
         matches!(self.condition, Condition::LinkDown(_))
+            || (only_flags && self.sources.is_empty())
             || self.sources.first().is_some_and(|source| source.metric.info().rhythm == Rhythm::Status)
     }
 

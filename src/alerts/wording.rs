@@ -5,7 +5,7 @@ use crate::alerts::rule::{Condition, Rule, metric_label, span_text};
 use crate::alerts::subject::{Facts, View};
 use crate::event::{Activation, AlertChange, AlertEvent, Presence, Signal, SignalPresence};
 use crate::ids::AlertId;
-use crate::vitals::{Metric, Mode, Value};
+use crate::vitals::{Metric, Mode, Status, Value};
 
 /// Behind a message whose data is missing.
 const NO_DATA: &str = "; no data now";
@@ -87,6 +87,9 @@ fn count(alerts: usize) -> String {
 
 fn message(rule: &Rule, metric: Option<Metric>, view: &View) -> String {
     let device = view.device.as_ref().map_or("device", |device| device.as_str());
+    if view.flag == Some(Status::DeviceChanged) {
+        return format!("Another monitor at {device}: its values are withheld until it is confirmed");
+    }
     if let Some(flag) = view.flag {
         return format!("{device} reports {}", flag.name().replace('_', " "));
     }

@@ -23,7 +23,8 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
-    let loaded = Config::load(&args.config, &Place::default());
+    let (loaded, devices) = Config::load_with_devices(&args.config, &Place::default());
+    let broken = devices.problems();
     if args.json {
         let problems: Vec<_> = match &loaded {
             Ok(_) => Vec::new(),
@@ -34,13 +35,35 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
                 problems.as_slice().iter().map(one).collect()
             }
         };
-        say(&json!({"file": args.config, "ok": loaded.is_ok(), "problems": problems}).to_string())?;
-        return loaded.map(|_| ()).map_err(Into::into);
+        let ok = loaded.is_ok() && broken.is_empty();
+        let replaced: Vec<_> = devices.replacing().map(|own| json!({"id": own.id, "file": own.file})).collect();
+        let warnings: Vec<_> = loaded.iter().flat_map(|config| config.warnings.as_slice()).collect();
+        let warnings: Vec<_> = warnings.iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
+        let report = json!({
+            "file": args.config, "ok": ok, "problems": problems, "warnings": warnings, "profiles": broken,
+            "replaced": replaced,
+        });
+        say(&report.to_string())?;
+        loaded?;
+        return refuse(&broken);
     }
-    let config = loaded?;
+    let config = match loaded {
+        Ok(config) => config,
+        Err(error) if broken.is_empty() => return Err(error.into()),
+        Err(error) => return Err(CommandError::Refused(format!("{error}\nand the profiles:\n{}", broken.join("\n")))),
+    };
+    refuse(&broken)?;
     let now = Clock::System.now().wall;
     say(&format!("{}: no problem found", args.config.display()))?;
+    for warning in config.warnings.as_slice() {
+        say(&format!("  warning, {warning}"))?;
+    }
     say(&format!("  bridge {} at {}, {} sources", config.bridge, config.site, config.sources.len()))?;
+    for own in devices.own() {
+        let replaces =
+            if devices.replacing().any(|other| other.id == own.id) { ", replaces the built-in one" } else { "" };
+        say(&format!("  profile {} ({}){replaces}", own.id, own.file.display()))?;
+    }
     for patient in &config.patients {
         say(&format!("  patient {} ({}), bed {}, ward {}", patient.id, patient.name, patient.bed, patient.ward))?;
         for limit in config.rules.limits(&patient.id, now) {
@@ -48,6 +71,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         }
     }
     Ok(())
+}
+
+/// Broken profiles of the directory, all at once.
+fn refuse(broken: &[String]) -> Result<(), CommandError> {
+    if broken.is_empty() {
+        return Ok(());
+    }
+    Err(CommandError::Refused(format!("the profiles have {} problems:\n{}", broken.len(), broken.join("\n"))))
 }
 
 /// One limit in a line: what, how urgent, after how long, and who set it.

@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use crate::config::{DEFAULT_DEVICES_DIR, Devices};
 use crate::decode::{Decoded, Decoder, gatt};
 use crate::profile::model::Rule;
-use crate::profile::{MAX_PROFILE_BYTES, Profile, built_in, hex, nearest_ids};
+use crate::profile::{MAX_PROFILE_BYTES, Profile, hex};
 use crate::wire::ReadingData;
 
 /// Bytes read at a time.
@@ -20,11 +21,15 @@ const CHUNK: usize = 16 * 1024;
 ///
 /// Every reading is printed, not one a second. Status changes and the counters go to standard error.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example: vitalbridge decode --profile nonin-df2 capture.bin")]
 #[command(group = clap::ArgGroup::new("how").required(true).args(["profile", "characteristic"]))]
 pub struct Args {
-    /// Id of a built-in profile (see `profile list`), or the path of a profile
+    /// Id of a profile (see `profile list`), or the path of one
     #[arg(long, value_name = "ID|FILE.toml")]
     pub profile: Option<String>,
+    /// Directory of further profiles [default: /etc/vitalbridge/devices, if it exists]
+    #[arg(long, value_name = "DIR")]
+    pub devices: Option<PathBuf>,
     /// A standard GATT characteristic, for example 2A37; needs --hex
     #[arg(long, value_name = "UUID", conflicts_with = "file", requires = "hex")]
     pub characteristic: Option<String>,
@@ -49,7 +54,7 @@ pub fn run(args: &Args, input: &mut dyn Read, out: &mut dyn Write, notes: &mut d
         let decoded = gatt::decode(short_uuid(characteristic)?, &bytes.unwrap_or_default())?;
         return print_all(&decoded, args.waves, out, notes);
     }
-    let profile = find_profile(args.profile.as_deref().unwrap_or_default())?;
+    let profile = find_profile(args.profile.as_deref().unwrap_or_default(), &devices(args.devices.as_deref())?)?;
     let mut decoder = Decoder::new(Arc::clone(&profile));
     match bytes {
         Some(bytes) => feed(&mut decoder, &mut bytes.as_slice(), args.waves, out, notes)?,
@@ -157,21 +162,38 @@ fn short_uuid(text: &str) -> anyhow::Result<u16> {
     }
 }
 
-/// A profile by its id, or by the path of its file.
-pub(super) fn find_profile(name: &str) -> anyhow::Result<Arc<Profile>> {
-    if let Some(found) = built_in(name) {
-        return found.with_context(|| format!("built-in profile {name}"));
+/// The profiles of a directory, or of the default one, beside the built-in ones.
+pub(super) fn devices(dir: Option<&Path>) -> anyhow::Result<Devices> {
+    match dir {
+        Some(dir) => {
+            Devices::read(dir).with_context(|| format!("cannot read the directory of profiles {}", dir.display()))
+        }
+        None => Devices::of_default_dir().with_context(|| format!("cannot read {DEFAULT_DEVICES_DIR}")),
     }
-    let is_path = name.contains(std::path::MAIN_SEPARATOR)
-        || std::path::Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
-    if is_path {
+}
+
+/// True if a profile is named by the path of its file.
+pub(super) fn is_path(name: &str) -> bool {
+    name.contains(std::path::MAIN_SEPARATOR)
+        || Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
+}
+
+/// A profile by its id, or by the path of its file.
+pub(super) fn find_profile(name: &str, devices: &Devices) -> anyhow::Result<Arc<Profile>> {
+    if is_path(name) {
         let text = read_profile(name)?;
         return Profile::parse(&text).map(Arc::new).with_context(|| format!("profile {name}"));
     }
-    bail!(
-        "there is no profile `{name}`; the nearest are {} (all: vitalbridge profile list)",
-        nearest_ids(name).join(", ")
-    )
+    match devices.find(name) {
+        Some(found) => found.with_context(|| format!("profile {name}")),
+        None => Err(unknown(name, devices)),
+    }
+}
+
+/// The error for an id that no profile has.
+pub(super) fn unknown(name: &str, devices: &Devices) -> anyhow::Error {
+    let near = devices.nearest(name).join(", ");
+    anyhow::anyhow!("there is no profile `{name}`; the nearest are {near} (all: vitalbridge profile list)")
 }
 
 /// The text of a profile file, within its bound.

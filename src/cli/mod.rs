@@ -3,10 +3,12 @@
 mod check;
 mod demo;
 mod devices;
+mod emulate;
 mod pair;
 mod replay;
 mod run;
 mod scan;
+mod skeleton;
 mod token;
 
 pub mod decode;
@@ -60,7 +62,7 @@ enum Command {
     Token(token::TokenArgs),
     /// Turn captured bytes into readings, one JSON line each.
     Decode(decode::Args),
-    /// Device profiles: list, show, check.
+    /// Device profiles: list, show, check, new.
     Profile(profile::Args),
     /// Play recorded numerics (CSV) as a source in mode test.
     Replay(replay::ReplayArgs),
@@ -70,6 +72,8 @@ enum Command {
     Pair(pair::PairArgs),
     /// List or remove the Bluetooth devices that this machine knows.
     Devices(devices::DevicesArgs),
+    /// Be a serial device without the hardware, by its profile, with faults.
+    Emulate(emulate::EmulateArgs),
 }
 
 /// Where the daemon listens and keeps its state; the same for `run`, `demo` and `replay`.
@@ -104,6 +108,9 @@ impl Place {
 enum CommandError {
     #[error("{0}")]
     Usage(String),
+    /// What a person wrote, a configuration or a profile, has problems: all of them.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -130,7 +137,7 @@ impl CommandError {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Bluez(BluezError { cause: Cause::Ambiguous(_), .. }) => exit::USAGE,
-            Self::Config(_) => exit::CONFIG,
+            Self::Refused(_) | Self::Config(_) => exit::CONFIG,
             Self::Daemon(DaemonError::Permission(_))
             | Self::Bluez(BluezError { cause: Cause::AccessDenied(_), .. }) => exit::PERMISSION,
             Self::Daemon(DaemonError::Internal(_)) => exit::INTERNAL,
@@ -163,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(&args),
         Command::Pair(args) => pair::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Emulate(args) => emulate::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -180,6 +188,8 @@ fn taken(done: anyhow::Result<()>) -> Result<(), CommandError> {
     done.map_err(|error| {
         if is_closed_pipe(&error) {
             CommandError::Daemon(error.into())
+        } else if error.is::<profile::Refused>() {
+            CommandError::Refused(error.to_string())
         } else {
             CommandError::Usage(format!("{error:#}"))
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CommandError, Place, run_daemon, say};
-use crate::config::Config;
+use crate::config::{Config, Devices};
 use crate::daemon::{Listening, Start};
 use crate::logging;
 use crate::server::codes::Codes;
@@ -25,8 +25,19 @@ pub(super) fn run(args: RunArgs) -> Result<(), CommandError> {
     let place = args.place.into_config();
     let config = Config::load(&args.config, &place)?;
     logging::start(&config.log_filter)?;
+    tell_profiles(&config.devices);
     let codes = Codes::Directory(config.state_dir.clone());
     run_daemon(Start { config, config_file: Some((args.config, place)), codes, on_listening })
+}
+
+/// Which built-in profiles are replaced, and which files are broken: those stop the sources that name them, no others.
+fn tell_profiles(devices: &Devices) {
+    for own in devices.replacing() {
+        tracing::info!(profile = %own.id, file = %own.file.display(), "a built-in profile is replaced");
+    }
+    for problem in devices.problems() {
+        tracing::error!(%problem, "a profile cannot be used");
+    }
 }
 
 fn on_listening(listening: &Listening<'_>) {

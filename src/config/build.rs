@@ -1,6 +1,5 @@
 //! From the file's mirror to a configuration that cannot be wrong.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,14 +9,17 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
+use super::ports::{self, Ports};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
+use crate::desk::MAX_OBJECT_BYTES;
 use crate::document::{self, Problems};
 use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
 use crate::patient::Patient;
-use crate::profile::{self, Profile};
+use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::sources::ble::{BleConfig, BleLimits, Wanted};
 use crate::sources::replay::{ReplayConfig, Speed};
@@ -92,15 +94,17 @@ pub(super) struct Builder<'a> {
     text: &'a str,
     folder: &'a Path,
     place: &'a Place,
+    devices: Devices,
     problems: Problems,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(text: &'a str, folder: &'a Path, place: &'a Place) -> Self {
-        Self { text, folder, place, problems: Problems::default() }
+        Self { text, folder, place, devices: Devices::default(), problems: Problems::default() }
     }
 
-    pub(super) fn build(mut self) -> Result<Config, Problems> {
+    /// The configuration, or every problem of the text; and the profiles, of which files may be broken.
+    pub(super) fn build(mut self) -> (Result<Config, Problems>, Devices) {
         let mut config = Config::empty(self.place);
         if let Some(file) = document::read::<File>(self.text, &mut self.problems) {
             self.bridge(&file.bridge, &mut config);
@@ -111,10 +115,12 @@ impl<'a> Builder<'a> {
             self.log(&file.log, &mut config);
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
             self.patients(&file.patients, &mut config);
+            self.devices(&file.profiles);
             self.sources(&file.sources, &mut config);
             self.overrides_of_nobody(&file.alerts, &config);
         }
-        if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }
+        config.devices = self.devices.clone();
+        (if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }, self.devices)
     }
 
     fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
@@ -269,6 +275,26 @@ impl<'a> Builder<'a> {
         Some(Broker { address: address?, client_id, username: mqtt.username.clone(), password, topic: topic? })
     }
 
+    /// The directory of profiles. A broken file in it is no problem of the configuration: it stops the sources that name
+    /// it and no others.
+    fn devices(&mut self, profiles: &file::Profiles) {
+        let read = match &profiles.dir {
+            Some(dir) => Devices::read(&self.path(dir.get_ref())),
+            None => Devices::of_default_dir(),
+        };
+        match (read, &profiles.dir) {
+            (Ok(devices), _) => self.devices = devices,
+            (Err(error), Some(dir)) => {
+                let path = self.path(dir.get_ref());
+                self.problem(dir, format!("cannot read the directory of profiles {}: {error}", path.display()));
+            }
+            (Err(error), None) => {
+                let message = format!("cannot read the directory of profiles {DEFAULT_DEVICES_DIR}: {error}");
+                self.problems.add_at_line(0, message);
+            }
+        }
+    }
+
     fn patients(&mut self, patients: &[file::Patient], config: &mut Config) {
         for patient in patients {
             let ward: Option<WardId> = match &patient.ward {
@@ -290,7 +316,7 @@ impl<'a> Builder<'a> {
     }
 
     fn sources(&mut self, sources: &[Spanned<file::Source>], config: &mut Config) {
-        let mut ports: BTreeMap<String, SourceId> = BTreeMap::new();
+        let mut ports = Ports::default();
         for place in sources {
             let source = place.get_ref();
             if config.sources.len() >= MAX_SOURCES {
@@ -300,10 +326,13 @@ impl<'a> Builder<'a> {
             if config.sources.iter().any(|known| known.id == built.id) {
                 self.problem(&source.id, format!("the source `{}` is there twice", built.id));
             }
-            if let Some(port) = &source.port
-                && let Some(other) = ports.insert(port.get_ref().clone(), built.id.clone())
-            {
-                self.problem(port, format!("the port `{}` belongs to the source `{other}` already", port.get_ref()));
+            if let (Some(place), SourceKind::Serial(serial)) = (&source.port, &built.kind) {
+                if let Some(problem) = ports.claim(&serial.port, &built.id) {
+                    self.problem(place, problem);
+                }
+                for warning in ports::warnings(&serial.port) {
+                    config.warnings.add(self.text, &place.span(), warning);
+                }
             }
             self.shared_device(source, &built, config);
             self.mode_of_patient(source, &built, config);
@@ -377,7 +406,9 @@ impl<'a> Builder<'a> {
         let kind = source.kind.get_ref().as_str();
         self.foreign_members(source, kind);
         match kind {
-            "serial" => Some((SourceKind::Serial(self.serial(source)?), Mode::Real)),
+            "serial" => {
+                Some((self.unusable(source).or_else(|| self.serial(source).map(SourceKind::Serial))?, Mode::Real))
+            }
             "ble" => Some((SourceKind::Ble(self.ble(source)?), Mode::Real)),
             "replay" => Some((SourceKind::Replay(self.replay(source)?), Mode::Test)),
             other => {
@@ -392,6 +423,7 @@ impl<'a> Builder<'a> {
         let text_members = [
             ("port", &source.port, "serial"),
             ("profile", &source.profile, "serial"),
+            ("serial_number", &source.serial_number, "serial"),
             ("address", &source.address, "ble"),
             ("name", &source.name, "ble"),
             ("file", &source.file, "replay"),
@@ -402,6 +434,9 @@ impl<'a> Builder<'a> {
             {
                 self.problem(place, format!("`{name}` belongs to a source of kind {owner}, this is {kind}"));
             }
+        }
+        if let Some(place) = source.allow_commands.as_ref().filter(|_| kind != "serial") {
+            self.problem(place, format!("`allow_commands` belongs to a source of kind serial, this is {kind}"));
         }
         if let Some(place) = source.speed.as_ref().filter(|_| kind != "replay") {
             self.problem(place, format!("`speed` belongs to a source of kind replay, this is {kind}"));
@@ -421,27 +456,75 @@ impl<'a> Builder<'a> {
         member
     }
 
+    /// A source whose profile is a broken file of the directory: it is there and says why it is not live.
+    fn unusable(&self, source: &file::Source) -> Option<SourceKind> {
+        let own = self.devices.own_of(source.profile.as_ref()?.get_ref())?;
+        let problems = own.parsed.as_ref().err()?;
+        let first = problems.as_slice().first().map_or_else(String::new, |problem| {
+            let more = problems.as_slice().len() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more; vitalbridge check)") };
+            format!("{}{more}", problem.at(&own.file.display().to_string()))
+        });
+        Some(SourceKind::Unusable { reason: format!("its profile cannot be used: {first}") })
+    }
+
     fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
         let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
-        Some(SerialConfig { port: port?, profile: profile?, settings: None, serial_number: None })
+        let mut serial = SerialConfig::new(port?, profile?);
+        self.identity(source, &mut serial);
+        self.allowed_commands(source, &mut serial);
+        Some(serial)
     }
 
-    /// A built-in profile by its id, or one of the installer's own by its path.
+    /// The serial number that the device must tell.
+    fn identity(&mut self, source: &file::Source, serial: &mut SerialConfig) {
+        let Some(place) = &source.serial_number else { return };
+        let number = place.get_ref().trim();
+        if number.is_empty() || number.len() > MAX_OBJECT_BYTES {
+            return self.problem(place, format!("a serial number has 1 to {MAX_OBJECT_BYTES} bytes"));
+        }
+        if !serial.profile.tells_serial_number() {
+            let message = format!(
+                "a device of the profile {} never tells a serial number, so that none of its values would be published",
+                serial.profile.id()
+            );
+            return self.problem(place, message);
+        }
+        serial.serial_number = Some(number.to_owned());
+    }
+
+    /// The commands that may be sent although they move something on the patient.
+    fn allowed_commands(&mut self, source: &file::Source, serial: &mut SerialConfig) {
+        let commands = &serial.profile.link().commands;
+        for place in source.allow_commands.iter().flat_map(Spanned::get_ref) {
+            let name = place.get_ref();
+            if commands.iter().any(|command| command.id == *name) {
+                serial.allow_commands.insert(name.clone());
+                continue;
+            }
+            let known: Vec<&str> = commands.iter().map(|command| command.id.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("the profile {} has no command `{name}`; it has {known}", serial.profile.id());
+            self.problem(place, message);
+        }
+    }
+
+    /// A profile by its id, built in or of the directory, or any file by its path.
     fn profile(&mut self, place: &Spanned<String>) -> Option<Arc<Profile>> {
         let name = place.get_ref();
         let found = if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
             match read_bounded(&self.path(name)) {
-                Ok(text) => Profile::parse(&text).map(Arc::new),
+                Ok(text) => proven(&text, None),
                 Err(error) => {
                     self.problem(place, format!("cannot read the profile {}: {error}", self.path(name).display()));
                     return None;
                 }
             }
-        } else if let Some(found) = profile::built_in(name) {
+        } else if let Some(found) = self.devices.find(name) {
             found
         } else {
-            let near = profile::nearest_ids(name).join(", ");
+            let near = self.devices.nearest(name).join(", ");
             self.problem(
                 place,
                 format!("there is no profile `{name}`; near are {near}; your own is named by its .toml"),

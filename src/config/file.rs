@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) alerts: Alerts,
     #[serde(default)]
     pub(super) log: Log,
+    #[serde(default)]
+    pub(super) profiles: Profiles,
     pub(super) mqtt: Option<Mqtt>,
     #[serde(default, rename = "patient")]
     pub(super) patients: Vec<Patient>,
@@ -80,6 +82,13 @@ pub(super) struct Log {
     pub(super) filter: Option<Spanned<String>>,
 }
 
+/// `[profiles]`: where the installer's own device profiles are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Profiles {
+    pub(super) dir: Option<Spanned<String>>,
+}
+
 /// `[mqtt]`: the way to the backend.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +121,8 @@ pub(super) struct Source {
     pub(super) mode: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<String>>,
     pub(super) profile: Option<Spanned<String>>,
+    pub(super) serial_number: Option<Spanned<String>>,
+    pub(super) allow_commands: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) address: Option<Spanned<String>>,
     pub(super) name: Option<Spanned<String>>,
     pub(super) file: Option<Spanned<String>>,

@@ -1,7 +1,9 @@
 //! The validated configuration: what the daemon is built from, with every problem of the file reported together.
 
 mod build;
+mod devices;
 mod file;
+mod ports;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +21,8 @@ use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError};
 use crate::store::StoreOptions;
 use crate::uplink::{BrokerAddress, Limits, TopicTemplate, UplinkConfig};
+
+pub use devices::{DEFAULT_DEVICES_DIR, Devices, OwnProfile};
 
 /// Largest configuration file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -52,6 +56,10 @@ pub struct Config {
     pub patients: Vec<Patient>,
     /// Where readings come from.
     pub sources: Vec<SourceConfig>,
+    /// The profiles that sources can name.
+    pub devices: Devices,
+    /// What may not be as it was meant, with its line. Nothing of it is wrong.
+    pub warnings: Problems,
     store: StoreOptions,
 }
 
@@ -113,10 +121,21 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(file: &Path, place: &Place) -> Result<Self, ConfigError> {
-        let unreadable = |error| ConfigError::Unreadable { file: file.to_owned(), error };
-        let text = read_bounded(file).map_err(unreadable)?;
+        Self::load_with_devices(file, place).0
+    }
+
+    /// [`Config::load`], and beside it the profiles that its sources can name: there also if the file has problems, so
+    /// that those of both can be told at once.
+    pub fn load_with_devices(file: &Path, place: &Place) -> (Result<Self, ConfigError>, Devices) {
+        let text = match read_bounded(file) {
+            Ok(text) => text,
+            Err(error) => {
+                return (Err(ConfigError::Unreadable { file: file.to_owned(), error }), Devices::default());
+            }
+        };
         let folder = file.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, folder, place).map_err(|problems| ConfigError::Problems { file: file.to_owned(), problems })
+        let (config, devices) = build::Builder::new(&text, folder, place).build();
+        (config.map_err(|problems| ConfigError::Problems { file: file.to_owned(), problems }), devices)
     }
 
     /// Reads the text of a file that lies in `folder`.
@@ -124,7 +143,7 @@ impl Config {
     /// # Errors
     /// Every problem, with its line.
     pub fn parse(text: &str, folder: &Path, place: &Place) -> Result<Self, Problems> {
-        build::Builder::new(text, folder, place).build()
+        build::Builder::new(text, folder, place).build().0
     }
 
     /// A bridge without patients, sources and broker.
@@ -146,6 +165,8 @@ impl Config {
             broker: None,
             patients: Vec::new(),
             sources: Vec::new(),
+            devices: Devices::default(),
+            warnings: Problems::default(),
             store: StoreOptions::default(),
         }
     }

@@ -188,7 +188,7 @@ impl Interpreter {
         let (mut rest, mut start) = (bytes, 0);
         for end in ends {
             let Some((packet, following)) = rest.split_at_checked(end.saturating_sub(start)) else { return };
-            self.packet(profile, plan, head_of(rest), packet, out);
+            self.packet(profile, plan, head_of(rest), plan.data(packet), out);
             (rest, start) = (following, *end);
         }
     }
@@ -209,6 +209,7 @@ impl Interpreter {
         let (mut rest, mut start) = (bytes, 0);
         for end in ends {
             let Some((packet, following)) = rest.split_at_checked(end.saturating_sub(start)) else { return };
+            let packet = plan.data(packet);
             self.collect(profile, plan, packet, out);
             let now = head_of(rest) & message.watch.mask;
             let is_sure = packet.len() >= message.watch.reach;

@@ -2,7 +2,9 @@
 //!
 //! [`Decoder`] follows a [`Profile`]; [`gatt`] knows the characteristics that the Bluetooth SIG has standardised.
 
+mod contents;
 pub mod decimate;
+mod driver;
 mod fields;
 mod frame;
 pub mod gatt;
@@ -17,13 +19,16 @@ mod waves;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::clock::{Mono, Stamp};
 use crate::profile::Profile;
 use crate::profile::model::Rule;
 use crate::vitals::{Quality, Status, Vital};
 
+pub(crate) use contents::contents;
 pub use frame::FrameCounters;
 pub use waves::WaveSamples;
 
+use driver::Driver;
 use fields::Interpreter;
 use frame::{BATCH, Found, Framer, unpack};
 use plan::Plan;
@@ -70,6 +75,8 @@ pub struct Decoder {
     interpreter: Interpreter,
     /// The content of the last packet of [`Decoder::drain_packets`], where packets are packed.
     unpacked: Vec<u8>,
+    /// Reads the device instead of framer and interpreter, where the profile names a driver.
+    driver: Option<Box<dyn Driver>>,
 }
 
 impl Decoder {
@@ -79,7 +86,8 @@ impl Decoder {
         let plan = Plan::new(&profile);
         let interpreter = Interpreter::new(&profile, &plan);
         let unpacked = Vec::with_capacity(profile.framing().max);
-        Self { profile, plan, framer, interpreter, unpacked }
+        let driver = profile.driver().map(driver::of);
+        Self { profile, plan, framer, interpreter, unpacked, driver }
     }
 
     /// The profile it follows.
@@ -90,6 +98,18 @@ impl Decoder {
     /// Takes bytes as they arrive, in pieces of any size, and adds what they say to `out`. Where the profile has a
     /// frame a notification (`[gatt]` without `[frame]`), `bytes` is one notification.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
+        self.take_bytes(bytes, None, out);
+    }
+
+    /// Takes bytes that arrive `now` from a device that may be talked to: a driver answers them.
+    pub fn push_at(&mut self, bytes: &[u8], now: Stamp, out: &mut Vec<Decoded>) {
+        self.take_bytes(bytes, Some(now), out);
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8], now: Option<Stamp>, out: &mut Vec<Decoded>) {
+        if let Some(driver) = &mut self.driver {
+            return driver.push(bytes, now, out);
+        }
         if matches!(self.profile.framing().rule, Rule::Payload { .. }) {
             if self.framer.take_payload(&self.profile, bytes) {
                 self.interpreter.frame(&self.profile, &self.plan, bytes, out);
@@ -109,6 +129,9 @@ impl Decoder {
     /// Without a checksum a last run of good frames that is shorter than the profile's lock still counts if it ends
     /// with the recording and nothing was skipped. A link that was lost is no such end: use [`Decoder::reset`].
     pub fn finish(&mut self, out: &mut Vec<Decoded>) {
+        if let Some(driver) = &mut self.driver {
+            return driver.finish(out);
+        }
         while let Some(found) = self.framer.next_at_end(self.profile.framing()) {
             self.take(found, out);
         }
@@ -125,18 +148,55 @@ impl Decoder {
     /// that waits for its last or its next frame is dropped, lest it is taken for a new one. What the device said about
     /// itself still counts, and so does the beginning of a frame.
     pub fn pause(&mut self, out: &mut Vec<Decoded>) {
-        self.interpreter.gap(out);
+        match &mut self.driver {
+            Some(driver) => driver.pause(out),
+            None => self.interpreter.gap(out),
+        }
     }
 
     /// What was counted since the decoder was made.
-    pub const fn counters(&self) -> FrameCounters {
-        self.framer.counters()
+    pub fn counters(&self) -> FrameCounters {
+        self.driver.as_ref().map_or_else(|| self.framer.counters(), |driver| driver.counters())
     }
 
     /// The link was opened again: nothing that was said before counts. The counters go on.
     pub fn reset(&mut self) {
+        if let Some(driver) = &mut self.driver {
+            driver.reset();
+        }
         self.framer.reset();
         self.interpreter.reset();
+    }
+
+    /// The device may be talked to from now on. Without a driver nothing is said.
+    pub fn begin(&mut self, now: Stamp) {
+        if let Some(driver) = &mut self.driver {
+            driver.begin(now);
+        }
+    }
+
+    /// Nobody listens any more: what [`Decoder::take_outgoing`] then gives tells it the device.
+    pub fn end(&mut self) {
+        if let Some(driver) = &mut self.driver {
+            driver.end();
+        }
+    }
+
+    /// Does what is due: keeps the link alive, asks again, notices that the device has gone.
+    pub fn on_time(&mut self, now: Stamp, out: &mut Vec<Decoded>) {
+        if let Some(driver) = &mut self.driver {
+            driver.on_time(now, out);
+        }
+    }
+
+    /// When [`Decoder::on_time`] has something to do next.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.driver.as_ref().and_then(|driver| driver.next_deadline())
+    }
+
+    /// What is to be sent to the device now, in this order; nothing without a driver.
+    pub fn take_outgoing(&mut self) -> Vec<u8> {
+        self.driver.as_mut().map(|driver| driver.take_outgoing()).unwrap_or_default()
     }
 
     fn drain(&mut self, out: &mut Vec<Decoded>) {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::profile::Profile;
+use crate::profile::checksum::Checksum;
 use crate::profile::model::{
     Field, Flag, Happening, Message, NumberKind, On, Piece, Predicate, Source, Superframe, Test, Wave,
 };
@@ -34,12 +35,33 @@ pub(super) struct Plan {
     pub(super) gates: usize,
     /// The only message of frames, where every frame is one and has nothing to read each time but samples of bytes.
     pub(super) stream: Option<MessagePlan>,
+    /// What ends a frame behind everything that a message may read.
+    trailer: Trailer,
     /// Messages of frames, in the profile's order.
     frame: Vec<MessagePlan>,
     /// The byte that most messages are known by.
     known_by: usize,
     /// For each value of that byte, and last for a frame without it: the messages of `frame` that are possible.
     by_value: Vec<Arc<[MessagePlan]>>,
+}
+
+/// The checksum at the end of a frame. A message that is longer than its frame must not read it as a number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trailer {
+    /// Its bytes.
+    width: usize,
+    /// Shorter frames have none.
+    from: usize,
+}
+
+impl Trailer {
+    fn new(checksum: Option<&Checksum>) -> Self {
+        let width = |checksum: &Checksum| {
+            let width = checksum.width();
+            if i32::try_from(width).is_ok_and(|width| checksum.at == -width) { width } else { 0 }
+        };
+        checksum.map_or_else(Self::default, |checksum| Self { width: width(checksum), from: checksum.absent_below })
+    }
 }
 
 /// What one message is read by.
@@ -318,6 +340,13 @@ impl MessagePlan {
 }
 
 impl Plan {
+    /// The part of a frame that messages may read.
+    #[inline]
+    pub(super) fn data<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let width = if frame.len() >= self.trailer.from { self.trailer.width } else { 0 };
+        frame.get(..frame.len().saturating_sub(width)).unwrap_or(frame)
+    }
+
     pub(super) fn new(profile: &Profile) -> Self {
         let (mut watches, mut gates) = (0, 0);
         let (mut frame, mut on_superframe) = (Vec::new(), Vec::new());
@@ -343,6 +372,7 @@ impl Plan {
         Self {
             packet: QuickCheck::new(profile.framing()),
             superframe: profile.superframe().cloned(),
+            trailer: Trailer::new(profile.framing().checksum.as_ref()),
             latches: latches.map(|flag| (flag.index, flag.event.clone())).collect(),
             latched,
             on_superframe,

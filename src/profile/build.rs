@@ -8,7 +8,10 @@ use toml::Spanned;
 use super::Profile;
 use super::build_frame::{self, Extent};
 use super::checksum::Checksum;
-use super::model::{Command, Framing, Gatt, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step};
+use super::driver;
+use super::model::{
+    Command, DEFAULT_SILENCE, Framing, Gatt, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step,
+};
 use super::schema::{ChecksumDoc, GattDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
 use super::{build_message, build_test, hex};
 use crate::document::{Problems, line_of};
@@ -24,6 +27,7 @@ const DEFAULT_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Context<'t> {
     text: &'t str,
     pub(super) problems: Problems,
+    pub(super) warnings: Problems,
     pub(super) nominal_hz: f64,
     pub(super) extent: Extent,
     pub(super) slots: usize,
@@ -37,12 +41,20 @@ impl Context<'_> {
         self.problems.add(self.text, span, message);
     }
 
+    pub(super) fn warning(&mut self, span: &Range<usize>, message: impl Into<String>) {
+        self.warnings.add(self.text, span, message);
+    }
+
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         line_of(self.text, span.start)
     }
 
     /// Reads hex; the problem names the place.
     pub(super) fn hex(&mut self, text: &Spanned<String>) -> Vec<u8> {
+        if text.get_ref().starts_with(super::MARK) {
+            // That it is to be filled in has been told.
+            return Vec::new();
+        }
         match hex::bytes(text.get_ref()) {
             Ok(bytes) => {
                 if bytes.is_empty() {
@@ -65,7 +77,8 @@ impl Context<'_> {
     }
 
     pub(super) fn status(&mut self, span: &Range<usize>, name: &str) -> Option<Status> {
-        let status = Status::from_name(name);
+        // Whether it is the right device is for the bridge to say, not for the device.
+        let status = Status::from_name(name).filter(|status| *status != Status::DeviceChanged);
         if status.is_none() {
             let known = nearest(name, Status::ALL.iter().map(|status| status.name()));
             self.problem(span, format!("`{name}` is not a status; the nearest is `{known}`"));
@@ -75,7 +88,7 @@ impl Context<'_> {
 }
 
 /// The name of `known` that needs the fewest changes to become `name`.
-pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> &'k str {
+pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> &'k str {
     known.min_by_key(|candidate| distance(name, candidate)).unwrap_or("")
 }
 
@@ -98,7 +111,7 @@ pub(super) fn distance(left: &str, right: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u32 = number.parse().ok()?;
@@ -116,6 +129,7 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     let mut context = Context {
         text,
         problems,
+        warnings: Problems::default(),
         nominal_hz: *doc.nominal_hz.get_ref(),
         extent: Extent::default(),
         slots: 0,
@@ -127,10 +141,20 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     check_head(&doc, context);
     let serial = doc.serial.as_ref().map(|serial| build_serial(serial.get_ref(), context));
     let gatt = doc.gatt.as_ref().and_then(|gatt| build_gatt(gatt.get_ref(), context));
-    let framing = build_frame::framing(doc.frame.as_ref(), doc.gatt.is_some(), context);
+    let driven = doc.driver.as_ref().map(|driver| {
+        let silence = doc.link.as_ref().and_then(|link| parse_duration(link.get_ref().silence.get_ref()));
+        driver::settings(driver, &doc, silence.unwrap_or(DEFAULT_SILENCE), context)
+    });
+    let (driver, framing) = match driven {
+        Some(driven) => driven.unzip(),
+        None => (None, build_frame::framing(doc.frame.as_ref(), doc.gatt.is_some(), context)),
+    };
     let superframe = doc.superframe.as_ref().and_then(|superframe| build_frame::superframe(superframe, context));
     let link = doc.link.as_ref().map(|link| build_link(link.get_ref(), framing.as_ref(), context)).unwrap_or_default();
-    let messages = build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context);
+    let messages = match &doc.driver {
+        Some(_) => Vec::new(),
+        None => build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context),
+    };
     let tests = build_test::tests(&doc.test, context);
     let problems = std::mem::take(&mut context.problems);
     match framing {
@@ -144,12 +168,14 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
             gatt,
             link,
             framing,
+            driver,
             superframe,
             messages,
             flag_maps: context.flags.iter().map(|(_, maps)| *maps).collect(),
             state_count: context.states.len(),
             waves: std::mem::take(&mut context.waves),
             tests,
+            warnings: std::mem::take(&mut context.warnings),
         }),
         _ => Err(problems),
     }
@@ -291,10 +317,12 @@ fn check_actuators(doc: &LinkDoc, link: &Link, context: &mut Context<'_>) {
         link.commands.iter().filter(|command| command.actuates).flat_map(|command| &command.send).collect();
     let steps = link.init.iter().chain(&link.stop).map(|step| &step.send);
     let repeats = link.poll.iter().chain(&link.keep_alive).map(|repeat| &repeat.send);
-    for sent in steps.chain(repeats) {
+    let step_places = doc.init.iter().chain(&doc.stop).map(|step| step.get_ref().send.span());
+    let repeat_places = doc.poll.iter().chain(&doc.keep_alive).map(|repeat| repeat.get_ref().send.span());
+    for (sent, place) in steps.chain(repeats).zip(step_places.chain(repeat_places)) {
         if actuating.contains(&sent) {
             let message = format!("`{}` belongs to a command that actuates and is sent unasked", hex::text(sent));
-            context.problem(&doc.silence.span(), message);
+            context.problem(&place, message);
         }
     }
 }

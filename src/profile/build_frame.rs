@@ -133,7 +133,7 @@ fn packet(doc: &FrameDoc, spanned: &Spanned<FrameDoc>, context: &mut Context<'_>
     sync.sort_by_key(|item| item.at);
     let (length, extent) = length(doc, spanned, context)?;
     context.extent = extent;
-    if sync.is_empty() && !matches!(length, Length::ByType { .. }) {
+    if sync.is_empty() && doc.magic.is_none() && !matches!(length, Length::ByType { .. }) {
         context.problem(&spanned.span(), "a packet needs `magic`, `sync` or `length_by` to be found by");
     }
     for item in &doc.sync {
@@ -148,7 +148,7 @@ fn packet(doc: &FrameDoc, spanned: &Spanned<FrameDoc>, context: &mut Context<'_>
     let unpack = doc.unpack.as_ref().map(|unpack| {
         let found = Unpack { high_bits_at: unpack.get_ref().high_bits_at, from: unpack.get_ref().from };
         // One byte carries the high bits of at most eight others.
-        if found.high_bits_at >= found.from || extent.max > found.from + 8 {
+        if found.high_bits_at >= found.from || extent.max > found.from.saturating_add(8) {
             let message = "unpack: the byte of high bits comes first and serves at most 8 bytes after it";
             context.problem(&unpack.span(), message);
         }
@@ -165,7 +165,7 @@ fn length(doc: &FrameDoc, spanned: &Spanned<FrameDoc>, context: &mut Context<'_>
         }
         (None, Some(from), None) => {
             let (span, from) = (from.span(), from.get_ref());
-            if from.min > from.max || from.min < from.at + from.kind.width() || from.min == 0 {
+            if from.min > from.max || from.min < from.at.saturating_add(from.kind.width()) || from.min == 0 {
                 let message = format!("length_from: min {} must hold the length itself and be at most max", from.min);
                 context.problem(&span, message);
             }
@@ -221,12 +221,16 @@ fn delimited(doc: &FrameDoc, spanned: &Spanned<FrameDoc>, context: &mut Context<
         return None;
     };
     if start.is_empty() || end.is_empty() {
-        context.problem(&spanned.span(), "a delimited frame needs `start` and one `end`, in hex");
+        // Hex that cannot be read has been told at its own place.
+        if doc.start.is_none() || doc.end.as_ref().is_none_or(|end| end.get_ref().as_slice().len() != 1) {
+            context.problem(&spanned.span(), "a delimited frame needs `start` and one `end`, in hex");
+        }
+        context.extent = Extent { min: max, max };
         return None;
     }
     let min = doc.min.as_ref().map_or(1, |min| *min.get_ref());
     let opaque = doc.opaque.as_ref().map_or(0, |opaque| *opaque.get_ref());
-    if start.len() + min.max(opaque) + end.len() > max {
+    if min.max(opaque).saturating_add(start.len() + end.len()) > max {
         context.problem(&spanned.span(), format!("max {max} is too short for start, `opaque` or `min`, and end"));
     }
     let escape = doc.escape.as_ref().and_then(|escape| build_escape(escape, context));

@@ -117,6 +117,7 @@ fn body(doc: &MessageDoc, on: On, mut message: Message, context: &mut Context<'_
     check_doubles(doc, &fields, context);
     (message.fields, message.waves) = (fields, waves);
     (message.serial_number, message.device_time) = (serial_number, device_time);
+    super::overlap::warn(doc, &message, context);
     message
 }
 
@@ -136,24 +137,29 @@ fn check_doubles(doc: &MessageDoc, fields: &[Field], context: &mut Context<'_>) 
 }
 
 /// The bits of a frame that a number is made of, as `byte * 8 + bit`.
-fn bits_of(source: &Source) -> Vec<usize> {
+pub(super) fn bits_of(source: &Source) -> Vec<usize> {
     match source {
         Source::Number { at, kind, bytes, mask } => {
             let width = if *kind == NumberKind::Bcd { *bytes } else { kind.width() };
             let one_byte_mask = mask.filter(|_| width == 1).unwrap_or(u32::MAX);
             let inside = |bit: &usize| u32::try_from(*bit).is_ok_and(|bit| bit > 31 || one_byte_mask >> bit & 1 == 1);
-            (0..width * 8).filter(inside).map(|bit| at * 8 + bit).collect()
+            (0..width * 8).filter(inside).map(|bit| first_bit(*at) + bit).collect()
         }
         Source::Bits(pieces) => pieces.iter().flat_map(piece_bits).collect(),
         Source::Sum(terms) => {
-            terms.iter().flat_map(|term| (0..term.kind.width() * 8).map(|bit| term.at * 8 + bit)).collect()
+            terms.iter().flat_map(|term| (0..term.kind.width() * 8).map(|bit| first_bit(term.at) + bit)).collect()
         }
         Source::Key { .. } | Source::Group { .. } => Vec::new(),
     }
 }
 
+/// The number of a byte's lowest bit. A place outside of every frame is a problem of its own and only must not overflow.
+pub(super) fn first_bit(at: usize) -> usize {
+    at.min(super::MAX_FRAME) * 8
+}
+
 fn piece_bits(piece: &Piece) -> impl Iterator<Item = usize> + use<> {
-    let first = piece.at * 8 + usize::try_from(piece.bit).unwrap_or(0);
+    let first = first_bit(piece.at) + usize::try_from(piece.bit).unwrap_or(0);
     first..first + usize::try_from(piece.width).unwrap_or(0)
 }
 

@@ -25,13 +25,16 @@ macro_rules! built_in_profiles {
 }
 
 built_in_profiles![
-    15: "ansar-b",
+    18: "ansar-b",
     "berry-bci",
     "berry-pm6750",
     "contec-cms50-v5",
     "contec-v7",
+    "datex-s5-dri",
+    "draeger-medibus",
     "healthypi",
     "masimo-ascii1",
+    "masimo-ascii2-trend",
     "medlab-nibp",
     "nellcor-oximax",
     "nonin-ascii",
@@ -60,7 +63,12 @@ pub fn built_in(id: &str) -> Option<Result<Arc<Profile>, Problems>> {
 
 /// The built-in ids that are most like `id`, nearest first, at most three.
 pub fn nearest_ids(id: &str) -> Vec<&'static str> {
-    let mut ids: Vec<&'static str> = built_in_ids().collect();
+    nearest_of(id, built_in_ids())
+}
+
+/// The `known` ids that are most like `id`, nearest first, at most three.
+pub fn nearest_of<'k>(id: &str, known: impl IntoIterator<Item = &'k str>) -> Vec<&'k str> {
+    let mut ids: Vec<&'k str> = known.into_iter().collect();
     // A part of a name ("nonin") is nearer than any change of letters.
     ids.sort_by_key(|known| (!known.contains(id) || id.is_empty(), distance(id, known)));
     ids.truncate(3);

@@ -165,6 +165,25 @@ impl Checksum {
         Some((self.kind.compute(covered), found))
     }
 
+    /// Writes the right sum into `frame`; false if the frame is too short for it.
+    pub fn write(&self, frame: &mut [u8]) -> bool {
+        self.kind == ChecksumKind::None || frame.len() < self.absent_below || self.write_sum(frame).is_some()
+    }
+
+    fn write_sum(&self, frame: &mut [u8]) -> Option<()> {
+        let covered = frame.get(place(self.from, frame.len())?..place(self.to, frame.len())?)?;
+        let sum = self.kind.compute(covered);
+        let written = match (self.encoding, self.kind.width(), self.endian) {
+            (Encoding::Hex, width, _) => format!("{sum:0digits$X}", digits = width * 2).into_bytes(),
+            (Encoding::Raw, 1, _) => sum.to_le_bytes().into_iter().take(1).collect(),
+            (Encoding::Raw, _, Endian::Little) => sum.to_le_bytes().to_vec(),
+            (Encoding::Raw, _, Endian::Big) => sum.to_be_bytes().to_vec(),
+        };
+        let at = place(self.at, frame.len())?;
+        frame.get_mut(at..at.checked_add(written.len())?)?.copy_from_slice(&written);
+        Some(())
+    }
+
     /// The most frequent case by itself: one byte.
     fn holds_byte(&self, frame: &[u8]) -> Option<bool> {
         let covered = frame.get(place(self.from, frame.len())?..place(self.to, frame.len())?)?;
@@ -225,6 +244,9 @@ mod tests {
         assert!(digits.holds(b"\x0201;;d7\x03"));
         assert!(!digits.holds(b"\x0201;;D8\x03"));
         assert!(!digits.holds(b"\x02"));
+        let mut frame = *b"\x0201;;00\x03";
+        assert!(digits.write(&mut frame));
+        assert_eq!(&frame, b"\x0201;;D7\x03");
         let little = Checksum {
             kind: ChecksumKind::Crc16X25,
             from: 0,
@@ -235,6 +257,11 @@ mod tests {
             absent_below: 0,
         };
         assert!(little.holds(&[0x3A, 0x71, 0x9B, 0x26]));
-        assert!(!Checksum { endian: Endian::Big, ..little }.holds(&[0x3A, 0x71, 0x9B, 0x26]));
+        assert!(!Checksum { endian: Endian::Big, ..little.clone() }.holds(&[0x3A, 0x71, 0x9B, 0x26]));
+        for endian in [Endian::Big, Endian::Little] {
+            let (sum, mut frame) = (Checksum { endian, ..little.clone() }, [0x3A, 0x71, 0, 0]);
+            assert!(sum.write(&mut frame) && sum.holds(&frame), "{endian:?}");
+            assert!(!sum.write(&mut [0]));
+        }
     }
 }

@@ -8,21 +8,28 @@ mod build_message;
 mod build_test;
 mod built_in;
 pub mod checksum;
+pub mod driver;
 pub mod hex;
 pub mod model;
+mod overlap;
 mod schema;
 
 use std::sync::Arc;
 
+pub(crate) use build::{nearest, parse_duration};
 pub use build_frame::MAX_FRAME;
-pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids};
+pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_of};
 
 use crate::document::{self, Problems};
 use crate::vitals::Status;
+use driver::DriverSettings;
 use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial, Superframe};
 
 /// Largest profile file that is read, in bytes.
 pub const MAX_PROFILE_BYTES: usize = 256 * 1024;
+
+/// What a place begins with that `vitalbridge profile new` leaves to its author.
+pub const MARK: &str = "FILL:";
 
 /// What is known of one wave.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,12 +56,14 @@ pub struct Profile {
     gatt: Option<Gatt>,
     link: Link,
     framing: Framing,
+    driver: Option<DriverSettings>,
     superframe: Option<Superframe>,
     messages: Vec<Message>,
     flag_maps: Vec<Option<Status>>,
     state_count: usize,
     waves: Vec<WaveInfo>,
     tests: Vec<EmbeddedTest>,
+    warnings: Problems,
 }
 
 impl Profile {
@@ -64,6 +73,12 @@ impl Profile {
         if text.len() > MAX_PROFILE_BYTES {
             problems.add_at_line(0, format!("the profile has {} bytes, at most {MAX_PROFILE_BYTES}", text.len()));
             return Err(problems);
+        }
+        let is_marked = |line: &str| line.split(['"', '\'']).skip(1).any(|part| part.starts_with(MARK));
+        for (number, line) in (1..).zip(text.lines()) {
+            if is_marked(line) {
+                problems.add_at_line(number, format!("this place is still to be filled in ({MARK})"));
+            }
         }
         match document::read(text, &mut problems) {
             Some(doc) => build::profile(text, doc, problems),
@@ -111,7 +126,12 @@ impl Profile {
         &self.link
     }
 
-    /// How frames are found.
+    /// The driver that reads the device, where the profile names one instead of describing frames and messages.
+    pub const fn driver(&self) -> Option<&DriverSettings> {
+        self.driver.as_ref()
+    }
+
+    /// How frames are found; with a driver, what its messages look like.
     pub const fn framing(&self) -> &Framing {
         &self.framing
     }
@@ -144,6 +164,17 @@ impl Profile {
     /// The embedded tests.
     pub fn tests(&self) -> &[EmbeddedTest] {
         &self.tests
+    }
+
+    /// What is allowed and odd: bits that two parts of a message read.
+    pub const fn warnings(&self) -> &Problems {
+        &self.warnings
+    }
+
+    /// True if the device tells its serial number in some message.
+    pub fn tells_serial_number(&self) -> bool {
+        let by_driver = self.driver().is_some_and(|driver| driver.kind.tells_serial_number());
+        by_driver || self.messages().iter().any(|message| message.serial_number.is_some())
     }
 
     /// True if each frame carries a checksum, so that damage is noticed.

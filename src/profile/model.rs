@@ -36,13 +36,28 @@ named_enum! {
 
 /// Flow control of a serial line. XON/XOFF is not offered: it eats the data bytes 0x11 and 0x13.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String")]
 pub enum Flow {
     /// None.
     #[default]
     None,
     /// RTS and CTS wires.
     Rtscts,
+}
+
+impl TryFrom<String> for Flow {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "none" => Ok(Self::None),
+            "rtscts" => Ok(Self::Rtscts),
+            "xonxoff" | "xon_xoff" | "software" => {
+                Err("XON/XOFF is not offered: it eats the data bytes 0x11 and 0x13; write none or rtscts".to_owned())
+            }
+            other => Err(format!("`{other}` is no flow control; write none or rtscts")),
+        }
+    }
 }
 
 /// What to do with DTR when the port is opened.
@@ -610,7 +625,7 @@ pub struct State {
 }
 
 /// A part of a pressure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The highest in a beat.

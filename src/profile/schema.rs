@@ -24,6 +24,7 @@ pub(super) struct ProfileDoc {
     pub(super) gatt: Option<Spanned<GattDoc>>,
     pub(super) link: Option<Spanned<LinkDoc>>,
     pub(super) frame: Option<Spanned<FrameDoc>>,
+    pub(super) driver: Option<Spanned<DriverDoc>>,
     pub(super) superframe: Option<Spanned<SuperframeDoc>>,
     #[serde(default)]
     pub(super) message: Vec<Spanned<MessageDoc>>,
@@ -41,6 +42,18 @@ pub(super) struct SerialDoc {
     /// USB adapters that the vendor uses, `vvvv:pppp` or `vvvv`.
     #[serde(default)]
     pub(super) usb: Vec<Spanned<String>>,
+}
+
+/// A protocol that is read by code instead of `[frame]` and `[[message]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DriverDoc {
+    pub(super) name: Spanned<String>,
+    /// How often numbers are asked for.
+    pub(super) interval: Option<Spanned<String>>,
+    /// The waves that are asked for.
+    #[serde(default)]
+    pub(super) waves: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

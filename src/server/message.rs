@@ -3,7 +3,8 @@
 use serde_json::Value as Json;
 
 use crate::channel::{BadPattern, Pattern};
-use crate::ids::{AlertId, Epoch, Seq};
+use crate::event::OrderKind;
+use crate::ids::{AlertId, Epoch, Seq, SourceId};
 use crate::outbox::Delivery;
 use crate::secret::Secret;
 use crate::server::session::{AlertOperation, MAX_SUBSCRIPTIONS};
@@ -57,6 +58,13 @@ pub enum Request {
         /// The newest event of the alert that the person saw.
         expected_seq: Option<Seq>,
     },
+    /// Do something about the device of a source.
+    Device {
+        /// Which source.
+        source: SourceId,
+        /// What.
+        kind: OrderKind,
+    },
     /// Are you there?
     Ping,
     /// I am here.
@@ -70,7 +78,7 @@ impl Request {
             Self::Authenticate { .. } => "authenticate",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
-            Self::Alert { .. } => "command",
+            Self::Alert { .. } | Self::Device { .. } => "command",
             Self::Ping => "ping",
             Self::Heartbeat => "heartbeat",
         }
@@ -279,6 +287,14 @@ impl<'a> Fields<'a> {
 
     fn command(&self) -> Result<Request, Unreadable> {
         let operation = match self.text("name") {
+            Some("device.confirm") => {
+                let number = self.text("serial_number").ok_or(missing("serial_number", "is missing"))?;
+                return self.device(OrderKind::Confirm { serial_number: number.to_owned() });
+            }
+            Some("device.command") => {
+                let command = self.text("command").ok_or(missing("command", "is missing"))?;
+                return self.device(OrderKind::Command { command: command.to_owned() });
+            }
             Some("alert.acknowledge") => AlertOperation::Acknowledge,
             Some("alert.reset") => AlertOperation::Reset,
             Some("alert.pause_audio") => {
@@ -286,7 +302,10 @@ impl<'a> Fields<'a> {
                 let seconds = seconds.filter(|seconds| (1..=MAX_AUDIO_PAUSE_S).contains(seconds));
                 AlertOperation::PauseAudio { seconds: seconds.ok_or(missing("seconds", "is 1 to 120"))? }
             }
-            _ => return Err(missing("name", "is alert.acknowledge, alert.pause_audio or alert.reset")),
+            _ => {
+                let known = "is alert.acknowledge, alert.pause_audio, alert.reset, device.confirm or device.command";
+                return Err(missing("name", known));
+            }
         };
         let alert = self.text("alert_id").and_then(|text| text.parse().ok()).map(AlertId);
         let alert = alert.ok_or(missing("alert_id", "is not the id of an alert"))?;
@@ -295,6 +314,12 @@ impl<'a> Fields<'a> {
             Some(seq) => Some(Seq(seq.as_u64().ok_or(missing("expected_seq", "is not the number of an event"))?)),
         };
         Ok(Request::Alert { alert, operation, expected_seq })
+    }
+
+    fn device(&self, kind: OrderKind) -> Result<Request, Unreadable> {
+        let source = self.text("source_id").and_then(|text| text.parse().ok());
+        let source = source.ok_or(missing("source_id", "is not the id of a source"))?;
+        Ok(Request::Device { source, kind })
     }
 }
 

@@ -10,9 +10,9 @@ use serde_json::{Value as Json, json};
 
 use crate::channel::{Pattern, routes};
 use crate::clock::{Mono, Stamp, Wall};
-use crate::event::{Event, EventBody};
+use crate::event::{Event, EventBody, OrderKind};
 use crate::hub::{Join, Joined, ListenerId, Scope};
-use crate::ids::{AlertId, BridgeId, Epoch, Seq, SiteId};
+use crate::ids::{AlertId, BridgeId, Epoch, Seq, SiteId, SourceId};
 use crate::outbox::{Delivery, Parcel, Published};
 use crate::patient::Patient;
 use crate::server::auth::{Operation, Rights};
@@ -101,6 +101,8 @@ pub enum Action {
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Ask the pipeline about an alert; answer with [`Session::on_command_done`].
     Alert(AlertRequest),
+    /// Ask the pipeline about a device; answer with [`Session::on_command_done`].
+    Device(DeviceRequest),
     /// Write the close frame and end.
     Close(Close),
 }
@@ -119,6 +121,21 @@ pub struct AlertRequest {
     /// Who.
     pub by: String,
     /// What that user may acknowledge.
+    pub scope: Scope,
+}
+
+/// What a person wants done with the device of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// Answered under this.
+    pub correlation_id: String,
+    /// Which source.
+    pub source: SourceId,
+    /// What.
+    pub kind: OrderKind,
+    /// Who.
+    pub by: String,
+    /// Whose devices that user may command.
     pub scope: Scope,
 }
 
@@ -553,6 +570,12 @@ impl Session {
             Request::Unsubscribe { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
             Request::Alert { alert, operation, expected_seq } => {
                 self.command(alert, operation, expected_seq, id.unwrap_or_default(), out);
+            }
+            Request::Device { source, kind } => {
+                let Some(rights) = &self.rights else { return };
+                let (scope, by) = (rights.scope(Operation::Command), rights.user.clone());
+                let correlation_id = id.unwrap_or_default();
+                out.push(Action::Device(DeviceRequest { correlation_id, source, kind, by, scope }));
             }
         }
     }

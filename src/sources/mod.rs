@@ -14,6 +14,7 @@ pub mod stream;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::event::{LinkState, SourceMessage};
+use crate::event::{LinkState, NotDone, Order, SourceMessage};
 use crate::ids::{DeviceId, PatientId, SourceId};
-use crate::vitals::Mode;
+use crate::vitals::{Mode, Status};
 
 use self::ble::{BleConfig, BleError};
 use self::output::{SourceCounters, SourceOutput};
 use self::replay::{ReplayConfig, ReplayError};
-use self::serial::{PortMemory, SerialConfig};
+use self::serial::{Bound, PortMemory, SerialConfig};
 use self::simulator::SimulatorConfig;
 use self::simulator::pty::PtyError;
 
@@ -40,6 +41,8 @@ pub const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A number that still holds is sent again this often, and so is its absence, so that its age stays known.
 pub const RESEND_EVERY: Duration = Duration::from_secs(1);
+/// Orders that may wait for one source. One more is refused as busy.
+pub const ORDER_QUEUE: usize = 8;
 /// How long a source may take to say goodbye to its device when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -69,6 +72,11 @@ pub enum SourceKind {
     Simulator(SimulatorConfig),
     /// A recording.
     Replay(ReplayConfig),
+    /// What was configured cannot be used, which must not stop the other sources.
+    Unusable {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Why a source stopped.
@@ -127,12 +135,19 @@ pub enum SourceError {
     PipelineGone,
 }
 
-/// Runs a source until `stop` is cancelled or it has come to its end, and starts it again whenever it fails.
-///
-/// Every change of the link is reported, the last one as [`LinkState::Closed`].
+/// What ties a source to the rest of the daemon, where it is run by one.
+#[derive(Debug, Default)]
+pub struct Ties {
+    /// What is known about its device from an earlier run.
+    pub bound: Bound,
+    /// What people order. Only a serial source takes orders.
+    pub orders: Option<mpsc::Receiver<Order>>,
+}
+
+/// Runs a source on its own: nobody gives it orders, and it knows nothing of earlier runs. See [`run_with`].
 ///
 /// # Errors
-/// [`SourceError::PipelineGone`] alone; every other error is reported, and waited out.
+/// Those of [`run_with`].
 pub async fn run(
     config: SourceConfig,
     out: mpsc::Sender<SourceMessage>,
@@ -140,7 +155,28 @@ pub async fn run(
     counters: Arc<SourceCounters>,
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
+    run_with(config, Ties::default(), out, clock, counters, stop).await
+}
+
+/// Runs a source until `stop` is cancelled or it has come to its end, and starts it again whenever it fails.
+///
+/// Every change of the link is reported, the last one as [`LinkState::Closed`].
+///
+/// # Errors
+/// [`SourceError::PipelineGone`] alone; every other error is reported, and waited out.
+pub async fn run_with(
+    config: SourceConfig,
+    ties: Ties,
+    out: mpsc::Sender<SourceMessage>,
+    clock: Clock,
+    counters: Arc<SourceCounters>,
+    stop: CancellationToken,
+) -> Result<(), SourceError> {
+    let mut memory = Memory::new(&config, ties);
     let mut output = SourceOutput::new(&config, out, clock, counters);
+    if memory.port.is_doubted() {
+        output.stand([Status::DeviceChanged].into());
+    }
     let stopped = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;
@@ -148,25 +184,28 @@ pub async fn run(
     let result = tokio::select! {
         biased;
         // The source has come to its end, or has seen `stop` itself.
-        result = supervise(&config, &mut output, &stop) => result,
+        result = supervise(&config, &mut output, &mut memory, &stop) => result,
         // The source does not see `stop`: its futures are dropped, which closes its port.
         () = stopped => Ok(()),
     };
     result?;
     // A pipeline that takes nothing for so long is on its way out too.
-    let closed = output.state(LinkState::Closed);
-    tokio::time::timeout(STOP_GRACE, closed).await.unwrap_or(Ok(()))
+    let closing = async {
+        memory.refuse_orders(&mut output, "the bridge is stopping").await?;
+        output.state(LinkState::Closed).await
+    };
+    tokio::time::timeout(STOP_GRACE, closing).await.unwrap_or(Ok(()))
 }
 
 async fn supervise(
     config: &SourceConfig,
     output: &mut SourceOutput,
+    memory: &mut Memory,
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
-    let mut memory = Memory::default();
     let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE, jitter_seed(config, output));
     loop {
-        let error = match without_panic(run_once(config, output, &mut memory, stop)).await {
+        let error = match without_panic(run_once(config, output, memory, stop)).await {
             Ok(()) => return Ok(()),
             Err(SourceError::PipelineGone) => return Err(SourceError::PipelineGone),
             Err(error) => error,
@@ -178,13 +217,49 @@ async fn supervise(
         tracing::warn!(source = %config.id, %error, ?pause, "source stopped, will be started again");
         SourceCounters::add(&output.counters().restarts, 1);
         output.link(LinkState::Lost, &BTreeSet::new(), Some(&error.to_string())).await?;
-        tokio::select! {
-            biased;
-            // The daemon stops.
-            () = stop.cancelled() => return Ok(()),
-            // Try again.
-            () = tokio::time::sleep(pause) => {}
+        if let Some(order) = memory.in_hand.take() {
+            let reason = error.to_string();
+            output.answer(order, Err(NotDone { code: "failed", reason, was_tried: true })).await?;
         }
+        let mut pausing = pin!(pause_before_retry(config, pause));
+        loop {
+            tokio::select! {
+                biased;
+                // The daemon stops.
+                () = stop.cancelled() => return Ok(()),
+                // A person wants something meanwhile.
+                order = next_order(&mut memory.orders) => {
+                    serial::orders::obey_while_closed(order, &mut memory.port, output).await?;
+                }
+                // Try again.
+                () = &mut pausing => break,
+            }
+        }
+    }
+}
+
+/// Waits; a serial port that is plugged in meanwhile is tried at once.
+async fn pause_before_retry(config: &SourceConfig, pause: Duration) {
+    match &config.kind {
+        SourceKind::Serial(serial) => {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = serial.port.replugged() => {}
+            }
+        }
+        _ => tokio::time::sleep(pause).await,
+    }
+}
+
+/// The next order; waits for ever where nobody gives any.
+async fn next_order(orders: &mut Option<mpsc::Receiver<Order>>) -> Order {
+    match orders {
+        Some(queue) => match queue.recv().await {
+            Some(order) => order,
+            // Nobody can order anything any more.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 
@@ -195,6 +270,35 @@ struct Memory {
     was_live: bool,
     /// About the port, if the source reads one.
     port: PortMemory,
+    /// What people order.
+    orders: Option<mpsc::Receiver<Order>>,
+    /// The number of the order that is being carried out.
+    in_hand: Option<u64>,
+}
+
+impl Memory {
+    fn new(config: &SourceConfig, ties: Ties) -> Self {
+        let port = match &config.kind {
+            SourceKind::Serial(serial) => PortMemory::new(serial, ties.bound),
+            _ => PortMemory::default(),
+        };
+        Self { port, orders: ties.orders, ..Self::default() }
+    }
+
+    /// Answers what nobody will carry out any more.
+    async fn refuse_orders(&mut self, output: &mut SourceOutput, reason: &str) -> Result<(), SourceError> {
+        if let Some(order) = self.in_hand.take() {
+            let reason = reason.to_owned();
+            output.answer(order, Err(NotDone { code: "failed", reason, was_tried: true })).await?;
+        }
+        let Some(orders) = &mut self.orders else { return Ok(()) };
+        orders.close();
+        while let Ok(order) = orders.try_recv() {
+            let reason = reason.to_owned();
+            output.answer(order.number, Err(NotDone { code: "unavailable", reason, was_tried: false })).await?;
+        }
+        Ok(())
+    }
 }
 
 async fn run_once(
@@ -208,6 +312,13 @@ async fn run_once(
         SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
         SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
         SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,
+        SourceKind::Unusable { reason } => {
+            // It does not get better by trying again; whoever repairs it starts the daemon again.
+            tracing::error!(source = %config.id, %reason, "the source cannot be started");
+            output.link(LinkState::Lost, &BTreeSet::new(), Some(reason)).await?;
+            stop.cancelled().await;
+            Ok(())
+        }
     }
 }
 

@@ -2,45 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Stamp};
 use crate::decode::WaveSamples;
-use crate::event::{LinkState, SourceEvent, SourceMessage, WaveBlock};
+use crate::event::{AuditAction, AuditEvent, AuditResult, LinkState, NotDone, SourceEvent, SourceMessage, WaveBlock};
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::vitals::{Mode, Quality, Reading, Status, Taken, Value, Vital};
 
 use super::{SourceConfig, SourceError};
 
-/// What a source has done since the daemon started.
-#[derive(Debug, Default)]
-pub struct SourceCounters {
-    /// Failed and was started again.
-    pub restarts: AtomicU64,
-    /// Ports and connections opened.
-    pub opened: AtomicU64,
-    /// Reads from the port that returned, with bytes or without.
-    pub reads: AtomicU64,
-    /// Bytes received.
-    pub bytes: AtomicU64,
-    /// Bytes that belonged to no valid frame.
-    pub rubbish_bytes: AtomicU64,
-    /// Readings handed on with a number.
-    pub valid: AtomicU64,
-    /// Readings handed on without a number.
-    pub absent: AtomicU64,
-    /// Blocks of samples that were dropped because the pipeline was busy.
-    pub waves_dropped: AtomicU64,
-}
-
-impl SourceCounters {
-    /// Adds to one of the counters.
-    pub fn add(counter: &AtomicU64, amount: u64) {
-        counter.fetch_add(amount, Ordering::Relaxed);
-    }
-}
+pub use crate::metrics::SourceCounters;
 
 /// One vital as an instrument or a decoder gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +56,8 @@ pub struct SourceOutput {
     reported: Option<Reported>,
     /// The number of the next sample of each wave.
     next_samples: BTreeMap<Arc<str>, u64>,
+    /// What the bridge itself says about the device, whatever the state of the link.
+    standing: BTreeSet<Status>,
 }
 
 impl SourceOutput {
@@ -103,6 +78,7 @@ impl SourceOutput {
             counters,
             reported: None,
             next_samples: BTreeMap::new(),
+            standing: BTreeSet::new(),
         }
     }
 
@@ -119,6 +95,7 @@ impl SourceOutput {
             counters: Arc::clone(&self.counters),
             reported: None,
             next_samples: BTreeMap::new(),
+            standing: BTreeSet::new(),
         }
     }
 
@@ -200,7 +177,8 @@ impl SourceOutput {
         status: &BTreeSet<Status>,
         reason: Option<&str>,
     ) -> Result<(), SourceError> {
-        let report = (state, status.clone(), reason.map(ToOwned::to_owned));
+        let status = status.union(&self.standing).copied().collect();
+        let report = (state, status, reason.map(ToOwned::to_owned));
         if self.reported.as_ref() == Some(&report) {
             return Ok(());
         }
@@ -221,6 +199,32 @@ impl SourceOutput {
     /// Reports a state about which the sensor itself has nothing to say.
     pub async fn state(&mut self, state: LinkState) -> Result<(), SourceError> {
         self.link(state, &BTreeSet::new(), None).await
+    }
+
+    /// Sets what every report of the link says from now on, beside what the sensor says about itself.
+    pub(super) fn stand(&mut self, standing: BTreeSet<Status>) {
+        self.standing = standing;
+    }
+
+    /// Says what became of an order.
+    pub(super) async fn answer(&self, order: u64, result: Result<(), NotDone>) -> Result<(), SourceError> {
+        self.send(SourceMessage::Answer { order, result }).await
+    }
+
+    /// Writes down what the bridge found out about the device by itself.
+    pub(super) async fn audit(&self, action: AuditAction, object: String) -> Result<(), SourceError> {
+        let audit = AuditEvent {
+            by: AuditEvent::BRIDGE.to_owned(),
+            action,
+            object,
+            patient: self.patient.clone(),
+            device: Some(self.device.clone()),
+            source: Some(self.source.clone()),
+            result: AuditResult::Done,
+            reason: None,
+            mode: self.mode,
+        };
+        self.send(SourceMessage::Audit(audit)).await
     }
 
     async fn send(&self, message: SourceMessage) -> Result<(), SourceError> {

@@ -376,6 +376,7 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         CHAT => EventBody::Chat(json(&text)?),
         SOURCE => EventBody::Source(json(&text)?),
         SYSTEM => EventBody::System(json(&text)?),
+        AUDIT => EventBody::Audit(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
     };
     Ok(Event { epoch, seq: seq_of(row.get(0)?), at: stamp(row.get(2)?, row.get(3)?), body })
@@ -387,6 +388,7 @@ const NOTIFICATION: &str = "notification";
 const CHAT: &str = "chat";
 const SOURCE: &str = "source";
 const SYSTEM: &str = "system";
+const AUDIT: &str = "audit";
 
 /// The `kind` column. A reading has none, because it has a table of its own.
 const fn kind(body: &EventBody) -> &'static str {
@@ -397,6 +399,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Chat(_) => CHAT,
         EventBody::Source(_) => SOURCE,
         EventBody::System(_) => SYSTEM,
+        EventBody::Audit(_) => AUDIT,
     }
 }
 
@@ -412,6 +415,7 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::Chat(chat) => text(chat),
         EventBody::Source(source) => text(source),
         EventBody::System(system) => text(system),
+        EventBody::Audit(audit) => text(audit),
     })
 }
 

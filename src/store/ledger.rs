@@ -11,10 +11,10 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{SeqRange, StoreError, StoreOptions, schema};
+use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, schema};
 use crate::clock::Stamp;
-use crate::event::{AlertEvent, Event, EventBody};
-use crate::ids::{Epoch, Seq};
+use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody};
+use crate::ids::{Epoch, Seq, SourceId};
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
 /// forgotten and looked up again.
@@ -164,6 +164,29 @@ impl Ledger {
         Ok(alerts)
     }
 
+    /// What each source's device is bound to. A row that cannot be read is left out with an error in the log.
+    pub(super) fn identities(&self) -> Result<BTreeMap<SourceId, DeviceIdentity>, StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot read the serial numbers of devices");
+        let mut statement = self
+            .connection
+            .prepare("SELECT source, device, serial_number, doubted FROM device_identity")
+            .map_err(&failed)?;
+        let mut rows = statement.query([]).map_err(&failed)?;
+        let mut identities = BTreeMap::new();
+        while let Some(row) = rows.next().map_err(&failed)? {
+            let (source, device): (String, String) = (row.get(0).map_err(&failed)?, row.get(1).map_err(&failed)?);
+            match (SourceId::try_from(source), device.parse()) {
+                (Ok(source), Ok(device)) => {
+                    let serial_number = row.get(2).map_err(&failed)?;
+                    let doubted = row.get(3).map_err(&failed)?;
+                    identities.insert(source, DeviceIdentity { device, serial_number, doubted });
+                }
+                (source, _) => error!(?source, device = "unreadable", "a device's serial number cannot be restored"),
+            }
+        }
+        Ok(identities)
+    }
+
     /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
     ///
     /// After an error only [`Self::reopen`] may follow: numbers that were given to new streams are void.
@@ -253,8 +276,10 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
         .prepare_cached(codec::INSERT_EVENT)
         .and_then(|mut statement| codec::insert_event(&mut statement, event, &body))
         .map_err(&failed)?;
-    let EventBody::Alert(alert) = &event.body else {
-        return Ok(());
+    let alert = match &event.body {
+        EventBody::Alert(alert) => alert,
+        EventBody::Audit(audit) => return keep_identity(transaction, audit).map_err(failed),
+        _ => return Ok(()),
     };
     let id = alert.alert.to_string();
     let changed = if alert.is_present() {
@@ -270,6 +295,25 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
             .and_then(|mut statement| statement.execute([id]))
     };
     changed.map(drop).map_err(failed)
+}
+
+/// What a source must know about its device after a restart.
+fn keep_identity(transaction: &Transaction<'_>, audit: &AuditEvent) -> rusqlite::Result<()> {
+    let (Some(source), Some(device), AuditResult::Done) = (&audit.source, &audit.device, audit.result) else {
+        return Ok(());
+    };
+    let script = match audit.action {
+        AuditAction::DeviceBound | AuditAction::DeviceConfirmed => {
+            "INSERT INTO device_identity (source, device, serial_number) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET device = ?2, serial_number = ?3, doubted = NULL"
+        }
+        AuditAction::DeviceChanged => {
+            "INSERT INTO device_identity (source, device, doubted) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET device = ?2, doubted = ?3"
+        }
+        AuditAction::DeviceCommand => return Ok(()),
+    };
+    transaction.prepare_cached(script)?.execute(params![source.as_str(), device.as_str(), audit.object]).map(drop)
 }
 
 /// The number of a stream, remembered or looked up.

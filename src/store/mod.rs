@@ -17,6 +17,7 @@ mod salvage;
 mod schema;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Stamp;
 use crate::event::AlertEvent;
-use crate::ids::{Epoch, Seq};
+use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 
 pub use handle::{QUEUE, RESERVED_FOR_ALERTS, Refused, StoreHandle, StoreHealth};
 pub use reader::{EpochInfo, MAX_READ, Reader};
@@ -84,6 +85,17 @@ pub struct SeqRange {
     pub last: Seq,
 }
 
+/// What is remembered of a source's device from one run of the daemon to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceIdentity {
+    /// The device.
+    pub device: DeviceId,
+    /// The serial number to which it is bound.
+    pub serial_number: Option<String>,
+    /// Another serial number that it told, and that nobody has confirmed.
+    pub doubted: Option<String>,
+}
+
 /// A store that was opened for one run of the daemon.
 #[derive(Debug)]
 pub struct Opened {
@@ -99,6 +111,8 @@ pub struct Opened {
     pub first_seq: Seq,
     /// The latest state of each alert that had not ended when the last run did, oldest change first.
     pub open_alerts: Vec<AlertEvent>,
+    /// What each source's device is bound to.
+    pub identities: BTreeMap<SourceId, DeviceIdentity>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -246,13 +260,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
-        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts))
+        let identities = ledger.identities()?;
+        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, identities))
     };
     let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
         let begun = begin(&mut ledger)?;
         Ok((ledger, begun))
     });
-    let (ledger, (first_seq, open_alerts), salvaged) = match sound {
+    let (ledger, (first_seq, open_alerts, identities), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
             let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
@@ -266,5 +281,5 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;
     let writer = Writer::new(directory, ledger, ends, report, options.group_commit.clamp(shortest, longest), now);
-    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, dropped, salvaged })
+    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, dropped, salvaged })
 }

@@ -32,7 +32,8 @@ const WRITER_PRAGMAS: &str = "
 /// `seq` is one numbering over `reading` and `event`. Neither has an epoch: the epochs cut the numbering into
 /// consecutive pieces, so the epoch of a row is the last one that begins at or before it. `reading` has no other index:
 /// one on device and time costs 3.3 times the bytes written.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     -- One run of the daemon. ended_* stay NULL if it was killed.
     CREATE TABLE epoch (
         id INTEGER PRIMARY KEY,
@@ -104,7 +105,18 @@ pub(super) const MIGRATIONS: &[&str] = &["
         lane TEXT PRIMARY KEY,
         seq INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    -- The serial number to which the device of a source is bound, and one that it told later and that nobody has
+    -- confirmed. Kept although the event that says so is dropped one day.
+    CREATE TABLE device_identity (
+        source TEXT PRIMARY KEY,
+        device TEXT NOT NULL,
+        serial_number TEXT,
+        doubted TEXT
+    ) STRICT;
+",
+];
 
 /// Opens the one connection that writes.
 pub(super) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {

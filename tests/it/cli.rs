@@ -201,7 +201,7 @@ fn wrong_calls_exit_with_64_and_say_what_to_do() {
 
 #[test]
 fn every_command_has_a_help_with_an_example() {
-    for command in ["demo", "run", "check", "token", "replay"] {
+    for command in ["demo", "run", "check", "token", "decode", "profile", "replay", "emulate"] {
         let text = stdout(&run(&[command, "--help"]));
         assert!(text.contains("Example"), "{command}: {text}");
     }
@@ -240,6 +240,10 @@ fn a_profile_of_ones_own_is_named_by_its_path() {
     };
     let good = config("mine.toml");
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    let untrue = text.replace("pulse_rate = 130, spo2 = 96", "pulse_rate = 131, spo2 = 96");
+    std::fs::write(dir.path().join("untrue.toml"), untrue).unwrap();
+    let refused = stderr(&config("untrue.toml"));
+    assert!(refused.contains("the profile untrue.toml, line") && refused.contains("must be 131, is 130"), "{refused}");
     let missing = config("other.toml");
     assert!(stderr(&missing).contains("line 5: cannot read the profile"), "{}", stderr(&missing));
     std::fs::write(dir.path().join("mine.toml"), "schema = 1\ncolour = 1\n").unwrap();

@@ -5,8 +5,10 @@
 mod cli;
 mod gatt;
 mod known_defects;
+mod layouts;
+mod links;
 mod resync;
-mod serial;
+mod vectors;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use vitalbridge::clock::Clock;
+use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::LinkState::{self, Live, Lost, Opening, Silent, Waiting};
 use vitalbridge::event::{SourceEvent, SourceMessage};
 use vitalbridge::profile::{Profile, built_in};
@@ -44,22 +44,30 @@ struct Rig {
 
 impl Rig {
     fn start(folder: tempfile::TempDir, port: SerialPort, profile: Arc<Profile>, serial_number: Option<&str>) -> Self {
+        Self::start_by(Clock::System, folder, port, profile, serial_number)
+    }
+
+    fn start_by(
+        clock: Clock,
+        folder: tempfile::TempDir,
+        port: SerialPort,
+        profile: Arc<Profile>,
+        serial_number: Option<&str>,
+    ) -> Self {
         let config = SourceConfig {
             id: "port".parse().unwrap(),
             patient: Some("P-0001".parse().unwrap()),
             device: "oximeter".parse().unwrap(),
             mode: Mode::Test,
             kind: SourceKind::Serial(SerialConfig {
-                port,
-                profile,
-                settings: None,
                 serial_number: serial_number.map(ToOwned::to_owned),
+                ..SerialConfig::new(port, profile)
             }),
         };
         let (out, messages) = mpsc::channel(1024);
         let (counters, stop) = (Arc::new(SourceCounters::default()), CancellationToken::new());
         let mut tasks = JoinSet::new();
-        let source = sources::run(config, out, Clock::System, Arc::clone(&counters), stop.clone());
+        let source = sources::run(config, out, clock, Arc::clone(&counters), stop.clone());
         tasks.spawn(async move { source.await.unwrap() });
         Self { messages, seen: Vec::new(), counters, stop, tasks, folder }
     }
@@ -130,14 +138,14 @@ impl Rig {
     fn readings(&self) -> impl Iterator<Item = &Reading> {
         self.seen.iter().filter_map(|message| match message {
             SourceMessage::Reading(reading) => Some(reading),
-            SourceMessage::Link(_) | SourceMessage::Wave(_) => None,
+            _ => None,
         })
     }
 
     fn links(&self) -> Vec<LinkState> {
         let links = self.seen.iter().filter_map(|message| match message {
             SourceMessage::Link(event) => Some(event.link),
-            SourceMessage::Reading(_) | SourceMessage::Wave(_) => None,
+            _ => None,
         });
         links.collect()
     }
@@ -379,8 +387,14 @@ async fn another_device_at_the_same_port_is_noticed_and_its_values_are_withheld(
         port.send(&contec.command(&commands, now));
         port.send(&contec.frame(FINGER, now).into_iter().flatten().collect::<Vec<u8>>());
     };
-    let withheld = rig.until_link(&mut device, LinkState::Lost).await;
-    assert!(withheld.reason.unwrap().contains("serial number is user"));
+    let withheld = rig
+        .until(&mut device, |message| match message {
+            SourceMessage::Link(event) if event.status.contains(&Status::DeviceChanged) => Some(event.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(withheld.link, LinkState::Waiting);
+    assert!(withheld.reason.unwrap().contains("serial number is user, expected is bed 1"));
     let wait_until = Clock::System.now().mono + Duration::from_secs(3);
     while Clock::System.now().mono < wait_until {
         device();
@@ -435,4 +449,127 @@ async fn a_monitor_behind_a_serial_server_is_read_over_tcp_and_connected_again()
         drop(connection);
         rig.until_link(|| (), LinkState::Lost).await;
     }
+}
+
+#[tokio::test]
+async fn a_link_that_moves_to_another_terminal_is_followed() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    // As udev does: the same name leads to another device while the old one still hangs on its wire.
+    let mut other = EmulatedPort::new(rig.folder.path().join("other"));
+    other.plug().unwrap();
+    let fresh = rig.folder.path().join("fresh");
+    std::os::unix::fs::symlink(std::fs::read_link(other.link()).unwrap(), &fresh).unwrap();
+    std::fs::rename(&fresh, rig.path()).unwrap();
+    let lower = Sensed { spo2: 91, ..FINGER };
+    let mut second = nonin();
+    let opened = rig.count(|counters| &counters.opened);
+    drop(port);
+    // Dropping the first took the link away with it: udev would have left it.
+    if std::fs::read_link(rig.path()).is_err() {
+        std::os::unix::fs::symlink(std::fs::read_link(other.link()).unwrap(), rig.path()).unwrap();
+    }
+    rig.until_value(|| other.send(&nonin_burst(&mut second, lower)), Metric::Spo2, number(91)).await;
+    assert_eq!(rig.count(|counters| &counters.opened), opened + 1, "it was opened more often than once");
+    assert_eq!(rig.links(), [Opening, Waiting, Live, Lost, Waiting, Live]);
+}
+
+#[tokio::test]
+async fn half_a_frame_and_a_hang_up_give_no_number() {
+    let (mut rig, mut port) = Rig::at_pty("masimo-ascii1");
+    rig.until_link(|| (), Waiting).await;
+    port.send(b"09/15/10 15:10:29 SN=0123456789 SPO2=097% BPM=064 PI=11.82% ALARM=0000 EXC=0008");
+    port.unplug();
+    rig.until_link(|| (), Lost).await;
+    port.plug().unwrap();
+    rig.until_link(|| port.send(b"00\r\n"), Waiting).await;
+    rig.finish(|| port.send(b"00\r\n")).await;
+    assert_eq!(rig.readings().count(), 0, "{:#?}", rig.seen);
+}
+
+#[tokio::test]
+async fn a_number_without_a_checksum_is_the_median_of_its_second() {
+    let (mut rig, mut port) = Rig::at_pty("contec-v7");
+    let mut contec = contec();
+    let mut frame = 0_u32;
+    let mut device = || {
+        let now = Clock::System.now().mono;
+        let commands = port.received();
+        port.send(&contec.command(&commands, now));
+        for _ in 0..3 {
+            frame += 1;
+            let mut bytes: Vec<u8> = contec.frame(FINGER, now).into_iter().flatten().collect();
+            // Every tenth frame was damaged on its way, which nothing shows: 33 % instead of 97 %.
+            if frame.is_multiple_of(10) && bytes.len() == 9 {
+                bytes[6] = 0xA1;
+            }
+            port.send(&bytes);
+        }
+    };
+    let mut readings = Vec::new();
+    rig.until(&mut device, |message| {
+        if let SourceMessage::Reading(reading) = message
+            && reading.vital.metric() == Metric::Spo2
+        {
+            readings.push((reading.vital.leading(), reading.received.mono));
+        }
+        (readings.len() == 5).then_some(())
+    })
+    .await;
+    assert!(readings.iter().all(|(value, _)| *value == number(97)), "{readings:?}");
+    let span = readings[4].1.since(readings[0].1);
+    assert!(span >= Duration::from_millis(3500), "more than one a second: {readings:?}");
+}
+
+#[tokio::test]
+async fn the_frames_and_the_damage_of_a_line_are_counted() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df2");
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    let mut frame = module.frame(FINGER);
+    frame[4] ^= 1;
+    port.send(&frame);
+    let resyncs = |rig: &Rig| rig.count(|counters| &counters.resyncs);
+    while resyncs(&rig) == 0 {
+        rig.until(|| port.send(&nonin_burst(&mut module, FINGER)), |_| Some(())).await;
+    }
+    assert_eq!(rig.count(|counters| &counters.bad_checksums), 1);
+    assert!(rig.count(|counters| &counters.frames) >= 25 && rig.count(|counters| &counters.rubbish_bytes) >= 5);
+    // A pseudo terminal has no line whose errors could be counted.
+    assert_eq!(rig.count(|counters| &counters.framing_errors), 0);
+}
+
+#[tokio::test]
+async fn a_port_without_dtr_is_read_all_the_same() {
+    let text = vitalbridge::profile::built_in_text("nonin-df2").unwrap();
+    let without = text.replace("[serial]\n", "[serial]\ndtr = \"off\"\n");
+    let (mut rig, mut port) = Rig::at_pty_with(Arc::new(Profile::parse(&without).unwrap()), None);
+    let mut module = nonin();
+    rig.until_value(|| port.send(&nonin_burst(&mut module, FINGER)), Metric::Spo2, number(97)).await;
+    assert_eq!(rig.links(), [Opening, Waiting, Live]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serial_server_that_says_nothing_any_more_is_given_up_and_connected_again() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = SerialPort::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    let origin = Stamp { mono: Mono::from_millis(0), wall: Wall(0) };
+    let clock = Clock::tokio(origin);
+    let mut rig = Rig::start_by(clock, tempfile::tempdir().unwrap(), port, profile("nonin-df2"), None);
+    let (mut first, _) = listener.accept().await.unwrap();
+    let mut module = nonin();
+    first.write_all(&(0..200).flat_map(|_| module.frame(FINGER)).collect::<Vec<u8>>()).await.unwrap();
+    let mut states = Vec::new();
+    while states.last() != Some(&Lost) {
+        if let SourceMessage::Link(event) = rig.messages.recv().await.unwrap() {
+            states.push(event.link);
+            if event.link == Lost {
+                assert!(event.reason.unwrap().ends_with("nothing came for 30 s"));
+            }
+        }
+    }
+    assert_eq!(states, [Opening, Waiting, Live, Silent, Lost]);
+    listener.accept().await.unwrap();
+    assert_eq!(rig.count(|counters| &counters.restarts), 1);
 }

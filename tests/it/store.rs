@@ -1,7 +1,7 @@
 //! The stored log on real files: exact, complete, and alive through crashes, full disks and damage.
 #![cfg(test)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
-    Activation, AlertChange, AlertEvent, AlertKind, ChatMessage, EndReason, Event, EventBody, LinkState, Notification,
-    NotificationKind, Presence, Priority, Signal, SignalPresence, SourceEvent, SystemEvent, SystemKind,
+    Activation, AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatMessage, EndReason,
+    Event, EventBody, LinkState, Notification, NotificationKind, Presence, Priority, Signal, SignalPresence,
+    SourceEvent, SystemEvent, SystemKind,
 };
-use vitalbridge::ids::{AlertId, Epoch, Seq};
+use vitalbridge::ids::{AlertId, Epoch, Seq, SourceId};
 use vitalbridge::store::{
-    self, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY, Reader, Refused, ResumePoint, SalvageReport,
-    SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
+    self, DeviceIdentity, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY, Reader, Refused, ResumePoint,
+    SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
 };
 use vitalbridge::vitals::{
     Absent, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, Taken, TimeSource, Value, Vital,
@@ -50,6 +51,7 @@ struct Running {
     next: Seq,
     first_seq: Seq,
     open_alerts: Vec<AlertEvent>,
+    identities: BTreeMap<SourceId, DeviceIdentity>,
     dropped: mpsc::Receiver<SeqRange>,
     salvaged: Option<SalvageReport>,
     stop: CancellationToken,
@@ -62,12 +64,12 @@ impl Running {
     }
 
     fn of(opened: Opened) -> Self {
-        let Opened { writer, reader, handle, epoch, first_seq, open_alerts, dropped, salvaged } = opened;
+        let Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, dropped, salvaged } = opened;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(stop.clone()));
         let next = first_seq;
-        Self { handle, reader, epoch, next, first_seq, open_alerts, dropped, salvaged, stop, writer: tasks }
+        Self { handle, reader, epoch, next, first_seq, open_alerts, identities, dropped, salvaged, stop, writer: tasks }
     }
 
     /// Numbers a body and queues it.
@@ -202,6 +204,17 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             status: Status::ALL.iter().copied().collect::<BTreeSet<_>>(),
             reason: Some("serial number changed".to_owned()),
             mode: Mode::Demo,
+        }),
+        EventBody::Audit(AuditEvent {
+            by: "m.mustermann".to_owned(),
+            action: AuditAction::DeviceCommand,
+            object: "nibp_start".to_owned(),
+            patient: Some("P-1".parse().unwrap()),
+            device: Some("nonin-3150".parse().unwrap()),
+            source: Some("bed-4".parse().unwrap()),
+            result: AuditResult::Refused,
+            reason: Some("not in allow_commands".to_owned()),
+            mode: Mode::Real,
         }),
         EventBody::System(SystemEvent {
             kind: SystemKind::EventsLost,
@@ -765,6 +778,10 @@ async fn rows_beyond_the_budget_go_oldest_first_and_every_unacknowledged_one_is_
     }
     store.settle().await;
     tokio::time::sleep(SECOND * 2).await;
+    // The last commits may have dropped rows as well.
+    while let Ok(range) = store.dropped.try_recv() {
+        reported = Some(SeqRange { last: range.last, ..reported.unwrap() });
+    }
     let events = store.all().await;
     let oldest = events.iter().find(|event| matches!(event.body, EventBody::Reading(_))).unwrap().seq;
     assert_eq!(reported.unwrap().last.next(), oldest);
@@ -961,4 +978,41 @@ async fn a_lock_that_somebody_holds_only_delays_and_at_the_end_the_loss_is_told(
     let again = Running::start(folder.path(), &StoreOptions::default(), 2);
     assert_eq!(again.first_seq, Seq(2));
     again.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_device_is_bound_to_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::default();
+    let audit = |action, object: &str, result| {
+        EventBody::Audit(AuditEvent {
+            by: AuditEvent::BRIDGE.to_owned(),
+            action,
+            object: object.to_owned(),
+            patient: None,
+            device: Some("rad-8".parse().unwrap()),
+            source: Some("port".parse().unwrap()),
+            result,
+            reason: None,
+            mode: Mode::Real,
+        })
+    };
+    let steps = [
+        (AuditAction::DeviceBound, "A", AuditResult::Done, (Some("A"), None)),
+        (AuditAction::DeviceChanged, "B", AuditResult::Done, (Some("A"), Some("B"))),
+        (AuditAction::DeviceConfirmed, "C", AuditResult::Refused, (Some("A"), Some("B"))),
+        (AuditAction::DeviceCommand, "D", AuditResult::Done, (Some("A"), Some("B"))),
+        (AuditAction::DeviceConfirmed, "B", AuditResult::Done, (Some("B"), None)),
+    ];
+    for (run, (action, object, result, expected)) in (1..).zip(steps) {
+        let mut store = Running::start(dir.path(), &options, run);
+        store.append(at(run), audit(action, object, result));
+        store.settle().await;
+        store.end().await.unwrap();
+        let reopened = Running::start(dir.path(), &options, 100 + run);
+        let known = &reopened.identities[&"port".parse().unwrap()];
+        assert_eq!((known.serial_number.as_deref(), known.doubted.as_deref()), expected, "{action}");
+        assert_eq!(known.device.as_str(), "rad-8");
+        reopened.end().await.unwrap();
+    }
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     // Layer 0: words of the field.
     "named", "clock", "ids", "secret", "backoff", "vitals", "event", "patient", // Layer 1: pure.
-    "document", "wire", "waveform", "channel", "profile", "decode", "derive",
+    "document", "wire", "waveform", "channel", "profile", "decode", "encode", "derive",
     "alerts", // Layer 2: services for tasks.
     "metrics", "host", "systemd", "logging", "tasks", "bluez", // Layer 3: edges in and down.
-    "sources", "store", // Layer 4: the heart.
-    "outbox", "hub", "pipeline", // Layer 5: edges out.
+    "sources", "emulator", "store", // Layer 4: the heart.
+    "outbox", "hub", "desk", "pipeline", // Layer 5: edges out.
     "server", "uplink", // Layer 6: the composition root and the commands.
     "config", "daemon", "cli",
 ];

@@ -79,12 +79,8 @@ pub fn demo_sources(config: &SimulatorConfig) -> Result<Vec<SourceConfig>, Sourc
             continue;
         };
         let device = bed.device(Instrument::Oximeter);
-        let serial = SerialConfig {
-            port: SerialPort::Path(folder.join(device.as_str())),
-            profile: profile_of(line)?,
-            settings: None,
-            serial_number: None,
-        };
+        let port = SerialPort::Path(folder.join(device.as_str()));
+        let serial = SerialConfig::new(port, profile_of(line)?);
         sources.push(SourceConfig {
             id: ward::id(&format!("demo-{device}")),
             patient: Some(bed.patient),

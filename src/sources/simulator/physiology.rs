@@ -289,6 +289,21 @@ impl Body {
         (0.1 + 0.8 * hump(0.25, 0.12) + 0.3 * hump(0.55, 0.12) + breath).clamp(0.0, 1.0)
     }
 
+    /// Height of the ECG, about -0.2..1, at a part (0..1) of the step that comes next: P, Q, R, S and T.
+    pub fn ecg_wave(&self, part: f64) -> f64 {
+        let phase = (self.beat_phase + self.beat_speed * STEP_S * part).fract();
+        let hump = |at: f64, width: f64| (-((phase - at) / width).powi(2)).exp();
+        0.12 * hump(0.84, 0.03) - 0.1 * hump(0.97, 0.01) + hump(0.0, 0.012) + hump(1.0, 0.012)
+            - 0.2 * hump(0.035, 0.012)
+            + 0.25 * hump(0.28, 0.05)
+    }
+
+    /// How full the lungs are, 0..1, at a part (0..1) of the step that comes next.
+    pub fn breath_wave(&self, part: f64) -> f64 {
+        let phase = self.breath_phase + self.breath_rate / 60.0 * STEP_S * part;
+        0.5 + 0.5 * (TAU * phase).sin()
+    }
+
     /// True if a beat begins within a part (`from`..`to`, 0..1) of the step that comes next.
     pub fn beats_within(&self, from: f64, to: f64) -> bool {
         let at = |part: f64| self.beat_phase + self.beat_speed * STEP_S * part;

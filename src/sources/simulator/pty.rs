@@ -32,12 +32,14 @@ pub struct EmulatedPort {
     link: PathBuf,
     /// The device's end while the cable is in. Dropping it hangs up on the reader.
     device_end: Option<SerialStream>,
+    /// False if the last look at the line found that nobody has the other end open.
+    is_open: bool,
 }
 
 impl EmulatedPort {
     /// A device whose cable is out. Nothing exists at `link` until it is plugged in.
     pub const fn new(link: PathBuf) -> Self {
-        Self { link, device_end: None }
+        Self { link, device_end: None, is_open: false }
     }
 
     /// Where readers find the port.
@@ -55,6 +57,7 @@ impl EmulatedPort {
         let linked = self.point_link_at(Path::new(&path));
         linked.map_err(|error| PtyError::Link { link: self.link.clone(), error })?;
         self.device_end = Some(device_end);
+        self.is_open = false;
         Ok(())
     }
 
@@ -85,8 +88,18 @@ impl EmulatedPort {
             return Vec::new();
         };
         // EIO says that nobody has the other end open; that is no fault of this one.
-        let count = device_end.try_read(&mut bytes).unwrap_or(0);
+        let read = device_end.try_read(&mut bytes);
+        self.is_open = match &read {
+            Ok(count) => *count > 0,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        let count = read.unwrap_or(0);
         bytes.get(..count).unwrap_or_default().to_vec()
+    }
+
+    /// True if somebody had the port open at the last call of [`EmulatedPort::received`].
+    pub const fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Sends bytes. What does not fit is lost, as on a line that nobody reads.

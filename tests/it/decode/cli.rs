@@ -112,7 +112,7 @@ fn built_in_profiles_are_listed_shown_and_pass_their_check() {
     assert!(text.starts_with("schema = 1\nid = \"nonin-df2\""), "{text}");
     let (out, notes, error) = run(&["profile", "check"], &[]);
     assert_eq!((error, notes.as_str()), (None, ""));
-    assert!(out.contains("nonin-df2: ok\n"), "{out}");
+    assert!(out.contains("nonin-df2: ok (5 tests)\n"), "{out}");
 }
 
 #[test]

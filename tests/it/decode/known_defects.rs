@@ -1,10 +1,10 @@
 //! Defects that public decoders of the same protocols have; each was seen to give wrong numbers.
 
-use vitalbridge::decode::Decoded;
-use vitalbridge::profile::hex;
+use vitalbridge::decode::{Decoded, Decoder};
+use vitalbridge::profile::{Profile, built_in_ids, built_in_text, hex};
 use vitalbridge::vitals::Metric;
 
-use super::play;
+use super::{play, profile};
 
 /// Nonin data format 2: a packet with this pulse rate in every slot, and SpO2 96.
 fn nonin_packet(rate: u16, status: u8) -> Vec<u8> {
@@ -35,6 +35,17 @@ fn the_display_values_of_a_nonin_without_a_finger_are_withheld() {
     let recording = play("nonin-df2", &nonin_packet(130, 0x08));
     assert_eq!(recording.values(Metric::PulseRate), ["sensor_off"]);
     assert_eq!(recording.values(Metric::Spo2), ["sensor_off"]);
+}
+
+/// Three packets a second for 10 s: the display values stay, only the alarm tells.
+#[test]
+fn the_ten_seconds_in_which_a_nonin_repeats_its_last_values_are_silent() {
+    let bytes = [nonin_packet(130, 0), nonin_packet(130, 0x08).repeat(30), nonin_packet(74, 0)].concat();
+    for metric in [Metric::PulseRate, Metric::Spo2] {
+        let values = play("nonin-df2", &bytes).values(metric);
+        assert_eq!(values.iter().filter(|value| *value == "sensor_off").count(), 30, "{values:?}");
+        assert_eq!(values.iter().filter(|value| value.parse::<f64>().is_ok()).count(), 2, "{values:?}");
+    }
 }
 
 #[test]
@@ -184,6 +195,59 @@ fn ten_damaged_bytes_in_400_frames_cost_no_more_than_ten_frames() {
         // A damaged sum can fit by chance, which loses nothing; a damaged length may show a frame inside another.
         assert!(recording.counters.frames >= 390, "seed {seed}: {:?}", recording.counters);
         assert!(recording.counters.frames <= 400, "seed {seed}: {:?}", recording.counters);
+    }
+}
+
+#[test]
+fn a_damaged_length_is_not_waited_for() {
+    let good = berry(&[0x04, 0, 97, 72]);
+    // The longest frame that the profile trusts; 255 is no length at all.
+    for (length, most) in [(255_u8, 1_usize), (5 + 13, 20)] {
+        let mut damaged = good.clone();
+        damaged[2] = length;
+        let mut decoder = Decoder::new(profile("berry-pm6750"));
+        let mut decoded = Vec::new();
+        decoder.push(&damaged, &mut decoded);
+        let after = good.repeat(20);
+        let told = after.iter().position(|byte| {
+            decoder.push(&[*byte], &mut decoded);
+            decoded.iter().any(|decoded| matches!(decoded, Decoded::Vital(_)))
+        });
+        let frames = told.unwrap() / good.len() + 1;
+        assert!(frames <= most.div_ceil(good.len()) + 1, "length {length}: told with frame {frames}");
+    }
+}
+
+#[test]
+fn a_binary_link_cannot_be_given_xon_xoff() {
+    // It would eat the data bytes 0x11 and 0x13.
+    let text = built_in_text("contec-cms50-v5").unwrap();
+    let text = text.replace("settings = [", "flow = \"xonxoff\"\nsettings = [");
+    let problems = Profile::parse(&text).unwrap_err().to_string();
+    assert!(problems.contains("XON/XOFF is not offered"), "{problems}");
+    let eaten = hex::bytes("85 11 46 13 61").unwrap();
+    assert_eq!(play("contec-cms50-v5", &eaten.repeat(3)).values(Metric::PulseRate), ["147"; 3]);
+}
+
+/// Where a link ends, or a device has nothing to say, some show 0.
+#[test]
+fn no_profile_makes_a_zero_of_nothing() {
+    for id in built_in_ids() {
+        for test in profile(id).tests() {
+            for vital in play(id, &test.bytes).vitals() {
+                // Of some metrics 0 can be measured; their profiles say so themselves.
+                let (lowest, _) = vital.vital.metric().info().range;
+                let is_zero = vital.vital.leading().valid().is_some_and(vitalbridge::vitals::Decimal::is_zero);
+                assert!(lowest <= 0 || !is_zero, "{id}, {}: {vital:?}", test.name);
+            }
+        }
+        let mut decoder = Decoder::new(profile(id));
+        let mut decoded = Vec::new();
+        decoder.push(&profile(id).tests()[0].bytes, &mut decoded);
+        decoded.clear();
+        decoder.reset();
+        decoder.finish(&mut decoded);
+        assert!(!decoded.iter().any(|decoded| matches!(decoded, Decoded::Vital(_))), "{id}: {decoded:?}");
     }
 }
 

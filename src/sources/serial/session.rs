@@ -1,214 +1,53 @@
-//! A monitor at a serial port, or at a TCP port that carries one: opens it, talks as the profile says, decodes what comes.
+//! One time that the port is open: talks as the profile says, decodes what comes, and tells when the port has gone.
 
-use std::fmt;
+use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
-use tokio_serial::{ClearBuffer, DataBits, ErrorKind, FlowControl, SerialPort as _, SerialStream, StopBits};
+use tokio_serial::{ClearBuffer, SerialPort as _};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Stamp};
-use crate::event::LinkState;
-use crate::profile::Profile;
-use crate::profile::model::{Dtr, Flow, LineSettings, Parity, Repeat, Step};
+use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
+use crate::profile::model::{Command, Repeat, Step};
+use crate::sources::output::{Observation, SourceCounters, SourceOutput};
+use crate::sources::stream::Stream;
+use crate::sources::{Memory, RESEND_EVERY, SourceError, next_order};
+use crate::vitals::Status;
 
-use super::output::{Observation, SourceCounters, SourceOutput};
-use super::stream::Stream;
-use super::{Memory, RESEND_EVERY, SourceError};
+use super::identity::{Finding, Guard};
+use super::line_errors::LineErrors;
+use super::orders;
+use super::port::Port;
+use super::{SerialConfig, SerialPort};
 
 /// Bytes taken from the port at once.
 const READ_BUFFER: usize = 4096;
 /// A device that does not take what is sent for so long has gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a TCP connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A silent TCP connection is given up after this: a serial server that restarted never says so.
 const TCP_SILENCE: Duration = Duration::from_secs(30);
 /// A silent device is greeted again this often: it may have been switched off and on behind its adapter.
 const GREET_AGAIN: Duration = Duration::from_secs(5);
 /// How long each of several line settings is listened to.
 const PROBE: Duration = Duration::from_secs(2);
+/// What a driver says last has left the line after this, at 9600 bit/s too; closing the port throws away the rest.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// Bytes among which an answer is looked for.
 const REPLY_WINDOW: usize = 512;
 
-/// Where the monitor is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SerialPort {
-    /// A port of this machine, best by its stable name under `/dev/serial/by-id`.
-    Path(PathBuf),
-    /// A serial server (ser2net and its like), raw TCP.
-    Tcp {
-        /// Name or address.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-}
-
-impl fmt::Display for SerialPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => path.display().fmt(f),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-        }
-    }
-}
-
-/// Why a text is not the place of a serial port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a port: write a path such as /dev/serial/by-id/..., or tcp://host:port")]
-pub struct BadPort(String);
-
-impl FromStr for SerialPort {
-    type Err = BadPort;
-
-    fn from_str(text: &str) -> Result<Self, BadPort> {
-        let bad = || BadPort(text.to_owned());
-        if let Some(server) = text.strip_prefix("tcp://") {
-            let (host, port) = server.rsplit_once(':').ok_or_else(bad)?;
-            let port = port.parse().map_err(|_| bad())?;
-            return if host.is_empty() || port == 0 {
-                Err(bad())
-            } else {
-                Ok(Self::Tcp { host: host.to_owned(), port })
-            };
-        }
-        if text.starts_with('/') { Ok(Self::Path(PathBuf::from(text))) } else { Err(bad()) }
-    }
-}
-
-/// A monitor at a port.
-#[derive(Debug, Clone)]
-pub struct SerialConfig {
-    /// Where it is.
-    pub port: SerialPort,
-    /// How it speaks.
-    pub profile: Arc<Profile>,
-    /// Its line settings, if they are not to be found out among those of the profile. Unused over TCP.
-    pub settings: Option<LineSettings>,
-    /// The serial number that the device must tell, if it tells one. Without it, the first one heard is expected from
-    /// then on.
-    pub serial_number: Option<String>,
-}
-
-impl SerialConfig {
-    /// The line settings that are tried in turn. `None` stands for a TCP connection, which has none.
-    fn candidates(&self) -> Result<Vec<Option<LineSettings>>, SourceError> {
-        if matches!(self.port, SerialPort::Tcp { .. }) {
-            return Ok(vec![None]);
-        }
-        let serial = self.profile.serial();
-        let serial = serial.ok_or_else(|| SourceError::NoSerialLine { profile: self.profile.id().to_owned() })?;
-        match self.settings {
-            Some(settings) => Ok(vec![Some(settings)]),
-            None => Ok(serial.settings.iter().copied().map(Some).collect()),
-        }
-    }
-}
-
-/// What the source remembers of a port from one start to the next.
-#[derive(Debug, Default)]
-pub(super) struct PortMemory {
-    /// Which of the candidates was used last.
-    candidate: usize,
-    /// That candidate has carried good frames.
-    candidate_fits: bool,
-    /// The serial number that the device told first.
-    serial_number: Option<String>,
-}
-
-/// A port that is open.
-type Port = Either<SerialStream, TcpStream>;
-
 /// Why a session ended without an error.
-enum Ended {
+pub(super) enum Ended {
     /// The daemon stops.
     Stopped,
     /// These line settings carried no frame; the next ones are to be tried.
     NothingHeard,
 }
-
-/// Reads the monitor until the daemon stops or the port is lost.
-pub(super) async fn run(
-    config: &SerialConfig,
-    output: &mut SourceOutput,
-    memory: &mut Memory,
-    stop: &CancellationToken,
-) -> Result<(), SourceError> {
-    let candidates = config.candidates()?;
-    loop {
-        // A lost port stays reported as lost, with its reason, until it is open again.
-        if !matches!(output.link_state(), Some(LinkState::Lost | LinkState::Waiting)) {
-            output.state(LinkState::Opening).await?;
-        }
-        let place = memory.port.candidate % candidates.len().max(1);
-        let settings = candidates.get(place).copied().flatten();
-        let port = open(config, settings).await?;
-        SourceCounters::add(&output.counters().opened, 1);
-        output.state(LinkState::Waiting).await?;
-        let probing = candidates.len() > 1 && !memory.port.candidate_fits;
-        match Session::new(config, port, output, memory, probing).run(stop).await? {
-            Ended::Stopped => return Ok(()),
-            Ended::NothingHeard => memory.port.candidate = place + 1,
-        }
-    }
-}
-
-/// Opens the port for this process alone and throws away what was received before.
-async fn open(config: &SerialConfig, settings: Option<LineSettings>) -> Result<Port, SourceError> {
-    let port = || config.port.to_string();
-    match (&config.port, settings) {
-        (SerialPort::Tcp { host, port: number }, _) => {
-            let connect = TcpStream::connect((host.as_str(), *number));
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(|error| SourceError::Open { port: port(), reason: error.to_string() })?;
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(port = %config.port, %error, "short commands may be delayed");
-            }
-            Ok(Either::Right(stream))
-        }
-        (SerialPort::Path(path), Some(settings)) => {
-            let mut builder = tokio_serial::new(path.to_string_lossy(), settings.baud)
-                .data_bits(if settings.data_bits == 7 { DataBits::Seven } else { DataBits::Eight })
-                .parity(match settings.parity {
-                    Parity::None => tokio_serial::Parity::None,
-                    Parity::Odd => tokio_serial::Parity::Odd,
-                    Parity::Even => tokio_serial::Parity::Even,
-                })
-                .stop_bits(if settings.stop_bits == 2 { StopBits::Two } else { StopBits::One })
-                // Never XON/XOFF: it eats the data bytes 0x11 and 0x13.
-                .flow_control(match config.profile.serial().map(|serial| serial.flow) {
-                    Some(Flow::Rtscts) => FlowControl::Hardware,
-                    Some(Flow::None) | None => FlowControl::None,
-                });
-            if let Some(dtr) = config.profile.serial().and_then(|serial| serial.dtr) {
-                builder = builder.dtr_on_open(dtr == Dtr::On);
-            }
-            let stream = SerialStream::open(&builder).map_err(|error| match error.kind {
-                // Another process holds TIOCEXCL (EBUSY) or the lock on the file.
-                ErrorKind::NoDevice => SourceError::InUse { port: port() },
-                _ => SourceError::Open { port: port(), reason: error.to_string() },
-            })?;
-            if let Err(error) = stream.clear(ClearBuffer::Input) {
-                tracing::debug!(port = %config.port, %error, "what was received before cannot be thrown away");
-            }
-            Ok(Either::Left(stream))
-        }
-        (SerialPort::Path(_), None) => Err(SourceError::NoSerialLine { profile: config.profile.id().to_owned() }),
-    }
-}
-
 /// One time that the port is open.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     config: &'a SerialConfig,
     output: &'a mut SourceOutput,
     memory: &'a mut Memory,
@@ -225,10 +64,15 @@ struct Session<'a> {
     greet_at: Option<Mono>,
     /// The end of what was received, while an answer is looked for.
     tail: Vec<u8>,
+    /// When something was sent last.
+    sent: Option<Mono>,
+    /// What the driver had counted about the line a second ago, if it counts.
+    line_errors: Option<LineErrors>,
 }
 
 /// What happened at an open port.
 enum Happened {
+    Order(Order),
     Stop,
     Second,
     SendDue,
@@ -247,7 +91,7 @@ impl Drop for Session<'_> {
 }
 
 impl<'a> Session<'a> {
-    fn new(
+    pub(super) fn new(
         config: &'a SerialConfig,
         port: Port,
         output: &'a mut SourceOutput,
@@ -255,8 +99,16 @@ impl<'a> Session<'a> {
         probing: bool,
     ) -> Self {
         let now = output.now();
+        if let Some(guard) = &mut memory.port.guard {
+            guard.opened();
+        }
+        let line_errors = match &port {
+            Either::Left(port) => LineErrors::of(port),
+            Either::Right(_) => None,
+        };
         Self {
             config,
+            line_errors,
             port,
             stream: Stream::new(&config.profile, now),
             output,
@@ -267,10 +119,11 @@ impl<'a> Session<'a> {
             greet_due: !probing,
             greet_at: None,
             tail: Vec::new(),
+            sent: None,
         }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> Result<Ended, SourceError> {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<Ended, SourceError> {
         let mut buffer = vec![0; READ_BUFFER];
         let mut seconds = tokio::time::interval(RESEND_EVERY);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -287,6 +140,8 @@ impl<'a> Session<'a> {
                 () = stop.cancelled() => Happened::Stop,
                 // A second is over. Before reading, so that a flood of bytes cannot hold it up.
                 _ = seconds.tick() => Happened::Second,
+                // A person wants something of the device. A person is slower than any device.
+                order = next_order(&mut self.memory.orders) => Happened::Order(order),
                 // The device waits for a keep-alive or a poll.
                 () = tokio::time::sleep(send_in.unwrap_or(Duration::MAX)), if send_in.is_some() => Happened::SendDue,
                 // Bytes came, or the port has gone.
@@ -302,6 +157,7 @@ impl<'a> Session<'a> {
                         return Ok(Ended::NothingHeard);
                     }
                 }
+                Happened::Order(order) => self.obey(order).await?,
                 Happened::SendDue => self.send_due().await?,
                 Happened::Read(read) => self.take(read, &buffer).await?,
             }
@@ -313,6 +169,8 @@ impl<'a> Session<'a> {
         let config = self.config;
         let link = config.profile.link();
         self.send_steps(&link.init).await?;
+        self.stream.begin(self.output.now());
+        self.send_outgoing().await?;
         let now = self.output.now().mono;
         self.repeats = link.keep_alive.iter().chain(&link.poll).map(|repeat| (now + repeat.every, repeat)).collect();
         self.greet_at = (!link.init.is_empty()).then(|| now + GREET_AGAIN.max(link.silence));
@@ -320,7 +178,6 @@ impl<'a> Session<'a> {
     }
 
     async fn send_steps(&mut self, steps: &[Step]) -> Result<(), SourceError> {
-        let gap = self.config.profile.link().gap;
         for step in steps {
             self.tail.clear();
             self.write(&step.send).await?;
@@ -329,7 +186,6 @@ impl<'a> Session<'a> {
             {
                 tracing::warn!(port = %self.config.port, expected = ?reply, "the device gave no answer");
             }
-            tokio::time::sleep(gap).await;
         }
         Ok(())
     }
@@ -348,32 +204,61 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
+    /// Sends bytes, not before the link's gap after those sent last: some modules drop what comes too soon.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), SourceError> {
+        if let Some(sent) = self.sent {
+            let gap_ends = sent + self.config.profile.link().gap;
+            tokio::time::sleep(gap_ends.since(self.output.now().mono)).await;
+        }
         let write = tokio::time::timeout(WRITE_TIMEOUT, self.port.write_all(bytes)).await;
         let lost = |reason: String| SourceError::Lost { port: self.config.port.to_string(), reason };
         match write {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.sent = Some(self.output.now().mono);
+                Ok(())
+            }
             Ok(Err(error)) => Err(lost(error.to_string())),
             Err(_) => Err(lost(format!("it takes no bytes for {} s", WRITE_TIMEOUT.as_secs()))),
         }
     }
 
+    /// Sends what a driver has to say.
+    async fn send_outgoing(&mut self) -> Result<(), SourceError> {
+        let bytes = self.stream.take_outgoing();
+        if bytes.is_empty() { Ok(()) } else { self.write(&bytes).await }
+    }
+
     /// Tells the device that nobody listens any more. What cannot be sent any more does not matter.
     async fn say_goodbye(&mut self) {
         let config = self.config;
+        if !self.probing {
+            self.stream.end();
+            let farewell = self.stream.take_outgoing();
+            if let Err(error) = self.write(&farewell).await {
+                tracing::debug!(port = %config.port, %error, "the device was not told that nobody listens");
+            } else if !farewell.is_empty() {
+                tokio::time::sleep(FAREWELL).await;
+            }
+        }
         if !self.probing
             && let Err(error) = self.send_steps(&config.profile.link().stop).await
         {
             tracing::debug!(port = %config.port, %error, "the device was not told to stop");
         }
+        // What is still on its way when the port is closed is thrown away.
+        tokio::time::sleep(config.profile.link().gap).await;
     }
 
     fn next_send(&self) -> Option<Mono> {
-        self.repeats.iter().map(|(at, _)| *at).min()
+        self.repeats.iter().map(|(at, _)| *at).chain(self.stream.next_deadline()).min()
     }
 
     async fn send_due(&mut self) -> Result<(), SourceError> {
-        let now = self.output.now().mono;
+        let now = self.output.now();
+        let told = self.stream.on_time(now);
+        self.send_outgoing().await?;
+        self.hand_on(told, now).await?;
+        let now = now.mono;
         let due: Vec<&'a Repeat> =
             self.repeats.iter().filter(|(at, _)| *at <= now).map(|(_, repeat)| *repeat).collect();
         for (at, repeat) in &mut self.repeats {
@@ -402,22 +287,31 @@ impl<'a> Session<'a> {
         let counters = self.output.counters();
         SourceCounters::add(&counters.bytes, u64::try_from(count).unwrap_or(0));
         let at_once = self.stream.push(bytes, now);
-        SourceCounters::add(&counters.rubbish_bytes, self.stream.take_rubbish());
-        self.check_identity();
+        let framed = self.stream.take_counters();
+        for (counter, amount) in [
+            (&counters.frames, framed.frames),
+            (&counters.bad_checksums, framed.bad_checksum),
+            (&counters.rubbish_bytes, framed.skipped_bytes),
+            (&counters.resyncs, framed.resyncs),
+        ] {
+            SourceCounters::add(counter, amount);
+        }
+        self.check_identity().await?;
         if self.stream.is_live(now) && !self.memory.was_live {
             self.memory.was_live = true;
         }
-        if self.probing && self.stream.is_live(now) {
+        if self.probing && self.stream.is_understood(now) {
             self.probing = false;
             self.memory.port.candidate_fits = true;
             self.greet_due = true;
         }
         let waves = self.stream.take_waves();
-        if self.stranger().is_none() {
+        if self.objection().is_none() {
             for wave in waves {
                 self.output.wave(wave, now);
             }
         }
+        self.send_outgoing().await?;
         self.hand_on(at_once, now).await?;
         // The first good frame is told at once; every other change waits for the end of the second.
         if matches!(self.output.link_state(), Some(LinkState::Waiting | LinkState::Silent)) {
@@ -432,29 +326,62 @@ impl<'a> Session<'a> {
         self.tail.drain(..surplus);
     }
 
-    /// Pins the first serial number, if the configuration names none.
-    fn check_identity(&mut self) {
-        if self.config.serial_number.is_none()
-            && self.memory.port.serial_number.is_none()
-            && let Some(heard) = self.stream.serial_number()
-        {
-            self.memory.port.serial_number = Some(heard.to_owned());
+    /// Compares the serial number that the device tells with the one that this bed's device has.
+    async fn check_identity(&mut self) -> Result<(), SourceError> {
+        let now = self.output.now().mono;
+        let Some(guard) = &mut self.memory.port.guard else { return Ok(()) };
+        let finding = guard.hear(self.stream.serial_number(), now);
+        self.output.stand(if guard.is_doubted() { [Status::DeviceChanged].into() } else { BTreeSet::new() });
+        match finding {
+            None => Ok(()),
+            Some(Finding::Bound(number)) => self.output.audit(AuditAction::DeviceBound, number).await,
+            Some(Finding::Changed(number)) => {
+                tracing::warn!(port = %self.config.port, number, "another device answers; its values are withheld");
+                self.output.audit(AuditAction::DeviceChanged, number).await?;
+                self.report_link().await
+            }
         }
     }
 
-    /// The serial number of a device that is not the expected one: its values could be those of another patient.
-    fn stranger(&self) -> Option<String> {
-        let expected = self.config.serial_number.as_ref().or(self.memory.port.serial_number.as_ref())?;
-        let heard = self.stream.serial_number()?;
-        (heard != expected).then(|| {
-            format!(
-                "the device says that its serial number is {heard}, expected is {expected}: its values are withheld"
-            )
-        })
+    /// Why nothing may be published: the device may be that of another patient.
+    fn objection(&self) -> Option<String> {
+        self.memory.port.guard.as_ref().and_then(Guard::objection)
+    }
+
+    /// Carries out an order, or says why not.
+    async fn obey(&mut self, order: Order) -> Result<(), SourceError> {
+        let result = match &order.kind {
+            OrderKind::Confirm { serial_number } => orders::confirm(&mut self.memory.port, self.output, serial_number),
+            OrderKind::Command { command } => match self.admit(&order, command) {
+                Ok(command) => {
+                    // If the port is lost meanwhile, whoever starts it again answers.
+                    self.memory.in_hand = Some(order.number);
+                    for bytes in &command.send {
+                        self.write(bytes).await?;
+                    }
+                    self.memory.in_hand = None;
+                    Ok(())
+                }
+                Err(refused) => Err(refused),
+            },
+        };
+        self.output.answer(order.number, result).await?;
+        self.report_link().await
+    }
+
+    fn admit(&self, order: &Order, name: &str) -> Result<&'a Command, NotDone> {
+        let command = orders::allowed(self.config, name)?;
+        orders::in_time(order, self.output.now())?;
+        orders::of_known_device(&self.memory.port)?;
+        if self.probing {
+            let reason = "the line settings of the device are not known yet".to_owned();
+            return Err(NotDone { code: "not_connected", reason, was_tried: false });
+        }
+        Ok(command)
     }
 
     async fn hand_on(&self, observations: Vec<Observation>, now: Stamp) -> Result<(), SourceError> {
-        if self.stranger().is_some() {
+        if self.objection().is_some() {
             return Ok(());
         }
         for observation in observations {
@@ -464,16 +391,38 @@ impl<'a> Session<'a> {
     }
 
     async fn report_link(&mut self) -> Result<(), SourceError> {
-        if let Some(reason) = self.stranger() {
-            return self.output.link(LinkState::Lost, &std::collections::BTreeSet::new(), Some(&reason)).await;
-        }
         let (state, status) = self.stream.link(self.output.now());
-        self.output.link(state, &status, None).await
+        match self.objection() {
+            // Something comes, and nothing that counts for this bed.
+            Some(reason) if matches!(state, LinkState::Live | LinkState::SensorOff) => {
+                self.output.link(LinkState::Waiting, &BTreeSet::new(), Some(&reason)).await
+            }
+            Some(reason) if self.memory.port.is_doubted() => self.output.link(state, &status, Some(&reason)).await,
+            _ => self.output.link(state, &status, None).await,
+        }
+    }
+
+    /// Adds what the driver has counted about the line since the last time, where it counts.
+    fn count_line_errors(&mut self) {
+        let (Some(before), Either::Left(port)) = (self.line_errors, &self.port) else { return };
+        self.line_errors = LineErrors::of(port);
+        let Some(fresh) = self.line_errors.map(|now| now.since(before)) else { return };
+        let counters = self.output.counters();
+        for (counter, amount) in [
+            (&counters.framing_errors, fresh.framing),
+            (&counters.parity_errors, fresh.parity),
+            (&counters.overruns, fresh.overruns),
+            (&counters.breaks, fresh.breaks),
+        ] {
+            SourceCounters::add(counter, amount);
+        }
     }
 
     /// The end of a second: hands on what it brought, and looks after a silent device. True: try other line settings.
     async fn second(&mut self) -> Result<bool, SourceError> {
         let now = self.output.now();
+        self.count_line_errors();
+        self.check_identity().await?;
         let readings = self.stream.second(now);
         self.hand_on(readings, now).await?;
         self.report_link().await?;
