@@ -1,4 +1,4 @@
-//! HTTP for Bluetooth devices: list, scan, pair, remove. Each change is logged with who asked for it.
+//! HTTP for Bluetooth devices: list, scan, pair, remove. Each change is in the audit trail with who asked for it.
 
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
 
-use super::ble_job::{Desk, Order, Terms, answer_to};
+use super::ble_job::{Desk, Order, Scribe, Terms, answer_to};
 use super::routes::{Site, failure, signed_in};
 use crate::bluez::{BleAddress, Bluez, BluezError, Cause, Device, Named, Record};
+use crate::event::AuditAction;
 use crate::server::auth::{Operation, Rights};
 
 /// The channel whose rights decide: a token for some patients only has none on it.
@@ -92,11 +93,20 @@ async fn remove(State(api): State<Api>, headers: HeaderMap, Path(address): Path<
             failure(StatusCode::NOT_FOUND, "unknown_device", "BlueZ does not know this device")
         }
         Ok(removed) => {
-            info!(user = %rights.user, role = %rights.role, %address, "audit: a Bluetooth device was removed over the API");
+            info!(user = %rights.user, role = %rights.role, %address, "a Bluetooth device was removed over the API");
+            scribe(&api, &rights).write(AuditAction::BluetoothRemove, address.to_string(), None).await;
             axum::Json(json!({"removed": removed})).into_response()
         }
-        Err(error) => failed(&error),
+        Err(error) => {
+            let reason = Some(error.to_string());
+            scribe(&api, &rights).write(AuditAction::BluetoothRemove, address.to_string(), reason).await;
+            failed(&error)
+        }
     }
+}
+
+fn scribe(api: &Api, rights: &Rights) -> Scribe {
+    Scribe { by: rights.user.clone(), control: api.site.gate.control.clone() }
 }
 
 /// Removes it from every adapter that knows it.
@@ -153,16 +163,16 @@ fn start(api: &Api, headers: &HeaderMap, order: Order, terms: Terms) -> Response
         Err(refused) => return *refused,
     };
     let stop = api.site.gate.stop.child_token();
-    let Some(view) = api.desk.start(order.clone(), terms, &api.site.tasks, stop) else {
+    let Some(view) = api.desk.start(order.clone(), terms, &api.site.tasks, scribe(api, &rights), stop) else {
         let advice = "a scan or a pairing goes on; wait for it, or end it with DELETE /api/v1/ble/job";
         return failure(StatusCode::CONFLICT, "busy", advice);
     };
     match order {
         Order::Scan => {
-            info!(user = %rights.user, role = %rights.role, "audit: a Bluetooth scan was started over the API");
+            info!(user = %rights.user, role = %rights.role, "a Bluetooth scan was started over the API");
         }
         Order::Pair(device) => {
-            info!(user = %rights.user, role = %rights.role, %device, "audit: a Bluetooth pairing was started over the API");
+            info!(user = %rights.user, role = %rights.role, %device, "a Bluetooth pairing was started over the API");
         }
     }
     (StatusCode::ACCEPTED, axum::Json(view)).into_response()
@@ -186,7 +196,7 @@ async fn cancel(State(api): State<Api>, headers: HeaderMap) -> Response {
     };
     let Some(current) = api.desk.current() else { return no_job() };
     current.stop.cancel();
-    info!(user = %rights.user, role = %rights.role, "audit: a Bluetooth job was cancelled over the API");
+    info!(user = %rights.user, role = %rights.role, "a Bluetooth job was cancelled over the API");
     (StatusCode::ACCEPTED, axum::Json(current.view())).into_response()
 }
 
@@ -214,6 +224,6 @@ async fn answer(State(api): State<Api>, headers: HeaderMap, request: Body<Answer
     if !current.answer(answer) {
         return failure(StatusCode::CONFLICT, "no_answer", "nothing is asked (any more)");
     }
-    info!(user = %rights.user, role = %rights.role, "audit: a Bluetooth pairing was answered over the API");
+    info!(user = %rights.user, role = %rights.role, "a Bluetooth pairing was answered over the API");
     (StatusCode::ACCEPTED, axum::Json(current.view())).into_response()
 }

@@ -12,7 +12,10 @@ use crate::bluez::{
     AgentRequest, Bluez, BluezError, Capability, Cause, Named, Pairing, Question, Record, Scan, Step, find,
     parse_passkey,
 };
+use crate::event::{AuditAction, AuditEvent, AuditResult};
+use crate::pipeline::Control;
 use crate::tasks::{Role, Tasks};
+use crate::vitals::Mode;
 
 /// Answers that wait: there is one question at a time.
 const ANSWERS: usize = 1;
@@ -33,6 +36,36 @@ pub(super) struct Terms {
     pub(super) listening: Duration,
     /// The adapter; the first one if `None`.
     pub(super) adapter: Option<String>,
+}
+
+/// Writes what somebody did into the audit trail.
+#[derive(Debug, Clone)]
+pub(super) struct Scribe {
+    /// The user.
+    pub(super) by: String,
+    /// The pipeline, which keeps the trail.
+    pub(super) control: mpsc::Sender<Control>,
+}
+
+impl Scribe {
+    /// One row; `failure` says why it did not work.
+    pub(super) async fn write(&self, action: AuditAction, object: String, failure: Option<String>) {
+        let result = if failure.is_none() { AuditResult::Done } else { AuditResult::Failed };
+        let audit = AuditEvent {
+            by: self.by.clone(),
+            action,
+            object,
+            patient: None,
+            device: None,
+            source: None,
+            result,
+            reason: failure,
+            mode: Mode::Real,
+        };
+        if self.control.send(Control::Audit(audit)).await.is_err() {
+            warn!("the pipeline has ended; the audit trail lacks a row");
+        }
+    }
 }
 
 /// How far a job is.
@@ -120,7 +153,14 @@ impl Desk {
     }
 
     /// Starts a job, unless one goes on.
-    pub(super) fn start(&self, order: Order, terms: Terms, tasks: &Tasks, stop: CancellationToken) -> Option<View> {
+    pub(super) fn start(
+        &self,
+        order: Order,
+        terms: Terms,
+        tasks: &Tasks,
+        scribe: Scribe,
+        stop: CancellationToken,
+    ) -> Option<View> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |current: &Current| matches!(current.view.borrow().state, State::Done | State::Failed);
         if !current.as_ref().is_none_or(is_over) {
@@ -134,7 +174,7 @@ impl Desk {
         let (views, shown) = watch::channel(view.clone());
         let (answers, answered) = mpsc::channel(ANSWERS);
         *current = Some(Current { view: shown, answers, stop: stop.clone() });
-        tasks.spawn(format!("bluetooth {kind}"), Role::Helper, run(order, terms, views, answered, stop));
+        tasks.spawn(format!("bluetooth {kind}"), Role::Helper, run(order, terms, views, answered, scribe, stop));
         Some(view)
     }
 }
@@ -144,12 +184,19 @@ async fn run(
     terms: Terms,
     views: watch::Sender<View>,
     answers: mpsc::Receiver<Answer>,
+    scribe: Scribe,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let done = match order {
+    let done = match &order {
         Order::Scan => scan(&terms, &views, &stop).await,
-        Order::Pair(named) => pair(&named, &terms, &views, answers, &stop).await,
+        Order::Pair(named) => pair(named, &terms, &views, answers, &stop).await,
     };
+    // Before the end is shown: who sees it finds the row.
+    if let Order::Pair(named) = order {
+        let found = views.borrow().devices.first().map(|device| device.address.clone());
+        let failure = done.as_ref().err().map(ToString::to_string);
+        scribe.write(AuditAction::BluetoothPair, found.unwrap_or_else(|| named.to_string()), failure).await;
+    }
     views.send_modify(|view| {
         view.prompt = None;
         view.state = if done.is_ok() { State::Done } else { State::Failed };

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::bridge::{Bridge, program, token};
+use crate::dashboard::Dashboard;
 use crate::fake_bluez::{Bus, FakeBluez, PATIENCE, Pairs, Strap, World};
 
 const STRAP: &str = "C0:FF:EE:00:00:01";
@@ -118,6 +119,10 @@ async fn a_pairing_asks_its_question_and_takes_the_answer() {
         let fake = FakeBluez::start(&bus, World::new(vec![cuff(pairs)])).await;
         let (bridge, state) = daemon(&bus);
         let clinician = Client::new(&bridge, &state, &["--role", "clinician"]);
+        let headers = [("Authorization", &*format!("Bearer {}", clinician.token))];
+        let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &headers).await.unwrap();
+        dashboard.say(&json!({"type": "subscribe", "channels": ["audit"]})).await;
+        dashboard.next_of("snapshot").await;
         assert_eq!(clinician.ask("POST", "pair", Some(json!({"device": "Cuff 1"}))).await.0, 202);
         if !prompt.is_null() {
             assert_eq!(clinician.until("question").await["prompt"], prompt, "{pairs:?}");
@@ -131,6 +136,11 @@ async fn a_pairing_asks_its_question_and_takes_the_answer() {
         assert_eq!((status, &listed["devices"][0]["address"]), (200, &json!(CUFF)));
         let (status, removed) = clinician.ask("DELETE", &format!("devices/{CUFF}"), None).await;
         assert_eq!((status, &removed["removed"][0]["address"]), (200, &json!(CUFF)));
+        for action in ["bluetooth_pair", "bluetooth_remove"] {
+            let row = dashboard.next_of("audit").await["data"].take();
+            assert_eq!((&row["action"], &row["object"]), (&json!(action), &json!(CUFF)), "{row}");
+            assert_eq!((&row["by"], &row["result"]), (&json!("local"), &json!("done")), "{row}");
+        }
         assert!(!fake.change(|world| world.strap(CUFF).bonded).await);
         assert_eq!(clinician.ask("DELETE", &format!("devices/{CUFF}"), None).await.0, 404);
     }
