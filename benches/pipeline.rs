@@ -110,7 +110,7 @@ fn join(pipeline: &mut Pipeline, clock: &Clock) -> anyhow::Result<Joined> {
 
 /// What the strap's source does with a notification, without the radio.
 fn feed(pipeline: &mut Pipeline, clock: &Clock) -> anyhow::Result<()> {
-    for decoded in gatt::decode(gatt::HEART_RATE_MEASUREMENT, black_box(&PAYLOAD))? {
+    for decoded in gatt::decode(gatt::HEART_RATE_MEASUREMENT, black_box(&PAYLOAD))?.decoded {
         let Decoded::Vital(decoded) = decoded else { continue };
         let received = clock.now();
         let reading = Reading {

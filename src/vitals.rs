@@ -189,6 +189,8 @@ named_enum! {
         BloodPressure = "blood_pressure",
         /// Invasive arterial pressure, continuous.
         ArterialPressure = "arterial_pressure",
+        /// Pressure in a cuff while it measures.
+        CuffPressure = "cuff_pressure",
         /// Body temperature.
         Temperature = "temperature",
         /// Breaths a minute.
@@ -215,6 +217,18 @@ named_enum! {
         Glucose = "glucose",
         /// Body weight.
         Weight = "weight",
+        /// Body height, as the scale's user has entered it.
+        Height = "height",
+        /// Body mass index.
+        Bmi = "bmi",
+        /// Share of fat in the body.
+        BodyFat = "body_fat",
+        /// Mass of the body without its fat.
+        FatFreeMass = "fat_free_mass",
+        /// Mass of the body without its fat and bones.
+        SoftLeanMass = "soft_lean_mass",
+        /// Mass of the water in the body.
+        BodyWater = "body_water",
         /// Charge of the sensor's battery.
         Battery = "battery",
     }
@@ -276,6 +290,7 @@ impl Metric {
             Self::PerfusionIndex => row("61006-3", 150_448, "%", "%", (0, 30), Accompanying),
             Self::BloodPressure => row("85354-9", 150_020, "mm[Hg]", "mmHg", (1, 300), Spot),
             Self::ArterialPressure => row("", 150_016, "mm[Hg]", "mmHg", (1, 300), Continuous),
+            Self::CuffPressure => row("", 150_300, "mm[Hg]", "mmHg", (1, 350), Spot),
             Self::Temperature => row("8310-5", 150_364, "Cel", "°C", (20, 45), Spot),
             Self::RespiratoryRate => row("9279-1", 151_562, "/min", "rpm", (0, 150), Continuous),
             Self::Etco2 => row("19891-1", 151_728, "mm[Hg]", "mmHg", (0, 150), Continuous),
@@ -292,6 +307,12 @@ impl Metric {
             Self::CentralVenousPressure => row("", 150_087, "mm[Hg]", "mmHg", (-30, 100), Continuous),
             Self::Glucose => row("2339-0", 160_184, "mg/dL", "mg/dL", (10, 1000), Spot),
             Self::Weight => row("29463-7", 188_736, "kg", "kg", (0, 500), Spot),
+            Self::Height => row("8302-2", 188_740, "m", "m", (0, 3), Spot),
+            Self::Bmi => row("39156-5", 188_752, "kg/m2", "kg/m²", (1, 200), Spot),
+            Self::BodyFat => row("41982-0", 188_748, "%", "%", (1, 100), Spot),
+            Self::FatFreeMass => row("", 188_756, "kg", "kg", (1, 500), Spot),
+            Self::SoftLeanMass => row("", 188_760, "kg", "kg", (1, 500), Spot),
+            Self::BodyWater => row("", 188_764, "kg", "kg", (1, 500), Spot),
             Self::Battery => row("", 67_996, "%", "%", (0, 100), Status),
         }
     }
@@ -299,6 +320,9 @@ impl Metric {
 
 /// MDC code of a pulse rate that a cuff measured (`MDC_PULS_RATE_NON_INV`), other than the oximeter's default.
 pub const MDC_PULSE_RATE_CUFF: u32 = 149_546;
+
+/// MDC code of glucose in interstitial fluid (`MDC_CONC_GLU_ISF`), other than the capillary blood of the metric.
+pub const MDC_GLUCOSE_ISF: u32 = 160_212;
 
 named_enum! {
     /// What a sensor says about itself; one vocabulary for every device.

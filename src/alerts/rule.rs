@@ -170,6 +170,7 @@ pub(super) const fn metric_label(metric: Metric) -> &'static str {
         Metric::PerfusionIndex => "Perfusion index",
         Metric::BloodPressure => "Blood pressure",
         Metric::ArterialPressure => "Arterial pressure",
+        Metric::CuffPressure => "Cuff pressure",
         Metric::Temperature => "Temperature",
         Metric::RespiratoryRate => "Respiration",
         Metric::Etco2 => "etCO2",
@@ -183,6 +184,12 @@ pub(super) const fn metric_label(metric: Metric) -> &'static str {
         Metric::CentralVenousPressure => "Central venous pressure",
         Metric::Glucose => "Glucose",
         Metric::Weight => "Weight",
+        Metric::Height => "Height",
+        Metric::Bmi => "Body mass index",
+        Metric::BodyFat => "Body fat",
+        Metric::FatFreeMass => "Fat free mass",
+        Metric::SoftLeanMass => "Soft lean mass",
+        Metric::BodyWater => "Body water",
         Metric::Battery => "Battery",
     }
 }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use super::payload::{self, Payload};
 use crate::config::{DEFAULT_DEVICES_DIR, Devices};
-use crate::decode::{Decoded, Decoder, gatt};
+use crate::decode::{Decoded, Decoder, FailedMeasurement};
 use crate::profile::model::Rule;
 use crate::profile::{MAX_PROFILE_BYTES, Profile, hex};
+use crate::vitals::{Absent, Metric};
 use crate::wire::ReadingData;
 
 /// Bytes read at a time.
@@ -20,19 +22,37 @@ const CHUNK: usize = 16 * 1024;
 /// Turn captured bytes into readings, one JSON line each
 ///
 /// Every reading is printed, not one a second. Status changes and the counters go to standard error.
+///
+/// Payloads of a characteristic, of an advertisement or of a maker's record are given with --hex, or one a line in
+/// hexadecimal digits in FILE; each ends with a line of everything else that it says.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example: vitalbridge decode --profile nonin-df2 capture.bin")]
-#[command(group = clap::ArgGroup::new("how").required(true).args(["profile", "characteristic"]))]
+#[command(
+    after_help = "Examples:\n  vitalbridge decode --characteristic 2A37 --hex 103b5304\n  \
+        vitalbridge decode --characteristic 2A35 --profile beurer-bm85 payloads.txt\n  \
+        vitalbridge decode --service-data 181D --hex 229e43e507040b101301\n  \
+        vitalbridge decode --profile contec-v7 capture.bin",
+    group = clap::ArgGroup::new("how").required(true).multiple(true)
+        .args(["profile", "characteristic", "service_data", "manufacturer_data", "record"])
+)]
 pub struct Args {
-    /// Id of a profile (see `profile list`), or the path of one
-    #[arg(long, value_name = "ID|FILE.toml")]
+    /// Id of a profile (see `profile list`), or the path of a profile; with --characteristic for its quirks
+    #[arg(long, value_name = "ID|FILE.toml", conflicts_with_all = ["service_data", "manufacturer_data", "record"])]
     pub profile: Option<String>,
     /// Directory of further profiles [default: /etc/vitalbridge/devices, if it exists]
     #[arg(long, value_name = "DIR")]
     pub devices: Option<PathBuf>,
-    /// A standard GATT characteristic, for example 2A37; needs --hex
-    #[arg(long, value_name = "UUID", conflicts_with = "file", requires = "hex")]
+    /// A GATT characteristic, for example 2A37 or 00002a37-0000-1000-8000-00805f9b34fb
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["waves", "service_data", "manufacturer_data", "record"])]
     pub characteristic: Option<String>,
+    /// Advertised data of a service, for example 181D
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["waves", "manufacturer_data", "record"])]
+    pub service_data: Option<String>,
+    /// Advertised data of a manufacturer, by the company's number, for example 006B
+    #[arg(long, value_name = "COMPANY", conflicts_with_all = ["waves", "record"])]
+    pub manufacturer_data: Option<String>,
+    /// A maker's record: microlife, omron-be, omron-le or tempsitter
+    #[arg(long, value_name = "NAME", conflicts_with = "waves")]
+    pub record: Option<String>,
     /// The bytes as hexadecimal digits, instead of a file
     #[arg(long, value_name = "BYTES", conflicts_with = "file")]
     pub hex: Option<String>,
@@ -49,11 +69,10 @@ pub struct Args {
 /// # Errors
 /// An unknown profile or characteristic, hex that is no bytes, a file that cannot be read, or an output that is closed.
 pub fn run(args: &Args, input: &mut dyn Read, out: &mut dyn Write, notes: &mut dyn Write) -> anyhow::Result<()> {
-    let bytes = args.hex.as_ref().map(|text| hex::bytes(text).context("--hex")).transpose()?;
-    if let Some(characteristic) = &args.characteristic {
-        let decoded = gatt::decode(short_uuid(characteristic)?, &bytes.unwrap_or_default())?;
-        return print_all(&decoded, args.waves, out, notes);
+    if let Some(kind) = Payload::of(args)? {
+        return payload::run(&kind, args, input, out, notes);
     }
+    let bytes = args.hex.as_ref().map(|text| hex::bytes(text).context("--hex")).transpose()?;
     let profile = find_profile(args.profile.as_deref().unwrap_or_default(), &devices(args.devices.as_deref())?)?;
     let mut decoder = Decoder::new(Arc::clone(&profile));
     match bytes {
@@ -121,6 +140,7 @@ fn print_all(decoded: &[Decoded], with_waves: bool, out: &mut dyn Write, notes: 
                 let data = ReadingData::decoded(&vital.vital, vital.quality, vital.mdc, vital.device_time.as_deref());
                 write_line(&data, out)?;
             }
+            Decoded::MeasurementFailed(failed) => write_line(&FailedLine::new(failed), out)?,
             Decoded::Wave(wave) if with_waves => {
                 let line = WaveLine {
                     wave: &wave.name,
@@ -144,22 +164,35 @@ fn print_all(decoded: &[Decoded], with_waves: bool, out: &mut dyn Write, notes: 
     Ok(())
 }
 
+/// A measurement that failed.
+#[derive(Serialize)]
+pub(super) struct FailedLine<'a> {
+    event: &'static str,
+    metric: Metric,
+    absent: Absent,
+    causes: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_time: Option<&'a str>,
+}
+
+impl<'a> FailedLine<'a> {
+    pub(super) fn new(failed: &'a FailedMeasurement) -> Self {
+        Self {
+            event: Absent::MeasurementFailed.name(),
+            metric: failed.metric,
+            absent: failed.reason,
+            causes: &failed.causes,
+            device_time: failed.device_time.as_deref(),
+        }
+    }
+}
+
 /// An error of `out` stays an [`io::Error`], so that a closed pipe is known.
-fn write_line(line: &impl Serialize, out: &mut dyn Write) -> anyhow::Result<()> {
+pub(super) fn write_line(line: &impl Serialize, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
     out.write_all(text.as_bytes())?;
     Ok(())
-}
-
-/// A characteristic's 16-bit form, with or without `0x`.
-fn short_uuid(text: &str) -> anyhow::Result<u16> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    let known = || gatt::KNOWN.iter().map(|known| format!("{known:04X}")).collect::<Vec<_>>().join(", ");
-    match u16::from_str_radix(digits, 16) {
-        Ok(uuid) if gatt::KNOWN.contains(&uuid) => Ok(uuid),
-        _ => bail!("characteristic `{text}` is not known; known are {}", known()),
-    }
 }
 
 /// The profiles of a directory, or of the default one, beside the built-in ones.

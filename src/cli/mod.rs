@@ -5,6 +5,7 @@ mod demo;
 mod devices;
 mod emulate;
 mod pair;
+mod payload;
 mod replay;
 mod run;
 mod scan;

@@ -14,6 +14,7 @@ mod packet;
 mod plan;
 pub mod self_test;
 mod superframe;
+pub mod vendor;
 mod waves;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use crate::clock::{Mono, Stamp};
 use crate::profile::Profile;
 use crate::profile::model::Rule;
-use crate::vitals::{Quality, Status, Vital};
+use crate::vitals::{Absent, Metric, Pressure, Quality, Status, Value, Vital};
 
 pub(crate) use contents::contents;
 pub use frame::FrameCounters;
@@ -46,11 +47,39 @@ pub struct DecodedVital {
     pub device_time: Option<String>,
 }
 
+/// A measurement that somebody tried to take and that gave no number: an event, not a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedMeasurement {
+    /// What was to be measured.
+    pub metric: Metric,
+    /// What the device sent in place of a number.
+    pub reason: Absent,
+    /// What the device blames, by the names of the specification.
+    pub causes: Vec<&'static str>,
+    /// What the device's own clock said, as it said it.
+    pub device_time: Option<String>,
+}
+
+impl FailedMeasurement {
+    /// The failure in the place of the value that it would have given, so that no older value is taken for it.
+    pub fn vital(&self) -> DecodedVital {
+        let value = Value::Absent(Absent::MeasurementFailed);
+        let vital = if self.metric == Metric::BloodPressure {
+            Vital::BloodPressure(Pressure { systolic: value, diastolic: value, mean: value })
+        } else {
+            Vital::scalar(self.metric, value)
+        };
+        DecodedVital { vital, mdc: None, quality: Quality::NotAvailable, device_time: self.device_time.clone() }
+    }
+}
+
 /// What a decoder found.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
     /// A vital; absent with its reason where the device has no value.
     Vital(DecodedVital),
+    /// A measurement was tried and failed.
+    MeasurementFailed(FailedMeasurement),
     /// The statuses that are set, when the set has changed. It begins empty.
     Status(BTreeSet<Status>),
     /// Samples of a wave.
@@ -77,6 +106,8 @@ pub struct Decoder {
     unpacked: Vec<u8>,
     /// Reads the device instead of framer and interpreter, where the profile names a driver.
     driver: Option<Box<dyn Driver>>,
+    /// What was counted of standard notifications, which have no framer.
+    standard: FrameCounters,
 }
 
 impl Decoder {
@@ -87,7 +118,7 @@ impl Decoder {
         let interpreter = Interpreter::new(&profile, &plan);
         let unpacked = Vec::with_capacity(profile.framing().max);
         let driver = profile.driver().map(driver::of);
-        Self { profile, plan, framer, interpreter, unpacked, driver }
+        Self { profile, plan, framer, interpreter, unpacked, driver, standard: FrameCounters::default() }
     }
 
     /// The profile it follows.
@@ -109,6 +140,10 @@ impl Decoder {
     fn take_bytes(&mut self, bytes: &[u8], now: Option<Stamp>, out: &mut Vec<Decoded>) {
         if let Some(driver) = &mut self.driver {
             return driver.push(bytes, now, out);
+        }
+        if self.profile.gatt().is_some_and(|gatt| gatt.is_standard) {
+            self.take_standard(bytes, out);
+            return;
         }
         if matches!(self.profile.framing().rule, Rule::Payload { .. }) {
             if self.framer.take_payload(&self.profile, bytes) {
@@ -156,7 +191,22 @@ impl Decoder {
 
     /// What was counted since the decoder was made.
     pub fn counters(&self) -> FrameCounters {
-        self.driver.as_ref().map_or_else(|| self.framer.counters(), |driver| driver.counters())
+        if let Some(driver) = &self.driver {
+            return driver.counters();
+        }
+        if self.profile.gatt().is_some_and(|gatt| gatt.is_standard) { self.standard } else { self.framer.counters() }
+    }
+
+    /// One notification of the standard characteristic that the profile names.
+    fn take_standard(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
+        let Some(gatt) = self.profile.gatt() else { return };
+        let report = gatt::short_form(gatt.notify).map(|uuid| gatt::decode_with(uuid, bytes, &gatt.quirks));
+        if let Some(Ok(report)) = report {
+            self.standard.frames += 1;
+            out.extend(report.decoded);
+        } else {
+            self.standard.skipped_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        }
     }
 
     /// The link was opened again: nothing that was said before counts. The counters go on.

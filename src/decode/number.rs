@@ -1,5 +1,7 @@
 //! Reads one raw number or text out of a frame or a line, as a profile's source says.
 
+use std::fmt::Write as _;
+
 use regex::CaptureLocations;
 
 use super::ieee11073;
@@ -150,18 +152,6 @@ fn from_text(text: &str, radix: u32) -> Raw {
     }
 }
 
-/// The number with at most so many decimal places (`exponent` -1: one), rounded half away from zero.
-pub(super) fn rounded(number: Decimal, exponent: i8) -> Option<Decimal> {
-    let (mut mantissa, mut found) = (number.mantissa(), number.exponent());
-    while found < exponent {
-        // Only the last step may round, or 0.45 would become 1.
-        let is_last = found + 1 == exponent;
-        mantissa = mantissa / 10 + if is_last { mantissa % 10 / 5 } else { 0 };
-        found += 1;
-    }
-    Decimal::new(mantissa, found)
-}
-
 /// The product, rounded to what a [`Decimal`] holds; `None` if it is too large.
 pub(super) fn times(left: Decimal, right: Decimal) -> Option<Decimal> {
     // Both mantissas are at most 10^9.
@@ -203,6 +193,13 @@ pub(super) fn read_text(text: &Text, input: &Input<'_>, out: &mut String) -> boo
             let printable = written.iter().take_while(|byte| (0x20..0x7F).contains(*byte));
             out.extend(printable.map(|byte| char::from(*byte)));
             out.truncate(out.trim_end().len());
+        }
+        TextSource::Clock { at, length } => {
+            // As the device says it, be it no date; `2025-11-24T19:18`.
+            for (byte, before) in input.bytes(*at, *length).unwrap_or(&[]).iter().zip(["20", "-", "-", "T", ":", ":"]) {
+                // Writing to a String does not fail.
+                let _ = write!(out, "{before}{byte:02}");
+            }
         }
         TextSource::Bcd { at, length } => {
             let written = input.bytes(*at, *length).unwrap_or(&[]);

@@ -78,6 +78,7 @@ fn play<'b>(profile: &Arc<Profile>, pieces: impl IntoIterator<Item = &'b [u8]>) 
     for decoded in out {
         match decoded {
             Decoded::Vital(vital) => outcome.vitals.push(vital),
+            Decoded::MeasurementFailed(failed) => outcome.vitals.push(failed.vital()),
             Decoded::Status(status) => outcome.status = status,
             Decoded::Wave(wave) => outcome.waves.entry(wave.name.to_string()).or_default().extend(wave.samples),
             Decoded::Beat => outcome.beats += 1,
@@ -253,10 +254,13 @@ fn shown_expected(expected: &Expected) -> String {
     }
 }
 
-/// The metrics that a profile can give.
+/// The metrics that a profile can give; of standard notifications, those that its tests show.
 pub fn metrics(profile: &Profile) -> BTreeSet<Metric> {
     if let Some(driver) = profile.driver() {
         return super::driver::metrics(driver.kind);
+    }
+    if profile.gatt().is_some_and(|gatt| gatt.is_standard) {
+        return profile.tests().iter().flat_map(|test| &test.expect).flat_map(BTreeMap::keys).copied().collect();
     }
     profile.messages().iter().flat_map(|message| &message.fields).map(|field| field.metric).collect()
 }

@@ -263,6 +263,7 @@ pub(super) fn put_text(bytes: &mut [u8], source: &TextSource, text: &str) -> Res
             Ok(())
         }
         TextSource::Bcd { at, length } => put_digits(bytes, *at, *length, text),
+        TextSource::Clock { .. } => Err(Misfit::new("the device's clock is not set by a text")),
         TextSource::Group(_) | TextSource::Key(_) => Err(Misfit::new("a text of a line is not in a frame")),
     }
 }

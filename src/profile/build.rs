@@ -10,7 +10,7 @@ use super::build_frame::{self, Extent};
 use super::checksum::Checksum;
 use super::driver;
 use super::model::{
-    Command, DEFAULT_SILENCE, Framing, Gatt, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step,
+    Command, DEFAULT_SILENCE, Framing, Gatt, LineSettings, Link, Quirk, Repeat, Rule, Serial, StateValue, Step,
 };
 use super::schema::{ChecksumDoc, GattDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
 use super::{build_message, build_test, hex};
@@ -151,9 +151,10 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     };
     let superframe = doc.superframe.as_ref().and_then(|superframe| build_frame::superframe(superframe, context));
     let link = doc.link.as_ref().map(|link| build_link(link.get_ref(), framing.as_ref(), context)).unwrap_or_default();
-    let messages = match &doc.driver {
-        Some(_) => Vec::new(),
-        None => build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context),
+    let messages = if doc.driver.is_some() || gatt.as_ref().is_some_and(|gatt| gatt.is_standard) {
+        Vec::new()
+    } else {
+        build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context)
     };
     let tests = build_test::tests(&doc.test, context);
     let problems = std::mem::take(&mut context.problems);
@@ -198,6 +199,14 @@ fn check_head(doc: &ProfileDoc, context: &mut Context<'_>) {
     }
     if doc.serial.is_none() && doc.gatt.is_none() {
         context.problem(&(0..0), "a profile needs [serial] or [gatt]");
+    }
+    let standard = doc.gatt.as_ref().and_then(|gatt| gatt.get_ref().standard.as_ref());
+    if let Some(standard) = standard.filter(|standard| *standard.get_ref())
+        && (doc.serial.is_some() || doc.frame.is_some() || doc.superframe.is_some() || !doc.message.is_empty())
+    {
+        let message =
+            "standard notifications are decoded by the program: no [serial], [frame], [superframe], [[message]]";
+        context.problem(&standard.span(), message);
     }
 }
 
@@ -251,7 +260,21 @@ fn build_gatt(doc: &GattDoc, context: &mut Context<'_>) -> Option<Gatt> {
     let service = uuid_of(&doc.service, context);
     let notify = uuid_of(&doc.notify, context);
     let write = doc.write.as_ref().map(|write| uuid_of(write, context));
-    Some(Gatt { service: service?, notify: notify?, write: write.flatten(), names: doc.names.clone() })
+    let is_standard = doc.standard.as_ref().is_some_and(|standard| *standard.get_ref());
+    let mut quirks = Vec::new();
+    for name in &doc.quirks {
+        match Quirk::from_name(name.get_ref()) {
+            Some(_) if !is_standard => context.problem(&name.span(), "quirks need `standard = true`"),
+            Some(quirk) => quirks.push(quirk),
+            None => {
+                let known = nearest(name.get_ref(), Quirk::ALL.iter().map(|quirk| quirk.name()));
+                let message = format!("`{}` is not a quirk; the nearest is `{known}`", name.get_ref());
+                context.problem(&name.span(), message);
+            }
+        }
+    }
+    let (write, names) = (write.flatten(), doc.names.clone());
+    Some(Gatt { service: service?, notify: notify?, write, names, is_standard, quirks })
 }
 
 /// Without `at` the checksum is the last of the frame, and without `to` it covers all before it.
@@ -378,6 +401,32 @@ mod tests {
         for bad in ["", "2", "s", "0s", "-1s", "1.5s", "1h", "99999999999s"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_profile_of_standard_notifications_has_no_messages_and_known_quirks() {
+        let good = include_str!("../../devices/beurer-bm85.toml");
+        assert!(Profile::parse(good).is_ok());
+        let message = "[[message]]\nid = \"a\"\n[[test]]";
+        for (from, to, expected) in [
+            (
+                "user_without_flag",
+                "user_with_flag",
+                "`user_with_flag` is not a quirk; the nearest is `user_without_flag`",
+            ),
+            ("standard = true\n", "", "quirks need `standard = true`"),
+            ("[[test]]", message, "standard notifications are decoded by the program"),
+        ] {
+            let problems = Profile::parse(&good.replacen(from, to, 1)).unwrap_err();
+            let found = problems.as_slice().iter().any(|problem| problem.message.starts_with(expected));
+            assert!(found, "{expected}: {problems:?}");
+        }
+        let clock = include_str!("../../devices/yonker-bp.toml").replace("length = 5, clock", "length = 4, clock");
+        let problems = Profile::parse(&clock).unwrap_err();
+        assert!(
+            problems.as_slice().iter().any(|problem| problem.message.contains("a clock has 5 bytes")),
+            "{problems:?}"
+        );
     }
 
     #[test]

@@ -325,7 +325,14 @@ fn build_text(doc: &Spanned<TextDoc>, scope: &Scope<'_>, context: &mut Context<'
         (None, Some(key), None, None) if scope.has_pairs => TextSource::Key(key.clone()),
         (None, None, Some(at), Some(length)) => {
             inside(at, length, scope, &span, context);
-            if doc.bcd { TextSource::Bcd { at, length } } else { TextSource::Ascii { at, length } }
+            if doc.clock && !(5..=6).contains(&length) {
+                context.problem(&span, "a clock has 5 bytes (year month day hour minute) or 6 (and second)");
+            }
+            match (doc.bcd, doc.clock) {
+                (_, true) => TextSource::Clock { at, length },
+                (true, false) => TextSource::Bcd { at, length },
+                (false, false) => TextSource::Ascii { at, length },
+            }
         }
         _ => {
             context.problem(&span, "a text needs `group`, or `key` (with `pairs`), or `at` and `length`");

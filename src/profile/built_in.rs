@@ -25,10 +25,13 @@ macro_rules! built_in_profiles {
 }
 
 built_in_profiles![
-    18: "ansar-b",
+    25: "ansar-b",
     "berry-bci",
     "berry-pm6750",
+    "beurer-bm85",
+    "caresens",
     "contec-cms50-v5",
+    "contec-cms50d-bt",
     "contec-v7",
     "datex-s5-dri",
     "draeger-medibus",
@@ -37,12 +40,16 @@ built_in_profiles![
     "masimo-ascii2-trend",
     "medlab-nibp",
     "nellcor-oximax",
+    "nonin-3230",
     "nonin-ascii",
     "nonin-df13",
     "nonin-df2",
     "nonin-df7",
     "nonin-df8",
     "suntech-nibp",
+    "viatom-o2",
+    "viatom-pc60",
+    "yonker-bp",
 ];
 
 /// The ids of all built-in profiles.

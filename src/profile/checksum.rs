@@ -19,9 +19,18 @@ pub enum ChecksumKind {
     /// Two's complement of the sum: with it, all bytes add up to 0.
     #[serde(rename = "sum8-negated")]
     Sum8Negated,
+    /// Sum of the bytes, modulo 128.
+    #[serde(rename = "sum7")]
+    Sum7,
     /// Exclusive or of the bytes.
     #[serde(rename = "xor8")]
     Xor8,
+    /// CRC-8/SMBUS: polynomial 0x07, start 0.
+    #[serde(rename = "crc8")]
+    Crc8,
+    /// CRC-8/MAXIM: polynomial 0x8C reflected, start 0.
+    #[serde(rename = "crc8-maxim")]
+    Crc8Maxim,
     /// Sum of the bytes, modulo 65536.
     #[serde(rename = "sum16")]
     Sum16,
@@ -85,7 +94,13 @@ impl ChecksumKind {
     pub const fn width(self) -> usize {
         match self {
             Self::None => 0,
-            Self::Sum8 | Self::Sum8Inverted | Self::Sum8Negated | Self::Xor8 => 1,
+            Self::Sum8
+            | Self::Sum8Inverted
+            | Self::Sum8Negated
+            | Self::Sum7
+            | Self::Xor8
+            | Self::Crc8
+            | Self::Crc8Maxim => 1,
             Self::Sum16 | Self::Crc16X25 | Self::Crc16Ccitt | Self::Crc16Xmodem | Self::Crc16Modbus => 2,
         }
     }
@@ -97,6 +112,9 @@ impl ChecksumKind {
             Self::Sum8 => u16::from(sum8(bytes)),
             Self::Sum8Inverted => u16::from(!sum8(bytes)),
             Self::Sum8Negated => u16::from(sum8(bytes).wrapping_neg()),
+            Self::Sum7 => u16::from(sum8(bytes) & 0x7F),
+            Self::Crc8 => u16::from(crc8(bytes)),
+            Self::Crc8Maxim => u16::from(crc8_maxim(bytes)),
             Self::Xor8 => u16::from(bytes.iter().fold(0, |sum, byte| sum ^ byte)),
             Self::Sum16 => bytes.iter().fold(0, |sum: u16, byte| sum.wrapping_add(u16::from(*byte))),
             Self::Crc16X25 => !crc_reflected(bytes, 0x8408),
@@ -109,6 +127,18 @@ impl ChecksumKind {
 
 fn sum8(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte))
+}
+
+fn crc8(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |start, byte| {
+        (0..8).fold(start ^ byte, |crc: u8, _| if crc & 0x80 == 0 { crc << 1 } else { (crc << 1) ^ 0x07 })
+    })
+}
+
+fn crc8_maxim(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |start, byte| {
+        (0..8).fold(start ^ byte, |crc: u8, _| if crc & 1 == 1 { (crc >> 1) ^ 0x8C } else { crc >> 1 })
+    })
 }
 
 fn crc_reflected(bytes: &[u8], polynomial: u16) -> u16 {
@@ -191,6 +221,9 @@ impl Checksum {
         Some(match self.kind {
             ChecksumKind::Xor8 => covered.iter().fold(0, |sum, byte| sum ^ byte) == written,
             ChecksumKind::Sum8Inverted => !sum8(covered) == written,
+            ChecksumKind::Sum7 => sum8(covered) & 0x7F == written,
+            ChecksumKind::Crc8 => crc8(covered) == written,
+            ChecksumKind::Crc8Maxim => crc8_maxim(covered) == written,
             ChecksumKind::Sum8Negated => sum8(covered).wrapping_neg() == written,
             _ => sum8(covered) == written,
         })
@@ -218,7 +251,10 @@ mod tests {
             (ChecksumKind::Sum8, 0xDD),
             (ChecksumKind::Sum8Inverted, 0x22),
             (ChecksumKind::Sum8Negated, 0x23),
+            (ChecksumKind::Sum7, 0x5D),
             (ChecksumKind::Xor8, 0x31),
+            (ChecksumKind::Crc8, 0xF4),
+            (ChecksumKind::Crc8Maxim, 0xA1),
             (ChecksumKind::Sum16, 0x01DD),
             (ChecksumKind::Crc16X25, 0x906E),
             (ChecksumKind::Crc16Ccitt, 0x29B1),

@@ -137,6 +137,20 @@ pub struct Serial {
     pub usb: Vec<(u16, Option<u16>)>,
 }
 
+named_enum! {
+    /// In what a model departs from the specification of a standard characteristic.
+    Quirk {
+        /// Blood pressure: pulse and status are written most significant byte first.
+        PulseAndStatusBigEndian = "pulse_and_status_big_endian",
+        /// Blood pressure: a user is there without its flag.
+        UserWithoutFlag = "user_without_flag",
+        /// Heart rate: the contact bit says nothing.
+        ContactUnreliable = "contact_unreliable",
+        /// Glucose context: meal 6 says that the record is a ketone.
+        KetoneAsMeal = "ketone_as_meal",
+    }
+}
+
 /// A GATT service whose notifications carry the frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gatt {
@@ -148,6 +162,10 @@ pub struct Gatt {
     pub write: Option<uuid::Uuid>,
     /// Beginnings of advertised names.
     pub names: Vec<String>,
+    /// True: the notifications are what the Bluetooth SIG has standardised, and the profile has no messages.
+    pub is_standard: bool,
+    /// In what they depart from it.
+    pub quirks: Vec<Quirk>,
 }
 
 /// Bytes to send, and the answer to wait for.
@@ -529,6 +547,13 @@ pub enum TextSource {
         /// The first byte.
         at: usize,
         /// Bytes.
+        length: usize,
+    },
+    /// Year from 2000, month, day, hour, minute and perhaps second, a byte each.
+    Clock {
+        /// The first byte.
+        at: usize,
+        /// Bytes: 5 or 6.
         length: usize,
     },
 }

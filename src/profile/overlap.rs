@@ -149,7 +149,7 @@ fn wave_bits(wave: &Wave) -> Vec<Bit> {
 
 fn text_bits(text: &Text) -> Vec<Bit> {
     match &text.source {
-        TextSource::Ascii { at, length } | TextSource::Bcd { at, length } => {
+        TextSource::Ascii { at, length } | TextSource::Bcd { at, length } | TextSource::Clock { at, length } => {
             bits_in(*at, *length).map(byte_bit).collect()
         }
         // A text of a line may well be shown and read.

@@ -65,6 +65,10 @@ pub(super) struct GattDoc {
     /// Beginnings of advertised names.
     #[serde(default)]
     pub(super) names: Vec<String>,
+    /// The notifications are standard ones: no `[frame]`, no `[[message]]`.
+    pub(super) standard: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) quirks: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -304,6 +308,9 @@ pub(super) struct TextDoc {
     pub(super) length: Option<usize>,
     #[serde(default)]
     pub(super) bcd: bool,
+    /// A byte each for the year from 2000, month, day, hour, minute, and perhaps second.
+    #[serde(default)]
+    pub(super) clock: bool,
     /// Texts that mean "none".
     #[serde(default)]
     pub(super) invalid: Vec<String>,

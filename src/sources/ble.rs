@@ -349,7 +349,7 @@ async fn take(payload: &[u8], received: Stamp, output: &mut SourceOutput) -> Res
     };
     let mut status = BTreeSet::new();
     let mut vitals = vec![];
-    for part in decoded {
+    for part in decoded.decoded {
         match part {
             Decoded::Vital(vital) => vitals.push(vital),
             Decoded::Status(said) => status.extend(said),

@@ -183,6 +183,10 @@ impl Stream {
                     self.hear(now);
                     self.take_wave(samples);
                 }
+                Decoded::MeasurementFailed(failed) => {
+                    self.hear(now);
+                    self.take_vital(failed.vital(), now, at_once);
+                }
                 Decoded::Status(status) => self.take_status(&status, now),
                 Decoded::SerialNumber(number) => self.serial_number = Some(number),
                 Decoded::Beat | Decoded::Event { .. } => {}

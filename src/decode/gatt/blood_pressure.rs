@@ -1,11 +1,11 @@
-//! Blood Pressure Measurement (0x2A35) of the Blood Pressure Service 1.1.
+//! Blood Pressure Measurement (0x2A35), Intermediate Cuff Pressure (0x2A36) and Blood Pressure Feature (0x2A49) of the
+//! Blood Pressure Service 1.1.1.
 
-use std::collections::BTreeSet;
-
-use super::{GattError, Reader};
-use crate::decode::ieee11073::sfloat;
-use crate::decode::number::{rounded, times};
-use crate::decode::{Decoded, DecodedVital};
+use super::date_time::DateTime;
+use super::plausible::{Judged, is_plausible, judge};
+use super::report::{Detail, names_of, statuses_of};
+use super::{GattError, Reader, Report, units};
+use crate::profile::model::Quirk;
 use crate::vitals::{Absent, Decimal, MDC_PULSE_RATE_CUFF, Metric, Pressure, Quality, Status, Value, Vital};
 
 /// The fields of a packet, as sent.
@@ -19,8 +19,8 @@ pub struct BloodPressure {
     pub diastolic: Result<Decimal, Absent>,
     /// Mean.
     pub mean: Result<Decimal, Absent>,
-    /// The device's local time, `YYYY-MM-DDThh:mm:ss`; year 0, month 0 or day 0 are unknown.
-    pub device_time: Option<String>,
+    /// The device's local time.
+    pub device_time: Option<DateTime>,
     /// Pulse, in beats a minute.
     pub pulse: Option<Result<Decimal, Absent>>,
     /// The user's number at the device; 255: unknown.
@@ -34,32 +34,52 @@ pub struct BloodPressure {
 }
 
 /// The flags and the length by which the Beurer BM85 is known, which writes pulse and status most significant byte
-/// first and a user without its flag.
+/// first and a user without its flag. By the standard these flags mean 18 bytes.
 const BM85: (u8, usize) = (0x56, 19);
+
+/// BLS 1.1.1, 3.1.1.6: bits of the measurement status; bits 3 and 4 are the range of the pulse.
+const STATUS: &[(u32, Status)] =
+    &[(0, Status::BodyMovement), (1, Status::CuffTooLoose), (2, Status::IrregularPulse), (5, Status::ImproperPosition)];
+
+/// BLS 1.1.1, 3.3: bits of the feature characteristic.
+const FEATURES: &[(u32, &str)] = &[
+    (0, "body_movement_detection"),
+    (1, "cuff_fit_detection"),
+    (2, "irregular_pulse_detection"),
+    (3, "pulse_rate_range_detection"),
+    (4, "measurement_position_detection"),
+    (5, "multiple_bond"),
+    (6, "e2e_crc"),
+    (7, "user_data_service"),
+    (8, "user_facing_time"),
+];
 
 /// Reads a packet.
 pub fn parse(payload: &[u8]) -> Result<BloodPressure, GattError> {
+    parse_with(payload, &[])
+}
+
+/// Reads a packet of a model with quirks.
+pub fn parse_with(payload: &[u8], quirks: &[Quirk]) -> Result<BloodPressure, GattError> {
     let mut reader = Reader::new("blood pressure", payload);
-    let flags = payload.first().copied().unwrap_or(0);
-    let optional = [(0x02, 7), (0x04, 2), (0x08, 1), (0x10, 2)];
-    let declared: usize = optional.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, width)| width).sum();
-    reader.need(7 + declared)?;
-    let _ = reader.u8()?;
+    let flags = reader.u8("flags")?;
     let is_bm85 = (flags, payload.len()) == BM85;
-    let (systolic, diastolic, mean) = (sfloat(reader.u16()?), sfloat(reader.u16()?), sfloat(reader.u16()?));
+    let is_big_endian = is_bm85 || quirks.contains(&Quirk::PulseAndStatusBigEndian);
+    let has_user = is_bm85 || flags & 0x08 != 0 || quirks.contains(&Quirk::UserWithoutFlag);
+    let systolic = reader.sfloat("systolic pressure")?;
+    let diastolic = reader.sfloat("diastolic pressure")?;
+    let mean = reader.sfloat("mean pressure")?;
     // BLS 1.1.1, 3.1.1.1: the order is time, pulse, user, status.
-    let device_time = if flags & 0x02 == 0 { None } else { Some(date_time(&mut reader)?) };
-    let pulse = match (flags & 0x04, is_bm85) {
-        (0, _) => None,
-        (_, false) => Some(sfloat(reader.u16()?)),
-        (_, true) => Some(Ok(Decimal::integer(i32::from(reader.u16()?.swap_bytes())))),
-    };
-    let user = if flags & 0x08 != 0 || is_bm85 { Some(reader.u8()?) } else { None };
-    let status = match (flags & 0x10, is_bm85) {
-        (0, _) => None,
-        (_, false) => Some(reader.u16()?),
-        (_, true) => Some(reader.u16()?.swap_bytes()),
-    };
+    let device_time = reader.when(flags & 0x02 != 0, DateTime::read)?;
+    let pulse = reader.when(flags & 0x04 != 0, |reader| {
+        if is_big_endian {
+            return reader.u16("pulse rate").map(|pulse| Ok(Decimal::integer(i32::from(pulse.swap_bytes()))));
+        }
+        reader.sfloat("pulse rate")
+    })?;
+    let user = reader.when(has_user, |reader| reader.u8("user"))?;
+    let status = reader.when(flags & 0x10 != 0, |reader| reader.u16("measurement status"))?;
+    let status = if is_big_endian { status.map(u16::swap_bytes) } else { status };
     Ok(BloodPressure {
         is_kpa: flags & 0x01 != 0,
         systolic,
@@ -74,80 +94,101 @@ pub fn parse(payload: &[u8]) -> Result<BloodPressure, GattError> {
     })
 }
 
-/// Date Time (0x2A08): local time without a zone.
-fn date_time(reader: &mut Reader<'_>) -> Result<String, GattError> {
-    let (year, month, day) = (reader.u16()?, reader.u8()?, reader.u8()?);
-    let (hour, minute, second) = (reader.u8()?, reader.u8()?, reader.u8()?);
-    Ok(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"))
-}
-
 impl BloodPressure {
     /// Status, pressure, pulse. A measurement whose pressures are all special values has failed.
-    pub fn decoded(&self) -> Vec<Decoded> {
-        let mut out = Vec::with_capacity(3);
-        let statuses = self.statuses();
-        if self.status.is_some() {
-            out.push(Decoded::Status(statuses.clone()));
-        }
+    pub fn report(&self) -> Report {
+        let (mut report, doubted) = self.begin();
         let has_failed = self.systolic.is_err() && self.diastolic.is_err() && self.mean.is_err();
-        let value = |sent: Result<Decimal, Absent>| match self.in_mmhg(sent) {
-            _ if has_failed => Value::Absent(Absent::MeasurementFailed),
-            Ok(number) => Value::reported(Metric::BloodPressure, number),
-            Err(reason) => Value::Absent(reason),
-        };
-        let pressure =
-            Pressure { systolic: value(self.systolic), diastolic: value(self.diastolic), mean: value(self.mean) };
-        let quality = match pressure.systolic {
-            Value::Absent(_) => Quality::NotAvailable,
-            Value::Valid(_) if !is_plausible(&pressure) => Quality::Implausible,
-            Value::Valid(_) if !statuses.is_empty() => Quality::Questionable,
-            Value::Valid(_) => Quality::Valid,
-        };
-        let device_time = || self.device_time.clone();
-        let vital = Vital::BloodPressure(pressure);
-        out.push(Decoded::Vital(DecodedVital { vital, mdc: None, quality, device_time: device_time() }));
-        if let Some(pulse) = self.pulse {
-            let value = pulse.map_or_else(Value::Absent, |number| Value::reported(Metric::PulseRate, number));
-            let quality = match value {
-                Value::Absent(_) => Quality::NotAvailable,
-                Value::Valid(_) if !statuses.is_empty() => Quality::Questionable,
-                Value::Valid(_) => Quality::Valid,
+        if has_failed {
+            let causes = names_of(self.status.unwrap_or(0).into(), CAUSES);
+            report.failed(Metric::BloodPressure, self.systolic.err().unwrap_or(Absent::NotANumber), causes);
+        } else {
+            let pressure = Pressure {
+                systolic: self.part(self.systolic),
+                diastolic: self.part(self.diastolic),
+                mean: self.part(self.mean),
             };
-            let vital = Vital::scalar(Metric::PulseRate, value);
-            let mdc = Some(MDC_PULSE_RATE_CUFF);
-            out.push(Decoded::Vital(DecodedVital { vital, mdc, quality, device_time: device_time() }));
+            let quality = match pressure.systolic {
+                Value::Absent(_) => Quality::NotAvailable,
+                Value::Valid(_) if !is_pressure_plausible(&pressure) => Quality::Implausible,
+                Value::Valid(_) => doubted,
+            };
+            report.composite(Vital::BloodPressure(pressure), quality, None);
         }
-        out
-    }
-
-    /// 1 kPa is 7.50062 mmHg; the result keeps one decimal place, as the cuff's own resolution is 1 mmHg.
-    fn in_mmhg(&self, sent: Result<Decimal, Absent>) -> Result<Decimal, Absent> {
-        let factor = Decimal::new(750_062, -5);
-        match (sent, factor) {
-            (Ok(number), Some(factor)) if self.is_kpa => {
-                times(number, factor).and_then(|number| rounded(number, -1)).ok_or(Absent::OutOfRange)
+        self.add_pulse(&mut report, doubted);
+        if self.is_kpa {
+            for (name, sent) in
+                [("systolic_kpa", self.systolic), ("diastolic_kpa", self.diastolic), ("mean_kpa", self.mean)]
+            {
+                report.detail(name, sent);
             }
-            (sent, _) => sent,
+        }
+        report
+    }
+
+    /// BLS 1.1.1, 3.2: only the first pressure means something, and it is that of the cuff while it measures.
+    pub fn report_intermediate(&self) -> Report {
+        let (mut report, _) = self.begin();
+        report.vital(judge(Metric::CuffPressure, self.in_mmhg(self.systolic), Quality::Valid), None);
+        self.add_pulse(&mut report, Quality::Ongoing);
+        if self.is_kpa {
+            report.detail("cuff_pressure_kpa", self.systolic);
+        }
+        report
+    }
+
+    /// What both characteristics say, and how far the device trusts its measurement.
+    fn begin(&self) -> (Report, Quality) {
+        // BLS 1.1.1, 3.1.1.6: bits 6 to 15 of the status are reserved.
+        let rfu_status = self.status.unwrap_or(0) & 0xFFC0;
+        let mut report = Report {
+            user: self.user.filter(|user| *user != 0xFF),
+            rfu_bits: self.rfu_flags.count_ones() + rfu_status.count_ones(),
+            trailing_bytes: self.trailing_bytes,
+            ..Report::default()
+        };
+        report.set_time(self.device_time);
+        let mut doubted = Quality::Valid;
+        if let Some(bits) = self.status {
+            let statuses = statuses_of(bits.into(), STATUS);
+            if !statuses.is_empty() {
+                doubted = Quality::Questionable;
+            }
+            report.status(statuses);
+            let range = match bits >> 3 & 3 {
+                0 => "within",
+                1 => "above",
+                2 => "below",
+                _ => "reserved",
+            };
+            report.detail("pulse_rate_range", range);
+        }
+        (report, doubted)
+    }
+
+    fn add_pulse(&self, report: &mut Report, doubted: Quality) {
+        if let Some(pulse) = self.pulse {
+            report.vital(judge(Metric::PulseRate, pulse, doubted), Some(MDC_PULSE_RATE_CUFF));
         }
     }
 
-    fn statuses(&self) -> BTreeSet<Status> {
-        let bits = self.status.unwrap_or(0);
-        // BLS 1.1.1, 3.1.1.1.6; bits 3 and 4 are the range of the pulse, which the number itself tells.
-        [
-            (0x01, Status::BodyMovement),
-            (0x02, Status::CuffTooLoose),
-            (0x04, Status::IrregularPulse),
-            (0x20, Status::ImproperPosition),
-        ]
-        .into_iter()
-        .filter_map(|(bit, status)| (bits & bit != 0).then_some(status))
-        .collect()
+    fn in_mmhg(&self, sent: Result<Decimal, Absent>) -> Result<Decimal, Absent> {
+        if self.is_kpa { units::mmhg_from_kpa(sent) } else { sent }
+    }
+
+    fn part(&self, sent: Result<Decimal, Absent>) -> Value {
+        let Judged { value, .. } = judge(Metric::BloodPressure, self.in_mmhg(sent), Quality::Valid);
+        value
     }
 }
 
-/// Pressures that a living patient can have: systolic 20 to 300, diastolic 10 to 200 and below the systolic.
-fn is_plausible(pressure: &Pressure) -> bool {
+/// What a failed measurement is blamed on.
+const CAUSES: &[(u32, &str)] =
+    &[(0, "body_movement"), (1, "cuff_too_loose"), (2, "irregular_pulse"), (5, "improper_position")];
+
+/// Pressures that a living patient can have: systolic 20 to 300, diastolic 10 to 200 and below the systolic, mean inside
+/// the metric's bounds.
+fn is_pressure_plausible(pressure: &Pressure) -> bool {
     let inside = |value: Value, low, high| {
         value.valid().is_none_or(|number| {
             number.compare(Decimal::integer(low)).is_ge() && number.compare(Decimal::integer(high)).is_le()
@@ -157,13 +198,25 @@ fn is_plausible(pressure: &Pressure) -> bool {
         (Some(diastolic), Some(systolic)) => diastolic.compare(systolic).is_lt(),
         _ => true,
     };
-    inside(pressure.systolic, 20, 300) && inside(pressure.diastolic, 10, 200) && is_below
+    let is_mean_plausible = pressure.mean.valid().is_none_or(|mean| is_plausible(Metric::BloodPressure, mean));
+    inside(pressure.systolic, 20, 300) && inside(pressure.diastolic, 10, 200) && is_below && is_mean_plausible
+}
+
+/// A value of Blood Pressure Feature (0x2A49).
+pub(super) fn report_feature(payload: &[u8]) -> Result<Report, GattError> {
+    let mut reader = Reader::new("blood pressure feature", payload);
+    let bits = reader.u16("features")?;
+    let rfu_bits = (bits & 0xFE00).count_ones();
+    let mut report = Report { rfu_bits, trailing_bytes: reader.left(), ..Report::default() };
+    report.detail("features", Detail::Names(names_of(bits.into(), FEATURES)));
+    Ok(report)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decode::gatt::decode;
+    use crate::decode::{Decoded, DecodedVital};
     use crate::profile::hex;
 
     fn vitals(payload: &str) -> Vec<DecodedVital> {
@@ -171,7 +224,7 @@ mod tests {
             Decoded::Vital(vital) => Some(vital),
             _ => None,
         };
-        decode(0x2A35, &hex::bytes(payload).unwrap()).unwrap().into_iter().filter_map(vital).collect()
+        decode(0x2A35, &hex::bytes(payload).unwrap()).unwrap().decoded.into_iter().filter_map(vital).collect()
     }
 
     fn shown(value: Value) -> String {
@@ -193,9 +246,43 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_measurement_is_no_reading() {
-        assert_eq!(pressures("00ff07ff07ff07"), ["measurement_failed"; 3]);
-        assert_eq!(vitals("00ff07ff07ff07")[0].quality, Quality::NotAvailable);
+    fn a_failed_measurement_is_an_event_with_its_causes_and_no_number() {
+        let report = |payload: &str| decode(0x2A35, &hex::bytes(payload).unwrap()).unwrap();
+        let failed = |payload: &str| match report(payload).decoded.pop() {
+            Some(Decoded::MeasurementFailed(failed)) => failed,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(report("00ff07ff07ff07").decoded.len(), 1);
+        let plain = failed("00ff07ff07ff07");
+        assert_eq!((plain.metric, plain.reason, plain.causes), (Metric::BloodPressure, Absent::NotANumber, vec![]));
+        let told = failed("12ff07ff070008e807060f11111b2300");
+        assert_eq!(told.causes, ["body_movement", "cuff_too_loose", "improper_position"]);
+        assert_eq!(told.device_time.as_deref(), Some("2024-06-15T17:17:27"));
+        let shown = told.vital();
+        assert_eq!(
+            (shown.vital.leading(), shown.quality),
+            (Value::Absent(Absent::MeasurementFailed), Quality::NotAvailable)
+        );
+    }
+
+    #[test]
+    fn the_cuff_has_a_pressure_while_it_measures() {
+        let report = |payload: &str| decode(0x2A36, &hex::bytes(payload).unwrap()).unwrap();
+        let Some(Decoded::Vital(cuff)) = report("006400ff07ff07").decoded.pop() else { panic!() };
+        assert_eq!((cuff.vital.metric(), shown(cuff.vital.leading())), (Metric::CuffPressure, "100".to_owned()));
+        let in_kpa = report("156ff0000000003c001200");
+        assert_eq!(serde_json::to_value(&in_kpa.details["cuff_pressure_kpa"]).unwrap().to_string(), "11.1");
+        let Some(Decoded::Vital(cuff)) = in_kpa.decoded.get(1) else { panic!("{in_kpa:?}") };
+        assert_eq!(shown(cuff.vital.leading()), "83.3");
+        assert!(matches!(in_kpa.decoded.as_slice(), [Decoded::Status(_), _, Decoded::Vital(_)]));
+    }
+
+    #[test]
+    fn a_model_that_writes_the_pulse_big_endian_is_read_by_its_quirks() {
+        let quirks = [Quirk::PulseAndStatusBigEndian, Quirk::UserWithoutFlag];
+        // Flags without a time, so that it is not known by its length.
+        let packet = parse_with(&hex::bytes("1471004900000000410100 04").unwrap(), &quirks).unwrap();
+        assert_eq!((packet.pulse, packet.user, packet.status), (Some(Ok(Decimal::integer(65))), Some(1), Some(4)));
     }
 
     #[test]
@@ -219,14 +306,14 @@ mod tests {
         assert_eq!(vitals("00bdf00b009ff0")[0].quality, Quality::Implausible);
         let statuses = [Status::CuffTooLoose, Status::IrregularPulse, Status::BodyMovement, Status::ImproperPosition];
         let payload = hex::bytes("167c0056006100e807060f11111b33002700").unwrap();
-        assert_eq!(decode(0x2A35, &payload).unwrap()[0], Decoded::Status(statuses.into()));
+        assert_eq!(decode(0x2A35, &payload).unwrap().decoded[0], Decoded::Status(statuses.into()));
     }
 
     #[test]
     fn a_short_packet_says_how_short() {
         let error = decode(0x2A35, &[1, 2, 3, 4, 5, 6]).unwrap_err().to_string();
-        assert_eq!(error, "blood pressure packet has 6 bytes, needs 7");
+        assert_eq!(error, "blood pressure packet has 6 bytes, needs 7: mean pressure at byte 5 is cut");
         let error = decode(0x2A35, &[0x16, 2, 3, 4, 5, 6, 7, 8]).unwrap_err().to_string();
-        assert_eq!(error, "blood pressure packet has 8 bytes, needs 18");
+        assert_eq!(error, "blood pressure packet has 8 bytes, needs 14: date and time at byte 7 is cut");
     }
 }

@@ -318,8 +318,8 @@ impl Reader {
 /// The vitals of one notification of a strap, through the decoder that real straps have.
 fn heart_rate(payload: &[u8]) -> Vec<Observation> {
     match gatt::decode(gatt::HEART_RATE_MEASUREMENT, payload) {
-        Ok(decoded) => {
-            let vitals = decoded.into_iter().filter_map(|found| match found {
+        Ok(report) => {
+            let vitals = report.decoded.into_iter().filter_map(|found| match found {
                 Decoded::Vital(vital) => Some(Observation::from(vital)),
                 _ => None,
             });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vitalbridge::decode::Decoder;
 use vitalbridge::profile::built_in_ids;
+use vitalbridge::profile::model::Rule;
 
 use super::{play, profile};
 
@@ -16,7 +17,8 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..1500),
         pieces in 1_usize..200,
     ) {
-        for id in built_in_ids() {
+        // Where each notification is a frame, pieces are not the same as the whole.
+        for id in built_in_ids().filter(|id| !matches!(profile(id).framing().rule, Rule::Payload { .. })) {
             let whole = play(id, &bytes);
             let mut decoder = Decoder::new(profile(id));
             let mut decoded = Vec::new();
