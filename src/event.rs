@@ -362,6 +362,10 @@ named_enum! {
         DeviceConfirmed = "device_confirmed",
         /// A command was sent to a device.
         DeviceCommand = "device_command",
+        /// A Bluetooth device was paired with; the object is its address.
+        BluetoothPair = "bluetooth_pair",
+        /// A Bluetooth device and its bond were forgotten; the object is its address.
+        BluetoothRemove = "bluetooth_remove",
     }
 }
 

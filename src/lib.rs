@@ -32,6 +32,7 @@ pub mod waveform;
 pub mod wire;
 
 // Layer 2: services for tasks.
+pub mod bluez;
 pub mod host;
 pub mod logging;
 pub mod metrics;

@@ -17,7 +17,8 @@ use crate::clock::{Clock, Stamp};
 pub use crate::desk::Refusal;
 use crate::desk::{Counter, Desk, Ended, Wish};
 use crate::event::{
-    AlertChange, AlertEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
+    AlertChange, AlertEvent, AuditEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind,
+    WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
@@ -73,6 +74,8 @@ pub enum Control {
     Rules(Box<RuleSet>),
     /// Something to be logged as an event.
     System(SystemEvent),
+    /// A row for the audit trail.
+    Audit(AuditEvent),
     /// Answered once the loop has turned.
     Ping(oneshot::Sender<()>),
 }
@@ -316,6 +319,7 @@ impl Pipeline {
                 self.publish_alerts(changes, now);
             }
             Control::System(system) => self.on_system(system, now),
+            Control::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
             Control::Ping(reply) => {
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(());

@@ -27,6 +27,7 @@ use crate::clock::Wall;
 use crate::pipeline::Control;
 use crate::server::accept::Slot;
 use crate::server::auth::Rights;
+use crate::server::ble;
 use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
@@ -102,13 +103,14 @@ pub fn router(site: Site) -> Router {
         router = router.route(path, get(async |State(site), request| upgrade(&site, defaults, request)));
     }
     router
+        .with_state(site.clone())
+        .merge(ble::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(site.clone(), guard))
-        .with_state(site)
+        .layer(middleware::from_fn_with_state(site, guard))
 }
 
 /// Refuses foreign hosts and origins, and sets the headers that every answer has.
@@ -154,12 +156,9 @@ async fn ready(State(site): State<Site>) -> Response {
 }
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
-    match bearer(&headers).map(|token| check(&site, token)) {
-        Some(Ok(_)) => {
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], site.gate.metrics.to_prometheus()).into_response()
-        }
-        Some(Err(response)) => *response,
-        None => unauthorised("send a token as `Authorization: Bearer`"),
+    match signed_in(&site, &headers) {
+        Ok(_) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], site.gate.metrics.to_prometheus()).into_response(),
+        Err(response) => *response,
     }
 }
 
@@ -229,6 +228,14 @@ fn unauthorised(message: &str) -> Response {
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// Whose token the request has.
+pub(super) fn signed_in(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<Response>> {
+    let Some(token) = bearer(headers) else {
+        return Err(Box::new(unauthorised("send a token as `Authorization: Bearer`")));
+    };
+    check(site, token)
 }
 
 fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {

@@ -2,6 +2,9 @@
 #![cfg(test)]
 
 mod ble;
+mod bluetooth;
+mod bluetooth_api;
+mod bluez;
 mod bridge;
 mod broker;
 mod cli;
