@@ -12,6 +12,7 @@ mod rule;
 mod subject;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod wording;
 mod written;
 

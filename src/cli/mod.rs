@@ -1,5 +1,6 @@
 //! The commands: arguments, and what each of them exits with.
 
+mod alerts;
 mod check;
 mod demo;
 mod devices;
@@ -65,6 +66,8 @@ enum Command {
     Decode(decode::Args),
     /// Device profiles: list, show, check, new.
     Profile(profile::Args),
+    /// Try alert rules on recorded numerics.
+    Alerts(alerts::AlertsArgs),
     /// Play recorded numerics (CSV) as a source in mode test.
     Replay(replay::ReplayArgs),
     /// Show which Bluetooth sensors are near, and the configuration lines that add them.
@@ -167,6 +170,7 @@ pub fn main() -> ExitCode {
             taken(decode::run(&args, &mut input, &mut out, &mut io::stderr()))
         }
         Command::Profile(args) => taken(profile::run(&args, &mut io::stdout().lock(), &mut io::stderr())),
+        Command::Alerts(args) => alerts::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Scan(args) => scan::run(&args),
         Command::Pair(args) => pair::run(&args),

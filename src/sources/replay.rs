@@ -151,6 +151,31 @@ pub struct Row {
     pub once: Vec<Vital>,
 }
 
+impl Row {
+    /// What is sent when the row has held for `nth` times [`RESEND_EVERY`]: what was measured at its moment only then,
+    /// what holds each time.
+    pub fn observations(&self, nth: u64) -> impl Iterator<Item = Observation> {
+        let once = if nth == 0 { self.once.as_slice() } else { &[] };
+        once.iter().chain(&self.holding).cloned().map(Observation::of)
+    }
+}
+
+/// A row, and how long it holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The row.
+    pub row: Row,
+    /// Seconds of the file until the next row; `None` for the last one.
+    pub seconds: Option<f64>,
+}
+
+impl Held {
+    /// How long the row holds at a speed: until the next one, or a second after the last one.
+    pub fn lasts(&self, speed: Speed) -> Duration {
+        self.seconds.map_or(RESEND_EVERY, |seconds| speed.lasts(seconds))
+    }
+}
+
 /// A recording that is being read.
 pub struct Recording {
     reader: csv::Reader<std::io::Cursor<Vec<u8>>>,
@@ -159,6 +184,8 @@ pub struct Recording {
     /// What each column after the first holds; `None` for an unknown one.
     columns: Vec<Option<Column>>,
     last_seconds: Option<f64>,
+    /// The row after the one that was given out last; `None` before the first and after the last.
+    ahead: Option<Row>,
     problems: Vec<RowProblem>,
 }
 
@@ -198,7 +225,7 @@ impl Recording {
         if columns.iter().all(Option::is_none) {
             return Err(ReplayError::Header("no column is known".to_owned()));
         }
-        Ok(Self { reader, seconds_a_unit, names, columns, last_seconds: None, problems: Vec::new() })
+        Ok(Self { reader, seconds_a_unit, names, columns, last_seconds: None, ahead: None, problems: Vec::new() })
     }
 
     /// Columns that are not played because nobody knows what they hold.
@@ -211,8 +238,16 @@ impl Recording {
         std::mem::take(&mut self.problems)
     }
 
+    /// The next row, with the time until the one after it.
+    pub fn next_held(&mut self) -> Option<Held> {
+        let row = self.ahead.take().or_else(|| self.next_row())?;
+        self.ahead = self.next_row();
+        let seconds = self.ahead.as_ref().map(|next| next.seconds - row.seconds);
+        Some(Held { row, seconds })
+    }
+
     /// The next row that has a time later than the last one.
-    pub fn next_row(&mut self) -> Option<Row> {
+    fn next_row(&mut self) -> Option<Row> {
         let mut record = csv::StringRecord::new();
         loop {
             match self.reader.read_record(&mut record) {
@@ -380,17 +415,13 @@ pub(super) async fn run(
     memory.was_live = true;
     let mut logged = 0;
     let mut until = output.now().mono;
-    let mut row = recording.next_row();
-    while let Some(current) = row {
+    while let Some(held) = recording.next_held() {
         log_problems(&mut recording, output, &mut logged);
-        let next = recording.next_row();
-        let holds = next.as_ref().map_or(RESEND_EVERY, |next| config.speed.lasts(next.seconds - current.seconds));
         // Added up from the start, so that the time that sending takes does not slow the recording down.
-        until = until + holds;
-        if !play(&current, until, output, stop).await? {
+        until = until + held.lasts(config.speed);
+        if !play(&held.row, until, output, stop).await? {
             return Ok(());
         }
-        row = next;
     }
     log_problems(&mut recording, output, &mut logged);
     if logged > MAX_LOGGED_PROBLEMS {
@@ -402,23 +433,28 @@ pub(super) async fn run(
 
 async fn load(path: &std::path::Path) -> Result<Vec<u8>, ReplayError> {
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let bytes = std::fs::metadata(&owned)?.len();
-        if bytes > MAX_FILE_BYTES { Ok(Err(bytes)) } else { std::fs::read(&owned).map(Ok) }
-    });
-    let read = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    match read {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(bytes)) => Err(ReplayError::TooLarge { path: path.to_owned(), bytes }),
-        Err(error) => Err(ReplayError::Read { path: path.to_owned(), error }),
+    let read = tokio::task::spawn_blocking(move || read_file(&owned));
+    read.await
+        .unwrap_or_else(|error| Err(ReplayError::Read { path: path.to_owned(), error: std::io::Error::other(error) }))
+}
+
+/// Reads a recording from the disk; blocks.
+pub fn read_file(path: &std::path::Path) -> Result<Vec<u8>, ReplayError> {
+    let refuse = |error| ReplayError::Read { path: path.to_owned(), error };
+    let bytes = std::fs::metadata(path).map_err(refuse)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(ReplayError::TooLarge { path: path.to_owned(), bytes });
     }
+    std::fs::read(path).map_err(refuse)
 }
 
 /// Plays one row until the next one begins. False if the daemon stops meanwhile.
 async fn play(row: &Row, until: Mono, output: &SourceOutput, stop: &CancellationToken) -> Result<bool, SourceError> {
-    send(&row.once, output).await?;
-    loop {
-        send(&row.holding, output).await?;
+    for nth in 0.. {
+        for observation in row.observations(nth) {
+            let now = output.now();
+            output.reading(observation, now).await?;
+        }
         let left = until.since(output.now().mono);
         let wait = left.min(RESEND_EVERY);
         tokio::select! {
@@ -429,17 +465,10 @@ async fn play(row: &Row, until: Mono, output: &SourceOutput, stop: &Cancellation
             () = tokio::time::sleep(wait) => {}
         }
         if left <= RESEND_EVERY {
-            return Ok(true);
+            break;
         }
     }
-}
-
-async fn send(vitals: &[Vital], output: &SourceOutput) -> Result<(), SourceError> {
-    for vital in vitals {
-        let now = output.now();
-        output.reading(Observation::of(vital.clone()), now).await?;
-    }
-    Ok(())
+    Ok(true)
 }
 
 fn log_problems(recording: &mut Recording, output: &SourceOutput, logged: &mut u64) {

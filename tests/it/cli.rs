@@ -205,6 +205,8 @@ fn every_command_has_a_help_with_an_example() {
         let text = stdout(&run(&[command, "--help"]));
         assert!(text.contains("Example"), "{command}: {text}");
     }
+    let text = stdout(&run(&["alerts", "test", "--help"]));
+    assert!(text.contains("Example"), "{text}");
 }
 
 #[test]
@@ -274,6 +276,7 @@ fn every_vitalbridge_command_of_the_documents_exists() {
     let mut seen = 0;
     for document in [
         "README.md",
+        "docs/alerts.md",
         "docs/ble.md",
         "docs/config.md",
         "docs/gatt.md",

@@ -27,5 +27,6 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod trial;
 mod waves;
 mod whole;
