@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::clock::{Mono, Wall};
+use crate::derive::pressure;
 use crate::event::{
     AlertEvent, AuditEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent,
 };
@@ -21,6 +22,17 @@ pub struct Components {
     pub diastolic: Option<Decimal>,
     /// The mean over a beat.
     pub mean: Option<Decimal>,
+}
+
+/// What is computed here from a composite value, in the unit of the whole. It stands apart from what the device said.
+#[derive(Debug, Clone, Serialize)]
+pub struct Derived {
+    /// The mean pressure, where the device gives none: (systolic + 2 diastolic) / 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Decimal>,
+    /// Systolic minus diastolic of the same measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulse_pressure: Option<Decimal>,
 }
 
 /// The `data` of a `health_update`. `vitalbridge decode` prints the same without the members that need a source.
@@ -41,6 +53,8 @@ pub struct ReadingData<'a> {
     absent: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     components: Option<Components>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    derived: Option<Derived>,
     /// Beat intervals in ms, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     intervals: Option<Vec<Decimal>>,
@@ -78,6 +92,7 @@ impl<'a> ReadingData<'a> {
             quality,
             absent: leading.absent().map(crate::vitals::Absent::name),
             components: components(vital),
+            derived: derived(vital),
             intervals: intervals(vital),
             mdc: mdc.unwrap_or(info.mdc),
             loinc: info.loinc,
@@ -115,6 +130,16 @@ fn components(vital: &Vital) -> Option<Components> {
         }
         Vital::Scalar { .. } | Vital::RrIntervals(_) => None,
     }
+}
+
+/// `None` where nothing can be computed: nothing is computed from what is missing.
+fn derived(vital: &Vital) -> Option<Derived> {
+    let (Vital::BloodPressure(pressure) | Vital::ArterialPressure(pressure)) = vital else {
+        return None;
+    };
+    let mean = pressure::mean(pressure).filter(|mean| mean.derived).map(|mean| mean.value);
+    let pulse_pressure = pressure::pulse_pressure(pressure);
+    (mean.is_some() || pulse_pressure.is_some()).then_some(Derived { mean, pulse_pressure })
 }
 
 fn intervals(vital: &Vital) -> Option<Vec<Decimal>> {
@@ -622,6 +647,30 @@ mod tests {
         let text = push(&event(vital)).unwrap();
         assert!(text.contains(r#""metric":"blood_pressure","value":120,"unit":"mmHg""#), "{text}");
         assert!(text.contains(r#""components":{"systolic":120,"diastolic":80,"mean":null}"#), "{text}");
+    }
+
+    #[test]
+    fn what_is_computed_from_a_pressure_stands_apart_from_what_the_device_said() {
+        let value = |number: Option<i32>| {
+            number.map_or(Value::Absent(Absent::ZeroReported), |number| Value::Valid(Decimal::integer(number)))
+        };
+        for (systolic, diastolic, mean, expected) in [
+            (Some(120), Some(80), None, Some(r#"{"mean":93.3,"pulse_pressure":40}"#)),
+            (Some(120), Some(80), Some(95), Some(r#"{"pulse_pressure":40}"#)),
+            (Some(120), None, Some(95), None),
+            (None, Some(80), None, None),
+        ] {
+            let pressure = Pressure { systolic: value(systolic), diastolic: value(diastolic), mean: value(mean) };
+            for vital in [Vital::BloodPressure(pressure), Vital::ArterialPressure(pressure)] {
+                let text = push(&event(vital)).unwrap();
+                let found = text.split(r#""derived":"#).nth(1).map(|rest| rest.split_inclusive('}').next().unwrap());
+                assert_eq!(found, expected, "{text}");
+                let own = mean.map_or("null".to_owned(), |mean| mean.to_string());
+                assert!(text.contains(&format!(r#""mean":{own}}}"#)), "{text}");
+            }
+        }
+        let text = push(&event(Vital::scalar(Metric::HeartRate, value(Some(72))))).unwrap();
+        assert!(!text.contains("derived"), "{text}");
     }
 
     #[test]
