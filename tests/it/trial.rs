@@ -179,6 +179,30 @@ fn each_alarm_of_a_latched_alert_counts_and_what_lasts_to_the_end_is_open() {
 }
 
 #[test]
+fn raw_limits_have_no_delay_no_hysteresis_and_no_inhibition() {
+    // 97 %, then to and fro about the limit, then long enough far below it for every rule.
+    let csv = saturations(100, |second| match second {
+        20..40 if second % 2 == 0 => "89",
+        20..40 => "90",
+        40..70 => "75",
+        _ => "97",
+    });
+    let (_dir, path) = file("flapping.csv", &csv);
+    let report = json(&["--replay", &path, "--compare"]);
+    let (low, desat) = (row(&report, "spo2_low", None), row(&report, "spo2_desat", None));
+    let counts = |row: &Json| (row["alerts"].as_u64(), row["raw_limits"]["alerts"].as_u64());
+    assert_eq!((counts(low), counts(desat)), ((Some(0), Some(11)), (Some(1), Some(1))));
+    // Each dip is over before the delay; the long one is inhibited at once.
+    assert_eq!(low["near_misses"], 10);
+    // Ten dips of a second and one of thirty, each over at once; the rule itself waits 5 s before it is.
+    assert_eq!(
+        (low["raw_limits"]["total_s"].as_f64(), low["raw_limits"]["first_s"].as_f64()),
+        (Some(40.0), Some(20.0))
+    );
+    assert_eq!((desat["raw_limits"]["total_s"].as_f64(), desat["total_s"].as_f64()), (Some(30.0), Some(35.0)));
+}
+
+#[test]
 fn data_that_is_lost_during_an_alert_is_counted_apart() {
     let csv = saturations(120, |second| match second {
         10..40 => "85",
