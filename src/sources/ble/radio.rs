@@ -21,12 +21,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::output::{Observation, SourceCounters, SourceOutput};
-use super::{Memory, SourceError};
+use super::super::{Memory, SourceError};
 use crate::clock::{Clock, Mono, Stamp};
 use crate::decode::gatt::{self, HEART_RATE_MEASUREMENT};
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
+use crate::sources::output::{Observation, SourceCounters, SourceOutput};
 use crate::vitals::Status;
 
 /// Heart Rate service (Bluetooth Assigned Numbers, 3.4.2).
@@ -234,7 +234,7 @@ enum Progress {
 /// Reads one strap until `stop`, or until something goes wrong with the strap, the radio, bluetoothd or the bus.
 ///
 /// A strap that is merely absent is waited for here: the scan goes on without a pause.
-pub(super) async fn run(
+pub(in crate::sources) async fn run(
     config: &BleConfig,
     output: &mut SourceOutput,
     memory: &mut Memory,
