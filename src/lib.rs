@@ -28,6 +28,7 @@ pub mod profile;
 pub mod wire;
 
 // Layer 2: services for tasks.
+pub mod bluez;
 pub mod host;
 pub mod logging;
 pub mod metrics;

@@ -1,8 +1,11 @@
-//! A fake `org.bluez` on a private D-Bus: one adapter, some heart-rate straps, and the faults of real ones.
+//! A fake `org.bluez` on a private D-Bus: one adapter, straps and other sensors, and the faults of real ones.
 //!
 //! It speaks as bluetoothd 5.66 and 5.82 do: `Connect` is answered before the services are resolved, a link that drops
 //! is one signal with both `Connected` and `ServicesResolved` false, a daemon that dies sends nothing at all, and a link
 //! outlives the daemon in the kernel.
+
+mod pairing;
+mod sensor;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +20,11 @@ use tokio::task::JoinSet;
 use zbus::message::{Header, Message, Type};
 use zbus::{Connection, MessageStream, ObjectPath, Variant};
 
+use self::pairing::{AGENT_MANAGER, Ongoing, RegisteredAgent};
+
+pub(crate) use self::pairing::Pairs;
+pub(crate) use self::sensor::{Advert, Strap};
+
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,6 +34,9 @@ const DEVICE1: &str = "org.bluez.Device1";
 const SERVICE1: &str = "org.bluez.GattService1";
 const CHARACTERISTIC1: &str = "org.bluez.GattCharacteristic1";
 const DESCRIPTOR1: &str = "org.bluez.GattDescriptor1";
+const BATTERY1: &str = "org.bluez.Battery1";
+const AGENT_MANAGER1: &str = "org.bluez.AgentManager1";
+const AGENT1: &str = "org.bluez.Agent1";
 const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
@@ -49,6 +60,8 @@ type Order = Box<dyn FnOnce(&mut World) + Send>;
 pub(crate) struct Bus {
     folder: tempfile::TempDir,
     daemon: Option<Child>,
+    /// Whether clients may not send to `org.bluez`, as users outside the group `bluetooth`.
+    pub(crate) denies_bluez: bool,
 }
 
 impl Bus {
@@ -61,7 +74,7 @@ impl Bus {
 
     /// A bus that does not run (yet).
     pub(crate) fn absent() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), daemon: None }
+        Self { folder: tempfile::tempdir().unwrap(), daemon: None, denies_bluez: false }
     }
 
     /// Its folder.
@@ -82,13 +95,14 @@ impl Bus {
     /// Runs the daemon, until it accepts connections.
     pub(crate) async fn run(&mut self) {
         let config = self.folder.path().join("bus.conf");
+        let denial = if self.denies_bluez { "<deny send_destination='org.bluez'/>" } else { "" };
         let text = format!(
             "<busconfig><type>system</type><listen>{}</listen><auth>EXTERNAL</auth><policy context='default'>\
              <allow user='*'/><allow own='*'/><allow send_type='method_call'/><allow send_type='signal'/>\
              <allow send_requested_reply='true' send_type='method_return'/>\
              <allow send_requested_reply='true' send_type='error'/><allow receive_type='method_call'/>\
              <allow receive_type='signal'/><allow receive_type='method_return'/><allow receive_type='error'/>\
-             </policy><limit name='max_match_rules_per_connection'>{MATCH_RULES}</limit></busconfig>",
+             {denial}</policy><limit name='max_match_rules_per_connection'>{MATCH_RULES}</limit></busconfig>",
             self.address()
         );
         std::fs::write(&config, text).unwrap();
@@ -128,120 +142,6 @@ pub(crate) enum OnConnect {
     Fails,
 }
 
-/// A strap in the air.
-#[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "BlueZ has a boolean property for each, and they vary freely")]
-pub(crate) struct Strap {
-    /// Its address as text.
-    pub(crate) address: &'static str,
-    /// Its advertised name.
-    pub(crate) name: &'static str,
-    /// Whether it can be heard.
-    pub(crate) in_range: bool,
-    /// What happens to the next `Connect`s; afterwards they succeed.
-    pub(crate) on_connect: Vec<OnConnect>,
-    /// The heart-rate measurement (0x2A37) that it sends again and again; `None`: none.
-    pub(crate) measurement: Option<Vec<u8>>,
-    /// Whether it offers the heart-rate service.
-    pub(crate) has_heart_rate: bool,
-    /// Whether the link stands.
-    pub(crate) connected: bool,
-    resolved: bool,
-    known: bool,
-    heard: bool,
-    /// The D-Bus name of the client that has subscribed.
-    notifying: Option<String>,
-    resolve_at: Option<u64>,
-    drop_at: Option<u64>,
-    pending: Option<Message>,
-}
-
-impl Strap {
-    /// A strap in range that sends 60 bpm and one interval of 1000/1024 s.
-    pub(crate) const fn new(address: &'static str, name: &'static str) -> Self {
-        Self {
-            address,
-            name,
-            in_range: true,
-            on_connect: vec![],
-            measurement: None,
-            has_heart_rate: true,
-            connected: false,
-            resolved: false,
-            known: false,
-            heard: false,
-            notifying: None,
-            resolve_at: None,
-            drop_at: None,
-            pending: None,
-        }
-    }
-
-    /// The same, sending this.
-    pub(crate) fn sending(mut self, measurement: &[u8]) -> Self {
-        self.measurement = Some(measurement.to_vec());
-        self
-    }
-
-    /// BlueZ knows it from before.
-    pub(crate) const fn remembered(&mut self) {
-        self.known = true;
-    }
-
-    fn path(&self) -> String {
-        format!("{ADAPTER}/dev_{}", self.address.replace(':', "_"))
-    }
-
-    fn properties(&self) -> Dictionary {
-        let mut properties = Dictionary::from([
-            ("Address", self.address.into()),
-            ("AddressType", "random".into()),
-            ("Name", self.name.into()),
-            ("Alias", self.name.into()),
-            ("Paired", false.into()),
-            ("Connected", self.connected.into()),
-            ("ServicesResolved", self.resolved.into()),
-            ("Trusted", false.into()),
-            ("Blocked", false.into()),
-            ("LegacyPairing", false.into()),
-            ("UUIDs", vec![uuid(0x180D)].into()),
-            ("Adapter", object_path(ADAPTER).into()),
-        ]);
-        if self.heard {
-            properties.insert("RSSI", (-55_i16).into());
-        }
-        properties
-    }
-
-    /// The objects below it: service, characteristic, descriptor.
-    fn gatt(&self) -> Vec<(String, &'static str, Dictionary)> {
-        if !self.resolved {
-            return vec![];
-        }
-        let (service, characteristic) = if self.has_heart_rate { (0x180D, 0x2A37) } else { (0x180F, 0x2A19) };
-        let service_path = format!("{}/service0010", self.path());
-        let characteristic_path = format!("{service_path}/char0011");
-        let service = Dictionary::from([
-            ("UUID", uuid(service).into()),
-            ("Device", object_path(&self.path()).into()),
-            ("Primary", true.into()),
-        ]);
-        let characteristic = Dictionary::from([
-            ("UUID", uuid(characteristic).into()),
-            ("Service", object_path(&service_path).into()),
-            ("Value", Vec::<u8>::new().into()),
-            ("Flags", vec!["notify".to_owned()].into()),
-            ("Notifying", self.notifying.is_some().into()),
-        ]);
-        let descriptor = Dictionary::from([("UUID", uuid(0x2902).into())]);
-        vec![
-            (service_path, SERVICE1, service),
-            (characteristic_path.clone(), CHARACTERISTIC1, characteristic),
-            (format!("{characteristic_path}/desc0013"), DESCRIPTOR1, descriptor),
-        ]
-    }
-}
-
 /// What the fake knows. Tests change it through [`FakeBluez::change`].
 pub(crate) struct World {
     /// The straps.
@@ -252,7 +152,17 @@ pub(crate) struct World {
     pub(crate) calls: Vec<String>,
     /// How often a `Connect` came while another one was not finished: some controllers drop both.
     pub(crate) collisions: usize,
-    powered: bool,
+    /// Whether rfkill keeps the adapter from being switched on.
+    pub(crate) rfkill: bool,
+    /// Whether the adapter is on; change it by [`World::power`].
+    pub(crate) powered: bool,
+    /// The agents, in the order in which they came.
+    pub(crate) agents: Vec<RegisteredAgent>,
+    /// The filters of the scans so far: their transports.
+    pub(crate) transports: Vec<String>,
+    /// The programs whose agent is the default one; the last one counts.
+    default_agents: Vec<String>,
+    pairing: Option<Ongoing>,
     /// The D-Bus names of the clients that scan.
     scanning: BTreeSet<String>,
     turn: u64,
@@ -270,7 +180,12 @@ impl World {
             has_adapter: true,
             calls: vec![],
             collisions: 0,
+            rfkill: false,
             powered: true,
+            agents: vec![],
+            transports: vec![],
+            default_agents: vec![],
+            pairing: None,
             scanning: BTreeSet::new(),
             turn: 0,
             outgoing: vec![],
@@ -282,6 +197,11 @@ impl World {
         self.straps.iter_mut().find(|strap| strap.address == address).unwrap()
     }
 
+    /// Whether BlueZ hears it now.
+    pub(crate) fn is_heard(&mut self, address: &str) -> bool {
+        self.strap(address).heard
+    }
+
     /// How often this was called, over all objects.
     pub(crate) fn count(&self, member: &str) -> usize {
         self.calls.iter().filter(|call| call.split(' ').next() == Some(member)).count()
@@ -290,27 +210,88 @@ impl World {
     /// The peer goes out of reach: the link drops.
     pub(crate) fn drop_link(&mut self, address: &str) {
         let strap = self.strap(address);
-        (strap.connected, strap.resolved, strap.notifying) = (false, false, None);
-        (strap.resolve_at, strap.drop_at) = (None, None);
+        let had_battery = strap.battery.is_some() && strap.resolved;
+        strap.unlink();
         let path = strap.path();
         let changed = Dictionary::from([("ServicesResolved", false.into()), ("Connected", false.into())]);
         self.changed(&path, DEVICE1, changed);
+        if had_battery {
+            self.removed(&path, &[BATTERY1]);
+        }
+        // None may be going on.
+        let _ = self.cancel_pairing(&path);
     }
 
-    /// The strap sends this once.
+    /// The strap sends this once, by its first characteristic that sends.
     pub(crate) fn notify(&mut self, address: &str, payload: &[u8]) {
-        let path = format!("{}/service0010/char0011", self.strap(address).path());
-        self.changed(&path, CHARACTERISTIC1, Dictionary::from([("Value", payload.to_vec().into())]));
+        self.notify_by(address, None, payload);
+    }
+
+    /// The sensor sends this once, by the characteristic with this UUID.
+    pub(crate) fn notify_by(&mut self, address: &str, uuid: Option<u16>, payload: &[u8]) {
+        let path = self.strap(address).sender(uuid).unwrap();
+        self.send_value(&path, payload);
+    }
+
+    fn send_value(&mut self, path: &str, payload: &[u8]) {
+        self.changed(path, CHARACTERISTIC1, Dictionary::from([("Value", payload.to_vec().into())]));
+    }
+
+    /// Switches the adapter. Off ends every link and every scan.
+    pub(crate) fn power(&mut self, on: bool) {
+        if self.powered == on {
+            return;
+        }
+        if !on {
+            self.drop_all_links();
+            self.scanning.clear();
+            self.forget_signal_strength();
+        }
+        self.powered = on;
+        self.changed(ADAPTER, ADAPTER1, Dictionary::from([("Powered", on.into())]));
+    }
+
+    /// Pulls the adapter out: every object goes, after it has said that it is off.
+    pub(crate) fn unplug(&mut self) {
+        self.power(false);
+        let objects: Vec<(String, Vec<&str>)> =
+            self.objects().into_iter().map(|(path, interfaces)| (path, interfaces.into_keys().collect())).collect();
+        for (path, interfaces) in objects.into_iter().rev().filter(|(path, _)| path.starts_with(ADAPTER)) {
+            self.removed(&path, &interfaces);
+        }
+        self.has_adapter = false;
+        self.straps.iter_mut().for_each(|strap| strap.known = strap.bonded);
+    }
+
+    /// Plugs the adapter in again; it comes up as it is configured, on.
+    pub(crate) fn plug_in(&mut self) {
+        (self.has_adapter, self.powered) = (true, true);
+        let body = (object_path(ADAPTER), Interfaces::from([(ADAPTER1, self.adapter_properties())]));
+        self.outgoing.push(signal("/", OBJECT_MANAGER, "InterfacesAdded", &body));
+    }
+
+    fn drop_all_links(&mut self) {
+        let linked: Vec<&str> = self.straps.iter().filter(|strap| strap.connected).map(|strap| strap.address).collect();
+        linked.into_iter().for_each(|address| self.drop_link(address));
+    }
+
+    fn removed(&mut self, path: &str, interfaces: &[&str]) {
+        let body = (object_path(path), interfaces.to_vec());
+        self.outgoing.push(signal("/", OBJECT_MANAGER, "InterfacesRemoved", &body));
     }
 
     /// The links as the kernel keeps them when bluetoothd is killed.
     pub(crate) fn after_a_crash(mut self) -> Self {
         for strap in &mut self.straps {
-            (strap.resolved, strap.notifying, strap.heard) = (false, None, false);
-            (strap.resolve_at, strap.drop_at, strap.pending) = (None, None, None);
-            strap.known = strap.connected;
+            let connected = strap.connected;
+            strap.unlink();
+            (strap.connected, strap.heard, strap.pending) = (connected, false, None);
+            strap.known = strap.connected || strap.bonded;
         }
         self.scanning.clear();
+        self.agents.clear();
+        self.default_agents.clear();
+        self.pairing = None;
         self
     }
 
@@ -327,15 +308,20 @@ impl World {
     }
 
     fn objects(&self) -> BTreeMap<String, Interfaces> {
-        let mut objects = BTreeMap::new();
+        let mut objects =
+            BTreeMap::from([(AGENT_MANAGER.to_owned(), Interfaces::from([(AGENT_MANAGER1, Dictionary::new())]))]);
         if !self.has_adapter {
             return objects;
         }
         objects.insert(ADAPTER.to_owned(), Interfaces::from([(ADAPTER1, self.adapter_properties())]));
         for strap in self.straps.iter().filter(|strap| strap.known) {
-            objects.insert(strap.path(), Interfaces::from([(DEVICE1, strap.properties())]));
-            for (path, interface, properties) in strap.gatt() {
-                objects.insert(path, Interfaces::from([(interface, properties)]));
+            let mut interfaces = Interfaces::from([(DEVICE1, strap.properties())]);
+            if let Some(battery) = strap.battery.filter(|_| strap.resolved) {
+                interfaces.insert(BATTERY1, Dictionary::from([("Percentage", battery.into())]));
+            }
+            objects.insert(strap.path(), interfaces);
+            for attribute in strap.gatt() {
+                objects.insert(attribute.path, Interfaces::from([(attribute.interface, attribute.properties)]));
             }
         }
         objects
@@ -383,20 +369,80 @@ impl World {
                 let value = object.get(interface.as_str()).and_then(|all| all.get(name.as_str())).ok_or(unknown)?;
                 reply(&header, value)
             }
-            "Set" => {
-                self.powered = true;
+            "Set" => self.set(message, &path),
+            "RegisterAgent" | "UnregisterAgent" | "RequestDefaultAgent" => self.agent_call(message, &member),
+            "RemoveDevice" => self.remove_device(message),
+            "Pair" => self.pair(message, &path),
+            "CancelPairing" => self.cancel_pairing(&path).and_then(|()| reply(&header, &())),
+            "SetDiscoveryFilter" => {
+                let body = message.body();
+                let filter: BTreeMap<String, Variant<'_>> = body.deserialize().unwrap();
+                self.transports.extend(filter.get("Transport").and_then(|value| String::try_from(value).ok()));
                 reply(&header, &())
             }
-            "SetDiscoveryFilter" => reply(&header, &()),
             "StartDiscovery" | "StopDiscovery" => self.discovery(&header, member == "StartDiscovery"),
             "Connect" => self.connect(message, &path),
             "Disconnect" => self.disconnect(&header, &path),
             "StartNotify" => {
-                self.strap_at(&path).notifying = header.sender().map(ToString::to_string);
+                let strap = self.strap_at(&path);
+                let is_open = |(found, characteristic): &(String, sensor::Characteristic)| {
+                    *found == path && !characteristic.is_encrypted
+                };
+                if strap.bonded || strap.characteristics().iter().any(is_open) {
+                    self.start_notify(message, &path)
+                } else {
+                    self.pair_for(message, &path)
+                }
+            }
+            "StopNotify" => {
+                self.strap_at(&path).notifying.remove(&path);
                 reply(&header, &())
             }
+            "ReadValue" => self.read_value(&header, &path),
+            "WriteValue" => self.write_value(message, &path),
             _ => Err(("org.freedesktop.DBus.Error.UnknownMethod", "Method does not exist")),
         }
+    }
+
+    fn start_notify(&mut self, message: &Message, path: &str) -> Reply {
+        let header = message.header();
+        let strap = self.strap_at(path);
+        strap.notifying.insert(path.to_owned(), header.sender().unwrap().to_string());
+        let characteristics = strap.characteristics();
+        let stored = characteristics.into_iter().find(|(found, _)| found == path).map(|(_, found)| found.stored);
+        strap.to_send.extend(stored.into_iter().flatten().map(|payload| (path.to_owned(), payload)));
+        reply(&header, &())
+    }
+
+    /// A read, which BlueZ echoes as a change of the value.
+    fn read_value(&mut self, header: &Header<'_>, path: &str) -> Reply {
+        let characteristics = self.strap_at(path).characteristics();
+        let value = characteristics.into_iter().find(|(found, _)| found == path).map(|(_, found)| found.value).unwrap();
+        self.send_value(path, &value);
+        reply(header, &value)
+    }
+
+    fn write_value(&mut self, message: &Message, path: &str) -> Reply {
+        let body = message.body();
+        let (value, _): (Vec<u8>, BTreeMap<String, Variant<'_>>) = body.deserialize().unwrap();
+        let strap = self.strap_at(path);
+        let uuid = strap.characteristics().into_iter().find(|(found, _)| found == path).map(|(_, found)| found.uuid);
+        strap.writes.push((uuid.unwrap(), value));
+        reply(&message.header(), &())
+    }
+
+    fn remove_device(&mut self, message: &Message) -> Reply {
+        let path: zbus::OwnedObjectPath = message.body().deserialize().unwrap();
+        let known = |strap: &&mut Strap| strap.known && strap.path() == path.as_str();
+        let strap = self.straps.iter_mut().find(known).ok_or(("org.bluez.Error.DoesNotExist", "Does Not Exist"))?;
+        let (address, connected) = (strap.address, strap.connected);
+        if connected {
+            self.drop_link(address);
+        }
+        let strap = self.strap(address);
+        (strap.known, strap.bonded, strap.trusted, strap.heard) = (false, false, false, false);
+        self.removed(path.as_str(), &[DEVICE1]);
+        reply(&message.header(), &())
     }
 
     fn strap_at(&mut self, path: &str) -> &mut Strap {
@@ -405,6 +451,9 @@ impl World {
 
     fn discovery(&mut self, header: &Header<'_>, start: bool) -> Reply {
         let client = header.sender().unwrap().to_string();
+        if start && !self.powered {
+            return Err(("org.bluez.Error.NotReady", "Resource Not Ready"));
+        }
         if start && !self.scanning.insert(client.clone()) {
             return Err(("org.bluez.Error.InProgress", "Operation already in progress"));
         }
@@ -439,15 +488,27 @@ impl World {
             return Err(("org.bluez.Error.Failed", "le-connection-abort-by-local"));
         }
         if !strap.connected {
-            strap.connected = true;
+            self.link(path);
+            let strap = self.strap_at(path);
             match outcome {
-                OnConnect::NeverResolves => {}
-                OnConnect::DropsAtOnce => strap.drop_at = Some(turn + RESOLVING_TURNS),
-                _ => strap.resolve_at = Some(turn + RESOLVING_TURNS),
+                OnConnect::NeverResolves => strap.resolve_at = None,
+                OnConnect::DropsAtOnce => {
+                    (strap.resolve_at, strap.drop_at) = (None, Some(turn + RESOLVING_TURNS));
+                }
+                _ => {}
             }
-            self.changed(path, DEVICE1, Dictionary::from([("Connected", true.into())]));
         }
         reply(&message.header(), &())
+    }
+
+    /// The link stands from now on; the services are resolved later.
+    fn link(&mut self, path: &str) {
+        let resolve_at = self.turn + RESOLVING_TURNS;
+        let strap = self.strap_at(path);
+        if !strap.connected {
+            (strap.connected, strap.resolve_at) = (true, Some(resolve_at));
+            self.changed(path, DEVICE1, Dictionary::from([("Connected", true.into())]));
+        }
     }
 
     fn disconnect(&mut self, header: &Header<'_>, path: &str) -> Reply {
@@ -470,8 +531,9 @@ impl World {
         self.scanning.remove(name);
         self.forget_signal_strength();
         for strap in &mut self.straps {
-            strap.notifying.take_if(|client| client == name);
+            strap.notifying.retain(|_, client| client != name);
         }
+        self.agents_left(name);
     }
 
     /// One turn of everything that takes time.
@@ -482,18 +544,21 @@ impl World {
             self.resolve(index);
             self.beat(index);
         }
+        self.turn_pairing();
     }
 
     fn advertise(&mut self, index: usize) {
         let strap = &mut self.straps[index];
-        let audible = strap.in_range && !strap.connected && self.has_adapter && !self.scanning.is_empty();
+        let listens = self.has_adapter && self.powered && !self.scanning.is_empty();
+        let audible = strap.in_range && !strap.connected && listens;
         if !audible || !self.turn.is_multiple_of(ADVERTISING_TURNS) {
             return;
         }
         strap.heard = true;
         let path = strap.path();
+        let rssi = strap.rssi;
         if std::mem::replace(&mut strap.known, true) {
-            self.changed(&path, DEVICE1, Dictionary::from([("RSSI", (-56_i16).into())]));
+            self.changed(&path, DEVICE1, Dictionary::from([("RSSI", rssi.into())]));
         } else {
             let body = (object_path(&path), Interfaces::from([(DEVICE1, strap.properties())]));
             self.outgoing.push(signal("/", OBJECT_MANAGER, "InterfacesAdded", &body));
@@ -505,20 +570,47 @@ impl World {
         let (path, address) = (strap.path(), strap.address);
         if strap.resolve_at.take_if(|at| *at <= self.turn).is_some() {
             strap.resolved = true;
+            let battery = strap.battery;
             self.changed(&path, DEVICE1, Dictionary::from([("ServicesResolved", true.into())]));
+            if let Some(battery) = battery {
+                let properties = Dictionary::from([("Percentage", battery.into())]);
+                let body = (object_path(&path), Interfaces::from([(BATTERY1, properties)]));
+                self.outgoing.push(signal("/", OBJECT_MANAGER, "InterfacesAdded", &body));
+            }
         } else if strap.drop_at.take_if(|at| *at <= self.turn).is_some() {
             self.drop_link(address);
         }
     }
 
     fn beat(&mut self, index: usize) {
-        let strap = &self.straps[index];
-        let subscribed = strap.connected && strap.notifying.is_some();
-        if let Some(payload) = strap.measurement.clone()
-            && subscribed
-            && self.turn.is_multiple_of(BEAT_TURNS)
+        if !self.turn.is_multiple_of(BEAT_TURNS) {
+            return;
+        }
+        let strap = &mut self.straps[index];
+        if !strap.connected {
+            return;
+        }
+        let (address, ends_link) = (strap.address, strap.ends_link);
+        if !strap.to_send.is_empty() {
+            let (path, payload) = strap.to_send.remove(0);
+            self.send_value(&path, &payload);
+        } else if ends_link && !strap.notifying.is_empty() {
+            // All was sent: a cuff ends the link by itself.
+            self.drop_link(address);
+        } else if let (Some(payload), Some(path)) = (strap.measurement.clone(), strap.sender(None))
+            && strap.notifying.contains_key(&path)
         {
-            self.notify(strap.address, &payload);
+            self.notify(address, &payload);
+        }
+    }
+
+    fn send_reply(&mut self, call: &Message, answer: Reply) {
+        match answer {
+            Ok(Some(reply)) => self.outgoing.push(reply),
+            Ok(None) => {}
+            Err((name, text)) => {
+                self.outgoing.push(Message::error(&call.header(), name).build(&text).unwrap());
+            }
         }
     }
 }
@@ -624,13 +716,13 @@ fn receive(world: &mut World, message: &Message) {
             world.client_left(&name);
         }
     }
-    if message.message_type() != Type::MethodCall {
-        return;
-    }
-    match world.call(message) {
-        Ok(Some(reply)) => world.outgoing.push(reply),
-        Ok(None) => {}
-        Err((name, text)) => world.outgoing.push(Message::error(&header, name).build(&text).unwrap()),
+    match message.message_type() {
+        Type::MethodCall => {
+            let answer = world.call(message);
+            world.send_reply(message, answer);
+        }
+        Type::MethodReturn | Type::Error => world.answered(message),
+        Type::Signal => {}
     }
 }
 

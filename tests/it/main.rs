@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod ble;
+mod bluez;
 mod bridge;
 mod broker;
 mod cli;

@@ -9,7 +9,7 @@ const ORDER: &[&str] = &[
     // Layer 0: words of the field.
     "named", "clock", "ids", "secret", "backoff", "vitals", "event", "patient", // Layer 1: pure.
     "document", "wire", "channel", "profile", "decode", "alerts", // Layer 2: services for tasks.
-    "metrics", "host", "systemd", "logging", "tasks", // Layer 3: edges in and down.
+    "metrics", "host", "systemd", "logging", "tasks", "bluez", // Layer 3: edges in and down.
     "sources", "store", // Layer 4: the heart.
     "outbox", "hub", "pipeline", // Layer 5: edges out.
     "server", "uplink", // Layer 6: the composition root and the commands.
@@ -22,6 +22,7 @@ const LAST_PURE: &str = "alerts";
 /// A library and the only place that knows it.
 const OWNERS: &[(&str, &str)] = &[
     ("btleplug", "src/sources/ble/radio.rs"),
+    ("zbus", "src/bluez/"),
     ("rumqttc", "src/uplink/mqtt.rs"),
     ("rusqlite", "src/store/"),
     ("tokio_serial", "src/sources/"),
