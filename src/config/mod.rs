@@ -15,6 +15,7 @@ use crate::patient::Patient;
 use crate::secret::Secret;
 use crate::server::ServerConfig;
 use crate::server::hosts::Hosts;
+use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError};
 use crate::store::StoreOptions;
@@ -52,6 +53,8 @@ pub struct Config {
     pub patients: Vec<Patient>,
     /// Where readings come from.
     pub sources: Vec<SourceConfig>,
+    /// The radio that the Bluetooth sources among them share.
+    pub air: Air,
     store: StoreOptions,
 }
 
@@ -146,6 +149,7 @@ impl Config {
             broker: None,
             patients: Vec::new(),
             sources: Vec::new(),
+            air: Air::new(AirSettings::default()),
             store: StoreOptions::default(),
         }
     }

@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
@@ -31,6 +31,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
+use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
 /// How long a token lives that a sign-in code gives, in seconds: one long shift.
@@ -56,6 +57,8 @@ pub struct Site {
     pub hosts: Arc<Hosts>,
     /// Where sessions run.
     pub tasks: Tasks,
+    /// What the Bluetooth radio and its sensors are doing.
+    pub air: watch::Receiver<AirStatus>,
 }
 
 /// A file of the dashboard, in the binary.
@@ -94,6 +97,7 @@ pub fn router(site: Site) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/api/v1/ble", get(bluetooth))
         .route("/api/v1/sign-in", post(sign_in));
     for asset in ASSETS {
         router = router.route(asset.path, get(async || ([(CONTENT_TYPE, asset.kind)], asset.body)));
@@ -156,8 +160,19 @@ async fn ready(State(site): State<Site>) -> Response {
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     match bearer(&headers).map(|token| check(&site, token)) {
         Some(Ok(_)) => {
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], site.gate.metrics.to_prometheus()).into_response()
+            let mut text = site.gate.metrics.to_prometheus();
+            text.push_str(&site.air.borrow().to_prometheus(site.gate.clock.now()));
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
         }
+        Some(Err(response)) => *response,
+        None => unauthorised("send a token as `Authorization: Bearer`"),
+    }
+}
+
+/// The Bluetooth radio and each sensor: last seen, signal, battery, attempts, reason.
+async fn bluetooth(State(site): State<Site>, headers: HeaderMap) -> Response {
+    match bearer(&headers).map(|token| check(&site, token)) {
+        Some(Ok(_)) => axum::Json(site.air.borrow().clone()).into_response(),
         Some(Err(response)) => *response,
         None => unauthorised("send a token as `Authorization: Bearer`"),
     }

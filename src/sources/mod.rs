@@ -27,7 +27,7 @@ use crate::event::{LinkState, SourceMessage};
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::vitals::Mode;
 
-use self::ble::{BleConfig, BleError};
+use self::ble::BleConfig;
 use self::output::{SourceCounters, SourceOutput};
 use self::replay::{ReplayConfig, ReplayError};
 use self::serial::{PortMemory, SerialConfig};
@@ -61,7 +61,7 @@ pub struct SourceConfig {
 /// The kinds of source.
 #[derive(Debug, Clone)]
 pub enum SourceKind {
-    /// A heart-rate strap over Bluetooth Low Energy.
+    /// A sensor over Bluetooth Low Energy.
     Ble(BleConfig),
     /// A monitor at a serial port.
     Serial(SerialConfig),
@@ -74,9 +74,6 @@ pub enum SourceKind {
 /// Why a source stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A strap is not heard.
-    #[error(transparent)]
-    Ble(#[from] BleError),
     /// The port or connection cannot be opened.
     #[error("cannot open {port}: {reason}")]
     Open {
@@ -204,7 +201,7 @@ async fn run_once(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     match &config.kind {
-        SourceKind::Ble(strap) => ble::run(strap, output, memory, stop).await,
+        SourceKind::Ble(sensor) => ble::run(sensor, config, output, stop).await,
         SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
         SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
         SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,

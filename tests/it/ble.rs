@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::Clock;
 use vitalbridge::event::SourceMessage;
-use vitalbridge::sources::ble::{BleConfig, BleLimits, Wanted};
+use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Wanted};
 use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::replay::{ReplayConfig, Speed};
 
@@ -54,15 +54,20 @@ impl Setup {
         Self { wanted, recording: None, scan_ms: 10_000, connect_ms: 5000, silence_ms: 5000 }
     }
 
-    fn limits(&self) -> BleLimits {
-        BleLimits {
+    fn air(&self) -> AirSettings {
+        let limits = BleLimits {
             call: Duration::from_secs(2),
+            start: Duration::from_secs(5),
             scan: Duration::from_millis(self.scan_ms),
             connect: Duration::from_millis(self.connect_ms),
             subscribe: Duration::from_secs(5),
+            read: Duration::from_millis(500),
             disconnect: Duration::from_secs(1),
-            silence: Duration::from_millis(self.silence_ms),
-        }
+            silence: Some(Duration::from_millis(self.silence_ms)),
+            listen: Duration::from_millis(500),
+            ..BleLimits::default()
+        };
+        AirSettings { adapter: None, limits }
     }
 }
 
@@ -87,9 +92,10 @@ fn child_that_runs_the_sources() {
 async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let (out, mut messages) = mpsc::channel(16);
     let mut running = JoinSet::new();
+    let air = Air::new(setup.air());
     let straps = setup.wanted.iter().map(|wanted| {
         let wanted = wanted.parse().map_or_else(|_| Wanted::Name(wanted.clone()), Wanted::Address);
-        SourceKind::Ble(BleConfig { wanted, limits: setup.limits() })
+        SourceKind::Ble(BleConfig::new(wanted, SensorKind::HeartRate, air.clone()))
     });
     let recording = setup.recording.clone();
     let replay = recording.map(|path| SourceKind::Replay(ReplayConfig { path, speed: Speed::REAL_TIME }));
@@ -105,6 +111,19 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         running.spawn(sources::run(config, out.clone(), Clock::System, counters, stop.clone()));
     }
     drop(out);
+    // Stands for the pipeline and the disk: what was printed is kept.
+    let (commits, mut wishes) = mpsc::channel::<CommitWish>(16);
+    running.spawn(async move {
+        while let Some(wish) = wishes.recv().await {
+            let _ = wish.send(());
+        }
+        Ok(())
+    });
+    let radio = air.run(Clock::System, Some(commits), stop.clone());
+    running.spawn(async move {
+        radio.await.unwrap();
+        Ok(())
+    });
     while let Some(message) = messages.recv().await {
         println!(
             "{}",
@@ -245,7 +264,7 @@ async fn a_dropped_link_is_told_and_made_again_without_leaving_anything_on_the_b
     for round in 0..6 {
         bluez.change(|world| world.drop_link(STRAP)).await;
         let lost = bridge.until_link("lost").await;
-        assert_eq!(reason(&lost), "the strap dropped the link", "round {round}");
+        assert_eq!(reason(&lost), "the sensor dropped the link", "round {round}");
         bridge.until_link("live").await;
         bridge.until_reading("heart_rate").await;
     }
@@ -255,10 +274,10 @@ async fn a_dropped_link_is_told_and_made_again_without_leaving_anything_on_the_b
 #[tokio::test]
 async fn a_connect_that_fails_is_bounded_cleaned_up_and_tried_again() {
     for (fault, words) in [
-        (OnConnect::NeverAnswers, "connecting to the strap: no answer within 1 s"),
-        (OnConnect::NeverResolves, "connecting to the strap: no answer within 1 s"),
-        (OnConnect::DropsAtOnce, "the strap dropped the link"),
-        (OnConnect::Fails, "connecting to the strap: le-connection-abort-by-local"),
+        (OnConnect::NeverAnswers, "connecting to the sensor: no answer within 1 s"),
+        (OnConnect::NeverResolves, "connecting to the sensor: no answer within 1 s"),
+        (OnConnect::DropsAtOnce, "the sensor dropped the link"),
+        (OnConnect::Fails, "connecting to the sensor: le-connection-abort-by-local"),
     ] {
         let bus = Bus::start().await;
         let mut strap = Strap::new(STRAP, "Strap").sending(&BEATING);
@@ -266,6 +285,7 @@ async fn a_connect_that_fails_is_bounded_cleaned_up_and_tried_again() {
         let bluez = FakeBluez::start(&bus, World::new(vec![strap])).await;
         let mut bridge = Bridge::start(&bus, &Setup { connect_ms: 1000, ..Setup::of(&[STRAP]) });
         assert_eq!(reason(&bridge.until_link("lost").await), words, "{fault:?}");
+        bluez.until("a disconnect", |world| world.count("Disconnect") == 1).await;
         let calls = bluez.change(|world| world.calls.clone()).await;
         assert!(place(&calls, "Connect") < place(&calls, "Disconnect"), "{fault:?}: {calls:#?}");
         bridge.until_reading("heart_rate").await;
@@ -330,8 +350,8 @@ async fn bluetoothd_may_be_killed_and_come_back() {
     let mut bridge = Bridge::start(&bus, &Setup { silence_ms: 1000, ..Setup::of(&[STRAP]) });
     bridge.until_reading("heart_rate").await;
     let mut kernel = bluez.kill().await;
-    bridge.until_link("silent").await;
-    bridge.until("why", |message| reason(&message["link"]).starts_with("asking BlueZ for its adapters: ")).await;
+    let lost = bridge.until_link("lost").await;
+    assert!(reason(&lost).starts_with("bluetoothd does not run"), "{lost}");
     kernel.calls.clear();
     let bluez = FakeBluez::start(&bus, kernel).await;
     bridge.until_link("live").await;
@@ -366,7 +386,7 @@ async fn a_machine_without_an_adapter_says_so_and_does_not_spin() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after = bluez.change(tries).await;
     assert!(after - before <= 3, "{} tries in a second; the shortest pause is half a second", after - before);
-    bluez.change(|world| world.has_adapter = true).await;
+    bluez.change(World::plug_in).await;
     bridge.until_reading("heart_rate").await;
     assert_eq!(bridge.links(), ["opening", "lost", "waiting", "live"], "the same reason is told once");
 }
@@ -396,10 +416,10 @@ async fn a_bus_that_hangs_is_told_of_and_blocks_one_thread_at_most() {
     hanging.set_nonblocking(true).unwrap();
     let mut bridge = Bridge::start(&bus, &Setup::of(&[STRAP]));
     let lost = bridge.until_link("lost").await;
-    assert_eq!(reason(&lost), "reaching the D-Bus system bus: no answer within 2 s");
+    assert!(reason(&lost).starts_with("reaching the D-Bus system bus: no answer within 2 s"), "{lost}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let callers = hanging.incoming().map_while(Result::ok).count();
-    assert_eq!(callers, 1);
+    assert!(callers <= 3, "{callers} callers: each is given up before the next, and the pause grows");
     drop(hanging);
     std::fs::remove_file(bus.socket()).unwrap();
     bus.run().await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::words::{BleLimits, FailureKind, SensorPhase, SensorState, WantedSensor};
 use crate::backoff::Backoff;
+use crate::bluez::BleAddress;
 use crate::clock::{Mono, Stamp};
-use crate::sources::ble::address::BleAddress;
 
 /// Attempts are counted over this time.
 pub(super) const ATTEMPT_WINDOW: Duration = Duration::from_mins(1);

@@ -24,6 +24,7 @@ pub use words::{
 use self::link::{Cure, Link, Overdue, Sensor, free_at, remember};
 use self::words::Scan;
 use crate::backoff::Backoff;
+use crate::bluez::BleAddress;
 use crate::clock::{Mono, Stamp};
 
 /// A power-off that is followed by the end of bluetoothd or of the adapter within this time was its beginning, and no
@@ -189,7 +190,7 @@ impl Policy {
             Input::Connected(key, result) => self.on_connected(key, result, now),
             Input::Subscribed(key, result) => self.on_subscribed(key, result, now),
             Input::Data(key) => self.on_data(key, now),
-            Input::BatteryRead(key, result) => self.on_battery_read(key, result.ok(), now),
+            Input::BatteryRead(key, result) => self.on_battery_read(key, &result, now),
             Input::Battery(key, level) => {
                 if let Some(sensor) = self.sensors.get_mut(&key) {
                     sensor.battery = Some(level);
@@ -241,6 +242,7 @@ impl Policy {
     pub fn sensor(&self, key: SensorKey, now: Stamp) -> Option<SensorState> {
         let sensor = self.sensors.get(&key)?;
         Some(match self.obstacle() {
+            Some((Obstacle::Starting, _)) => sensor.state(SensorPhase::Searching, None),
             Some((_, words)) => sensor.state(SensorPhase::Unavailable, Some(words)),
             None => sensor.state(sensor.phase(&self.limits, now.mono), None),
         })
@@ -252,7 +254,7 @@ impl Policy {
     }
 
     /// The sensor with this address, if it is a wanted one that was heard.
-    pub fn at(&self, address: super::address::BleAddress) -> Option<SensorKey> {
+    pub fn at(&self, address: BleAddress) -> Option<SensorKey> {
         self.sensors.iter().find(|(_, sensor)| sensor.address == Some(address)).map(|(key, _)| *key)
     }
 
@@ -283,6 +285,7 @@ impl Policy {
         }
         self.radio = Radio::Up;
         self.up_since = Some(now.mono);
+        self.counts.generations += 1;
         (self.scan, self.slot) = (Scan::Off, None);
         self.scan_retry = now.mono;
         for sensor in self.sensors.values_mut() {
@@ -331,7 +334,8 @@ impl Policy {
     }
 
     fn on_powered(&mut self, on: bool, now: Mono) {
-        if !matches!(self.radio, Radio::Up) || self.power.on == on {
+        // The policy's own switching is nobody's wish.
+        if matches!(self.radio, Radio::Switching { .. }) || self.power.on == on {
             return;
         }
         self.power.on = on;
@@ -513,17 +517,21 @@ impl Policy {
         }
     }
 
-    fn on_battery_read(&mut self, key: SensorKey, result: Option<u8>, now: Stamp) {
+    fn on_battery_read(&mut self, key: SensorKey, answer: &Result<Option<u8>, String>, now: Stamp) {
         let limits = self.limits;
         let Some(sensor) = self.sensors.get_mut(&key) else { return };
-        if let Some(level) = result {
-            sensor.battery = Some(level);
-            sensor.last_seen = Some(now);
-        }
+        let is_alive = match answer {
+            Ok(level) => {
+                sensor.battery = level.or(sensor.battery);
+                sensor.last_seen = Some(now);
+                true
+            }
+            Err(_) => false,
+        };
         if !matches!(sensor.link, Link::Checking { .. }) {
             return;
         }
-        if result.is_some() {
+        if is_alive {
             // It lives and has nothing to say, or the subscription is dead: one more chance.
             sensor.was_asked = true;
             sensor.link = Link::Open { quiet: now.mono };
@@ -624,7 +632,6 @@ impl Policy {
         match self.radio {
             Radio::Down { retry, .. } if now >= retry && !self.sensors.is_empty() => {
                 self.radio = Radio::Starting { since: now };
-                self.counts.generations += 1;
                 self.orders.push(Order::NewGeneration);
             }
             Radio::Starting { since } if now >= since + self.limits.start => {
@@ -670,7 +677,7 @@ impl Policy {
                 sensor.link = Link::Checking { since: now.mono };
                 self.orders.push(Order::ReadBattery(key));
             }
-            Overdue::Check => self.on_battery_read(key, None, now),
+            Overdue::Check => self.on_battery_read(key, &Err("no answer".to_owned()), now),
             Overdue::Disconnect => self.on_disconnected(key, now),
             Overdue::Remove => self.on_removed(key, now.mono),
         }

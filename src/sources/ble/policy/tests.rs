@@ -1,12 +1,13 @@
 //! What the connection policy does in single situations.
 
 use super::*;
+use crate::bluez::BleAddress;
 use crate::clock::Wall;
-use crate::sources::ble::address::{BleAddress, Wanted};
 use crate::sources::ble::sensor::SensorKind;
+use crate::sources::ble::wanted::Wanted;
 
-const STRAP: BleAddress = BleAddress([0xC0, 0, 0, 0, 0, 1]);
-const OTHER: BleAddress = BleAddress([0xC0, 0, 0, 0, 0, 2]);
+const STRAP: BleAddress = BleAddress::new([0xC0, 0, 0, 0, 0, 1]);
+const OTHER: BleAddress = BleAddress::new([0xC0, 0, 0, 0, 0, 2]);
 
 struct Rig {
     policy: Policy,
@@ -71,7 +72,7 @@ impl Rig {
         self.on(Input::LinkUp(key));
         assert_eq!(self.on(Input::Connected(key, Ok(())))[0], Order::Subscribe(key));
         assert_eq!(self.on(Input::Subscribed(key, Ok(()))), [Order::ReadBattery(key)]);
-        self.on(Input::BatteryRead(key, Ok(55)));
+        self.on(Input::BatteryRead(key, Ok(Some(55))));
     }
 
     /// A connect that fails, until the policy scans again; gives what was ordered beside.
@@ -167,7 +168,7 @@ fn a_silent_strap_is_asked_for_its_battery_once_and_then_given_up() {
         assert_eq!(rig.state(keys[0]).phase, SensorPhase::Silent);
         let gives_up = [Order::Disconnect(keys[0], STRAP)];
         if has_battery {
-            assert_eq!(rig.on(Input::BatteryRead(keys[0], Ok(54))), []);
+            assert_eq!(rig.on(Input::BatteryRead(keys[0], Ok(Some(54)))), []);
             assert_eq!(rig.wait(8000), gives_up);
         } else {
             assert_eq!(rig.on(Input::BatteryRead(keys[0], Err("none".to_owned()))), gives_up);

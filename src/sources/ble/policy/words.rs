@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::bluez::BleAddress;
 use crate::clock::{Mono, Stamp};
 use crate::named::named_enum;
-use crate::sources::ble::address::{BleAddress, Wanted};
 use crate::sources::ble::sensor::Habit;
+use crate::sources::ble::wanted::Wanted;
 
 /// One wanted sensor, for as long as its source runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -217,8 +218,8 @@ pub enum Input {
     Subscribed(SensorKey, Result<(), Failure>),
     /// The source has understood data of this sensor.
     Data(SensorKey),
-    /// The answer to [`Order::ReadBattery`].
-    BatteryRead(SensorKey, Result<u8, String>),
+    /// The answer to [`Order::ReadBattery`]: that it lives, and its battery level in percent if it has told one.
+    BatteryRead(SensorKey, Result<Option<u8>, String>),
     /// The sensor told its battery level, in percent.
     Battery(SensorKey, u8),
     /// The source has all that the sensor had stored, and it is on disk: the link may end.
@@ -248,7 +249,7 @@ pub enum Order {
     Connect(SensorKey, BleAddress),
     /// Discover, listen and subscribe.
     Subscribe(SensorKey),
-    /// Read the battery level.
+    /// Read the battery level, or anything else if there is none: a sign of life.
     ReadBattery(SensorKey),
     /// End the link, or a `Connect` that is under way.
     Disconnect(SensorKey, BleAddress),
@@ -292,6 +293,7 @@ pub struct SensorState {
     /// What is being done.
     pub phase: SensorPhase,
     /// Its address, once it was heard.
+    #[serde(serialize_with = "text_of")]
     pub address: Option<BleAddress>,
     /// When it was last heard, by an advertisement or by data.
     #[serde(serialize_with = "wall_of")]
@@ -316,6 +318,14 @@ fn wall_of<S: Serializer>(stamp: &Option<Stamp>, serializer: S) -> Result<S::Ok,
     }
 }
 
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference to the field")]
+fn text_of<S: Serializer>(address: &Option<BleAddress>, serializer: S) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => serializer.collect_str(address),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// What the radio did since the daemon started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RadioCounts {
@@ -323,7 +333,7 @@ pub struct RadioCounts {
     pub connects: u64,
     /// Attempts that failed, and links that fell silent.
     pub failures: u64,
-    /// Generations started.
+    /// Generations that found their adapter.
     pub generations: u64,
     /// Scans started again because nothing at all was heard.
     pub silent_scans: u64,
