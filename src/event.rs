@@ -1,6 +1,7 @@
 //! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -318,13 +319,45 @@ pub struct SystemEvent {
     pub last: Option<Seq>,
 }
 
+/// Consecutive samples of one wave: shown while they happen, never numbered and never stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaveBlock {
+    /// Whose. `None`: the device is not assigned.
+    pub patient: Option<PatientId>,
+    /// The device.
+    pub device: DeviceId,
+    /// The source that read it.
+    pub source: SourceId,
+    /// Real, demo or test.
+    pub mode: Mode,
+    /// The wave's name in the profile.
+    pub name: Arc<str>,
+    /// Samples a second, nominally.
+    pub hz: f64,
+    /// The sample that is zero signal.
+    pub baseline: i32,
+    /// How many samples are at an end of the converter's range.
+    pub saturated: usize,
+    /// The device's bytes were lost before the first sample.
+    pub after_gap: bool,
+    /// The number of the first sample since the source started: it rises by one a sample, blocks that were dropped
+    /// included, so that a display places samples by it and sees what is missing.
+    pub first: u64,
+    /// The samples, oldest first, as the device's converter gives them.
+    pub samples: Vec<i32>,
+    /// When the last of them arrived.
+    pub received: Stamp,
+}
+
 /// What a source sends into the pipeline, which numbers it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SourceMessage {
     /// A measurement.
     Reading(Reading),
     /// The link to the device changed its state.
     Link(SourceEvent),
+    /// Samples of a wave.
+    Wave(WaveBlock),
 }
 
 impl Event {

@@ -7,7 +7,7 @@ use crate::channel::Pattern;
 use crate::event::EventBody;
 use crate::ids::{AlertId, DeviceId, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
-use crate::outbox::{Delivery, Outbox, Published, Put};
+use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put};
 use crate::vitals::Metric;
 
 /// Recent events kept in memory: the seconds that are not on disk yet, and quick reconnects.
@@ -18,6 +18,9 @@ pub const MAX_STREAMS: usize = 10_000;
 
 /// Most listeners at once; the server's own limit is lower.
 pub const MAX_LISTENERS: usize = 2048;
+
+/// How the pattern of somebody who wants waves begins; see [`crate::waveform::WAVEFORM`].
+const WAVEFORM_LEVEL: &str = "waveform/";
 
 /// A listener's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +41,14 @@ impl Scope {
         match self {
             Self::Everything => true,
             Self::Only(patterns) => chooses(patterns, routes),
+        }
+    }
+
+    /// True if what is published on this channel alone may be seen.
+    pub fn allows_channel(&self, channel: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(channel)),
         }
     }
 
@@ -104,6 +115,12 @@ impl Listener {
     fn wants(&self, routes: &[String]) -> bool {
         chooses(&self.patterns, routes) && self.scope.allows(routes)
     }
+
+    /// Waves come only to those who named them: `#` does not.
+    fn wants_wave(&self, channel: &str) -> bool {
+        let named = |pattern: &&Pattern| pattern.as_str().starts_with(WAVEFORM_LEVEL);
+        self.patterns.iter().filter(named).any(|pattern| pattern.matches(channel)) && self.scope.allows_channel(channel)
+    }
 }
 
 /// Owned by the pipeline; nobody else puts anything in.
@@ -147,6 +164,20 @@ impl Hub {
                 Put::Queued => {}
                 Put::Conflated => self.metrics.listener_conflated_total.add_one(),
                 Put::Overrun => self.metrics.listener_overrun_total.add_one(),
+            }
+        }
+    }
+
+    /// True if somebody watches this wave.
+    pub fn watches_wave(&self, channel: &str) -> bool {
+        self.listeners.values().any(|listener| listener.wants_wave(channel))
+    }
+
+    /// Gives samples to everybody who watches the wave. Never waits.
+    pub fn publish_wave(&self, wave: &Arc<PublishedWave>) {
+        for listener in self.listeners.values().filter(|listener| listener.wants_wave(&wave.channel)) {
+            if listener.outbox.put_wave(wave) == Put::Conflated {
+                self.metrics.listener_waves_dropped_total.add_one();
             }
         }
     }

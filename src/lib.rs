@@ -23,8 +23,10 @@ pub mod vitals;
 pub mod alerts;
 pub mod channel;
 pub mod decode;
+pub mod derive;
 pub mod document;
 pub mod profile;
+pub mod waveform;
 pub mod wire;
 
 // Layer 2: services for tasks.

@@ -67,6 +67,7 @@ metrics! {
     counter alerts_total: "Changes of alerts.",
     counter store_refused_total: "Events that the store's full queue could not take; they were shown live only.",
     counter listener_conflated_total: "Readings replaced by a newer one before a slow listener took them.",
+    counter listener_waves_dropped_total: "Blocks of samples dropped because a listener did not take them.",
     counter listener_overrun_total: "Listeners closed because they did not take their alerts.",
     counter connections_total: "WebSocket connections that were accepted.",
     gauge connections: "WebSocket connections that are open.",

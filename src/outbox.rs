@@ -1,4 +1,4 @@
-//! What waits for one listener: a lossless lane, and a lane of readings in which the newest wins.
+//! What waits for one listener: a lossless lane, a lane of readings in which the newest wins, and a short one of waves.
 //!
 //! Nobody is ever awaited on the way in. A listener that does not take its alerts is marked as overrun and has to come
 //! back with `since`; one that does not take its readings gets the newest of each stream and is told what it missed.
@@ -18,6 +18,18 @@ pub const LOSSLESS_LANE: usize = 1024;
 
 /// Most readings that wait for one listener; one more drops the oldest, and a gap says so.
 pub const READING_LANE: usize = 2048;
+
+/// Most blocks of samples that wait for one listener: two seconds of four waves. One more drops the oldest.
+pub const WAVE_LANE: usize = 32;
+
+/// Samples as every listener gets them: written once.
+#[derive(Debug)]
+pub struct PublishedWave {
+    /// The channel.
+    pub channel: String,
+    /// The binary message of [`crate::waveform::message`].
+    pub message: Bytes,
+}
 
 /// One event as every listener gets it: routed and serialised once.
 #[derive(Debug)]
@@ -44,6 +56,8 @@ pub enum Delivery {
 pub enum Parcel {
     /// An event.
     Event(Arc<Published>),
+    /// Samples of a wave.
+    Wave(Arc<PublishedWave>),
     /// Readings that were replaced or dropped before they could be taken.
     Gap {
         /// The first of them.
@@ -60,7 +74,7 @@ pub enum Parcel {
 pub enum Put {
     /// It waits.
     Queued,
-    /// It waits in the place of an older reading.
+    /// It waits in the place of an older reading or block of samples.
     Conflated,
     /// It was not taken: the listener has to be closed.
     Overrun,
@@ -79,6 +93,7 @@ struct Lanes {
     order: VecDeque<Slot>,
     readings: HashMap<Slot, Arc<Published>>,
     gap: Option<(Seq, Seq, u64)>,
+    waves: VecDeque<Arc<PublishedWave>>,
     overrun: bool,
     /// The listener wants every reading, and with it the order of the numbers.
     in_order: bool,
@@ -117,6 +132,22 @@ impl Outbox {
         put
     }
 
+    /// Puts samples in, in the place of the oldest if the lane is full; never waits.
+    pub fn put_wave(&self, wave: &Arc<PublishedWave>) -> Put {
+        let mut lanes = self.lock();
+        if lanes.overrun {
+            return Put::Overrun;
+        }
+        let full = lanes.waves.len() >= WAVE_LANE;
+        if full {
+            lanes.waves.pop_front();
+        }
+        lanes.waves.push_back(Arc::clone(wave));
+        drop(lanes);
+        self.filled.notify_one();
+        if full { Put::Conflated } else { Put::Queued }
+    }
+
     /// Takes up to `most` parcels in the order of their delivery; false once the listener is overrun. What is left
     /// makes the next [`Outbox::filled`] return at once.
     pub fn take(&self, most: usize, out: &mut Vec<Parcel>) -> bool {
@@ -125,7 +156,7 @@ impl Outbox {
             let Some(parcel) = lanes.next() else { break };
             out.push(parcel);
         }
-        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty());
+        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty() && lanes.waves.is_empty());
         let overrun = lanes.overrun;
         drop(lanes);
         if is_left {
@@ -208,8 +239,10 @@ impl Lanes {
         if let Some((from, to, skipped)) = self.gap.take() {
             return Some(Parcel::Gap { from, to, skipped });
         }
-        let slot = self.order.pop_front()?;
-        self.readings.remove(&slot).map(Parcel::Event)
+        if let Some(slot) = self.order.pop_front() {
+            return self.readings.remove(&slot).map(Parcel::Event);
+        }
+        self.waves.pop_front().map(Parcel::Wave)
     }
 }
 
@@ -255,6 +288,7 @@ mod tests {
             .iter()
             .map(|parcel| match parcel {
                 Parcel::Event(published) => published.event.seq.to_string(),
+                Parcel::Wave(wave) => wave.channel.clone(),
                 Parcel::Gap { from, to, skipped } => format!("{from}-{to}/{skipped}"),
             })
             .collect();
@@ -279,6 +313,20 @@ mod tests {
         outbox.put(&notice(2), Delivery::Latest);
         outbox.put(&reading(3, "b"), Delivery::Latest);
         assert_eq!(taken(&outbox), "2 1 3");
+    }
+
+    #[test]
+    fn waves_come_last_and_a_full_lane_drops_the_oldest_block() {
+        let outbox = Outbox::default();
+        let wave = |number: usize| Arc::new(PublishedWave { channel: format!("w{number}"), message: Bytes::new() });
+        for number in 0..WAVE_LANE {
+            assert_eq!(outbox.put_wave(&wave(number)), Put::Queued);
+        }
+        assert_eq!(outbox.put_wave(&wave(WAVE_LANE)), Put::Conflated);
+        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put(&notice(2), Delivery::Latest);
+        let taken = taken(&outbox);
+        assert!(taken.starts_with("2 1 w1 w2 ") && taken.ends_with(&format!(" w{WAVE_LANE}")), "{taken}");
     }
 
     #[test]

@@ -14,15 +14,17 @@ use tracing::{error, warn};
 use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Stamp};
-use crate::event::{AlertChange, AlertEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind};
+use crate::event::{
+    AlertChange, AlertEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
+};
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq};
 use crate::metrics::Metrics;
-use crate::outbox::Published;
+use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
 use crate::store::StoreHandle;
 use crate::vitals::{Metric, Mode};
-use crate::wire;
+use crate::{waveform, wire};
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
 pub const SOURCE_QUEUE: usize = 4096;
@@ -262,6 +264,23 @@ impl Pipeline {
                 self.publish(EventBody::Source(source), now);
                 self.publish_alerts(changes, now);
             }
+            SourceMessage::Wave(block) => {
+                if !self.mixes_modes(block.patient.as_ref(), block.mode) {
+                    self.publish_wave(&block, now);
+                }
+            }
+        }
+    }
+
+    /// Samples go to whoever watches this wave now, and nowhere else.
+    fn publish_wave(&mut self, block: &WaveBlock, now: Stamp) {
+        let channel = waveform::channel_of(block);
+        if !self.hub.watches_wave(&channel) {
+            return;
+        }
+        match waveform::message(block, &self.epoch, now) {
+            Ok(message) => self.hub.publish_wave(&Arc::new(PublishedWave { channel, message })),
+            Err(error) => error!(%error, channel, "samples cannot be written"),
         }
     }
 

@@ -74,6 +74,17 @@ impl Decimal {
         self.scaled_to(lowest).cmp(&other.scaled_to(lowest))
     }
 
+    /// The mantissa of the nearest number with this exponent, halves away from zero; `None` outside `i64`.
+    pub fn rounded(self, exponent: i8) -> Option<i64> {
+        if exponent <= self.exponent {
+            return i64::try_from(self.scaled_to(exponent)).ok();
+        }
+        let steps = u32::try_from(i32::from(exponent) - i32::from(self.exponent)).ok()?;
+        let unit = 10_i128.pow(steps);
+        let half = if self.mantissa < 0 { -(unit / 2) } else { unit / 2 };
+        i64::try_from((i128::from(self.mantissa) + half) / unit).ok()
+    }
+
     /// The mantissa this number has with a smaller exponent. At most 10^9 * 10^18, far inside i128.
     fn scaled_to(self, exponent: i8) -> i128 {
         let steps = u32::try_from(i32::from(self.exponent) - i32::from(exponent)).unwrap_or(0);
@@ -640,6 +651,20 @@ mod tests {
             assert_eq!(Status::from_name(status.name()), Some(*status));
         }
         assert_eq!(Metric::from_name("spo3"), None);
+    }
+
+    #[test]
+    fn a_number_is_rounded_to_the_nearest_and_halves_away_from_zero() {
+        for (text, exponent, expected) in [
+            ("36.44", -1, 364),
+            ("36.45", -1, 365),
+            ("-36.45", -1, -365),
+            ("97", -1, 970),
+            ("97.5", 0, 98),
+            ("4", 1, 0),
+        ] {
+            assert_eq!(text.parse::<Decimal>().unwrap().rounded(exponent), Some(expected), "{text}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const MANAGER_PATH: &str = "/org/bluez";
 /// Questions that wait; BlueZ asks one at a time.
 const QUESTIONS_QUEUED: usize = 32;
 /// Passkeys have six digits (Core 5.4, vol. 3 part C, 3.2.3).
-pub const MAX_PASSKEY: u32 = 999_999;
+const MAX_PASSKEY: u32 = 999_999;
 
 /// What the agent can do, as BlueZ tells the peer (Core 5.4, vol. 3 part H, 2.3.5.1): it decides how they pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,6 +342,12 @@ impl Agent {
     }
 }
 
+/// A passkey from its digits; `None` if it is none.
+pub fn parse_passkey(text: &str) -> Option<u32> {
+    let all = (1..=6).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|passkey| all && *passkey <= MAX_PASSKEY)
+}
+
 fn heard(message: Option<zbus::Result<Message>>) -> Result<Message, BluezError> {
     let doing = "waiting for BlueZ's pairing questions";
     match message {
@@ -407,6 +413,16 @@ mod tests {
             services: vec![],
             manufacturer_data: BTreeMap::new(),
             service_data: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_passkey_is_up_to_six_digits() {
+        for (text, expected) in [("004711", Some(4711)), ("0", Some(0)), ("999999", Some(999_999))] {
+            assert_eq!(parse_passkey(text), expected);
+        }
+        for bad in ["", "1000000", "+12345", "12 345", "12a"] {
+            assert_eq!(parse_passkey(bad), None, "{bad}");
         }
     }
 

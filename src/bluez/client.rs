@@ -149,6 +149,18 @@ impl Bluez {
         found.ok_or_else(|| BluezError::new("looking for the Bluetooth adapter", Cause::NoAdapter(of_that_name)))
     }
 
+    /// The same, which has to be on. It is never switched on here: an operator who has switched it off meant it.
+    ///
+    /// # Errors
+    /// [`Cause::NotPowered`]; otherwise as [`Self::adapter`].
+    pub async fn powered_adapter(&self, name: Option<&str>) -> Result<Adapter, BluezError> {
+        let adapter = self.adapter(name).await?;
+        if adapter.powered {
+            return Ok(adapter);
+        }
+        Err(BluezError::new("looking for the Bluetooth adapter", Cause::NotPowered))
+    }
+
     /// All devices of an adapter; of all adapters if none is named.
     ///
     /// # Errors

@@ -30,7 +30,10 @@ pub enum Cause {
     #[error("no Bluetooth adapter{0}; plug one in, and see what `rfkill list` and `bluetoothctl list` say")]
     NoAdapter(String),
     /// The adapter is off (`org.bluez.Error.NotReady`).
-    #[error("the Bluetooth adapter is off; if that is not meant, switch it on with `bluetoothctl power on`")]
+    #[error(
+        "the Bluetooth adapter is off; if that is not meant, switch it on with `bluetoothctl power on` (after `rfkill unblock \
+         bluetooth` if it is blocked)"
+    )]
     NotPowered,
     /// A switch or the kernel keeps the adapter off.
     #[error("the Bluetooth adapter is blocked; `rfkill unblock bluetooth` releases it if no hardware switch is off")]
@@ -67,6 +70,15 @@ pub enum Cause {
         "BlueZ does not know it (any more); `vitalbridge scan` shows what is near, `vitalbridge devices` what is known"
     )]
     UnknownObject,
+    /// The named device does not advertise; its name and the seconds of listening.
+    #[error(
+        "{0} was not heard in {1} s; wake it, put it into pairing mode, bring it close, and end its connection to a phone; \
+         `vitalbridge scan --all` shows what is heard"
+    )]
+    NotHeard(String, u64),
+    /// Several devices have the name; their addresses.
+    #[error("several devices have this name; name one by its address: {0}")]
+    Ambiguous(String),
     /// BlueZ or the adapter cannot.
     #[error("BlueZ or this adapter cannot do that ({0})")]
     NotSupported(String),

@@ -13,14 +13,18 @@ mod client;
 mod error;
 mod object;
 mod pairing;
+mod record;
+mod search;
 mod watch;
 
 pub use address::{BadBleAddress, BleAddress};
-pub use agent::{Agent, AgentRequest, AgentRole, Capability, Configured, MAX_PASSKEY, Question};
+pub use agent::{Agent, AgentRequest, AgentRole, Capability, Configured, Question, parse_passkey};
 pub use client::{Bluez, BluezLimits, Transport};
 pub use error::{BluezError, Cause};
 pub use object::{Adapter, Device, Peer};
 pub use pairing::{Pairing, Step};
+pub use record::{Record, printable};
+pub use search::{Named, Scan, find};
 pub use watch::{BluezEvent, Watch};
 
 /// The name of bluetoothd on the bus.

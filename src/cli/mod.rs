@@ -2,8 +2,11 @@
 
 mod check;
 mod demo;
+mod devices;
+mod pair;
 mod replay;
 mod run;
+mod scan;
 mod token;
 
 pub mod decode;
@@ -17,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tempfile::TempDir;
 
+use crate::bluez::{BluezError, Cause};
 use crate::config::{self, ConfigError};
 use crate::daemon::DaemonError;
 
@@ -24,6 +28,8 @@ use crate::daemon::DaemonError;
 pub mod exit {
     /// Wrong arguments.
     pub const USAGE: u8 = 64;
+    /// Something that is needed is not there: bluetoothd, an adapter, the device.
+    pub const UNAVAILABLE: u8 = 69;
     /// A part failed.
     pub const INTERNAL: u8 = 70;
     /// The operating system does not let us.
@@ -58,6 +64,12 @@ enum Command {
     Profile(profile::Args),
     /// Play recorded numerics (CSV) as a source in mode test.
     Replay(replay::ReplayArgs),
+    /// Show which Bluetooth sensors are near, and the configuration lines that add them.
+    Scan(scan::ScanArgs),
+    /// Pair with a Bluetooth sensor that demands it, such as a cuff.
+    Pair(pair::PairArgs),
+    /// List or remove the Bluetooth devices that this machine knows.
+    Devices(devices::DevicesArgs),
 }
 
 /// Where the daemon listens and keeps its state; the same for `run`, `demo` and `replay`.
@@ -96,6 +108,10 @@ enum CommandError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Bluez(#[from] BluezError),
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 impl From<anyhow::Error> for CommandError {
@@ -113,10 +129,12 @@ impl From<io::Error> for CommandError {
 impl CommandError {
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit::USAGE,
+            Self::Usage(_) | Self::Bluez(BluezError { cause: Cause::Ambiguous(_), .. }) => exit::USAGE,
             Self::Config(_) => exit::CONFIG,
-            Self::Daemon(DaemonError::Permission(_)) => exit::PERMISSION,
+            Self::Daemon(DaemonError::Permission(_))
+            | Self::Bluez(BluezError { cause: Cause::AccessDenied(_), .. }) => exit::PERMISSION,
             Self::Daemon(DaemonError::Internal(_)) => exit::INTERNAL,
+            Self::Bluez(_) | Self::Unavailable(_) => exit::UNAVAILABLE,
         }
     }
 }
@@ -142,6 +160,9 @@ pub fn main() -> ExitCode {
         }
         Command::Profile(args) => taken(profile::run(&args, &mut io::stdout().lock(), &mut io::stderr())),
         Command::Replay(args) => replay::run(args),
+        Command::Scan(args) => scan::run(&args),
+        Command::Pair(args) => pair::run(&args),
+        Command::Devices(args) => devices::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -186,6 +207,22 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
+}
+
+/// A line for the person who waits, beside the result; nothing is lost if nobody reads it.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Runs a command that talks to BlueZ. What is still going on when it returns, such as a wait for the terminal, is left.
+fn with_bluez(work: impl AsyncFnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::Error::from(error).context("cannot start the runtime"))?;
+    let done = runtime.block_on(work());
+    runtime.shutdown_background();
+    done
 }
 
 /// Starts the runtime and runs the daemon to its end.

@@ -9,11 +9,15 @@ use std::sync::Arc;
 use regex::CaptureLocations;
 
 use super::number::{Input, Raw, extract, plus, read_text, times};
+use super::packet::head_of;
+use super::plan::{MessagePlan, NEVER_SEEN, Plan, WavePlan};
 use super::superframe::Collector;
 use super::waves::Block;
 use super::{Decoded, DecodedVital};
 use crate::profile::Profile;
-use crate::profile::model::{Field, Flag, Happening, Message, On, Part, Rule, State, StateValue, Test, Text, Wave};
+use crate::profile::model::{
+    Delimited, Field, Flag, Happening, InnerLines, Message, On, Part, Rule, State, StateValue, Test, Text, Wave,
+};
 use crate::vitals::{Absent, Decimal, Metric, Pressure, Quality, Status, Value, Vital};
 
 /// What is known of a flag.
@@ -62,6 +66,11 @@ pub(super) struct Interpreter {
     meanings: Vec<Vec<Meaning>>,
     status_mask: u32,
     memories: Vec<Memory>,
+    /// What the watched bits of each message were when its flags and states were last read.
+    seen: Vec<u64>,
+    /// Why the fields of the plan are withheld, by what the flags and states were when they last changed.
+    gates: Vec<Option<Withheld>>,
+    gates_are_stale: bool,
     collector: Collector,
     blocks: Vec<Block>,
     serial_number: String,
@@ -95,7 +104,7 @@ fn meanings_of(state: &State) -> Vec<Meaning> {
 }
 
 impl Interpreter {
-    pub(super) fn new(profile: &Profile) -> Self {
+    pub(super) fn new(profile: &Profile, plan: &Plan) -> Self {
         let memory = |message: &Message| Memory {
             groups: message.pattern.as_ref().map(regex::Regex::capture_locations),
             last: None,
@@ -107,6 +116,9 @@ impl Interpreter {
             meanings: profile.messages().iter().flat_map(|message| &message.states).map(meanings_of).collect(),
             status_mask: 0,
             memories: profile.messages().iter().map(memory).collect(),
+            seen: vec![NEVER_SEEN; plan.watches],
+            gates: vec![None; plan.gates],
+            gates_are_stale: true,
             collector: Collector::new(profile.superframe()),
             blocks: profile.waves().iter().map(Block::new).collect(),
             serial_number: String::new(),
@@ -119,6 +131,8 @@ impl Interpreter {
     pub(super) fn reset(&mut self) {
         self.flags.fill(FlagNow::default());
         self.states.fill(StateNow::Unknown);
+        self.seen.fill(NEVER_SEEN);
+        self.gates_are_stale = true;
         self.status_mask = 0;
         self.collector.clear();
         self.serial_number.clear();
@@ -138,63 +152,259 @@ impl Interpreter {
 
     /// Nothing follows: a superframe that has all its frames counts, and the samples of blocks that are not full are
     /// handed over.
-    pub(super) fn finish(&mut self, profile: &Profile, out: &mut Vec<Decoded>) {
+    pub(super) fn finish(&mut self, profile: &Profile, plan: &Plan, out: &mut Vec<Decoded>) {
         if profile.superframe().is_some_and(|superframe| self.collector.is_full(superframe)) {
-            self.superframe(profile, out);
+            self.superframe(profile, plan, out);
             self.collector.clear();
         }
         out.extend(self.blocks.iter_mut().filter_map(Block::take).map(Decoded::Wave));
     }
 
-    /// A good frame.
-    pub(super) fn frame(&mut self, profile: &Profile, frame: &[u8], out: &mut Vec<Decoded>) {
-        // Before anything is read from this frame: its flags belong to the superframe that it begins.
-        if profile.superframe().is_some_and(|superframe| self.collector.is_ended_by(superframe, frame)) {
-            self.superframe(profile, out);
+    /// A good frame of any kind.
+    #[inline(never)]
+    pub(super) fn frame(&mut self, profile: &Profile, plan: &Plan, frame: &[u8], out: &mut Vec<Decoded>) {
+        self.packets(profile, plan, frame, &[frame.len()], out);
+        if let Rule::Delimited(Delimited { lines: Some(lines), .. }) = &profile.framing().rule {
+            self.inner_lines(profile, lines, frame, out);
         }
-        for (index, message) in profile.messages().iter().enumerate() {
-            if message.on == On::Frame && message.when.iter().all(|predicate| predicate.holds(frame)) {
-                self.message(index, message, &Input::Bytes(frame), out);
+    }
+
+    /// Good packets that follow each other: `bytes` begin with them, and `ends` says where each ends.
+    #[inline(never)]
+    pub(super) fn packets(
+        &mut self,
+        profile: &Profile,
+        plan: &Plan,
+        bytes: &[u8],
+        ends: &[usize],
+        out: &mut Vec<Decoded>,
+    ) {
+        if let Some(message) = &plan.stream
+            && let [WavePlan::Byte { at, mask, index }] = *message.waves.as_slice()
+        {
+            self.stream(profile, plan, message, (at, mask, index), bytes, ends, out);
+            return;
+        }
+        let (mut rest, mut start) = (bytes, 0);
+        for end in ends {
+            let Some((packet, following)) = rest.split_at_checked(end.saturating_sub(start)) else { return };
+            self.packet(profile, plan, head_of(rest), packet, out);
+            (rest, start) = (following, *end);
+        }
+    }
+
+    /// Packets whose only message has nothing to read each time but one sample, `wave`.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `packets` and what it found in the plan")]
+    #[inline(never)]
+    fn stream(
+        &mut self,
+        profile: &Profile,
+        plan: &Plan,
+        message: &MessagePlan,
+        (at, mask, index): (usize, u8, usize),
+        bytes: &[u8],
+        ends: &[usize],
+        out: &mut Vec<Decoded>,
+    ) {
+        let (mut rest, mut start) = (bytes, 0);
+        for end in ends {
+            let Some((packet, following)) = rest.split_at_checked(end.saturating_sub(start)) else { return };
+            self.collect(profile, plan, packet, out);
+            let now = head_of(rest) & message.watch.mask;
+            let is_sure = packet.len() >= message.watch.reach;
+            if !is_sure || self.seen.get(message.watch.index) != Some(&now) {
+                self.the_long_way(profile, message, if is_sure { now } else { NEVER_SEEN }, packet, out);
             }
+            if let (Some(sample), Some(block)) = (packet.get(at), self.blocks.get_mut(index)) {
+                block.push(i32::from(sample & mask), out);
+            }
+            (rest, start) = (following, *end);
         }
-        if let Some(superframe) = profile.superframe() {
+    }
+
+    /// Takes the slot of a frame, after the superframe that it shows to be whole.
+    #[inline]
+    fn collect(&mut self, profile: &Profile, plan: &Plan, frame: &[u8], out: &mut Vec<Decoded>) {
+        if let Some(superframe) = &plan.superframe {
+            // Before anything is read from this frame: its flags belong to the superframe that it begins.
+            if self.collector.is_ended_by(superframe, frame) {
+                self.superframe(profile, plan, out);
+            }
             self.collector.take(superframe, frame);
         }
-        if let Rule::Delimited(rule) = &profile.framing().rule
-            && let Some(lines) = &rule.lines
-        {
-            let end = frame.len().saturating_sub(lines.until);
-            let mut rest = frame.get(lines.from..end).unwrap_or(&[]);
-            while !rest.is_empty() {
-                let found = (0..rest.len()).find_map(|at| {
-                    let from = rest.get(at..)?;
-                    lines.end.iter().find(|end| from.starts_with(end)).map(|end| (at, at + end.len()))
-                });
-                let (end, next) = found.unwrap_or((rest.len(), rest.len()));
-                self.line(profile, rest.get(..end).unwrap_or(&[]), out);
-                rest = rest.get(next..).unwrap_or(&[]);
+    }
+
+    /// A good frame that has no lines of text in it. `head` is its first word; where the frame is shorter, what the
+    /// word has beyond its end may be anything.
+    #[expect(clippy::inline_always, reason = "the inner loop: a call costs a tenth of a frame")]
+    #[inline(always)]
+    fn packet(&mut self, profile: &Profile, plan: &Plan, head: u64, frame: &[u8], out: &mut Vec<Decoded>) {
+        self.collect(profile, plan, frame, out);
+        for message in plan.messages(frame) {
+            if message.when.iter().all(|predicate| predicate.holds(frame)) {
+                self.planned(profile, plan, message, head, frame, out);
             }
+        }
+    }
+
+    /// The lines of text in a frame.
+    #[inline(never)]
+    fn inner_lines(&mut self, profile: &Profile, lines: &InnerLines, frame: &[u8], out: &mut Vec<Decoded>) {
+        let end = frame.len().saturating_sub(lines.until);
+        let mut rest = frame.get(lines.from..end).unwrap_or(&[]);
+        while !rest.is_empty() {
+            let found = (0..rest.len()).find_map(|at| {
+                let from = rest.get(at..)?;
+                lines.end.iter().find(|end| from.starts_with(end)).map(|end| (at, at + end.len()))
+            });
+            let (end, next) = found.unwrap_or((rest.len(), rest.len()));
+            self.line(profile, rest.get(..end).unwrap_or(&[]), out);
+            rest = rest.get(next..).unwrap_or(&[]);
+        }
+    }
+
+    /// A message of bytes, by its plan.
+    #[expect(clippy::inline_always, reason = "the inner loop: a call costs a tenth of a frame")]
+    #[inline(always)]
+    fn planned(
+        &mut self,
+        profile: &Profile,
+        plan: &Plan,
+        message: &MessagePlan,
+        head: u64,
+        bytes: &[u8],
+        out: &mut Vec<Decoded>,
+    ) {
+        let now = head & message.watch.mask;
+        let is_sure = bytes.len() >= message.watch.reach;
+        let is_as_before = is_sure && self.seen.get(message.watch.index) == Some(&now);
+        if !is_as_before || message.has_more {
+            self.the_long_way(profile, message, if is_sure { now } else { NEVER_SEEN }, bytes, out);
+        }
+        if !message.fields.is_empty() {
+            self.numbers(profile, plan, message, bytes, out);
+        }
+        for wave in &message.waves {
+            if let WavePlan::Byte { at, mask, index } = wave {
+                if let (Some(sample), Some(block)) = (bytes.get(*at), self.blocks.get_mut(*index)) {
+                    block.push(i32::from(sample & mask), out);
+                }
+            } else {
+                self.samples(profile, message, wave, bytes, out);
+            }
+        }
+    }
+
+    /// The numbers of a message that stand by themselves.
+    #[inline(never)]
+    fn numbers(&mut self, profile: &Profile, plan: &Plan, message: &MessagePlan, bytes: &[u8], out: &mut Vec<Decoded>) {
+        if self.gates_are_stale {
+            self.refresh_gates(profile, plan);
+        }
+        for field in &message.fields {
+            let is_open = self.gates.get(field.gate) == Some(&None);
+            match field.sure_value(bytes).filter(|_| is_open) {
+                Some(value) => out.push(scalar(field.metric, value, field.mdc, Quality::Valid)),
+                None => self.one_value(profile, message.index, field.index, bytes, out),
+            }
+        }
+    }
+
+    /// The samples of interleaved waves, and of those that are more than a byte each.
+    #[inline(never)]
+    fn samples(
+        &mut self,
+        profile: &Profile,
+        message: &MessagePlan,
+        wave: &WavePlan,
+        bytes: &[u8],
+        out: &mut Vec<Decoded>,
+    ) {
+        match wave {
+            WavePlan::Byte { at, mask, index: first } | WavePlan::Bytes { at, mask, first, .. } => {
+                let count = if let WavePlan::Bytes { count, .. } = wave { *count } else { 1 };
+                let samples = bytes.get(*at..).unwrap_or(&[]);
+                let blocks = self.blocks.get_mut(*first..).unwrap_or(&mut []);
+                for (sample, block) in samples.iter().zip(blocks).take(count) {
+                    block.push(i32::from(sample & mask), out);
+                }
+            }
+            WavePlan::Other(index) => {
+                let waves = profile.messages().get(message.index).map_or(&[][..], |message| &message.waves);
+                if let Some(wave) = waves.get(*index) {
+                    self.wave(wave, bytes, out);
+                }
+            }
+        }
+    }
+
+    /// The watched bits are `now`, perhaps other ones than before, or the message has more to tell than numbers.
+    #[inline(never)]
+    fn the_long_way(&mut self, profile: &Profile, plan: &MessagePlan, now: u64, bytes: &[u8], out: &mut Vec<Decoded>) {
+        let Some(message) = profile.messages().get(plan.index) else { return };
+        let input = Input::Bytes(bytes);
+        if let Some(seen) = self.seen.get_mut(plan.watch.index) {
+            *seen = now;
+        }
+        // Reading flags and states again that are as they were changes nothing.
+        self.status(message, &input, out);
+        self.told(message, &input, out);
+        if plan.fields.is_empty() && !message.fields.is_empty() {
+            self.vitals(plan.index, message, &input, out);
+        }
+    }
+
+    /// Looks up all gates again, after a flag or a state has changed.
+    #[inline(never)]
+    fn refresh_gates(&mut self, profile: &Profile, plan: &Plan) {
+        for (gate, message, field) in plan.gated_fields() {
+            let field = profile.messages().get(message).and_then(|message| message.fields.get(field));
+            let withheld = field.and_then(|field| self.withheld(field));
+            if let Some(now) = self.gates.get_mut(gate) {
+                *now = withheld;
+            }
+        }
+        self.gates_are_stale = false;
+    }
+
+    /// One number that needs a closer look: it is withheld, a sentinel, out of bounds or made of several parts.
+    #[inline(never)]
+    fn one_value(&mut self, profile: &Profile, message: usize, field: usize, bytes: &[u8], out: &mut Vec<Decoded>) {
+        let field = profile.messages().get(message).and_then(|message| message.fields.get(field));
+        if let Some(field) = field
+            && let Some(value) = self.value(field, &Input::Bytes(bytes))
+        {
+            out.push(scalar(field.metric, value, field.mdc, quality_of(value, Quality::Valid)));
         }
     }
 
     /// A whole superframe, now and then: flags that were latched in any of its frames count, then its messages.
     #[inline(never)]
-    fn superframe(&mut self, profile: &Profile, out: &mut Vec<Decoded>) {
-        for flag in profile.messages().iter().flat_map(|message| &message.flags).filter(|flag| flag.latched) {
-            if let Some(now) = self.flags.get_mut(flag.index) {
+    fn superframe(&mut self, profile: &Profile, plan: &Plan, out: &mut Vec<Decoded>) {
+        let mut is_changed = false;
+        for (flag, event) in &plan.latches {
+            if let Some(now) = self.flags.get_mut(*flag) {
                 let is_set = std::mem::take(&mut now.latched);
                 if is_set && now.is_set != Some(true) {
-                    out.extend(flag.event.as_ref().map(happened));
+                    out.extend(event.as_ref().map(happened));
                 }
-                now.is_set = Some(is_set);
+                is_changed |= now.is_set.replace(is_set) != Some(is_set);
             }
         }
-        self.tell_status(out);
-        let collector = std::mem::take(&mut self.collector);
-        for (index, message) in profile.messages().iter().enumerate() {
-            if message.on == On::Superframe {
-                self.message(index, message, &Input::Bytes(collector.slots()), out);
+        if is_changed {
+            self.gates_are_stale = true;
+            self.tell_status(out);
+        }
+        // What a frame says is latched anew, although it may be what the frame before it said.
+        for watch in &plan.latched {
+            if let Some(seen) = self.seen.get_mut(*watch) {
+                *seen = NEVER_SEEN;
             }
+        }
+        let collector = std::mem::take(&mut self.collector);
+        let slots = collector.slots();
+        for message in &plan.on_superframe {
+            self.planned(profile, plan, message, head_of(slots), slots, out);
         }
         self.collector = collector;
     }
@@ -229,6 +439,15 @@ impl Interpreter {
     }
 
     fn message(&mut self, index: usize, message: &Message, input: &Input<'_>, out: &mut Vec<Decoded>) {
+        self.status(message, input, out);
+        self.told(message, input, out);
+        if !message.fields.is_empty() {
+            self.vitals(index, message, input, out);
+        }
+    }
+
+    /// The flags and states of a message.
+    fn status(&mut self, message: &Message, input: &Input<'_>, out: &mut Vec<Decoded>) {
         let mut is_changed = false;
         for flag in &message.flags {
             is_changed |= self.read_flag(flag, input, out);
@@ -237,19 +456,18 @@ impl Interpreter {
             is_changed |= self.read_state(state, input);
         }
         if is_changed {
+            self.gates_are_stale = true;
             self.tell_status(out);
         }
+    }
+
+    /// What the arrival of a message tells, and the device's serial number.
+    fn told(&mut self, message: &Message, input: &Input<'_>, out: &mut Vec<Decoded>) {
         if let Some(event) = &message.event {
             out.push(happened(event));
         }
         if let Some(text) = &message.serial_number {
             self.read_serial_number(text, input, out);
-        }
-        if !message.fields.is_empty() {
-            self.vitals(index, message, input, out);
-        }
-        for wave in &message.waves {
-            self.wave(wave, input, out);
         }
     }
 
@@ -334,12 +552,10 @@ impl Interpreter {
                 continue;
             }
             let Some(value) = self.value(field, input) else { continue };
-            out.push(Decoded::Vital(DecodedVital {
-                vital: Vital::scalar(field.metric, value),
-                mdc: field.mdc,
-                quality: quality_of(value, quality),
-                device_time: has_time.then(|| self.device_time.clone()),
-            }));
+            let device_time = has_time.then(|| self.device_time.clone());
+            let vital = Vital::scalar(field.metric, value);
+            let quality = quality_of(value, quality);
+            out.push(Decoded::Vital(DecodedVital { vital, mdc: field.mdc, quality, device_time }));
         }
         if has_pressure {
             let device_time = has_time.then(|| self.device_time.clone());
@@ -430,26 +646,14 @@ impl Interpreter {
         withheld
     }
 
-    fn wave(&mut self, wave: &Wave, input: &Input<'_>, out: &mut Vec<Decoded>) {
-        let Input::Bytes(bytes) = *input else { return };
+    #[inline(never)]
+    fn wave(&mut self, wave: &Wave, bytes: &[u8], out: &mut Vec<Decoded>) {
         let bytes = bytes.get(wave.at..).unwrap_or(&[]);
-        if wave.is_plain && wave.count == 1 {
-            // Single bytes as they are, by far the most frequent.
-            for (byte, (_, index)) in bytes.iter().zip(&wave.names) {
-                self.sample(*index, i32::from(*byte), out);
-            }
-            return;
-        }
         let samples = bytes.chunks_exact(wave.kind.width()).take(wave.count * wave.names.len());
         for (sample, (_, index)) in samples.zip(wave.names.iter().cycle()) {
-            self.sample(*index, super::number::sample(wave.kind, sample, wave.mask), out);
-        }
-    }
-
-    #[inline]
-    fn sample(&mut self, wave: usize, sample: i32, out: &mut Vec<Decoded>) {
-        if let Some(full) = self.blocks.get_mut(wave).and_then(|block| block.push(sample)) {
-            out.push(Decoded::Wave(full));
+            if let Some(block) = self.blocks.get_mut(*index) {
+                block.push(super::number::sample(wave.kind, sample, wave.mask), out);
+            }
         }
     }
 }
@@ -462,6 +666,10 @@ enum Repeated {
     Other,
     /// Nothing was read before.
     First,
+}
+
+const fn scalar(metric: Metric, value: Value, mdc: Option<u32>, quality: Quality) -> Decoded {
+    Decoded::Vital(DecodedVital { vital: Vital::scalar(metric, value), mdc, quality, device_time: None })
 }
 
 fn happened(happening: &Happening) -> Decoded {
@@ -513,12 +721,7 @@ fn convert(field: &Field, raw: Raw) -> Value {
             if field.invalid.iter().any(|sentinel| *sentinel == bits || *sentinel == signed) {
                 return Value::Absent(Absent::NotANumber);
             }
-            let number = Decimal::new(signed, 0);
-            let is_surely_valid = field.scale.is_none() && field.offset.is_none() && field.whole.contains(&signed);
-            if let (Some(number), true) = (number, is_surely_valid) {
-                return Value::Valid(number);
-            }
-            number
+            Decimal::new(signed, 0)
         }
         Raw::Decimal(number) => {
             let is_sentinel =

@@ -3,8 +3,9 @@
 //! On any violation exactly one byte is dropped and the search goes on with the next, so that a damaged length or sum
 //! never swallows the good frames behind it. A length is trusted only inside the bounds of the profile.
 
+use super::packet::QuickCheck;
 use crate::profile::Profile;
-use crate::profile::model::{Delimited, Escaped, Framing, Length, NumberKind, Packet, Rule};
+use crate::profile::model::{Delimited, Escaped, Framing, Length, NumberKind, Packet, Rule, Unpack};
 
 /// What was counted since the decoder was made. Never reset: differences are for whoever shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +70,9 @@ pub(crate) struct Framer {
     was_broken: bool,
     counters: FrameCounters,
 }
+
+/// Packets that are looked for before the first of them is read.
+pub(super) const BATCH: usize = 64;
 
 /// Bytes taken at a time, beside what has to be kept.
 const CHUNK: usize = 4096;
@@ -144,6 +148,24 @@ impl Framer {
         }
     }
 
+    /// The bytes that wait, and where the good packets that they begin with end, if the places of packets are known.
+    /// Whatever else comes is left to [`Framer::next`].
+    pub(super) fn packets<'f, 'e>(
+        &'f self,
+        quick: &QuickCheck,
+        ends: &'e mut [usize; BATCH],
+    ) -> (&'f [u8], &'e [usize]) {
+        let waiting = self.buffer.get(self.start..).filter(|_| self.sync == Sync::Locked).unwrap_or(&[]);
+        let count = quick.packets(waiting, ends);
+        (waiting, ends.get(..count).unwrap_or(&[]))
+    }
+
+    /// Counts so many packets of [`Framer::packets`], the last of which ended there.
+    pub(super) fn took(&mut self, packets: usize, end: usize) {
+        self.start = self.start.saturating_add(end);
+        self.counters.frames += u64::try_from(packets).unwrap_or(0);
+    }
+
     #[inline]
     fn accept(&mut self, length: usize) -> Found {
         let (start, end) = (self.start, self.start.saturating_add(length));
@@ -179,13 +201,8 @@ impl Framer {
     pub(crate) fn content<'f>(&'f mut self, framing: &Framing, found: Found) -> &'f [u8] {
         let frame = self.buffer.get(found.start..found.end).unwrap_or(&[]);
         match &framing.rule {
-            Rule::Packet(Packet { unpack: Some(unpack), .. }) => {
-                self.plain.clear();
-                let high_bits = frame.get(unpack.high_bits_at).copied().unwrap_or(0);
-                self.plain.extend(frame.iter().enumerate().map(|(at, byte)| match at.checked_sub(unpack.from) {
-                    Some(bit) if bit < 8 => (byte & 0x7F) | (((high_bits >> bit) & 1) << 7),
-                    _ => *byte,
-                }));
+            Rule::Packet(Packet { unpack: Some(packing), .. }) => {
+                unpack(*packing, frame, &mut self.plain);
                 &self.plain
             }
             // Checking the frame that was found last has left its content there.
@@ -228,6 +245,18 @@ impl Framer {
             self.skip(1, false);
         }
         is_waiting
+    }
+}
+
+/// Puts a packet into `plain`, with bit 7 of each byte where it belongs.
+#[inline]
+pub(super) fn unpack(packing: Unpack, packet: &[u8], plain: &mut Vec<u8>) {
+    plain.clear();
+    plain.extend_from_slice(packet);
+    let high_bits = packet.get(packing.high_bits_at).copied().unwrap_or(0);
+    let packed = plain.get_mut(packing.from..).unwrap_or(&mut []);
+    for (bit, byte) in packed.iter_mut().take(8).enumerate() {
+        *byte = (*byte & 0x7F) | (((high_bits >> bit) & 1) << 7);
     }
 }
 

@@ -8,6 +8,8 @@ mod frame;
 pub mod gatt;
 pub mod ieee11073;
 mod number;
+mod packet;
+mod plan;
 pub mod self_test;
 mod superframe;
 mod waves;
@@ -23,7 +25,8 @@ pub use frame::FrameCounters;
 pub use waves::WaveSamples;
 
 use fields::Interpreter;
-use frame::{Found, Framer};
+use frame::{BATCH, Found, Framer, unpack};
+use plan::Plan;
 
 /// A vital as a decoder found it, before anybody knows whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,16 +65,21 @@ pub enum Decoded {
 #[derive(Debug)]
 pub struct Decoder {
     profile: Arc<Profile>,
+    plan: Plan,
     framer: Framer,
     interpreter: Interpreter,
+    /// The content of the last packet of [`Decoder::drain_packets`], where packets are packed.
+    unpacked: Vec<u8>,
 }
 
 impl Decoder {
     /// A decoder at the beginning of a stream, which may begin in the middle of a frame.
     pub fn new(profile: Arc<Profile>) -> Self {
         let framer = Framer::new(profile.framing());
-        let interpreter = Interpreter::new(&profile);
-        Self { profile, framer, interpreter }
+        let plan = Plan::new(&profile);
+        let interpreter = Interpreter::new(&profile, &plan);
+        let unpacked = Vec::with_capacity(profile.framing().max);
+        Self { profile, plan, framer, interpreter, unpacked }
     }
 
     /// The profile it follows.
@@ -84,7 +92,7 @@ impl Decoder {
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
         if matches!(self.profile.framing().rule, Rule::Payload { .. }) {
             if self.framer.take_payload(&self.profile, bytes) {
-                self.interpreter.frame(&self.profile, bytes, out);
+                self.interpreter.frame(&self.profile, &self.plan, bytes, out);
             }
             return;
         }
@@ -110,7 +118,7 @@ impl Decoder {
         if self.framer.is_lost() {
             self.interpreter.gap(out);
         }
-        self.interpreter.finish(&self.profile, out);
+        self.interpreter.finish(&self.profile, &self.plan, out);
     }
 
     /// The stream has paused for so long that what came before and what comes next do not belong together: a superframe
@@ -132,8 +140,38 @@ impl Decoder {
     }
 
     fn drain(&mut self, out: &mut Vec<Decoded>) {
-        while let Some(found) = self.framer.next(self.profile.framing()) {
-            self.take(found, out);
+        loop {
+            self.drain_packets(out);
+            match self.framer.next(self.profile.framing()) {
+                Some(found) => self.take(found, out),
+                None => return,
+            }
+        }
+    }
+
+    /// The packets with which nothing is wrong, as long as they follow each other.
+    fn drain_packets(&mut self, out: &mut Vec<Decoded>) {
+        let Some(quick) = &self.plan.packet else { return };
+        let mut ends = [0; BATCH];
+        loop {
+            let (bytes, ends) = self.framer.packets(quick, &mut ends);
+            match &quick.unpack {
+                None => self.interpreter.packets(&self.profile, &self.plan, bytes, ends, out),
+                Some(packing) => {
+                    let mut start = 0;
+                    for end in ends {
+                        unpack(*packing, bytes.get(start..*end).unwrap_or(&[]), &mut self.unpacked);
+                        let whole = [self.unpacked.len()];
+                        self.interpreter.packets(&self.profile, &self.plan, &self.unpacked, &whole, out);
+                        start = *end;
+                    }
+                }
+            }
+            let (count, end) = (ends.len(), ends.last().copied().unwrap_or(0));
+            self.framer.took(count, end);
+            if count < BATCH {
+                return;
+            }
         }
     }
 
@@ -144,7 +182,7 @@ impl Decoder {
         let is_line = self.profile.is_text();
         let content = self.framer.content(self.profile.framing(), found);
         if !is_line {
-            self.interpreter.frame(&self.profile, content, out);
+            self.interpreter.frame(&self.profile, &self.plan, content, out);
         } else if !self.interpreter.line(&self.profile, content, out) {
             self.framer.refuse(self.profile.framing(), found);
         }

@@ -28,20 +28,24 @@ impl Collector {
     }
 
     /// True if `next`, which is not taken yet, shows that what was collected is a whole superframe.
+    #[inline]
     pub(super) fn is_ended_by(&self, superframe: &Superframe, next: &[u8]) -> bool {
         self.is_full(superframe) && superframe.first.holds(next)
     }
 
     /// Takes a frame. What was collected before a first frame, or before one too many, is dropped.
+    #[inline]
     pub(super) fn take(&mut self, superframe: &Superframe, frame: &[u8]) {
         let is_first = superframe.first.holds(frame);
+        let Some(slot) = frame.get(superframe.slot_at) else {
+            self.slots.clear();
+            return;
+        };
         if is_first || self.is_full(superframe) {
             self.slots.clear();
         }
-        match frame.get(superframe.slot_at) {
-            Some(slot) if is_first || !self.slots.is_empty() => self.slots.push(*slot),
-            Some(_) => {}
-            None => self.slots.clear(),
+        if is_first || !self.slots.is_empty() {
+            self.slots.push(*slot);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Decoded;
 use crate::profile::WaveInfo;
 
 /// Length of a block, in seconds.
@@ -30,6 +31,7 @@ pub struct WaveSamples {
 #[derive(Debug)]
 pub(super) struct Block {
     info: WaveInfo,
+    /// Always with room for a full block.
     samples: Vec<i32>,
     full: usize,
     saturated: usize,
@@ -48,14 +50,22 @@ impl Block {
         Self { info: info.clone(), samples: Vec::with_capacity(full), full, saturated: 0, after_gap: false }
     }
 
-    /// Adds a sample; the block, if it is full now.
+    /// Adds a sample, and hands the block over to `out` if it is full now.
     #[inline]
-    pub(super) fn push(&mut self, sample: i32) -> Option<WaveSamples> {
+    pub(super) fn push(&mut self, sample: i32, out: &mut Vec<Decoded>) {
         self.samples.push(sample);
         if let Some((low, high)) = self.info.saturated {
             self.saturated += usize::from(sample <= low || sample >= high);
         }
-        if self.samples.len() >= self.full { self.take() } else { None }
+        if self.samples.len() >= self.full {
+            self.hand_over(out);
+        }
+    }
+
+    /// The one allocation: the samples of a block belong to whoever gets it.
+    #[inline(never)]
+    fn hand_over(&mut self, out: &mut Vec<Decoded>) {
+        out.extend(self.take().map(Decoded::Wave));
     }
 
     /// What is there, though the block is not full.
@@ -96,14 +106,18 @@ mod tests {
     fn blocks_are_a_quarter_of_a_second_and_tell_gaps_and_saturation() {
         let info = WaveInfo { name: Arc::from("ecg_I"), hz: 12.0, baseline: 128, saturated: Some((0, 250)) };
         let mut block = Block::new(&info);
-        assert!(block.push(128).is_none());
-        assert!(block.push(250).is_none());
-        let full = block.push(0).unwrap();
+        let mut out = Vec::new();
+        block.push(128, &mut out);
+        block.push(250, &mut out);
+        assert!(out.is_empty());
+        block.push(0, &mut out);
+        let [Decoded::Wave(full)] = out.as_slice() else { panic!("{out:?}") };
+        let full = full.clone();
         assert_eq!((full.samples, full.saturated, full.after_gap), (vec![128, 250, 0], 2, false));
-        block.push(7);
+        block.push(7, &mut out);
         assert_eq!(block.gap().unwrap().samples, [7]);
         assert!(block.gap().is_none());
-        block.push(8);
+        block.push(8, &mut out);
         let after = block.take().unwrap();
         assert_eq!((after.samples, after.saturated, after.after_gap), (vec![8], 0, true));
     }

@@ -1,7 +1,7 @@
 //! Checks `[[message]]`: predicates, patterns, flags, states, fields and waves.
 
 use std::collections::BTreeMap;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -497,26 +497,11 @@ fn build_field(spanned: &Spanned<FieldDoc>, scope: &Scope<'_>, context: &mut Con
         scale: doc.scale,
         offset: doc.offset,
         range,
-        whole: whole_numbers(metric?, range),
         zero_is_measured: doc.zero_is_measured.is_some(),
         unless,
         only,
         optional: doc.optional,
     })
-}
-
-/// Whole numbers that need no further look: inside the metric's bounds and the profile's, and not 0.
-fn whole_numbers(metric: Metric, range: Option<(Decimal, Decimal)>) -> RangeInclusive<i64> {
-    let (low, high) = metric.info().range;
-    let (mut low, mut high) = (i64::from(low).max(1), i64::from(high));
-    if let Some((from, to)) = range {
-        let fits =
-            |number: &i64| Decimal::new(*number, 0).is_some_and(|n| n.compare(from).is_ge() && n.compare(to).is_le());
-        // At most a thousand steps: the bounds of a metric are no wider.
-        low = (low..=high).find(fits).unwrap_or(i64::MAX);
-        high = (low..=high).rev().find(fits).unwrap_or(0);
-    }
-    low..=high
 }
 
 fn only(docs: &BTreeMap<String, OneOrMany>, span: &Range<usize>, context: &mut Context<'_>) -> Vec<Only> {
@@ -578,7 +563,6 @@ fn build_wave(spanned: &Spanned<WaveDoc>, scope: &Scope<'_>, context: &mut Conte
         at: doc.at,
         kind: doc.kind,
         mask: doc.mask,
-        is_plain: doc.kind == NumberKind::U8 && doc.mask.is_none(),
         count: doc.count,
         hz,
         baseline: doc.baseline,

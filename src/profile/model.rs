@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -659,8 +658,6 @@ pub struct Field {
     pub offset: Option<Decimal>,
     /// Bounds beside the metric's own.
     pub range: Option<(Decimal, Decimal)>,
-    /// Whole numbers that are inside all bounds and are not 0.
-    pub whole: RangeInclusive<i64>,
     /// True if the profile cites why 0 is a measurement.
     pub zero_is_measured: bool,
     /// Flags that withhold it.
@@ -682,8 +679,6 @@ pub struct Wave {
     pub kind: NumberKind,
     /// Bits that count.
     pub mask: Option<u32>,
-    /// True if each sample is one byte as it is.
-    pub is_plain: bool,
     /// Samples of each wave in one frame.
     pub count: usize,
     /// Samples of each wave a second.

@@ -64,7 +64,12 @@ pub struct Capability {
 impl Capability {
     /// What `token issue --patient P` puts into a token: everything of that patient that the role may.
     pub fn of_patient(patient: &crate::ids::PatientId, role: Role) -> Self {
-        let channels = vec![format!("patient/{patient}/#"), format!("alerts/{patient}"), "system".to_owned()];
+        let channels = vec![
+            format!("patient/{patient}/#"),
+            format!("alerts/{patient}"),
+            format!("waveform/{patient}/+"),
+            "system".to_owned(),
+        ];
         Self { channels, allow: role.operations().to_vec() }
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod accept;
 pub mod auth;
+mod ble;
+mod ble_job;
 pub mod close;
 pub mod codes;
 pub mod hosts;

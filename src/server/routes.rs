@@ -27,6 +27,7 @@ use crate::clock::Wall;
 use crate::pipeline::Control;
 use crate::server::accept::Slot;
 use crate::server::auth::Rights;
+use crate::server::ble;
 use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
@@ -97,7 +98,6 @@ pub fn router(site: Site) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/api/v1/ble", get(bluetooth))
         .route("/api/v1/sign-in", post(sign_in));
     for asset in ASSETS {
         router = router.route(asset.path, get(async || ([(CONTENT_TYPE, asset.kind)], asset.body)));
@@ -106,13 +106,14 @@ pub fn router(site: Site) -> Router {
         router = router.route(path, get(async |State(site), request| upgrade(&site, defaults, request)));
     }
     router
+        .with_state(site.clone())
+        .merge(ble::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(site.clone(), guard))
-        .with_state(site)
+        .layer(middleware::from_fn_with_state(site, guard))
 }
 
 /// Refuses foreign hosts and origins, and sets the headers that every answer has.
@@ -158,23 +159,13 @@ async fn ready(State(site): State<Site>) -> Response {
 }
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
-    match bearer(&headers).map(|token| check(&site, token)) {
-        Some(Ok(_)) => {
+    match signed_in(&site, &headers) {
+        Ok(_) => {
             let mut text = site.gate.metrics.to_prometheus();
             text.push_str(&site.air.borrow().to_prometheus(site.gate.clock.now()));
             ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
         }
-        Some(Err(response)) => *response,
-        None => unauthorised("send a token as `Authorization: Bearer`"),
-    }
-}
-
-/// The Bluetooth radio and each sensor: last seen, signal, battery, attempts, reason.
-async fn bluetooth(State(site): State<Site>, headers: HeaderMap) -> Response {
-    match bearer(&headers).map(|token| check(&site, token)) {
-        Some(Ok(_)) => axum::Json(site.air.borrow().clone()).into_response(),
-        Some(Err(response)) => *response,
-        None => unauthorised("send a token as `Authorization: Bearer`"),
+        Err(response) => *response,
     }
 }
 
@@ -244,6 +235,14 @@ fn unauthorised(message: &str) -> Response {
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// Whose token the request has.
+pub(super) fn signed_in(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<Response>> {
+    let Some(token) = bearer(headers) else {
+        return Err(Box::new(unauthorised("send a token as `Authorization: Bearer`")));
+    };
+    check(site, token)
 }
 
 fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {

@@ -80,6 +80,8 @@ pub enum Action {
     Send(String),
     /// Write a text message that many listeners share.
     SendShared(Bytes),
+    /// Write a binary message that many listeners share.
+    SendBinary(Bytes),
     /// Write a ping.
     Ping,
     /// Check a token; answer with [`Session::on_token`].
@@ -473,6 +475,11 @@ impl Session {
                     if self.scope.allows(&published.routes) {
                         self.push(published, &mut out);
                         self.overtake(published);
+                    }
+                }
+                Parcel::Wave(wave) => {
+                    if self.scope.allows_channel(&wave.channel) {
+                        out.push(Action::SendBinary(wave.message.clone()));
                     }
                 }
                 Parcel::Gap { from, to, skipped } => {

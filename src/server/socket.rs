@@ -240,6 +240,11 @@ where
                     }
                     continue;
                 }
+                Action::SendBinary(bytes) => {
+                    self.feed(Message::Binary(bytes)).await?;
+                    written = true;
+                    continue;
+                }
                 Action::Ping => {
                     self.feed(Message::Ping(bytes::Bytes::new())).await?;
                     written = true;
@@ -287,9 +292,12 @@ where
                 Vec::new()
             }
             Action::Alert(request) => self.command(request).await,
-            Action::Send(_) | Action::SendShared(_) | Action::Ping | Action::Close(_) | Action::Replay { .. } => {
-                Vec::new()
-            }
+            Action::Send(_)
+            | Action::SendShared(_)
+            | Action::SendBinary(_)
+            | Action::Ping
+            | Action::Close(_)
+            | Action::Replay { .. } => Vec::new(),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The way from a source into the pipeline: stamps readings, names their device, and reports each change of the link once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Stamp};
-use crate::event::{LinkState, SourceEvent, SourceMessage};
+use crate::decode::WaveSamples;
+use crate::event::{LinkState, SourceEvent, SourceMessage, WaveBlock};
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::vitals::{Mode, Quality, Reading, Status, Taken, Value, Vital};
 
@@ -30,6 +31,8 @@ pub struct SourceCounters {
     pub valid: AtomicU64,
     /// Readings handed on without a number.
     pub absent: AtomicU64,
+    /// Blocks of samples that were dropped because the pipeline was busy.
+    pub waves_dropped: AtomicU64,
 }
 
 impl SourceCounters {
@@ -78,6 +81,8 @@ pub struct SourceOutput {
     clock: Clock,
     counters: Arc<SourceCounters>,
     reported: Option<Reported>,
+    /// The number of the next sample of each wave.
+    next_samples: BTreeMap<Arc<str>, u64>,
 }
 
 impl SourceOutput {
@@ -97,6 +102,7 @@ impl SourceOutput {
             clock,
             counters,
             reported: None,
+            next_samples: BTreeMap::new(),
         }
     }
 
@@ -112,6 +118,7 @@ impl SourceOutput {
             clock: self.clock.clone(),
             counters: Arc::clone(&self.counters),
             reported: None,
+            next_samples: BTreeMap::new(),
         }
     }
 
@@ -157,6 +164,33 @@ impl SourceOutput {
             received,
         };
         self.send(SourceMessage::Reading(reading)).await
+    }
+
+    /// Hands samples of a wave on, if they do not crowd out what counts: only while half of the pipeline's queue is
+    /// free. Never waits; a display sees by the number of the next sample that some are missing.
+    pub fn wave(&mut self, wave: WaveSamples, received: Stamp) {
+        let WaveSamples { name, hz, baseline, samples, saturated, after_gap } = wave;
+        let next = self.next_samples.entry(Arc::clone(&name)).or_default();
+        let first = *next;
+        *next = first.saturating_add(u64::try_from(samples.len()).unwrap_or(0));
+        let block = WaveBlock {
+            patient: self.patient.clone(),
+            device: self.device.clone(),
+            source: self.source.clone(),
+            mode: self.mode,
+            name,
+            hz,
+            baseline,
+            saturated,
+            after_gap,
+            first,
+            samples,
+            received,
+        };
+        let is_room = self.out.capacity() > self.out.max_capacity() / 2;
+        if !is_room || self.out.try_send(SourceMessage::Wave(block)).is_err() {
+            SourceCounters::add(&self.counters.waves_dropped, 1);
+        }
     }
 
     /// Reports the state of the link, unless the same was reported last.

@@ -412,6 +412,12 @@ impl<'a> Session<'a> {
             self.memory.port.candidate_fits = true;
             self.greet_due = true;
         }
+        let waves = self.stream.take_waves();
+        if self.stranger().is_none() {
+            for wave in waves {
+                self.output.wave(wave, now);
+            }
+        }
         self.hand_on(at_once, now).await?;
         // The first good frame is told at once; every other change waits for the end of the second.
         if matches!(self.output.link_state(), Some(LinkState::Waiting | LinkState::Silent)) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Stamp};
 use crate::decode::decimate::Decimator;
-use crate::decode::{Decoded, DecodedVital, Decoder};
+use crate::decode::{Decoded, DecodedVital, Decoder, WaveSamples};
 use crate::event::LinkState;
 use crate::profile::Profile;
 use crate::vitals::{Metric, Status, Value, Vital};
@@ -19,6 +19,8 @@ const STATUS_HOLD: Duration = Duration::from_secs(5);
 const STATUS_SETTLES: Duration = Duration::from_millis(250);
 /// Devices that send no more often than this are not thinned, and so not delayed.
 const SLOW_HZ: f64 = 1.5;
+/// Blocks of samples that are kept for whoever pushed the bytes; one read of a port brings no more.
+const MAX_WAVES: usize = 1024;
 
 /// How a device's vitals become one a second.
 #[derive(Debug)]
@@ -51,6 +53,7 @@ pub struct Stream {
     said: BTreeMap<Status, Mono>,
     serial_number: Option<String>,
     rubbish_taken: u64,
+    waves: Vec<WaveSamples>,
 }
 
 impl Stream {
@@ -74,6 +77,7 @@ impl Stream {
             said: BTreeMap::new(),
             serial_number: None,
             rubbish_taken: 0,
+            waves: Vec::new(),
         }
     }
 
@@ -93,8 +97,10 @@ impl Stream {
                     self.hear(now);
                     self.take_vital(vital, now, &mut at_once);
                 }
-                // Waves are not handed on, but show that the device is alive.
-                Decoded::Wave(_) => self.hear(now),
+                Decoded::Wave(samples) => {
+                    self.hear(now);
+                    self.take_wave(samples);
+                }
                 Decoded::Status(status) => self.take_status(&status, now),
                 Decoded::SerialNumber(number) => self.serial_number = Some(number),
                 Decoded::Beat | Decoded::Event { .. } => {}
@@ -102,6 +108,17 @@ impl Stream {
         }
         self.decoded = decoded;
         self.withhold(at_once, now)
+    }
+
+    fn take_wave(&mut self, samples: WaveSamples) {
+        if self.waves.len() < MAX_WAVES {
+            self.waves.push(samples);
+        }
+    }
+
+    /// The samples of waves that came with the last pushes. They are for [`super::output::SourceOutput::wave`].
+    pub fn take_waves(&mut self) -> Vec<WaveSamples> {
+        std::mem::take(&mut self.waves)
     }
 
     const fn hear(&mut self, now: Stamp) {

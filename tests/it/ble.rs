@@ -130,6 +130,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
             match message {
                 SourceMessage::Reading(reading) => json!({"reading": ReadingData::reading(&reading)}),
                 SourceMessage::Link(event) => json!({"link": event}),
+                SourceMessage::Wave(block) => panic!("a strap sends no waves: {block:?}"),
             }
         );
     }

@@ -263,7 +263,9 @@ fn split(line: &str) -> Vec<String> {
 #[test]
 fn every_vitalbridge_command_of_the_documents_exists() {
     let mut seen = 0;
-    for document in ["README.md", "docs/config.md", "docs/profiles.md", "docs/protocol.md", "docs/mqtt.md"] {
+    for document in
+        ["README.md", "docs/ble.md", "docs/config.md", "docs/profiles.md", "docs/protocol.md", "docs/mqtt.md"]
+    {
         let text = std::fs::read_to_string(root(document)).unwrap();
         for line in text.lines().filter_map(|line| line.strip_prefix("vitalbridge ")) {
             let command = line.split_whitespace().next().unwrap();

@@ -21,6 +21,8 @@ pub(crate) const MESSAGE_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) enum Came {
     /// A JSON message.
     Message(Json),
+    /// A binary message.
+    Binary(Vec<u8>),
     /// The server closed, with this code.
     Closed(u16),
     /// The connection broke.
@@ -88,6 +90,7 @@ impl Dashboard {
             };
             match frame.opcode {
                 OpCode::Text => return Came::Message(serde_json::from_slice(&frame.payload).unwrap()),
+                OpCode::Binary => return Came::Binary(frame.payload.to_vec()),
                 OpCode::Close => {
                     let code = frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
                     return Came::Closed(code);

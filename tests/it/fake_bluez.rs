@@ -202,6 +202,17 @@ impl World {
         self.strap(address).heard
     }
 
+    /// Whether BlueZ knows its charge now.
+    pub(crate) fn has_battery(&mut self, address: &str) -> bool {
+        let strap = self.strap(address);
+        strap.resolved && strap.battery.is_some()
+    }
+
+    /// Whether no pairing goes on.
+    pub(crate) fn is_unpaired(&self) -> bool {
+        self.pairing.is_none()
+    }
+
     /// How often this was called, over all objects.
     pub(crate) fn count(&self, member: &str) -> usize {
         self.calls.iter().filter(|call| call.split(' ').next() == Some(member)).count()
@@ -272,7 +283,9 @@ impl World {
 
     fn drop_all_links(&mut self) {
         let linked: Vec<&str> = self.straps.iter().filter(|strap| strap.connected).map(|strap| strap.address).collect();
-        linked.into_iter().for_each(|address| self.drop_link(address));
+        for address in linked {
+            self.drop_link(address);
+        }
     }
 
     fn removed(&mut self, path: &str, interfaces: &[&str]) {

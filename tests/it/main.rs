@@ -2,6 +2,8 @@
 #![cfg(test)]
 
 mod ble;
+mod bluetooth;
+mod bluetooth_api;
 mod bluez;
 mod bridge;
 mod broker;
@@ -19,4 +21,5 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod waves;
 mod whole;

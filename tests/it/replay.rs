@@ -92,6 +92,7 @@ async fn a_row_holds_until_the_next_and_a_cuff_speaks_once() {
             );
             None
         }
+        SourceMessage::Wave(block) => panic!("a recording has no waves: {block:?}"),
     });
     let links: Vec<_> = links.collect();
     assert_eq!(links, [(0, LinkState::Opening), (0, LinkState::Live), (5000, LinkState::Closed)]);

@@ -131,6 +131,7 @@ fn take(
     for parcel in parcels.drain(..) {
         match parcel {
             Parcel::Event(published) => events.push(published),
+            Parcel::Wave(wave) => panic!("nobody asked for {}", wave.channel),
             Parcel::Gap { from, to, .. } => panic!("readings {from} to {to} were skipped"),
         }
     }

@@ -48,7 +48,7 @@ async fn demo(seed: u64, seconds: u64) -> Vec<(u64, SourceMessage)> {
 fn readings(seen: &[(u64, SourceMessage)]) -> impl Iterator<Item = (u64, &Reading)> {
     seen.iter().filter_map(|(second, message)| match message {
         SourceMessage::Reading(reading) => Some((*second, reading)),
-        SourceMessage::Link(_) => None,
+        SourceMessage::Link(_) | SourceMessage::Wave(_) => None,
     })
 }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     // Layer 0: words of the field.
     "named", "clock", "ids", "secret", "backoff", "vitals", "event", "patient", // Layer 1: pure.
-    "document", "wire", "channel", "profile", "decode", "alerts", // Layer 2: services for tasks.
+    "document", "wire", "waveform", "channel", "profile", "decode", "derive",
+    "alerts", // Layer 2: services for tasks.
     "metrics", "host", "systemd", "logging", "tasks", "bluez", // Layer 3: edges in and down.
     "sources", "store", // Layer 4: the heart.
     "outbox", "hub", "pipeline", // Layer 5: edges out.

@@ -206,6 +206,9 @@ impl Stage {
                     for observation in reader.stream.push(&bytes, now) {
                         output.reading(observation, now).await?;
                     }
+                    for wave in reader.stream.take_waves() {
+                        output.wave(wave, now);
+                    }
                 }
                 Some(LineEnd::Direct { reader: None, .. }) | None => {}
             },

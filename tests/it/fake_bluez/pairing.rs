@@ -159,15 +159,14 @@ impl World {
         };
         let accepted = message.message_type() == Type::MethodReturn;
         let right = match self.strap_at(&ongoing.path).pairs {
-            // Shown; what counts is whether it is typed.
-            Pairs::TypesPasskey(_) => return self.pairing = Some(ongoing),
+            // What counts is whether it is typed there; or it has stopped listening.
+            Pairs::TypesPasskey(_) | Pairs::GivesUp => return self.pairing = Some(ongoing),
             Pairs::ShowsPasskey(passkey) => accepted && message.body().deserialize::<u32>().ok() == Some(passkey),
-            Pairs::GivesUp => return self.pairing = Some(ongoing),
             _ => accepted,
         };
         let result =
             if right { Ok(()) } else { Err(("org.bluez.Error.AuthenticationFailed", "Authentication Failed")) };
-        self.paired(ongoing, result);
+        self.paired(&ongoing, result);
     }
 
     /// One turn of a pairing.
@@ -178,9 +177,9 @@ impl World {
         };
         if matches!(self.strap_at(&ongoing.path).pairs, Pairs::GivesUp) {
             self.tell_cancel(&ongoing);
-            self.paired(ongoing, Err(("org.bluez.Error.AuthenticationTimeout", "Authentication Timeout")));
+            self.paired(&ongoing, Err(("org.bluez.Error.AuthenticationTimeout", "Authentication Timeout")));
         } else {
-            self.paired(ongoing, Ok(()));
+            self.paired(&ongoing, Ok(()));
         }
     }
 
@@ -196,12 +195,12 @@ impl World {
             return Err(("org.bluez.Error.DoesNotExist", "Does Not Exist"));
         };
         self.tell_cancel(&ongoing);
-        self.paired(ongoing, Err(("org.bluez.Error.AuthenticationCanceled", "Authentication Canceled")));
+        self.paired(&ongoing, Err(("org.bluez.Error.AuthenticationCanceled", "Authentication Canceled")));
         Ok(())
     }
 
     /// The end of a pairing.
-    fn paired(&mut self, ongoing: Ongoing, result: Result<(), (&'static str, &'static str)>) {
+    fn paired(&mut self, ongoing: &Ongoing, result: Result<(), (&'static str, &'static str)>) {
         let is_pair = ongoing.call.header().member().is_some_and(|member| member == "Pair");
         if result.is_ok() {
             self.strap_at(&ongoing.path).bonded = true;

@@ -152,7 +152,7 @@ impl Strap {
     /// Another sensor, that offers and advertises these services.
     pub(crate) fn sensor(address: &'static str, name: &'static str, services: Vec<Service>) -> Self {
         let advert = Advert { services: services.iter().map(|(service, _)| *service).collect(), ..Advert::default() };
-        Self { services, advert, ..Self::new(address, name) }
+        Self { advert, services, ..Self::new(address, name) }
     }
 
     /// A blood-pressure cuff that has to be paired with and then sends these measurements (BLS 1.1.1: 2A35), with Battery
