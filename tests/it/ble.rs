@@ -3,6 +3,7 @@
 //! btleplug takes the bus from the environment, which belongs to a whole process. So each test runs the source in a
 //! child: this same binary, told to run [`child_that_runs_the_sources`] only, which prints what the sources send.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,31 +33,62 @@ use crate::fake_bluez::{Bus, FakeBluez, OnConnect, PATIENCE, Strap, World};
 
 /// The child finds its [`Setup`] here.
 const SETUP: &str = "VITALBRIDGE_TEST_BLE_SETUP";
-const STRAP: &str = "C0:FF:EE:00:00:01";
-const OTHER: &str = "C0:FF:EE:00:00:02";
+pub(crate) const STRAP: &str = "C0:FF:EE:00:00:01";
+pub(crate) const OTHER: &str = "C0:FF:EE:00:00:02";
 /// 72 bpm, skin contact supported and there, one interval of 1024/1024 s (HRS 1.0, 3.1.1).
-const BEATING: [u8; 4] = [0x16, 72, 0x00, 0x04];
+pub(crate) const BEATING: [u8; 4] = [0x16, 72, 0x00, 0x04];
 
 /// What the child runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Setup {
+pub(crate) struct Setup {
     /// Addresses or names of straps; each source is called by its place, `source-0`.
-    wanted: Vec<String>,
+    pub(crate) wanted: Vec<String>,
     /// A recording that is replayed beside them, by the last source.
-    recording: Option<PathBuf>,
-    scan_ms: u64,
-    connect_ms: u64,
-    silence_ms: u64,
+    pub(crate) recording: Option<PathBuf>,
+    pub(crate) scan_ms: u64,
+    pub(crate) connect_ms: u64,
+    pub(crate) silence_ms: u64,
+    /// What they measure.
+    pub(crate) sensor: SensorKind,
+    /// Whose the users' numbers are.
+    pub(crate) users: BTreeMap<u8, String>,
+    /// Whether records are deleted from a meter.
+    pub(crate) delete_records: bool,
+    pub(crate) pace: Pace,
+}
+
+/// How long things may take in the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Pace {
+    /// As the limits of the [`Setup`] say.
+    Short,
+    /// As in the daemon.
+    Real,
+    /// Without pauses, to connect often.
+    Restless,
 }
 
 impl Setup {
-    fn of(wanted: &[&str]) -> Self {
+    pub(crate) fn of(wanted: &[&str]) -> Self {
         let wanted = wanted.iter().map(ToString::to_string).collect();
-        Self { wanted, recording: None, scan_ms: 10_000, connect_ms: 5000, silence_ms: 5000 }
+        Self {
+            wanted,
+            recording: None,
+            scan_ms: 10_000,
+            connect_ms: 5000,
+            silence_ms: 5000,
+            sensor: SensorKind::HeartRate,
+            users: BTreeMap::new(),
+            delete_records: false,
+            pace: Pace::Short,
+        }
     }
 
     fn air(&self) -> AirSettings {
-        let limits = BleLimits {
+        if self.pace == Pace::Real {
+            return AirSettings::default();
+        }
+        let mut limits = BleLimits {
             call: Duration::from_secs(2),
             start: Duration::from_secs(5),
             scan: Duration::from_millis(self.scan_ms),
@@ -67,6 +100,10 @@ impl Setup {
             listen: Duration::from_millis(500),
             ..BleLimits::default()
         };
+        if self.pace == Pace::Restless {
+            limits.pause = (Duration::from_millis(5), Duration::from_millis(5));
+            (limits.attempts_a_minute, limits.adapter_attempts_a_minute) = (100_000, 100_000);
+        }
         AirSettings { adapter: None, limits }
     }
 }
@@ -95,7 +132,9 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let air = Air::new(setup.air());
     let straps = setup.wanted.iter().map(|wanted| {
         let wanted = wanted.parse().map_or_else(|_| Wanted::Name(wanted.clone()), Wanted::Address);
-        SourceKind::Ble(BleConfig::new(wanted, SensorKind::HeartRate, air.clone()))
+        let users = setup.users.iter().map(|(slot, patient)| (*slot, patient.parse().unwrap())).collect();
+        let delete_records = setup.delete_records;
+        SourceKind::Ble(BleConfig { users, delete_records, ..BleConfig::new(wanted, setup.sensor, air.clone()) })
     });
     let recording = setup.recording.clone();
     let replay = recording.map(|path| SourceKind::Replay(ReplayConfig { path, speed: Speed::REAL_TIME }));
@@ -119,6 +158,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         }
         Ok(())
     });
+    let status = air.status();
     let radio = air.run(Clock::System, Some(commits), stop.clone());
     running.spawn(async move {
         radio.await.unwrap();
@@ -129,7 +169,10 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
             "{}",
             match message {
                 SourceMessage::Reading(reading) => json!({"reading": ReadingData::reading(&reading)}),
-                SourceMessage::Link(event) => json!({"link": event}),
+                SourceMessage::Link(event) => {
+                    let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
+                    json!({"link": event, "status": status, "tasks": tasks})
+                }
                 SourceMessage::Wave(block) => panic!("a strap sends no waves: {block:?}"),
             }
         );
@@ -140,16 +183,18 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
 }
 
 /// The child, and what it has said.
-struct Bridge {
+pub(crate) struct Bridge {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
     said: Vec<Value>,
     /// What it writes to stderr, such as the panics inside btleplug that it must survive.
     log: PathBuf,
+    /// How long anything is waited for.
+    pub(crate) patience: Duration,
 }
 
 impl Bridge {
-    fn start(bus: &Bus, setup: &Setup) -> Self {
+    pub(crate) fn start(bus: &Bus, setup: &Setup) -> Self {
         let log = bus.folder().join("child.log");
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["ble::child_that_runs_the_sources", "--exact", "--nocapture"])
@@ -162,11 +207,11 @@ impl Bridge {
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { process, lines, said: vec![], log }
+        Self { process, lines, said: vec![], log, patience: PATIENCE }
     }
 
     /// Reads on until the child says something that fits.
-    async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let reading_on = async {
             loop {
                 let line = self.lines.next_line().await.unwrap().expect("the child goes on");
@@ -181,29 +226,46 @@ impl Bridge {
                 }
             }
         };
-        let heard = tokio::time::timeout(PATIENCE, reading_on).await;
+        let heard = tokio::time::timeout(self.patience, reading_on).await;
         let Ok(message) = heard else {
             let log = std::fs::read_to_string(&self.log).unwrap();
-            panic!("never heard {what}; heard the links {:#?}; the child wrote:\n{log}", self.links());
+            let links: Vec<&Value> = self.said.iter().filter(|message| message["link"].is_object()).collect();
+            let last = &links[links.len().saturating_sub(8)..];
+            panic!("never heard {what}; heard the links {:?}, last {last:#?}; the child wrote:\n{log}", self.links());
         };
         message
     }
 
-    async fn until_reading(&mut self, metric: &str) -> Value {
+    pub(crate) async fn until_reading(&mut self, metric: &str) -> Value {
         self.until(metric, |message| message["reading"]["metric"] == metric).await["reading"].take()
     }
 
-    async fn until_link(&mut self, state: &str) -> Value {
+    pub(crate) async fn until_link(&mut self, state: &str) -> Value {
         self.until(state, |message| message["link"]["link"] == state).await["link"].take()
     }
 
+    /// What the radio says of itself with the next change of a link.
+    pub(crate) async fn until_link_with_status(&mut self) -> Value {
+        self.until("a status", |message| message["status"].is_object()).await["status"].take()
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
+    /// Everything that it has said.
+    pub(crate) fn said(&self) -> &[Value] {
+        &self.said
+    }
+
     /// The states of the link so far, in order.
-    fn links(&self) -> Vec<String> {
+    pub(crate) fn links(&self) -> Vec<String> {
         self.said.iter().filter_map(|message| Some(message["link"]["link"].as_str()?.to_owned())).collect()
     }
 
     /// Tells the child to stop and waits until it has.
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.process.stdin.take());
         self.until("the end", |message| message["stopped"] == true).await;
         let ended = tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the child ends");
@@ -211,12 +273,12 @@ impl Bridge {
     }
 }
 
-fn reason(link: &Value) -> &str {
+pub(crate) fn reason(link: &Value) -> &str {
     link["reason"].as_str().unwrap_or("")
 }
 
 /// Where this call is in the list of calls.
-fn place(calls: &[String], member: &str) -> usize {
+pub(crate) fn place(calls: &[String], member: &str) -> usize {
     calls
         .iter()
         .position(|call| call.split(' ').next() == Some(member))

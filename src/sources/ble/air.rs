@@ -54,8 +54,10 @@ const SWITCH_ON_TRIES: u32 = 3;
 const STOP_LIMIT: Duration = Duration::from_millis(1800);
 /// Before the agent is registered again after bluetoothd refused it.
 const AGENT_PAUSE: Duration = Duration::from_secs(5);
-/// More leaked match rules than this, and the generation is renewed at the next quiet moment: the bus allows 512.
-const MOST_LEAKED: u64 = 200;
+/// More leaked match rules than this, and the generation is renewed as soon as no link has to be made again for it.
+const LEAKED_IN_QUIET: u64 = 4;
+/// More than this, and it is renewed at once: the bus allows a client 512.
+const MOST_LEAKED: u64 = 400;
 
 /// Which adapter is used, and how long things may take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -671,7 +673,7 @@ impl Driver {
             let phases = self.policy.keys().filter_map(|key| self.policy.sensor(key, now)).map(|state| state.phase);
             phases.into_iter().all(|phase| matches!(phase, SensorPhase::Searching | SensorPhase::Heard))
         };
-        if leaked > 2 * MOST_LEAKED || leaked > MOST_LEAKED && is_quiet() {
+        if leaked > MOST_LEAKED || leaked > LEAKED_IN_QUIET && is_quiet() {
             info!(leaked, "the Bluetooth thread is renewed: it has left match rules at the bus");
             self.generation = None;
             let words = format!("renewed, because {leaked} match rules were left at the bus");
@@ -728,6 +730,7 @@ impl Driver {
             adapter: self.adapter.clone(),
             radio: Some(self.policy.radio()),
             match_rules_leaked: leaks::leaked(),
+            radio_tasks: self.generation.as_ref().map_or(0, Generation::tasks),
             sensors: sensors.collect(),
         };
         self.status.status.send_if_modified(|shown| {

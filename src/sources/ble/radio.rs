@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use btleplug::api::{Central, Manager as _, Peripheral as _, WriteType};
@@ -30,8 +31,9 @@ use crate::clock::{Clock, Stamp};
 const TASKS_QUEUED: usize = 64;
 /// Answers that may wait for the policy; it takes them at once.
 const WORDS_QUEUED: usize = 64;
-/// What the bus answers once a client has used up a limit, such as that of match rules.
-const LIMITS_EXCEEDED: &str = "LimitsExceeded";
+/// What the bus answers once a client has used up a limit, such as that of match rules. btleplug gives the text of an
+/// error and drops its name, `org.freedesktop.DBus.Error.LimitsExceeded`.
+const LIMITS_EXCEEDED: &[&str] = &["LimitsExceeded", "more match rules", "max_match_rules"];
 /// What BlueZ and the bus answer about a device that BlueZ has forgotten. `UnknownMethod` is said of a method on no object.
 const GONE: &[&str] = &["UnknownObject", "UnknownMethod", "doesn't exist", "does not exist", "Does Not Exist"];
 /// Readable by most sensors, and so a sign of life where BlueZ keeps the battery for itself: names in the Device
@@ -100,6 +102,7 @@ pub(super) struct Generation {
     tasks: mpsc::Sender<Task>,
     words: mpsc::Receiver<Word>,
     result: oneshot::Receiver<Ended>,
+    runtime: Arc<OnceLock<tokio::runtime::Handle>>,
     /// Cancelled by being dropped.
     _stop: DropGuard,
 }
@@ -112,13 +115,15 @@ impl Generation {
         let (outbox, words) = mpsc::channel(WORDS_QUEUED);
         let (ended, result) = oneshot::channel();
         let stop = CancellationToken::new();
+        let runtime = Arc::new(OnceLock::new());
+        let told = Arc::clone(&runtime);
         let side = Side { adapter, limits: *limits, clock, words: outbox, stop: stop.clone() };
         std::thread::Builder::new()
             .name(THREAD.to_owned())
             // Nobody asks any more how it ended if it was told to.
-            .spawn(move || drop(ended.send(on_own_runtime(side.run(inbox)))))
+            .spawn(move || drop(ended.send(on_own_runtime(&told, side.run(inbox)))))
             .map_err(|error| failed(format!("starting the Bluetooth thread: {error}")))?;
-        Ok(Self { tasks, words, result, _stop: stop.drop_guard() })
+        Ok(Self { tasks, words, result, runtime, _stop: stop.drop_guard() })
     }
 
     /// Gives it something to do. What a generation that is about to end does not take is answered by its end.
@@ -126,6 +131,11 @@ impl Generation {
         if let Err(error) = self.tasks.try_send(task) {
             warn!(%error, "the Bluetooth thread takes no orders");
         }
+    }
+
+    /// Tasks that live in it: its own one, the D-Bus connection, and whatever btleplug leaves behind.
+    pub(super) fn tasks(&self) -> usize {
+        self.runtime.get().map_or(0, |runtime| runtime.metrics().num_alive_tasks())
     }
 
     /// What it tells next, or how it ended. May be dropped while it waits.
@@ -142,11 +152,16 @@ fn failed(words: String) -> Ended {
 }
 
 /// Runs `work` on a new runtime and gives back everything that btleplug left there before it returns.
-fn on_own_runtime(work: impl Future<Output = Ended> + Send + 'static) -> Ended {
+fn on_own_runtime(
+    told: &OnceLock<tokio::runtime::Handle>,
+    work: impl Future<Output = Ended> + Send + 'static,
+) -> Ended {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(format!("starting the Bluetooth runtime: {error}")),
     };
+    // Asked for how many tasks live in it.
+    told.get_or_init(|| runtime.handle().clone());
     // As a task, so that a panic is caught and everything is dropped inside the runtime: streams of btleplug start
     // a task when they are dropped.
     let result = runtime.block_on(runtime.spawn(work));
@@ -297,7 +312,7 @@ fn linked(links: &BTreeMap<SensorKey, Linked>, key: SensorKey) -> Option<(Periph
 
 /// What a refused step means.
 fn outcome(key: SensorKey, words: String, word: fn(SensorKey, Result<(), Failure>) -> Word) -> Done {
-    if words.contains(LIMITS_EXCEEDED) {
+    if LIMITS_EXCEEDED.iter().any(|limit| words.contains(limit)) {
         return Done::Exhausted(words);
     }
     let kind = if GONE.iter().any(|gone| words.contains(gone)) { FailureKind::Vanished } else { FailureKind::Ordinary };
@@ -455,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_panic_on_the_radio_side_is_an_error_like_any_other() {
-        let ended = on_own_runtime(async { panic!("out of luck") });
+        let ended = on_own_runtime(&OnceLock::new(), async { panic!("out of luck") });
         assert!(ended.words.contains("out of luck"), "{ended}");
         assert_eq!(ended.obstacle, Obstacle::Failed);
     }
@@ -464,7 +479,9 @@ mod tests {
     fn an_answer_that_names_a_limit_ends_the_generation_and_one_about_no_object_is_nobodys_failure() {
         let key = SensorKey(1);
         let of = |words: &str| outcome(key, words.to_owned(), Word::Connected);
-        assert!(matches!(of("org.freedesktop.DBus.Error.LimitsExceeded: no"), Done::Exhausted(_)));
+        let limit = "connecting to the sensor: Connection \":1.4\" is not allowed to add more match rules (increase limits \
+                     in configuration file if required; max_match_rules_per_connection=512)";
+        assert!(matches!(of(limit), Done::Exhausted(_)));
         for (words, kind) in [
             (
                 "Method \"Connect\" with signature \"\" on interface \"org.bluez.Device1\" doesn't exist",

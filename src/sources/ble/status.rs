@@ -17,6 +17,8 @@ pub struct AirStatus {
     pub radio: Option<RadioState>,
     /// Match rules at the bus that btleplug has left there since the start of the daemon.
     pub match_rules_leaked: u64,
+    /// Tasks that live on the Bluetooth thread.
+    pub radio_tasks: usize,
     /// The sensors.
     pub sensors: Vec<SensorStatus>,
 }
@@ -58,6 +60,7 @@ impl AirStatus {
                 "Match rules left at the bus by btleplug.",
                 self.match_rules_leaked,
             ),
+            ("tasks", "gauge", "Tasks on the Bluetooth thread.", u64::try_from(self.radio_tasks).unwrap_or(u64::MAX)),
         ] {
             // Writing to a String cannot fail.
             let _ = writeln!(
