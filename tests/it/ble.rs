@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 use vitalbridge::clock::Clock;
 use vitalbridge::event::SourceMessage;
 use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Wanted};
@@ -115,6 +116,9 @@ fn child_that_runs_the_sources() {
         return;
     };
     let setup: Setup = serde_json::from_str(&setup).unwrap();
+    // Shown with a test that fails.
+    let filter = EnvFilter::new("off,vitalbridge=debug");
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
     let stop = CancellationToken::new();
     let parent = stop.clone();
     std::thread::spawn(move || {
@@ -242,11 +246,6 @@ impl Bridge {
 
     pub(crate) async fn until_link(&mut self, state: &str) -> Value {
         self.until(state, |message| message["link"]["link"] == state).await["link"].take()
-    }
-
-    /// What the radio says of itself with the next change of a link.
-    pub(crate) async fn until_link_with_status(&mut self) -> Value {
-        self.until("a status", |message| message["status"].is_object()).await["status"].take()
     }
 
     /// The number of its process.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use btleplug::api::{Central, Manager as _, Peripheral as _, WriteType};
 use btleplug::platform::{Adapter, Manager, Peripheral};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -31,6 +32,8 @@ use crate::clock::{Clock, Stamp};
 const TASKS_QUEUED: usize = 64;
 /// Answers that may wait for the policy; it takes them at once.
 const WORDS_QUEUED: usize = 64;
+/// Devices that one generation listens to, each for a match rule of the 512 that a bus allows a client.
+const MOST_EARS: usize = 128;
 /// What the bus answers once a client has used up a limit, such as that of match rules. btleplug gives the text of an
 /// error and drops its name, `org.freedesktop.DBus.Error.LimitsExceeded`.
 const LIMITS_EXCEEDED: &[&str] = &["LimitsExceeded", "more match rules", "max_match_rules"];
@@ -172,12 +175,46 @@ type Work = Pin<Box<dyn Future<Output = Option<Done>> + Send>>;
 
 /// The end of something that a generation did.
 enum Done {
+    /// A device can be listened to, and is now to be connected.
+    Heard(SensorKey, BleAddress, Box<Ear>, Notifications),
     /// A link stands.
-    Linked(SensorKey, Box<Peripheral>),
+    Linked(SensorKey, BleAddress),
     /// A word for the policy.
     Word(Word),
     /// A limit of the bus is used up.
     Exhausted(String),
+}
+
+/// A device that is listened to, from its first connect to the end of the generation.
+///
+/// dbus-daemon takes two match rules that differ only in `path_namespace` for the same, and takes back the newest of
+/// them when asked for any: ending to listen to one device would make it deaf for another. So nothing is ended, and the
+/// only rule that comes and goes is the one that btleplug makes inside a connect, of which there is one at a time: it
+/// is the newest when it goes.
+#[derive(Clone)]
+struct Ear {
+    peripheral: Peripheral,
+    echoes: Echoes,
+    /// Who gets what the device sends now.
+    listening: watch::Sender<Option<Arc<Listening>>>,
+}
+
+/// A subscription.
+#[derive(Debug)]
+struct Listening {
+    wanted: Vec<u16>,
+    deliver: mpsc::Sender<Delivery>,
+    is_announced: AtomicBool,
+}
+
+impl Listening {
+    /// Tells the source that a subscription begins, before the first payload and once.
+    async fn announce(&self) {
+        if !self.is_announced.swap(true, Ordering::Relaxed) {
+            // A source that has gone needs no news.
+            let _ = self.deliver.send(Delivery::Subscribed).await;
+        }
+    }
 }
 
 /// One sensor's link, inside a generation.
@@ -185,8 +222,31 @@ struct Linked {
     /// Ends everything that goes on with it.
     cancel: CancellationToken,
     /// Once it is connected.
-    peripheral: Option<Peripheral>,
-    echoes: Echoes,
+    address: Option<BleAddress>,
+}
+
+/// What a generation knows of its devices.
+#[derive(Default)]
+struct Known {
+    links: BTreeMap<SensorKey, Linked>,
+    /// At most [`MOST_EARS`].
+    ears: BTreeMap<BleAddress, Ear>,
+}
+
+impl Known {
+    fn ear(&self, key: SensorKey) -> Option<Ear> {
+        self.ears.get(&self.links.get(&key)?.address?).cloned()
+    }
+
+    /// Gives up whatever goes on with a sensor.
+    fn release(&mut self, key: SensorKey) {
+        if let Some(ear) = self.ear(key) {
+            ear.listening.send_replace(None);
+        }
+        if let Some(linked) = self.links.remove(&key) {
+            linked.cancel.cancel();
+        }
+    }
 }
 
 /// The side of a generation that talks to BlueZ.
@@ -207,7 +267,7 @@ impl Side {
             None => return failed("stopped".to_owned()),
         };
         self.say(Word::Up).await;
-        let mut links: BTreeMap<SensorKey, Linked> = BTreeMap::new();
+        let mut known = Known::default();
         let mut running: FuturesUnordered<Work> = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -216,13 +276,21 @@ impl Side {
                 () = stop.cancelled() => return failed("stopped".to_owned()),
                 // Releases come before what they release.
                 task = tasks.recv() => match task {
-                    Some(task) => self.begin(task, &adapter, &mut links, &running),
+                    Some(task) => self.begin(task, &adapter, &mut known, &running),
                     None => return failed("stopped".to_owned()),
                 },
                 Some(done) = running.next() => match done {
-                    Some(Done::Linked(key, peripheral)) => {
-                        if let Some(linked) = links.get_mut(&key) {
-                            linked.peripheral = Some(*peripheral);
+                    Some(Done::Heard(key, address, ear, notifications)) => {
+                        running.push(Box::pin(pass_on(notifications, (*ear).clone(), self.clock.clone())));
+                        known.ears.insert(address, *ear);
+                        self.begin(Task::Connect(key, address), &adapter, &mut known, &running);
+                        if known.ears.len() > MOST_EARS {
+                            return failed(format!("renewed, because more than {MOST_EARS} devices were connected"));
+                        }
+                    }
+                    Some(Done::Linked(key, address)) => {
+                        if let Some(linked) = known.links.get_mut(&key) {
+                            linked.address = Some(address);
                             self.say(Word::Connected(key, Ok(()))).await;
                         }
                     }
@@ -250,50 +318,35 @@ impl Side {
     }
 
     /// Starts to carry out a task.
-    fn begin(
-        &self,
-        task: Task,
-        adapter: &Adapter,
-        links: &mut BTreeMap<SensorKey, Linked>,
-        running: &FuturesUnordered<Work>,
-    ) {
+    fn begin(&self, task: Task, adapter: &Adapter, known: &mut Known, running: &FuturesUnordered<Work>) {
         let (key, work): (SensorKey, Work) = match task {
-            Task::Release(key) => {
-                if let Some(linked) = links.remove(&key) {
-                    linked.cancel.cancel();
-                }
-                return;
-            }
+            Task::Release(key) => return known.release(key),
             Task::Connect(key, address) => {
-                let fresh = Linked { cancel: CancellationToken::new(), peripheral: None, echoes: Echoes::default() };
-                if let Some(old) = links.insert(key, fresh) {
-                    old.cancel.cancel();
-                }
-                (key, Box::pin(connect(key, adapter.clone(), address, Box::new(self.limits))))
+                known.release(key);
+                known.links.insert(key, Linked { cancel: CancellationToken::new(), address: None });
+                let limits = Box::new(self.limits);
+                (
+                    key,
+                    match known.ears.get(&address) {
+                        Some(ear) => Box::pin(connect(key, ear.peripheral.clone(), address, limits)),
+                        None => Box::pin(hear(key, adapter.clone(), address, limits)),
+                    },
+                )
             }
             Task::Subscribe { key, kind, deliver } => {
-                let Some((peripheral, echoes)) = linked(links, key) else { return };
-                let listener = Listener {
-                    key,
-                    peripheral,
-                    kind,
-                    echoes,
-                    deliver,
-                    words: self.words.clone(),
-                    clock: self.clock.clone(),
-                };
-                (key, Box::pin(listener.run(self.limits.subscribe)))
+                let Some(ear) = known.ear(key) else { return };
+                (key, Box::pin(subscribe(key, ear, kind, deliver, self.limits.subscribe)))
             }
             Task::ReadBattery(key) => {
-                let Some((peripheral, echoes)) = linked(links, key) else { return };
-                (key, Box::pin(read_sign_of_life(key, peripheral, echoes, self.limits.read, self.clock.clone())))
+                let Some(ear) = known.ear(key) else { return };
+                (key, Box::pin(read_sign_of_life(key, ear, self.limits.read, self.clock.clone())))
             }
             Task::Write(key, characteristic, bytes) => {
-                let Some((peripheral, _)) = linked(links, key) else { return };
-                (key, Box::pin(write(peripheral, characteristic, bytes, self.limits.read)))
+                let Some(ear) = known.ear(key) else { return };
+                (key, Box::pin(write(ear.peripheral, characteristic, bytes, self.limits.read)))
             }
         };
-        let Some(cancel) = links.get(&key).map(|linked| linked.cancel.clone()) else { return };
+        let Some(cancel) = known.links.get(&key).map(|linked| linked.cancel.clone()) else { return };
         running.push(Box::pin(async move { cancel.run_until_cancelled(work).await.flatten() }));
     }
 
@@ -305,11 +358,6 @@ impl Side {
     }
 }
 
-fn linked(links: &BTreeMap<SensorKey, Linked>, key: SensorKey) -> Option<(Peripheral, Echoes)> {
-    let linked = links.get(&key)?;
-    Some((linked.peripheral.clone()?, linked.echoes.clone()))
-}
-
 /// What a refused step means.
 fn outcome(key: SensorKey, words: String, word: fn(SensorKey, Result<(), Failure>) -> Word) -> Done {
     if LIMITS_EXCEEDED.iter().any(|limit| words.contains(limit)) {
@@ -319,99 +367,96 @@ fn outcome(key: SensorKey, words: String, word: fn(SensorKey, Result<(), Failure
     Done::Word(word(key, Err(Failure { kind, words })))
 }
 
-async fn connect(key: SensorKey, adapter: Adapter, address: BleAddress, limits: Box<BleLimits>) -> Option<Done> {
+/// Finds a device and begins to listen to it, before it is connected for the first time.
+async fn hear(key: SensorKey, adapter: Adapter, address: BleAddress, limits: Box<BleLimits>) -> Option<Done> {
     let result = async {
         let known = bounded("asking BlueZ for its devices", limits.call, adapter.peripherals()).await?;
         let is_it = |device: &Peripheral| BleAddress::new(device.address().into_inner()) == address;
         let Some(peripheral) = known.into_iter().find(is_it) else {
             return Err(format!("connecting to the sensor: {address} does not exist for BlueZ any more"));
         };
-        debug!(sensor = %address, "connecting");
-        // The policy has a deadline of its own, which is the shorter one.
-        bounded("connecting to the sensor", limits.connect + limits.disconnect, peripheral.connect()).await?;
-        Ok(peripheral)
+        let notifications = bounded("watching for measurements", limits.call, peripheral.notifications()).await?;
+        Ok((peripheral, notifications))
     };
     Some(match result.await {
-        Ok(peripheral) => Done::Linked(key, Box::new(peripheral)),
+        Ok((peripheral, notifications)) => {
+            let ear = Ear { peripheral, echoes: Echoes::default(), listening: watch::Sender::new(None) };
+            Done::Heard(key, address, Box::new(ear), notifications)
+        }
+        Err(words) => outcome(key, words, Word::Connected),
+    })
+}
+
+async fn connect(key: SensorKey, peripheral: Peripheral, address: BleAddress, limits: Box<BleLimits>) -> Option<Done> {
+    debug!(sensor = %address, "connecting");
+    // The policy has a deadline of its own, which is the shorter one.
+    let limit = limits.connect + limits.disconnect;
+    Some(match bounded("connecting to the sensor", limit, peripheral.connect()).await {
+        Ok(()) => Done::Linked(key, address),
         Err(words) => outcome(key, words, Word::Connected),
     })
 }
 
 type Notifications = Pin<Box<dyn Stream<Item = btleplug::api::ValueNotification> + Send>>;
 
-/// Subscribes to one sensor and passes on what it sends.
-struct Listener {
+/// Passes on what a device sends to who listens, until the generation ends.
+async fn pass_on(mut notifications: Notifications, ear: Ear, clock: Clock) -> Option<Done> {
+    while let Some(notification) = notifications.next().await {
+        let received = clock.now();
+        let Some(listening) = ear.listening.borrow().clone() else { continue };
+        let Some(uuid) = short_uuid(notification.uuid).filter(|uuid| listening.wanted.contains(uuid)) else { continue };
+        // BlueZ tells the answer to a read as if it had been sent.
+        if ear.echoes.is_echo(uuid, &notification.value, received.mono) {
+            continue;
+        }
+        listening.announce().await;
+        let payload = Delivery::Payload { uuid, bytes: notification.value, received };
+        // While the source takes none, this waits, and libdbus keeps the rest. One that has gone needs none.
+        let _ = listening.deliver.send(payload).await;
+    }
+    Some(Done::Exhausted("the notifications of BlueZ ended".to_owned()))
+}
+
+/// Discovers, and subscribes to what a sensor of this kind has.
+async fn subscribe(
     key: SensorKey,
-    peripheral: Peripheral,
+    ear: Ear,
     kind: SensorKind,
-    echoes: Echoes,
     deliver: mpsc::Sender<Delivery>,
-    words: mpsc::Sender<Word>,
-    clock: Clock,
-}
-
-impl Listener {
-    /// Returns when the subscription has failed, the stream has ended or nobody listens; it is cancelled with the link.
-    async fn run(self, limit: Duration) -> Option<Done> {
-        let (mut notifications, wanted) = match self.subscribe(limit).await {
-            Ok(subscribed) => subscribed,
-            Err(done) => return Some(done),
-        };
-        self.deliver.send(Delivery::Subscribed).await.ok()?;
-        self.words.send(Word::Subscribed(self.key, Ok(()))).await.ok()?;
-        while let Some(notification) = notifications.next().await {
-            let received = self.clock.now();
-            let Some(uuid) = short_uuid(notification.uuid).filter(|uuid| wanted.contains(uuid)) else { continue };
-            // BlueZ tells the answer to a read as if it had been sent.
-            if self.echoes.is_echo(uuid, &notification.value, received.mono) {
-                continue;
-            }
-            let payload = Delivery::Payload { uuid, bytes: notification.value, received };
-            // While the source takes none, this waits, and libdbus keeps the rest.
-            self.deliver.send(payload).await.ok()?;
-        }
-        None
-    }
-
-    async fn subscribe(&self, limit: Duration) -> Result<(Notifications, Vec<u16>), Done> {
-        let failed = |words| outcome(self.key, words, Word::Subscribed);
-        bounded("discovering services", limit, self.peripheral.discover_services()).await.map_err(failed)?;
-        let offered = self.peripheral.characteristics();
-        let find = |wanted: Characteristic| {
-            let (service, uuid) = (bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid));
-            offered.iter().find(|found| found.service_uuid == service && found.uuid == uuid)
-        };
-        if !self.kind.needs().iter().any(|needed| find(*needed).is_some()) {
-            let all = self
-                .kind
-                .needs()
-                .iter()
-                .map(|c| format!("service 0x{:04X}, characteristic 0x{:04X}", c.service, c.uuid));
-            let all = all.collect::<Vec<_>>().join(", or ");
-            let words = format!("the device has no {} ({all})", self.kind.words());
-            let failure = Failure { kind: FailureKind::WrongDevice, words };
-            return Err(Done::Word(Word::Subscribed(self.key, Err(failure))));
-        }
-        // Before subscribing, so that not even the first one is missed: stored records come at once.
-        let notifications =
-            bounded("watching for measurements", limit, self.peripheral.notifications()).await.map_err(failed)?;
-        let mut wanted = vec![];
-        for characteristic in self.kind.characteristics() {
-            let Some(found) = find(*characteristic) else { continue };
-            bounded("subscribing", limit, self.peripheral.subscribe(found)).await.map_err(failed)?;
-            wanted.push(characteristic.uuid);
-        }
-        Ok((notifications, wanted))
-    }
-}
-
-async fn read_sign_of_life(
-    key: SensorKey,
-    peripheral: Peripheral,
-    echoes: Echoes,
     limit: Duration,
-    clock: Clock,
 ) -> Option<Done> {
+    let failed = |words| Some(outcome(key, words, Word::Subscribed));
+    if let Err(words) = bounded("discovering services", limit, ear.peripheral.discover_services()).await {
+        return failed(words);
+    }
+    let offered = ear.peripheral.characteristics();
+    let find = |wanted: Characteristic| {
+        let (service, uuid) = (bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid));
+        offered.iter().find(|found| found.service_uuid == service && found.uuid == uuid)
+    };
+    if !kind.needs().iter().any(|needed| find(*needed).is_some()) {
+        let named = kind.needs().iter();
+        let named = named.map(|one| format!("service 0x{:04X}, characteristic 0x{:04X}", one.service, one.uuid));
+        let words = format!("the device has no {} ({})", kind.words(), named.collect::<Vec<_>>().join(", or "));
+        let failure = Failure { kind: FailureKind::WrongDevice, words };
+        return Some(Done::Word(Word::Subscribed(key, Err(failure))));
+    }
+    let found: Vec<_> = kind.characteristics().iter().filter_map(|one| Some((one.uuid, find(*one)?))).collect();
+    let wanted = found.iter().map(|(uuid, _)| *uuid).collect();
+    let listening = Arc::new(Listening { wanted, deliver, is_announced: AtomicBool::new(false) });
+    // Before subscribing, so that not even the first one is missed: stored records come at once.
+    ear.listening.send_replace(Some(Arc::clone(&listening)));
+    for (_, characteristic) in found {
+        if let Err(words) = bounded("subscribing", limit, ear.peripheral.subscribe(characteristic)).await {
+            return failed(words);
+        }
+    }
+    listening.announce().await;
+    Some(Done::Word(Word::Subscribed(key, Ok(()))))
+}
+
+async fn read_sign_of_life(key: SensorKey, ear: Ear, limit: Duration, clock: Clock) -> Option<Done> {
+    let Ear { peripheral, echoes, .. } = ear;
     let offered = peripheral.characteristics();
     let find = |short: u16| offered.iter().find(|found| found.uuid == bluetooth_uuid(short));
     let mut candidates = std::iter::once(BATTERY_LEVEL.uuid).chain(DEVICE_INFORMATION.iter().copied());
