@@ -567,3 +567,58 @@ impl<'a> Builder<'a> {
         Some(ReplayConfig { path: path?, speed: speed? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_from_utc_has_a_sign_and_four_digits() {
+        for (text, minutes) in [
+            ("+01:00", Some(60)),
+            ("-03:30", Some(-210)),
+            ("+14:00", Some(840)),
+            ("01:00", None),
+            ("+1:00", None),
+            ("+01:60", None),
+            ("+15:00", None),
+            ("+-1:00", None),
+            ("", None),
+            ("\u{20ac}01:00", None),
+        ] {
+            assert_eq!(offset_minutes(text), minutes, "{text}");
+        }
+    }
+
+    fn parsed(ble: &str) -> Result<Config, String> {
+        let text = format!(
+            "[[patient]]\nid = \"P-1\"\n[[patient]]\nid = \"P-2\"\n[[source]]\nid = \"s\"\nkind = \"ble\"\n{ble}\n"
+        );
+        Config::parse(&text, Path::new("."), &Place::default()).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_bluetooth_sensor_is_a_strap_unless_it_says_what_it_is_and_knows_its_users() {
+        let config = parsed("name = \"Strap\"").unwrap();
+        let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
+        assert_eq!(
+            (ble.sensor, ble.users.len(), ble.delete_records, ble.set_clock),
+            (SensorKind::HeartRate, 0, false, None)
+        );
+        let cuff = "name = \"Cuff\"\nsensor = \"blood_pressure\"\nusers = { 1 = \"P-1\", 2 = \"P-2\" }\nset_clock = \"+02:00\"";
+        let config = parsed(cuff).unwrap();
+        let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
+        assert_eq!((ble.users[&2].as_str(), ble.set_clock), ("P-2", Some(120)));
+        for (bad, words) in [
+            ("name = \"S\"\nsensor = \"ecg\"", "`ecg` is not a sensor"),
+            ("name = \"S\"\nusers = { 255 = \"P-1\" }", "`255` is not a user's number"),
+            ("name = \"S\"\nusers = { 1 = \"P-9\" }", "no [[patient]] with the id `P-9`"),
+            ("name = \"S\"\ndelete_records = true", "only a glucose meter"),
+            ("name = \"S\"\nset_clock = \"local\"", "not an offset from UTC"),
+            ("name = \"S\"\n[ble]\nadapter = \"usb\"", "not an adapter such as hci0"),
+        ] {
+            let problems = parsed(bad).unwrap_err();
+            assert!(problems.contains(words), "{bad}: {problems}");
+        }
+    }
+}
