@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) log: Log,
     #[serde(default)]
     pub(super) profiles: Profiles,
+    #[serde(default)]
     pub(super) ble: Ble,
     pub(super) mqtt: Option<Mqtt>,
     #[serde(default, rename = "patient")]
