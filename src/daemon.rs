@@ -19,7 +19,7 @@ use crate::config::{Config, Place};
 use crate::desk::Counter;
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::host;
-use crate::ids::{Epoch, SourceId};
+use crate::ids::{Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::pipeline::{CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
 use crate::secret::Secret;
@@ -29,6 +29,7 @@ use crate::server::routes::Site;
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
 use crate::server::{self, accept, routes};
+use crate::sources::ble::CommitWish;
 use crate::sources::output::SourceCounters;
 use crate::sources::serial::Bound;
 use crate::sources::{self, ORDER_QUEUE, SourceConfig, SourceKind, Ties};
@@ -36,7 +37,6 @@ use crate::store::{self, DeviceIdentity, SeqRange, StoreHandle, StoreHealth};
 use crate::systemd;
 use crate::tasks::{Role, Tasks, VitalEnded};
 use crate::uplink;
-use crate::vitals::Metric;
 
 /// How long an orderly end may take in all; systemd kills what has not ended at the unit's `TimeoutStopSec=20`.
 const STOP_LIMIT: Duration = Duration::from_secs(17);
@@ -63,6 +63,12 @@ const _: () = {
         + UPLINK_GRACE.as_millis();
     assert!(before_the_store + STORE_GRACE_AT_LEAST.as_millis() <= STOP_LIMIT.as_millis());
 };
+
+/// Sources that may wait to be told that their records are on disk.
+const COMMIT_WISHES: usize = 64;
+
+/// How long the disk may take for a sensor's records before its source is told nothing.
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the pipeline and the writer may take to answer the watchdog.
 const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
@@ -279,11 +285,13 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         stop: running.stages.sessions.clone(),
     };
     let hosts = Arc::new(config.server.hosts.clone());
-    let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks: running.sessions.clone() });
+    let air = config.air.status();
+    let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks: running.sessions.clone(), air });
     let accepting =
         accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
     running.tasks.spawn("acceptor", Role::Vital, accepting);
 
+    start_air(&config, &running, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
     start_watchers(&running, &metrics, opened.dropped, uplink_status);
@@ -309,7 +317,9 @@ fn expected(config: &Config) -> Vec<Expected> {
     let of_source = |source: &SourceConfig| {
         let metrics = match &source.kind {
             SourceKind::Serial(serial) => crate::decode::self_test::expected_metrics(&serial.profile),
-            SourceKind::Ble(_) => BTreeSet::from([Metric::HeartRate]),
+            // Whom a sensor of several users measures next is not known.
+            SourceKind::Ble(ble) if !ble.users.is_empty() => BTreeSet::new(),
+            SourceKind::Ble(ble) => ble.sensor.metrics().iter().copied().collect(),
             // The ward names its own devices; a recording has the columns it has.
             SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
@@ -333,6 +343,42 @@ fn boot_id() -> String {
     std::env::var("VITALBRIDGE_BOOT_ID")
         .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/random/boot_id"))
         .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+}
+
+/// Starts the radio of the Bluetooth sources, if there are any. It ends by itself only when nothing inside this process
+/// has healed it; systemd then starts the daemon anew.
+fn start_air(config: &Config, running: &Running, clock: &Clock) {
+    if !config.sources.iter().any(|source| matches!(source.kind, SourceKind::Ble(_))) {
+        return;
+    }
+    let (commits, wishes) = mpsc::channel(COMMIT_WISHES);
+    let stop = running.stages.inputs.clone();
+    running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), Some(commits), stop));
+    running.tasks.spawn("stored records", Role::Helper, {
+        let (control, durable) = (running.control.clone(), running.handle.durable());
+        let stop = running.stages.inputs.clone();
+        stop.run_until_cancelled_owned(grant_commits(control, durable, wishes)).map_or_ok()
+    });
+}
+
+/// Answers sources that want to know when what they have handed on is on disk. A wish that is dropped was not granted.
+async fn grant_commits(
+    control: mpsc::Sender<Control>,
+    mut durable: watch::Receiver<Seq>,
+    mut wishes: mpsc::Receiver<CommitWish>,
+) {
+    while let Some(wish) = wishes.recv().await {
+        let (reply, numbered) = oneshot::channel();
+        if control.send(Control::Settle(reply)).await.is_err() {
+            return;
+        }
+        let Ok(newest) = numbered.await else { return };
+        let limit = tokio::time::timeout(COMMIT_LIMIT, durable.wait_for(|through| *through >= newest));
+        if matches!(limit.await, Ok(Ok(_))) {
+            // The source gave up waiting; nothing is owed.
+            let _ = wish.send(());
+        }
+    }
 }
 
 /// What each source knows of earlier runs, and the way of orders to those that take them.

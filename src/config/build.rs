@@ -1,5 +1,6 @@
 //! From the file's mirror to a configuration that cannot be wrong.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use crate::logging;
 use crate::patient::Patient;
 use crate::profile::Profile;
 use crate::secret::Secret;
-use crate::sources::ble::{BleConfig, BleLimits, Wanted};
+use crate::sources::ble::{Air, AirSettings, BleConfig, MAX_USERS, SensorKind, Wanted};
 use crate::sources::replay::{ReplayConfig, Speed};
 use crate::sources::serial::SerialConfig;
 use crate::sources::simulator::{Links, SimulatorConfig, demo_sources, ward};
@@ -89,6 +90,19 @@ pub(super) fn replay(path: PathBuf, speed: Speed, place: &Place) -> Config {
     Config { bridge: fixed("replay"), patients: vec![patient], sources: vec![source], ..Config::empty(place) }
 }
 
+/// The minutes of an offset from UTC: `+01:00`, `-03:30`. Zones reach from -12:00 to +14:00.
+fn offset_minutes(text: &str) -> Option<i16> {
+    let (sign, rest) = match text.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':').filter(|(hours, minutes)| hours.len() == 2 && minutes.len() == 2)?;
+    let number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i16>().ok())?;
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    (hours <= 14 && minutes < 60).then_some(sign * (hours * 60 + minutes))
+}
+
 /// Builds a [`Config`] from a text and collects what is wrong with it.
 pub(super) struct Builder<'a> {
     text: &'a str,
@@ -116,6 +130,7 @@ impl<'a> Builder<'a> {
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
             self.patients(&file.patients, &mut config);
             self.devices(&file.profiles);
+            self.air(&file.ble, &mut config);
             self.sources(&file.sources, &mut config);
             self.overrides_of_nobody(&file.alerts, &config);
         }
@@ -255,6 +270,16 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// The radio. An adapter that is not there (yet) is no mistake: it may be plugged in.
+    fn air(&mut self, ble: &file::Ble, config: &mut Config) {
+        let Some(adapter) = &ble.adapter else { return };
+        let number = adapter.get_ref().strip_prefix("hci").unwrap_or("");
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            self.problem(adapter, format!("`{}` is not an adapter such as hci0", adapter.get_ref()));
+        }
+        config.air = Air::new(AirSettings { adapter: Some(adapter.get_ref().clone()), ..AirSettings::default() });
+    }
+
     fn broker(&mut self, mqtt: &file::Mqtt, config: &Config) -> Option<Broker> {
         let address = self.parse(&mqtt.broker);
         let topic = match &mqtt.topic {
@@ -360,7 +385,16 @@ impl<'a> Builder<'a> {
 
     /// Demo, test and real never meet on one patient; the patient takes the mode of its sources.
     fn mode_of_patient(&mut self, source: &file::Source, built: &SourceConfig, config: &mut Config) {
-        let Some(id) = &built.patient else { return };
+        let mut patients: Vec<&PatientId> = built.patient.iter().collect();
+        if let SourceKind::Ble(sensor) = &built.kind {
+            patients.extend(sensor.users.values());
+        }
+        for id in patients {
+            self.mode_of_one(id, source, built, config);
+        }
+    }
+
+    fn mode_of_one(&mut self, id: &PatientId, source: &file::Source, built: &SourceConfig, config: &mut Config) {
         let other = config.sources.iter().find(|known| known.patient.as_ref() == Some(id) && known.mode != built.mode);
         if let Some(other) = other {
             let message =
@@ -379,7 +413,7 @@ impl<'a> Builder<'a> {
             Some(patient) => Some(self.known_patient(patient, config)?),
             None => None,
         };
-        let (kind, usual_mode) = self.kind(source)?;
+        let (kind, usual_mode) = self.kind(source, config)?;
         let mode = match &source.mode {
             Some(mode) => Mode::from_name(mode.get_ref()).or_else(|| {
                 self.problem(mode, format!("`{}` is not a mode: real, demo or test", mode.get_ref()));
@@ -402,14 +436,14 @@ impl<'a> Builder<'a> {
         None
     }
 
-    fn kind(&mut self, source: &file::Source) -> Option<(SourceKind, Mode)> {
+    fn kind(&mut self, source: &file::Source, config: &Config) -> Option<(SourceKind, Mode)> {
         let kind = source.kind.get_ref().as_str();
         self.foreign_members(source, kind);
         match kind {
             "serial" => {
                 Some((self.unusable(source).or_else(|| self.serial(source).map(SourceKind::Serial))?, Mode::Real))
             }
-            "ble" => Some((SourceKind::Ble(self.ble(source)?), Mode::Real)),
+            "ble" => Some((SourceKind::Ble(self.ble(source, config)?), Mode::Real)),
             "replay" => Some((SourceKind::Replay(self.replay(source)?), Mode::Test)),
             other => {
                 self.problem(&source.kind, format!("`{other}` is not a kind of source: serial, ble or replay"));
@@ -426,6 +460,8 @@ impl<'a> Builder<'a> {
             ("serial_number", &source.serial_number, "serial"),
             ("address", &source.address, "ble"),
             ("name", &source.name, "ble"),
+            ("sensor", &source.sensor, "ble"),
+            ("set_clock", &source.set_clock, "ble"),
             ("file", &source.file, "replay"),
         ];
         for (name, member, owner) in text_members {
@@ -437,6 +473,12 @@ impl<'a> Builder<'a> {
         }
         if let Some(place) = source.allow_commands.as_ref().filter(|_| kind != "serial") {
             self.problem(place, format!("`allow_commands` belongs to a source of kind serial, this is {kind}"));
+        }
+        if let Some(place) = source.users.values().next().filter(|_| kind != "ble") {
+            self.problem(place, format!("`users` belongs to a source of kind ble, this is {kind}"));
+        }
+        if let Some(place) = source.delete_records.as_ref().filter(|_| kind != "ble") {
+            self.problem(place, format!("`delete_records` belongs to a source of kind ble, this is {kind}"));
         }
         if let Some(place) = source.speed.as_ref().filter(|_| kind != "replay") {
             self.problem(place, format!("`speed` belongs to a source of kind replay, this is {kind}"));
@@ -542,7 +584,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn ble(&mut self, source: &file::Source) -> Option<BleConfig> {
+    fn ble(&mut self, source: &file::Source, config: &Config) -> Option<BleConfig> {
         let wanted = match (&source.address, &source.name) {
             (Some(address), None) => Wanted::Address(self.parse(address)?),
             (None, Some(name)) => Wanted::Name(name.get_ref().clone()),
@@ -551,7 +593,50 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
-        Some(BleConfig { wanted, limits: BleLimits::default() })
+        let sensor = match &source.sensor {
+            None => SensorKind::HeartRate,
+            Some(sensor) => SensorKind::from_name(sensor.get_ref()).or_else(|| {
+                let names: Vec<&str> = SensorKind::ALL.iter().map(|kind| kind.name()).collect();
+                let message = format!("`{}` is not a sensor; there are {}", sensor.get_ref(), names.join(", "));
+                self.problem(sensor, message);
+                None
+            })?,
+        };
+        if let Some(place) = source.delete_records.as_ref().filter(|_| sensor != SensorKind::Glucose) {
+            self.problem(place, "only a glucose meter's records can be deleted");
+        }
+        Some(BleConfig {
+            users: self.users(source, config),
+            delete_records: source.delete_records.as_ref().is_some_and(|delete| *delete.get_ref()),
+            set_clock: source.set_clock.as_ref().and_then(|offset| self.offset(offset)),
+            ..BleConfig::new(wanted, sensor, config.air.clone())
+        })
+    }
+
+    /// Whose the numbers are under which a sensor keeps its users.
+    fn users(&mut self, source: &file::Source, config: &Config) -> BTreeMap<u8, PatientId> {
+        let mut users = BTreeMap::new();
+        for (number, patient) in &source.users {
+            let slot = number.parse::<u8>().ok().filter(|slot| usize::from(*slot) < MAX_USERS);
+            let patient_id = self.known_patient(patient, config);
+            let Some(slot) = slot else {
+                self.problem(patient, format!("`{number}` is not a user's number; it can be 0 to {}", MAX_USERS - 1));
+                continue;
+            };
+            if let Some(patient_id) = patient_id {
+                users.insert(slot, patient_id);
+            }
+        }
+        users
+    }
+
+    /// An offset from UTC such as `+01:00`, in minutes.
+    fn offset(&mut self, place: &Spanned<String>) -> Option<i16> {
+        let offset = offset_minutes(place.get_ref());
+        if offset.is_none() {
+            self.problem(place, format!("`{}` is not an offset from UTC such as +01:00", place.get_ref()));
+        }
+        offset
     }
 
     fn replay(&mut self, source: &file::Source) -> Option<ReplayConfig> {
@@ -564,5 +649,60 @@ impl<'a> Builder<'a> {
             }),
         };
         Some(ReplayConfig { path: path?, speed: speed? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_from_utc_has_a_sign_and_four_digits() {
+        for (text, minutes) in [
+            ("+01:00", Some(60)),
+            ("-03:30", Some(-210)),
+            ("+14:00", Some(840)),
+            ("01:00", None),
+            ("+1:00", None),
+            ("+01:60", None),
+            ("+15:00", None),
+            ("+-1:00", None),
+            ("", None),
+            ("\u{20ac}01:00", None),
+        ] {
+            assert_eq!(offset_minutes(text), minutes, "{text}");
+        }
+    }
+
+    fn parsed(ble: &str) -> Result<Config, String> {
+        let text = format!(
+            "[[patient]]\nid = \"P-1\"\n[[patient]]\nid = \"P-2\"\n[[source]]\nid = \"s\"\nkind = \"ble\"\n{ble}\n"
+        );
+        Config::parse(&text, Path::new("."), &Place::default()).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_bluetooth_sensor_is_a_strap_unless_it_says_what_it_is_and_knows_its_users() {
+        let config = parsed("name = \"Strap\"").unwrap();
+        let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
+        assert_eq!(
+            (ble.sensor, ble.users.len(), ble.delete_records, ble.set_clock),
+            (SensorKind::HeartRate, 0, false, None)
+        );
+        let cuff = "name = \"Cuff\"\nsensor = \"blood_pressure\"\nusers = { 1 = \"P-1\", 2 = \"P-2\" }\nset_clock = \"+02:00\"";
+        let config = parsed(cuff).unwrap();
+        let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
+        assert_eq!((ble.users[&2].as_str(), ble.set_clock), ("P-2", Some(120)));
+        for (bad, words) in [
+            ("name = \"S\"\nsensor = \"ecg\"", "`ecg` is not a sensor"),
+            ("name = \"S\"\nusers = { 255 = \"P-1\" }", "`255` is not a user's number"),
+            ("name = \"S\"\nusers = { 1 = \"P-9\" }", "no [[patient]] with the id `P-9`"),
+            ("name = \"S\"\ndelete_records = true", "only a glucose meter"),
+            ("name = \"S\"\nset_clock = \"local\"", "not an offset from UTC"),
+            ("name = \"S\"\n[ble]\nadapter = \"usb\"", "not an adapter such as hci0"),
+        ] {
+            let problems = parsed(bad).unwrap_err();
+            assert!(problems.contains(words), "{bad}: {problems}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing is checked here beyond types and unknown keys; [`super::Config`] gives it its meaning.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -23,6 +25,8 @@ pub(super) struct File {
     pub(super) log: Log,
     #[serde(default)]
     pub(super) profiles: Profiles,
+    #[serde(default)]
+    pub(super) ble: Ble,
     pub(super) mqtt: Option<Mqtt>,
     #[serde(default, rename = "patient")]
     pub(super) patients: Vec<Patient>,
@@ -89,6 +93,13 @@ pub(super) struct Profiles {
     pub(super) dir: Option<Spanned<String>>,
 }
 
+/// `[ble]`: the radio that all Bluetooth sources share.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ble {
+    pub(super) adapter: Option<Spanned<String>>,
+}
+
 /// `[mqtt]`: the way to the backend.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +136,11 @@ pub(super) struct Source {
     pub(super) allow_commands: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) address: Option<Spanned<String>>,
     pub(super) name: Option<Spanned<String>>,
+    pub(super) sensor: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) users: BTreeMap<String, Spanned<String>>,
+    pub(super) delete_records: Option<Spanned<bool>>,
+    pub(super) set_clock: Option<Spanned<String>>,
     pub(super) file: Option<Spanned<String>>,
     pub(super) speed: Option<Spanned<f64>>,
 }

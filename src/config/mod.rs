@@ -17,6 +17,7 @@ use crate::patient::Patient;
 use crate::secret::Secret;
 use crate::server::ServerConfig;
 use crate::server::hosts::Hosts;
+use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError};
 use crate::store::StoreOptions;
@@ -60,6 +61,8 @@ pub struct Config {
     pub devices: Devices,
     /// What may not be as it was meant, with its line. Nothing of it is wrong.
     pub warnings: Problems,
+    /// The radio that the Bluetooth sources among them share.
+    pub air: Air,
     store: StoreOptions,
 }
 
@@ -167,6 +170,7 @@ impl Config {
             sources: Vec::new(),
             devices: Devices::default(),
             warnings: Problems::default(),
+            air: Air::new(AirSettings::default()),
             store: StoreOptions::default(),
         }
     }

@@ -36,6 +36,7 @@ struct Api {
 /// The routes below `/api/v1/ble`.
 pub(super) fn router(site: Site) -> Router {
     Router::new()
+        .route("/api/v1/ble", get(radio))
         .route("/api/v1/ble/devices", get(devices))
         .route("/api/v1/ble/devices/{address}", delete(remove))
         .route("/api/v1/ble/scan", post(scan))
@@ -64,6 +65,14 @@ fn failed(error: &BluezError) -> Response {
         _ => (StatusCode::SERVICE_UNAVAILABLE, "bluetooth_unavailable"),
     };
     failure(status, code, &error.to_string())
+}
+
+/// The radio and each configured sensor: last seen, signal, battery, attempts, reason.
+async fn radio(State(api): State<Api>, headers: HeaderMap) -> Response {
+    match may(&api, &headers, Operation::Subscribe) {
+        Ok(_) => axum::Json(api.site.air.borrow().clone()).into_response(),
+        Err(refused) => *refused,
+    }
 }
 
 /// Everything that BlueZ keeps, and what is near while somebody scans.

@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
@@ -32,6 +32,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
+use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
 /// How long a token lives that a sign-in code gives, in seconds: one long shift.
@@ -57,6 +58,8 @@ pub struct Site {
     pub hosts: Arc<Hosts>,
     /// Where sessions run.
     pub tasks: Tasks,
+    /// What the Bluetooth radio and its sensors are doing.
+    pub air: watch::Receiver<AirStatus>,
 }
 
 /// A file of the dashboard, in the binary.
@@ -157,7 +160,11 @@ async fn ready(State(site): State<Site>) -> Response {
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     match signed_in(&site, &headers) {
-        Ok(_) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], site.gate.metrics.to_prometheus()).into_response(),
+        Ok(_) => {
+            let mut text = site.gate.metrics.to_prometheus();
+            text.push_str(&site.air.borrow().to_prometheus(site.gate.clock.now()));
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        }
         Err(response) => *response,
     }
 }

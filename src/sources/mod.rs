@@ -28,7 +28,7 @@ use crate::event::{LinkState, NotDone, Order, SourceMessage};
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::vitals::{Mode, Status};
 
-use self::ble::{BleConfig, BleError};
+use self::ble::BleConfig;
 use self::output::{SourceCounters, SourceOutput};
 use self::replay::{ReplayConfig, ReplayError};
 use self::serial::{Bound, PortMemory, SerialConfig};
@@ -64,7 +64,7 @@ pub struct SourceConfig {
 /// The kinds of source.
 #[derive(Debug, Clone)]
 pub enum SourceKind {
-    /// A heart-rate strap over Bluetooth Low Energy.
+    /// A sensor over Bluetooth Low Energy.
     Ble(BleConfig),
     /// A monitor at a serial port.
     Serial(SerialConfig),
@@ -82,9 +82,6 @@ pub enum SourceKind {
 /// Why a source stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A strap is not heard.
-    #[error(transparent)]
-    Ble(#[from] BleError),
     /// The port or connection cannot be opened.
     #[error("cannot open {port}: {reason}")]
     Open {
@@ -308,7 +305,7 @@ async fn run_once(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     match &config.kind {
-        SourceKind::Ble(strap) => ble::run(strap, output, memory, stop).await,
+        SourceKind::Ble(sensor) => ble::run(sensor, config, output, stop).await,
         SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
         SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
         SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,

@@ -5,7 +5,7 @@
 //! outlives the daemon in the kernel.
 
 mod pairing;
-mod sensor;
+pub(crate) mod sensor;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,8 @@ pub(crate) struct Bus {
     daemon: Option<Child>,
     /// Whether clients may not send to `org.bluez`, as users outside the group `bluetooth`.
     pub(crate) denies_bluez: bool,
+    /// Signals that one client may ask for.
+    pub(crate) match_rules: u32,
 }
 
 impl Bus {
@@ -74,7 +76,7 @@ impl Bus {
 
     /// A bus that does not run (yet).
     pub(crate) fn absent() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), daemon: None, denies_bluez: false }
+        Self { folder: tempfile::tempdir().unwrap(), daemon: None, denies_bluez: false, match_rules: MATCH_RULES }
     }
 
     /// Its folder.
@@ -102,8 +104,9 @@ impl Bus {
              <allow send_requested_reply='true' send_type='method_return'/>\
              <allow send_requested_reply='true' send_type='error'/><allow receive_type='method_call'/>\
              <allow receive_type='signal'/><allow receive_type='method_return'/><allow receive_type='error'/>\
-             {denial}</policy><limit name='max_match_rules_per_connection'>{MATCH_RULES}</limit></busconfig>",
-            self.address()
+             {denial}</policy><limit name='max_match_rules_per_connection'>{}</limit></busconfig>",
+            self.address(),
+            self.match_rules
         );
         std::fs::write(&config, text).unwrap();
         let mut daemon = Command::new("dbus-daemon")
@@ -140,6 +143,8 @@ pub(crate) enum OnConnect {
     DropsAtOnce,
     /// The radio gives up.
     Fails,
+    /// BlueZ is busy with an earlier one.
+    InProgress,
 }
 
 /// What the fake knows. Tests change it through [`FakeBluez::change`].
@@ -160,6 +165,10 @@ pub(crate) struct World {
     pub(crate) agents: Vec<RegisteredAgent>,
     /// The filters of the scans so far: their transports.
     pub(crate) transports: Vec<String>,
+    /// A slow bus: each answer is late by so many turns.
+    pub(crate) late_turns: u64,
+    /// Answers that wait for their turn.
+    late: Vec<(u64, Message)>,
     /// The programs whose agent is the default one; the last one counts.
     default_agents: Vec<String>,
     pairing: Option<Ongoing>,
@@ -184,6 +193,8 @@ impl World {
             powered: true,
             agents: vec![],
             transports: vec![],
+            late_turns: 0,
+            late: vec![],
             default_agents: vec![],
             pairing: None,
             scanning: BTreeSet::new(),
@@ -502,6 +513,9 @@ impl World {
             strap.pending = Some(message.clone());
             return Ok(None);
         }
+        if outcome == OnConnect::InProgress {
+            return Err(("org.bluez.Error.InProgress", "Operation already in progress"));
+        }
         if outcome == OnConnect::Fails {
             return Err(("org.bluez.Error.Failed", "le-connection-abort-by-local"));
         }
@@ -557,6 +571,7 @@ impl World {
     /// One turn of everything that takes time.
     fn turn(&mut self) {
         self.turn += 1;
+        self.send_what_is_due();
         for index in 0..self.straps.len() {
             self.advertise(index);
             self.resolve(index);
@@ -624,12 +639,20 @@ impl World {
 
     fn send_reply(&mut self, call: &Message, answer: Reply) {
         match answer {
-            Ok(Some(reply)) => self.outgoing.push(reply),
+            Ok(Some(reply)) => self.late.push((self.turn + self.late_turns, reply)),
             Ok(None) => {}
             Err((name, text)) => {
-                self.outgoing.push(Message::error(&call.header(), name).build(&text).unwrap());
+                let error = Message::error(&call.header(), name).build(&text).unwrap();
+                self.late.push((self.turn + self.late_turns, error));
             }
         }
+        self.send_what_is_due();
+    }
+
+    /// Sends the answers whose turn has come.
+    fn send_what_is_due(&mut self) {
+        let turn = self.turn;
+        self.outgoing.extend(self.late.extract_if(.., |(due, _)| *due <= turn).map(|(_, message)| message));
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod ble;
+mod ble_faults;
 mod bluetooth;
 mod bluetooth_api;
 mod bluez;

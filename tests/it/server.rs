@@ -24,6 +24,7 @@ use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
+use vitalbridge::sources::ble::{Air, AirSettings};
 use vitalbridge::store::{self, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
@@ -90,7 +91,8 @@ impl Server {
             stop: sessions.clone(),
         };
         let codes = Codes::Demo(Secret::new("c0de"));
-        let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks };
+        let air = Air::new(AirSettings::default()).status();
+        let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air };
         Self { site, key, readings, clock, sessions, _dir: dir }
     }
 

@@ -22,7 +22,7 @@ const LAST_PURE: &str = "alerts";
 
 /// A library and the only place that knows it.
 const OWNERS: &[(&str, &str)] = &[
-    ("btleplug", "src/sources/ble.rs"),
+    ("btleplug", "src/sources/ble/radio.rs"),
     ("zbus", "src/bluez/"),
     ("rumqttc", "src/uplink/mqtt.rs"),
     ("rusqlite", "src/store/"),

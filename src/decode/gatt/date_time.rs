@@ -44,8 +44,13 @@ impl DateTime {
     /// So many minutes later, for meters that keep their local time as an offset; `None` if this is no date.
     pub fn plus_minutes(self, minutes: i16) -> Option<Self> {
         let utc = Wall::parse(&format!("{self}Z"))?;
-        let later = Wall(utc.0.checked_add(i64::from(minutes) * 60_000)?).to_string();
-        let mut parts = later.split(['-', 'T', ':', '.', 'Z']);
+        Self::of(Wall(utc.0.checked_add(i64::from(minutes) * 60_000)?))
+    }
+
+    /// This time, whole seconds of it; `None` outside the years 0 to 9999.
+    pub fn of(time: Wall) -> Option<Self> {
+        let text = time.to_string();
+        let mut parts = text.split(['-', 'T', ':', '.', 'Z']);
         let year = parts.next()?.parse().ok()?;
         let mut next = || parts.next()?.parse().ok();
         Some(Self { year, month: next()?, day: next()?, hour: next()?, minute: next()?, second: next()? })
@@ -92,6 +97,19 @@ impl CurrentTime {
 
     /// The bit for a clock that was set by another clock, as the bridge does.
     pub const EXTERNAL_REFERENCE: u8 = 1 << 1;
+
+    /// What sets a device's clock to local time, so many minutes ahead of UTC. `None` outside the years 0 to 9999.
+    pub fn local(now: Wall, offset_minutes: i16) -> Option<Self> {
+        let local = Wall(now.0.checked_add(i64::from(offset_minutes) * 60_000)?);
+        // 1970-01-01 was a Thursday.
+        let weekday = (local.as_secs().div_euclid(86_400) + 3).rem_euclid(7) + 1;
+        Some(Self {
+            time: DateTime::of(local)?,
+            day_of_week: u8::try_from(weekday).ok()?,
+            fractions_256: 0,
+            adjust_reason: Self::EXTERNAL_REFERENCE,
+        })
+    }
 
     /// Reads a value of 0x2A2B.
     pub fn parse(payload: &[u8]) -> Result<(Self, usize), GattError> {
@@ -151,6 +169,16 @@ pub(super) fn zone(reader: &mut Reader<'_>, report: &mut Report) -> Result<(), G
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_written_to_a_sensor_is_local_and_names_its_weekday() {
+        // 2026-11-21 is a Saturday.
+        let now = Wall::parse("2026-11-21T23:30:05Z").unwrap();
+        let written = |offset| CurrentTime::local(now, offset).unwrap().encode();
+        assert_eq!(written(0), [0xEA, 7, 11, 21, 23, 30, 5, 6, 0, 2]);
+        assert_eq!(written(60), [0xEA, 7, 11, 22, 0, 30, 5, 7, 0, 2]);
+        assert_eq!(written(-24 * 60), [0xEA, 7, 11, 20, 23, 30, 5, 5, 0, 2]);
+    }
 
     const NOON: DateTime = DateTime { year: 2026, month: 2, day: 28, hour: 12, minute: 0, second: 5 };
 

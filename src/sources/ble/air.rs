@@ -1,0 +1,824 @@
+//! The radio that all Bluetooth sources of a daemon share: the one task that runs the connection policy.
+//!
+//! It feeds the policy with what the two ways to BlueZ and the sources tell, and carries out what the policy orders.
+//! Links are made through btleplug in a [`Generation`]; scanning, ending links, forgetting devices and switching the
+//! adapter go through [`crate::bluez`], because btleplug cannot, or does it by switching the adapter on against whoever
+//! switched it off.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::leaks;
+use super::policy::{
+    Advert, BleLimits, Ended, Input, Known, Obstacle, Order, Policy, SensorKey, SensorPhase, SensorState, WantedSensor,
+};
+use super::radio::{Delivery, Generation, Task, Word};
+use super::sensor::{Characteristic, SensorKind};
+use super::side::{Side, SideEvent};
+use super::status::{AirStatus, SensorStatus};
+use super::wanted::Wanted;
+use crate::bluez::{
+    AgentRole, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Capability, Cause, Configured, Device, Peer,
+    Transport,
+};
+use crate::clock::Clock;
+use crate::ids::{DeviceId, SourceId};
+
+/// Sources that may wait to be registered; each waits for the answer.
+const REGISTRATIONS_QUEUED: usize = 16;
+/// Reports of sources that may wait. One more says nothing that the next one will not say again.
+const REPORTS_QUEUED: usize = 256;
+/// Payloads on their way to one source. While the pipeline takes none, the link's reader waits.
+pub(super) const DELIVERIES_QUEUED: usize = 64;
+/// States on their way to one source; what does not fit is told as soon as it does, newest only.
+const NEWS_QUEUED: usize = 16;
+/// Names of devices that are remembered, to recognise them by their next advertisement.
+const MAX_NAMES: usize = 1024;
+/// Names are asked for at most this often.
+const BETWEEN_NAMES: Duration = Duration::from_secs(3);
+/// How long the adapter stays off in a power cycle: controllers need a moment.
+const OFF_TIME: Duration = Duration::from_secs(1);
+/// Times it is tried to switch it on again.
+const SWITCH_ON_TRIES: u32 = 3;
+/// What the end of all links may take when the daemon stops. BlueZ finishes them when we have gone.
+const STOP_LIMIT: Duration = Duration::from_millis(1800);
+/// Before the agent is registered again after bluetoothd refused it.
+const AGENT_PAUSE: Duration = Duration::from_secs(5);
+/// More leaked match rules than this, and the generation is renewed as soon as no link has to be made again for it.
+const LEAKED_IN_QUIET: u64 = 4;
+/// More than this, and it is renewed at once: the bus allows a client 512.
+const MOST_LEAKED: u64 = 400;
+
+/// Which adapter is used, and how long things may take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AirSettings {
+    /// `hci0`; `None`: the first one.
+    pub adapter: Option<String>,
+    /// Limits.
+    pub limits: BleLimits,
+}
+
+/// A source's wish to be told when all that it has handed on is on disk.
+pub type CommitWish = oneshot::Sender<()>;
+
+/// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
+#[derive(Debug, Clone)]
+pub struct Air {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: AirSettings,
+    registrations: mpsc::Sender<Registration>,
+    /// Taken by who runs it.
+    inbox: Mutex<Option<mpsc::Receiver<Registration>>>,
+    status: watch::Sender<AirStatus>,
+}
+
+/// What a source reports.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// It has understood what came.
+    Understood,
+    /// All records are taken and on disk.
+    Finished,
+    /// Write this to the sensor.
+    Write(Characteristic, Vec<u8>),
+}
+
+/// A source that wants a sensor.
+#[derive(Debug)]
+struct Registration {
+    wanted: Wanted,
+    kind: SensorKind,
+    source: SourceId,
+    device: DeviceId,
+    deliver: mpsc::Sender<Delivery>,
+    news: mpsc::Sender<SensorState>,
+    answer: oneshot::Sender<Registered>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    key: SensorKey,
+    reports: mpsc::Sender<(SensorKey, Report)>,
+    commits: Option<mpsc::Sender<CommitWish>>,
+}
+
+/// A source's side of the radio.
+#[derive(Debug)]
+pub(super) struct Client {
+    key: SensorKey,
+    /// What the sensor sends.
+    pub(super) deliveries: mpsc::Receiver<Delivery>,
+    /// What is being done about the sensor.
+    pub(super) news: mpsc::Receiver<SensorState>,
+    reports: mpsc::Sender<(SensorKey, Report)>,
+    commits: Option<mpsc::Sender<CommitWish>>,
+}
+
+impl Client {
+    /// Tells the policy. A sign of life that does not fit is followed by another one.
+    pub(super) fn understood(&self) {
+        let _ = self.reports.try_send((self.key, Report::Understood));
+    }
+
+    /// Tells the policy what it must not miss.
+    pub(super) async fn report(&self, report: Report) {
+        // A radio that has gone takes no reports, and needs none.
+        let _ = self.reports.send((self.key, report)).await;
+    }
+
+    /// Waits until all that this source has handed on is on disk; false if that is not so in time, or nobody can tell.
+    pub(super) async fn committed(&self, limit: Duration) -> bool {
+        let Some(commits) = &self.commits else { return false };
+        let (wish, granted) = oneshot::channel();
+        let asked = async { commits.send(wish).await.is_ok() && granted.await.is_ok() };
+        tokio::time::timeout(limit, asked).await == Ok(true)
+    }
+}
+
+impl Air {
+    /// A radio that nobody runs yet.
+    pub fn new(settings: AirSettings) -> Self {
+        let (registrations, inbox) = mpsc::channel(REGISTRATIONS_QUEUED);
+        let inbox = Mutex::new(Some(inbox));
+        let status = watch::Sender::new(AirStatus::default());
+        Self { shared: Arc::new(Shared { settings, registrations, inbox, status }) }
+    }
+
+    /// What it and its sensors are doing.
+    pub fn status(&self) -> watch::Receiver<AirStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// Wants a sensor, for as long as the client lives. Waits until the radio runs; `None`: it has ended.
+    pub(super) async fn want(
+        &self,
+        wanted: Wanted,
+        kind: SensorKind,
+        source: SourceId,
+        device: DeviceId,
+    ) -> Option<Client> {
+        let (deliver, deliveries) = mpsc::channel(DELIVERIES_QUEUED);
+        let (tell, news) = mpsc::channel(NEWS_QUEUED);
+        let (answer, answered) = oneshot::channel();
+        let registration = Registration { wanted, kind, source, device, deliver, news: tell, answer };
+        self.shared.registrations.send(registration).await.ok()?;
+        let Registered { key, reports, commits } = answered.await.ok()?;
+        Some(Client { key, deliveries, news, reports, commits })
+    }
+
+    /// Runs the radio until `stop`; then ends all links and lets go of all sources. `commits` takes the wishes of sources
+    /// to be told when their records are on disk.
+    ///
+    /// # Errors
+    /// Nothing that can be done inside this process has helped: it is to be started anew.
+    pub async fn run(
+        self,
+        clock: Clock,
+        commits: Option<mpsc::Sender<CommitWish>>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(inbox) = inbox else { anyhow::bail!("the Bluetooth radio runs already") };
+        let mut hasher = DefaultHasher::new();
+        clock.now().hash(&mut hasher);
+        let seed = hasher.finish();
+        let (reports_in, reports) = mpsc::channel(REPORTS_QUEUED);
+        let limits = self.shared.settings.limits;
+        let side_limits = BluezLimits { call: limits.call, disconnect: limits.disconnect, ..BluezLimits::default() };
+        let driver = Driver {
+            policy: Policy::new(&limits, seed, clock.now()),
+            settings: self.shared.settings.clone(),
+            status: self.shared.clone(),
+            clock,
+            commits,
+            reports_in,
+            sensors: BTreeMap::new(),
+            generation: None,
+            leaked_before: 0,
+            bluez: None,
+            no_bus: None,
+            daemon_runs: false,
+            adapters: BTreeMap::new(),
+            adapter: None,
+            names: BTreeMap::new(),
+            names_asked: None,
+            jobs: FuturesUnordered::new(),
+            agent: None,
+            inputs: VecDeque::new(),
+        };
+        driver.run(Side::new(side_limits, seed), inbox, reports, stop).await
+    }
+}
+
+/// A source and its sensor.
+struct Sensor {
+    wanted: Wanted,
+    kind: SensorKind,
+    source: SourceId,
+    device: DeviceId,
+    deliver: mpsc::Sender<Delivery>,
+    news: mpsc::Sender<SensorState>,
+    told: Option<SensorState>,
+}
+
+/// What a question to BlueZ has brought.
+enum Answer {
+    Inputs(Vec<Input>),
+    /// The devices that BlueZ knows; after the start of a generation, with the adapter's power.
+    Devices(Vec<Device>, Option<bool>),
+}
+
+type Job = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type AgentJob = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The task.
+struct Driver {
+    policy: Policy,
+    settings: AirSettings,
+    status: Arc<Shared>,
+    clock: Clock,
+    commits: Option<mpsc::Sender<CommitWish>>,
+    reports_in: mpsc::Sender<(SensorKey, Report)>,
+    sensors: BTreeMap<SensorKey, Sensor>,
+    generation: Option<Generation>,
+    /// Match rules leaked before this generation began.
+    leaked_before: u64,
+    bluez: Option<Bluez>,
+    /// Why the bus cannot be reached.
+    no_bus: Option<String>,
+    daemon_runs: bool,
+    /// The adapters, and whether they are on.
+    adapters: BTreeMap<String, bool>,
+    /// The one in use.
+    adapter: Option<String>,
+    /// Names of devices that were heard.
+    names: BTreeMap<BleAddress, String>,
+    names_asked: Option<crate::clock::Mono>,
+    jobs: FuturesUnordered<Job>,
+    agent: Option<AgentJob>,
+    inputs: VecDeque<Input>,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut side: Side,
+        mut inbox: mpsc::Receiver<Registration>,
+        mut reports: mpsc::Receiver<(SensorKey, Report)>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            let now = self.clock.now();
+            let due = self.policy.next_deadline(now).map(|at| at.since(now.mono));
+            tokio::select! {
+                biased;
+                // The daemon stops: links are ended, so that sensors may sleep.
+                () = stop.cancelled() => break,
+                // A source has come.
+                Some(registration) = inbox.recv() => self.register(registration),
+                // What happens to the daemon, the adapter and the devices.
+                event = side.next() => self.on_side(event),
+                // How orders went.
+                word = next_word(&mut self.generation) => self.on_word(word),
+                Some(answer) = self.jobs.next(), if !self.jobs.is_empty() => self.on_answer(answer),
+                // Data.
+                Some((key, report)) = reports.recv() => self.on_report(key, report),
+                // Only ends with the bus or bluetoothd.
+                () = serve(&mut self.agent) => self.agent = None,
+                // A deadline of the policy; a little later, because a timer may fire a little early.
+                () = sleep(due) => self.inputs.push_back(Input::Tick),
+            }
+            self.forget_sources();
+            self.turn()?;
+        }
+        self.shut_down().await;
+        Ok(())
+    }
+
+    /// Feeds the policy until it has nothing more to say.
+    fn turn(&mut self) -> anyhow::Result<()> {
+        self.renew_before_the_limit();
+        loop {
+            let input = self.inputs.pop_front().unwrap_or(Input::Tick);
+            let is_last = input == Input::Tick && self.inputs.is_empty();
+            let orders = self.policy.on(input, self.clock.now());
+            for order in orders {
+                self.carry_out(order)?;
+            }
+            if is_last && self.inputs.is_empty() {
+                break;
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn register(&mut self, registration: Registration) {
+        let Registration { wanted, kind, source, device, deliver, news, answer } = registration;
+        let sensor = WantedSensor { wanted: wanted.clone(), habit: kind.habit() };
+        let key = self.policy.add(sensor, self.clock.now());
+        self.sensors.insert(key, Sensor { wanted, kind, source, device, deliver, news, told: None });
+        let registered = Registered { key, reports: self.reports_in.clone(), commits: self.commits.clone() };
+        // Who has gone meanwhile is forgotten with the next turn.
+        let _ = answer.send(registered);
+        self.serve_agent();
+    }
+
+    /// Lets go of sensors whose source has gone.
+    fn forget_sources(&mut self) {
+        let gone: Vec<SensorKey> =
+            self.sensors.iter().filter(|(_, sensor)| sensor.deliver.is_closed()).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.sensors.remove(&key);
+            self.policy.remove(key);
+        }
+    }
+
+    // What is told.
+
+    fn on_side(&mut self, event: SideEvent) {
+        match event {
+            SideEvent::Reached(bluez) => {
+                (self.bluez, self.no_bus) = (Some(bluez), None);
+                info!("BlueZ can be asked");
+            }
+            SideEvent::Lost(words) => {
+                (self.bluez, self.daemon_runs, self.adapter, self.agent) = (None, false, None, None);
+                self.adapters.clear();
+                self.generation = None;
+                self.no_bus = Some(words.clone());
+                self.inputs.push_back(Input::Down(Ended { obstacle: Obstacle::NoBus, words }));
+            }
+            SideEvent::Told(event) => self.on_bluez(event),
+        }
+    }
+
+    fn on_bluez(&mut self, event: BluezEvent) {
+        match event {
+            BluezEvent::DaemonGone => {
+                (self.daemon_runs, self.adapter, self.agent) = (false, None, None);
+                self.adapters.clear();
+                self.inputs.push_back(Input::DaemonGone);
+            }
+            BluezEvent::DaemonBack => {
+                self.daemon_runs = true;
+                self.serve_agent();
+            }
+            BluezEvent::AdapterAdded(adapter) => {
+                self.adapters.insert(adapter.name, adapter.powered);
+                self.choose_adapter();
+            }
+            BluezEvent::AdapterRemoved { name } => {
+                self.adapters.remove(&name);
+                if self.adapter.as_ref() == Some(&name) {
+                    self.adapter = None;
+                    self.inputs.push_back(Input::AdapterGone);
+                    self.choose_adapter();
+                }
+            }
+            BluezEvent::Powered { adapter, on } => {
+                if self.adapter.as_ref() == Some(&adapter) {
+                    self.inputs.push_back(Input::Powered(on));
+                }
+                self.adapters.insert(adapter, on);
+            }
+            BluezEvent::DeviceAdded(device) => self.on_device(&device),
+            BluezEvent::Heard { peer, rssi } => self.on_heard(&peer, rssi),
+            about_one => self.on_peer(about_one),
+        }
+    }
+
+    fn on_peer(&mut self, event: BluezEvent) {
+        let (peer, input): (Peer, fn(SensorKey) -> Input) = match event {
+            BluezEvent::Connected { peer, on: true } => (peer, Input::LinkUp),
+            BluezEvent::Connected { peer, on: false } => (peer, Input::LinkDown),
+            BluezEvent::Bonded { peer, on: true } => (peer, |key| Input::Bonded(key, true)),
+            BluezEvent::Bonded { peer, on: false } => (peer, |key| Input::Bonded(key, false)),
+            BluezEvent::Battery { peer, percent } => {
+                if let Some(key) = self.key_of(&peer) {
+                    self.inputs.push_back(Input::Battery(key, percent));
+                }
+                return;
+            }
+            _ => return,
+        };
+        if let Some(key) = self.key_of(&peer) {
+            self.inputs.push_back(input(key));
+        }
+    }
+
+    fn key_of(&self, peer: &Peer) -> Option<SensorKey> {
+        (self.adapter.as_ref() == Some(&peer.adapter)).then(|| self.policy.at(peer.address)).flatten()
+    }
+
+    fn on_device(&mut self, device: &Device) {
+        if self.adapter.as_ref() != Some(&device.peer.adapter) {
+            return;
+        }
+        self.remember_name(device);
+        if let Some(rssi) = device.rssi {
+            self.on_heard(&device.peer, rssi);
+        }
+        if let Some(key) = self.policy.at(device.peer.address) {
+            self.inputs.push_back(Input::Bonded(key, device.bonded));
+        }
+    }
+
+    fn remember_name(&mut self, device: &Device) {
+        let Some(name) = &device.name else { return };
+        if self.names.len() >= MAX_NAMES && !self.names.contains_key(&device.peer.address) {
+            self.names.clear();
+        }
+        self.names.insert(device.peer.address, name.clone());
+    }
+
+    fn on_heard(&mut self, peer: &Peer, rssi: i16) {
+        if self.adapter.as_ref() != Some(&peer.adapter) {
+            return;
+        }
+        let name = self.names.get(&peer.address).cloned();
+        if name.is_none() {
+            self.ask_for_names();
+        }
+        self.inputs.push_back(Input::Advert(Advert { address: peer.address, name, rssi: Some(rssi) }));
+    }
+
+    /// A name may come after the first advertisement, and BlueZ does not say so.
+    fn ask_for_names(&mut self) {
+        let now = self.clock.now().mono;
+        let is_wanted = self.sensors.values().any(|sensor| matches!(sensor.wanted, Wanted::Name(_)));
+        let is_early = self.names_asked.is_some_and(|asked| now.since(asked) < BETWEEN_NAMES);
+        if !is_wanted || is_early {
+            return;
+        }
+        self.names_asked = Some(now);
+        self.ask_devices(None);
+    }
+
+    /// Asks for all devices of the adapter. With `powered`, for the start of a generation.
+    fn ask_devices(&mut self, powered: Option<bool>) {
+        let (Some(bluez), Some(adapter)) = (self.bluez.clone(), self.adapter.clone()) else { return };
+        self.jobs.push(Box::pin(async move {
+            match bluez.devices(Some(&adapter)).await {
+                Ok(devices) => Answer::Devices(devices, powered),
+                Err(error) if powered.is_some() => Answer::Inputs(vec![Input::Down(ended(&error))]),
+                Err(_) => Answer::Inputs(vec![]),
+            }
+        }));
+    }
+
+    fn on_word(&mut self, word: Result<Word, Ended>) {
+        match word {
+            Ok(Word::Up) => {
+                let powered = self.adapter.as_ref().and_then(|name| self.adapters.get(name)).copied();
+                self.ask_devices(Some(powered.unwrap_or(false)));
+            }
+            Ok(Word::Connected(key, result)) => self.inputs.push_back(Input::Connected(key, result)),
+            Ok(Word::Subscribed(key, result)) => self.inputs.push_back(Input::Subscribed(key, result)),
+            Ok(Word::BatteryRead(key, result)) => self.inputs.push_back(Input::BatteryRead(key, result)),
+            Err(ended) => {
+                warn!(%ended, "the Bluetooth thread ended and is started again");
+                self.generation = None;
+                self.inputs.push_back(Input::Down(ended));
+            }
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Inputs(inputs) => self.inputs.extend(inputs),
+            Answer::Devices(devices, powered) => {
+                for device in &devices {
+                    self.remember_name(device);
+                }
+                if let Some(powered) = powered {
+                    let known = devices.iter().map(known).collect();
+                    self.inputs.push_back(Input::Up { powered, known });
+                }
+                for device in devices.iter().filter(|device| device.bonded) {
+                    if let Some(key) = self.policy.at(device.peer.address).or_else(|| self.wanted(device)) {
+                        self.inputs.push_back(Input::Bonded(key, true));
+                    }
+                }
+            }
+        }
+    }
+
+    fn wanted(&self, device: &Device) -> Option<SensorKey> {
+        let is_it = |sensor: &Sensor| sensor.wanted.is_met_by(device.peer.address, device.name.as_deref());
+        self.sensors.iter().find(|(_, sensor)| is_it(sensor)).map(|(key, _)| *key)
+    }
+
+    fn on_report(&mut self, key: SensorKey, report: Report) {
+        match report {
+            Report::Understood => self.inputs.push_back(Input::Data(key)),
+            Report::Finished => self.inputs.push_back(Input::Finished(key)),
+            Report::Write(characteristic, bytes) => {
+                if let Some(generation) = &self.generation {
+                    generation.order(Task::Write(key, characteristic, bytes));
+                }
+            }
+        }
+    }
+
+    fn choose_adapter(&mut self) {
+        if self.adapter.is_some() {
+            return;
+        }
+        let chosen = match &self.settings.adapter {
+            Some(name) => self.adapters.contains_key(name).then(|| name.clone()),
+            None => self.adapters.keys().next().cloned(),
+        };
+        if let Some(name) = chosen {
+            info!(adapter = name, "using the Bluetooth adapter");
+            self.adapter = Some(name);
+            self.inputs.push_back(Input::AdapterBack);
+        }
+    }
+
+    // What is ordered.
+
+    fn carry_out(&mut self, order: Order) -> anyhow::Result<()> {
+        debug!(?order, "bluetooth");
+        match order {
+            Order::NewGeneration => self.start_generation(),
+            Order::EndGeneration => self.generation = None,
+            Order::StartScan => self.job(|bluez, adapter| async move {
+                let started = bluez.start_scan(&adapter, Transport::LowEnergy).await;
+                let started =
+                    started.or_else(|error| if error.cause == Cause::InProgress { Ok(()) } else { Err(error) });
+                vec![Input::ScanStarted(started.map_err(|error| error.to_string()))]
+            }),
+            Order::StopScan => self.job(|bluez, adapter| async move {
+                if let Err(error) = bluez.stop_scan(&adapter).await {
+                    debug!(%error, "the scan goes on beside the connection");
+                }
+                vec![Input::ScanStopped]
+            }),
+            Order::Connect(key, address) => self.order(Task::Connect(key, address)),
+            Order::Subscribe(key) => {
+                if let Some(sensor) = self.sensors.get(&key) {
+                    let (kind, deliver) = (sensor.kind, sensor.deliver.clone());
+                    self.order(Task::Subscribe { key, kind, deliver });
+                }
+            }
+            Order::ReadBattery(key) => self.order(Task::ReadBattery(key)),
+            Order::Disconnect(key, address) => {
+                // What goes on with it is given up; BlueZ then cancels a `Connect` of its own.
+                self.order(Task::Release(key));
+                self.job(move |bluez, adapter| async move {
+                    let peer = Peer { adapter, address };
+                    if let Err(error) = bluez.disconnect(&peer).await {
+                        debug!(%address, %error, "no clean disconnect");
+                    }
+                    vec![Input::Disconnected(key)]
+                });
+            }
+            Order::Remove(key, address) => self.remove(key, address),
+            Order::PowerCycle => self.job(|bluez, adapter| power_cycle(bluez, adapter, true)),
+            Order::PowerOn => self.job(|bluez, adapter| power_cycle(bluez, adapter, false)),
+            Order::Exit(words) => anyhow::bail!(words),
+        }
+        Ok(())
+    }
+
+    fn order(&self, task: Task) {
+        if let Some(generation) = &self.generation {
+            generation.order(task);
+        }
+    }
+
+    /// Asks BlueZ something; the policy has a deadline for each answer.
+    fn job<F>(&mut self, ask: impl FnOnce(Bluez, String) -> F)
+    where
+        F: Future<Output = Vec<Input>> + Send + 'static,
+    {
+        if let (Some(bluez), Some(adapter)) = (self.bluez.clone(), self.adapter.clone()) {
+            let asked = ask(bluez, adapter);
+            self.jobs.push(Box::pin(async move { Answer::Inputs(asked.await) }));
+        }
+    }
+
+    fn remove(&mut self, key: SensorKey, address: BleAddress) {
+        self.job(move |bluez, adapter| async move {
+            let peer = Peer { adapter, address };
+            // Asked for now: what is not known not to be bonded is kept.
+            match bluez.is_bonded(&peer).await {
+                Ok(false) => {
+                    info!(%address, "BlueZ is made to forget a sensor that cannot be connected");
+                    if let Err(error) = bluez.remove(&peer).await {
+                        debug!(%address, %error, "it could not be removed");
+                    }
+                    vec![Input::Removed(key)]
+                }
+                Ok(true) => vec![Input::Bonded(key, true), Input::Removed(key)],
+                Err(error) => {
+                    debug!(%address, %error, "not removed");
+                    vec![Input::Removed(key)]
+                }
+            }
+        });
+    }
+
+    fn start_generation(&mut self) {
+        let no_bus = || "the D-Bus system bus is being reached".to_owned();
+        let ended = if self.bluez.is_none() {
+            let obstacle = if self.no_bus.is_some() { Obstacle::NoBus } else { Obstacle::Starting };
+            Ended { obstacle, words: self.no_bus.clone().unwrap_or_else(no_bus) }
+        } else if !self.daemon_runs {
+            let words = "bluetoothd does not run: `systemctl status bluetooth` says why".to_owned();
+            Ended { obstacle: Obstacle::NoDaemon, words }
+        } else if let Some(adapter) = self.adapter.clone() {
+            self.leaked_before = leaks::leaked();
+            match Generation::start(adapter, &self.settings.limits, self.clock.clone()) {
+                Ok(generation) => {
+                    self.generation = Some(generation);
+                    return;
+                }
+                Err(ended) => ended,
+            }
+        } else {
+            let words = match &self.settings.adapter {
+                Some(name) => format!("no Bluetooth adapter {name}"),
+                None => "no Bluetooth adapter".to_owned(),
+            };
+            Ended { obstacle: Obstacle::NoAdapter, words }
+        };
+        self.inputs.push_back(Input::Down(ended));
+    }
+
+    /// A generation that has left many match rules at the bus is replaced before the bus refuses the next one, at a
+    /// moment when no link has to be made again for it, or else when there is no other choice.
+    fn renew_before_the_limit(&mut self) {
+        if self.generation.is_none() {
+            return;
+        }
+        let leaked = leaks::leaked().saturating_sub(self.leaked_before);
+        let now = self.clock.now();
+        let is_quiet = || {
+            let phases = self.policy.keys().filter_map(|key| self.policy.sensor(key, now)).map(|state| state.phase);
+            phases.into_iter().all(|phase| matches!(phase, SensorPhase::Searching | SensorPhase::Heard))
+        };
+        if leaked > MOST_LEAKED || leaked > LEAKED_IN_QUIET && is_quiet() {
+            info!(leaked, "the Bluetooth thread is renewed: it has left match rules at the bus");
+            self.generation = None;
+            let words = format!("renewed, because {leaked} match rules were left at the bus");
+            self.inputs.push_back(Input::Down(Ended { obstacle: Obstacle::Failed, words }));
+        }
+    }
+
+    /// Answers sensors that want to be paired, as long as BlueZ runs: Just Works with those that are configured.
+    fn serve_agent(&mut self) {
+        let Some(bluez) = self.bluez.clone().filter(|_| self.daemon_runs) else { return };
+        let mut configured = Configured::default();
+        for sensor in self.sensors.values() {
+            match &sensor.wanted {
+                Wanted::Address(address) => drop(configured.addresses.insert(*address)),
+                Wanted::Name(name) => drop(configured.names.insert(name.clone())),
+            }
+        }
+        self.agent = Some(Box::pin(async move {
+            loop {
+                let served = async {
+                    bluez.agent(Capability::NoInputNoOutput, AgentRole::Default).await?.serve(&configured).await
+                };
+                if let Err(error) = served.await {
+                    debug!(%error, "the pairing agent is registered again");
+                }
+                tokio::time::sleep(AGENT_PAUSE).await;
+            }
+        }));
+    }
+
+    // What is shown.
+
+    fn publish(&mut self) {
+        let now = self.clock.now();
+        for (key, sensor) in &mut self.sensors {
+            let Some(state) = self.policy.sensor(*key, now) else { continue };
+            let is_same = sensor.told.as_ref().is_some_and(|told| {
+                (told.phase, &told.reason, told.battery) == (state.phase, &state.reason, state.battery)
+            });
+            if !is_same {
+                debug!(source = %sensor.source, phase = %state.phase, reason = state.reason, "bluetooth sensor");
+            }
+            // What does not fit is tried again with the next turn.
+            if !is_same && sensor.news.try_send(state.clone()).is_ok() {
+                sensor.told = Some(state);
+            }
+        }
+        let sensors = self.sensors.iter().filter_map(|(key, sensor)| {
+            let state = self.policy.sensor(*key, now)?;
+            let (source, device) = (sensor.source.clone(), sensor.device.clone());
+            Some(SensorStatus { source, device, sensor: sensor.kind, state })
+        });
+        let status = AirStatus {
+            adapter: self.adapter.clone(),
+            radio: Some(self.policy.radio()),
+            match_rules_leaked: leaks::leaked(),
+            radio_tasks: self.generation.as_ref().map_or(0, Generation::tasks),
+            sensors: sensors.collect(),
+        };
+        self.status.status.send_if_modified(|shown| {
+            let changed = *shown != status;
+            *shown = status;
+            changed
+        });
+    }
+
+    /// Ends all links, then lets go of the sources: what has arrived is still theirs.
+    async fn shut_down(mut self) {
+        let keys: Vec<SensorKey> = self.sensors.keys().copied().collect();
+        self.jobs.clear();
+        for key in keys {
+            self.policy.remove(key);
+        }
+        for order in self.policy.on(Input::Tick, self.clock.now()) {
+            if matches!(order, Order::Disconnect(..)) && self.carry_out(order).is_err() {
+                break;
+            }
+        }
+        let ended = async { while self.jobs.next().await.is_some() {} };
+        if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
+            debug!("BlueZ ends the links without us");
+        }
+    }
+}
+
+fn known(device: &Device) -> Known {
+    let advert = Advert { address: device.peer.address, name: device.name.clone(), rssi: None };
+    Known { advert, connected: device.connected }
+}
+
+fn ended(error: &BluezError) -> Ended {
+    let obstacle = match error.cause {
+        Cause::NoBus(_) => Obstacle::NoBus,
+        Cause::ServiceUnknown => Obstacle::NoDaemon,
+        Cause::NoAdapter(_) => Obstacle::NoAdapter,
+        _ => Obstacle::Failed,
+    };
+    Ended { obstacle, words: error.to_string() }
+}
+
+async fn next_word(generation: &mut Option<Generation>) -> Result<Word, Ended> {
+    match generation {
+        Some(generation) => generation.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve(agent: &mut Option<AgentJob>) {
+    match agent {
+        Some(agent) => agent.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep(due: Option<Duration>) {
+    match due {
+        Some(due) => tokio::time::sleep(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Switches the adapter on; off before that if `off_first`, but then only if it is on: a person may have been quicker.
+async fn power_cycle(bluez: Bluez, adapter: String, off_first: bool) -> Vec<Input> {
+    if off_first {
+        match bluez.adapter(Some(&adapter)).await {
+            Ok(found) if found.powered => {}
+            Ok(_) => {
+                let words = "the adapter was switched off".to_owned();
+                return vec![Input::PowerCycled(Err(words)), Input::Powered(false)];
+            }
+            Err(error) => return vec![Input::PowerCycled(Err(error.to_string()))],
+        }
+        info!(adapter, "switching the Bluetooth adapter off and on: no sensor can be connected");
+        if let Err(error) = bluez.set_powered(&adapter, false).await {
+            debug!(%error, "it could not be switched off");
+        }
+        tokio::time::sleep(OFF_TIME).await;
+    }
+    let mut result = Ok(());
+    for _ in 0..SWITCH_ON_TRIES {
+        result = bluez.set_powered(&adapter, true).await.map_err(|error| error.to_string());
+        if result.is_ok() {
+            break;
+        }
+        tokio::time::sleep(OFF_TIME).await;
+    }
+    vec![Input::PowerCycled(result)]
+}

@@ -1,0 +1,303 @@
+//! One sensor as the connection policy sees it: where its link stands, when it may be tried again, and what is overdue.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::words::{BleLimits, FailureKind, SensorPhase, SensorState, WantedSensor};
+use crate::backoff::Backoff;
+use crate::bluez::BleAddress;
+use crate::clock::{Mono, Stamp};
+
+/// Attempts are counted over this time.
+pub(super) const ATTEMPT_WINDOW: Duration = Duration::from_mins(1);
+
+/// What is done once a link has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cure {
+    /// Nothing but trying again.
+    Nothing,
+    /// BlueZ forgets the device.
+    Remove,
+    /// The adapter is switched off and on.
+    PowerCycle,
+    /// A new generation.
+    Renew,
+}
+
+/// Where the link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// There is none.
+    Idle,
+    /// `Connect` is under way; `resolving` since the link stands.
+    Connecting { since: Mono, resolving: Option<Mono> },
+    /// The services are known, the subscription is being made.
+    Subscribing { since: Mono },
+    /// Subscribed. `quiet`: since when nothing readable has come.
+    Open { quiet: Mono },
+    /// Nothing came for too long; the battery is being read.
+    Checking { since: Mono },
+    /// The link is being ended.
+    Ending { since: Mono, then: Cure },
+    /// BlueZ is being made to forget the device.
+    Removing { since: Mono },
+}
+
+/// What a link has carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    /// Nothing readable.
+    Nothing,
+    /// Data.
+    Data,
+    /// Data, for so long that it is a good link.
+    Stable,
+}
+
+/// What is overdue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// `Connect` as a whole.
+    Connect,
+    /// The services of a link that stands.
+    Resolve,
+    /// The subscription.
+    Subscribe,
+    /// Data.
+    Data,
+    /// The answer of the battery.
+    Check,
+    /// The end of the link.
+    Disconnect,
+    /// BlueZ's forgetting.
+    Remove,
+    /// A first sighting.
+    Sighting,
+    /// Nothing: the link has stood long enough to be called a good one.
+    Stable,
+}
+
+/// One sensor.
+#[derive(Debug)]
+pub(super) struct Sensor {
+    pub(super) wanted: WantedSensor,
+    pub(super) link: Link,
+    pub(super) address: Option<BleAddress>,
+    pub(super) bonded: bool,
+    /// When it was last heard advertising, while that counts.
+    pub(super) heard: Option<Mono>,
+    pub(super) last_seen: Option<Stamp>,
+    pub(super) rssi: Option<i16>,
+    pub(super) battery: Option<u8>,
+    pub(super) attempts: u64,
+    pub(super) last_attempt: Option<Mono>,
+    pub(super) failures: u32,
+    /// Failures in a row to resolve the services.
+    pub(super) unresolved: u32,
+    pub(super) reason: Option<String>,
+    pub(super) not_before: Mono,
+    /// Since when it is listened for; `None`: its absence has been told.
+    pub(super) looking: Option<Mono>,
+    /// When the link was subscribed.
+    opened: Mono,
+    carried: Carried,
+    /// The battery has answered since data last came.
+    pub(super) was_asked: bool,
+    window: VecDeque<Mono>,
+    backoff: Backoff,
+}
+
+impl Sensor {
+    pub(super) fn new(wanted: WantedSensor, limits: &BleLimits, seed: u64, now: Stamp) -> Self {
+        Self {
+            wanted,
+            link: Link::Idle,
+            address: None,
+            bonded: false,
+            heard: None,
+            last_seen: None,
+            rssi: None,
+            battery: None,
+            attempts: 0,
+            last_attempt: None,
+            failures: 0,
+            unresolved: 0,
+            reason: None,
+            not_before: now.mono,
+            looking: Some(now.mono),
+            opened: now.mono,
+            carried: Carried::Nothing,
+            was_asked: false,
+            window: VecDeque::new(),
+            backoff: Backoff::new(limits.pause.0, limits.pause.1, seed),
+        }
+    }
+
+    /// A link, or the attempt at one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.link == Link::Idle
+    }
+
+    /// It is subscribed and has sent something readable over this link.
+    pub(super) fn delivers(&self) -> bool {
+        self.carried != Carried::Nothing && matches!(self.link, Link::Open { .. } | Link::Checking { .. })
+    }
+
+    /// Until when its last sighting counts.
+    pub(super) fn fresh_until(&self, limits: &BleLimits) -> Option<Mono> {
+        self.heard.map(|heard| heard + limits.fresh)
+    }
+
+    pub(super) fn is_fresh(&self, limits: &BleLimits, now: Mono) -> bool {
+        self.fresh_until(limits).is_some_and(|until| now < until)
+    }
+
+    /// When it may be tried at the earliest; `None`: not before it is heard again.
+    pub(super) fn next_try(&self, limits: &BleLimits, now: Mono) -> Option<Mono> {
+        if !self.is_idle() || !self.is_fresh(limits, now) {
+            return None;
+        }
+        Some(self.not_before.max(free_at(&self.window, limits.attempts_a_minute)))
+    }
+
+    /// An attempt begins.
+    pub(super) fn attempt(&mut self, limits: &BleLimits, now: Mono) {
+        self.link = Link::Connecting { since: now, resolving: None };
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_attempt = Some(now);
+        remember(&mut self.window, limits.attempts_a_minute, now);
+    }
+
+    /// The subscription stands.
+    pub(super) fn open(&mut self, now: Mono) {
+        self.link = Link::Open { quiet: now };
+        self.opened = now;
+        (self.carried, self.was_asked) = (Carried::Nothing, false);
+        self.unresolved = 0;
+    }
+
+    /// Something readable has come.
+    pub(super) fn data(&mut self, now: Stamp) {
+        self.link = Link::Open { quiet: now.mono };
+        self.was_asked = false;
+        if self.carried == Carried::Nothing {
+            self.carried = Carried::Data;
+        }
+        self.failures = 0;
+        self.reason = None;
+        self.last_seen = Some(now);
+    }
+
+    /// The link has been a good one for so long that the next pause is a short one again.
+    pub(super) const fn settle(&mut self) {
+        self.carried = Carried::Stable;
+        self.backoff.reset();
+    }
+
+    /// Counts a failure, sets the pause, and says how often it has failed in a row.
+    pub(super) fn fail(&mut self, kind: FailureKind, words: String, limits: &BleLimits, now: Mono) -> u32 {
+        self.reason = Some(words);
+        match kind {
+            FailureKind::Vanished => {
+                self.heard = None;
+                return 0;
+            }
+            FailureKind::WrongDevice => self.not_before = now + limits.pause.1,
+            FailureKind::Ordinary => self.not_before = now + self.backoff.next_delay(),
+        }
+        self.failures = self.failures.saturating_add(1);
+        if kind == FailureKind::Ordinary { self.failures } else { 0 }
+    }
+
+    /// An episodic sensor has handed over what it had and ended the link: a success.
+    pub(super) fn end_well(&mut self, limits: &BleLimits, now: Mono) {
+        self.failures = 0;
+        self.unresolved = 0;
+        self.reason = None;
+        self.backoff.reset();
+        self.not_before = now + limits.episode_pause;
+        // It has to be heard again.
+        self.heard = None;
+        self.rest(now);
+    }
+
+    /// There is no link any more.
+    pub(super) fn rest(&mut self, now: Mono) {
+        self.link = Link::Idle;
+        (self.carried, self.was_asked) = (Carried::Nothing, false);
+        self.looking = Some(now);
+    }
+
+    fn resolve_limit(&self, limits: &BleLimits) -> Duration {
+        limits.resolve.saturating_mul(1_u32 << self.unresolved.min(4)).min(limits.connect)
+    }
+
+    /// How long its open link may carry nothing.
+    pub(super) fn patience(&self, limits: &BleLimits) -> Duration {
+        limits.silence.unwrap_or_else(|| self.wanted.habit.patience())
+    }
+
+    /// What becomes overdue next, and when.
+    pub(super) fn due(&self, limits: &BleLimits) -> Option<(Mono, Overdue)> {
+        let due = match self.link {
+            Link::Idle => (self.looking? + limits.scan, Overdue::Sighting),
+            Link::Connecting { since, resolving } => {
+                let whole = (since + limits.connect, Overdue::Connect);
+                let services = resolving.map(|since| (since + self.resolve_limit(limits), Overdue::Resolve));
+                services.filter(|(at, _)| *at < whole.0).unwrap_or(whole)
+            }
+            Link::Subscribing { since } => (since + limits.subscribe, Overdue::Subscribe),
+            Link::Open { quiet } => {
+                let data = (quiet + self.patience(limits), Overdue::Data);
+                let stable = (self.opened + limits.stable, Overdue::Stable);
+                if self.carried == Carried::Data && stable.0 < data.0 { stable } else { data }
+            }
+            Link::Checking { since } => (since + limits.read, Overdue::Check),
+            Link::Ending { since, .. } => (since + limits.disconnect, Overdue::Disconnect),
+            Link::Removing { since } => (since + limits.call, Overdue::Remove),
+        };
+        Some(due)
+    }
+
+    /// What people are shown while the radio works.
+    pub(super) fn phase(&self, limits: &BleLimits, now: Mono) -> SensorPhase {
+        match self.link {
+            Link::Idle if self.is_fresh(limits, now) => SensorPhase::Heard,
+            Link::Idle => SensorPhase::Searching,
+            Link::Connecting { .. } => SensorPhase::Connecting,
+            Link::Subscribing { .. } => SensorPhase::Subscribing,
+            Link::Open { .. } if self.was_asked => SensorPhase::Silent,
+            Link::Open { .. } if self.carried != Carried::Nothing => SensorPhase::Live,
+            Link::Open { .. } => SensorPhase::Waiting,
+            Link::Checking { .. } => SensorPhase::Silent,
+            Link::Ending { .. } | Link::Removing { .. } => SensorPhase::Ending,
+        }
+    }
+
+    pub(super) fn state(&self, phase: SensorPhase, reason: Option<String>) -> SensorState {
+        SensorState {
+            phase,
+            address: self.address,
+            last_seen: self.last_seen,
+            rssi: self.rssi,
+            battery: self.battery,
+            attempts: self.attempts,
+            failures: self.failures,
+            reason: reason.or_else(|| self.reason.clone()),
+        }
+    }
+}
+
+/// When a window of attempts has room for another one.
+pub(super) fn free_at(window: &VecDeque<Mono>, most: usize) -> Mono {
+    let oldest = window.len().checked_sub(most).and_then(|index| window.get(index));
+    oldest.map_or(Mono(0), |oldest| *oldest + ATTEMPT_WINDOW)
+}
+
+/// Adds an attempt to a window, which holds no more than it needs.
+pub(super) fn remember(window: &mut VecDeque<Mono>, most: usize, now: Mono) {
+    window.push_back(now);
+    while window.len() > most {
+        window.pop_front();
+    }
+}
