@@ -3,18 +3,22 @@
 
 use libfuzzer_sys::fuzz_target;
 use vitalbridge::decode::{Decoded, gatt};
+use vitalbridge::vitals::Quality;
 
 mod plausible;
 
 // Byte 0 chooses the characteristic; the rest is the notification.
 fuzz_target!(|data: &[u8]| {
     let [which, payload @ ..] = data else { return };
-    let characteristic = gatt::KNOWN[usize::from(*which) % gatt::KNOWN.len()];
-    if let Ok(decoded) = gatt::decode(characteristic, payload) {
-        assert!(!decoded.is_empty());
-        for decoded in decoded {
-            if let Decoded::Vital(vital) = decoded {
-                plausible::plausible(&vital.vital);
+    let characteristic = gatt::CHARACTERISTICS[usize::from(*which) % gatt::CHARACTERISTICS.len()].uuid;
+    if let Ok(report) = gatt::decode(characteristic, payload) {
+        assert_eq!(report.raw, payload);
+        for decoded in report.decoded {
+            match decoded {
+                // What no body can have is kept, and marked.
+                Decoded::Vital(vital) if vital.quality == Quality::Implausible => {}
+                Decoded::Vital(vital) => plausible::plausible(&vital.vital),
+                _ => {}
             }
         }
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use vitalbridge::decode::{Decoded, Decoder, FrameCounters};
 use vitalbridge::profile::Profile;
+use vitalbridge::profile::model::Rule;
+use vitalbridge::vitals::Quality;
 
 use crate::plausible::plausible;
 
@@ -21,14 +23,21 @@ pub fn play<'b>(profile: &Arc<Profile>, pieces: impl Iterator<Item = &'b [u8]>) 
     (out, decoder.counters())
 }
 
-/// The bytes in one piece and in pieces of `size` say the same, and every number is one that its metric can have.
+/// The bytes in one piece and in pieces of `size` say the same, and every number is one that its metric can have, or marked.
 pub fn holds(profile: &Arc<Profile>, bytes: &[u8], size: usize) -> Played {
     let whole = play(profile, std::iter::once(bytes));
-    let pieces = play(profile, bytes.chunks(size.max(1)));
-    assert_eq!(whole, pieces, "{} in pieces of {size}", profile.id());
+    // A notification is one frame, whatever it is cut into.
+    let is_notification =
+        matches!(profile.framing().rule, Rule::Payload { .. }) || profile.gatt().is_some_and(|gatt| gatt.is_standard);
+    if !is_notification {
+        let pieces = play(profile, bytes.chunks(size.max(1)));
+        assert_eq!(whole, pieces, "{} in pieces of {size}", profile.id());
+    }
     for decoded in &whole.0 {
-        if let Decoded::Vital(vital) = decoded {
-            plausible(&vital.vital);
+        match decoded {
+            Decoded::Vital(vital) if vital.quality == Quality::Implausible => {}
+            Decoded::Vital(vital) => plausible(&vital.vital),
+            _ => {}
         }
     }
     whole

@@ -109,8 +109,9 @@ impl BloodPressure {
                 mean: self.part(self.mean),
             };
             let quality = match pressure.systolic {
+                // Also where only one of the others is: what is left of such a measurement is no number to rely on.
+                _ if !is_pressure_plausible(&pressure) => Quality::Implausible,
                 Value::Absent(_) => Quality::NotAvailable,
-                Value::Valid(_) if !is_pressure_plausible(&pressure) => Quality::Implausible,
                 Value::Valid(_) => doubted,
             };
             report.composite(Vital::BloodPressure(pressure), quality, None);

@@ -626,6 +626,10 @@ impl Policy {
             self.turn_slot(now.mono);
             self.listen(now.mono);
         }
+        if self.radio != Radio::Up {
+            // The cure may be due at once.
+            self.turn_radio(now.mono);
+        }
     }
 
     fn turn_radio(&mut self, now: Mono) {

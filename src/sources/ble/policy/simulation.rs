@@ -22,8 +22,8 @@ const MATCH_RULES: u32 = 512;
 const BEAT: Duration = Duration::from_millis(3900);
 
 /// A sensor may not be without data for longer while it is in range and bluetoothd, the adapter and it itself are well:
-/// the longest pause, and what all others may take before it.
-const LONGEST_WAIT: Duration = Duration::from_mins(4);
+/// some of the longest pauses, and what all others may take before each.
+const LONGEST_WAIT: Duration = Duration::from_mins(6);
 
 /// What happens at a time.
 #[derive(Debug, Clone)]
@@ -228,7 +228,12 @@ impl World {
         }
         for index in 0..sensors {
             self.plan(seconds(WEEK - FRIENDLY), Happening::Fault(Fault::InRange(index)));
-            self.plan(seconds(WEEK - FRIENDLY / 2), Happening::Fault(Fault::Measurement(index)));
+            // A sensor is in the air for less than a minute and may be missed; its records come with the next measurement.
+            for round in 1..=3 {
+                let apart = 120 * u64::try_from(index).unwrap();
+                let at = WEEK - FRIENDLY + round * FRIENDLY / 4 + apart;
+                self.plan(seconds(at), Happening::Fault(Fault::Measurement(index)));
+            }
         }
     }
 
