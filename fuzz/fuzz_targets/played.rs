@@ -35,7 +35,7 @@ pub fn holds(profile: &Arc<Profile>, bytes: &[u8], size: usize) -> Played {
     }
     for decoded in &whole.0 {
         match decoded {
-            Decoded::Vital(vital) if vital.quality == Quality::Implausible => {}
+            Decoded::Vital(vital) if matches!(vital.quality, Quality::Implausible | Quality::Invalid) => {}
             Decoded::Vital(vital) => plausible(&vital.vital),
             _ => {}
         }
