@@ -231,6 +231,9 @@ pub(super) fn unknown(name: &str, devices: &Devices) -> anyhow::Error {
 
 /// The text of a profile file, within its bound.
 pub(super) fn read_profile(path: &str) -> anyhow::Result<String> {
+    if Path::new(path).is_dir() {
+        anyhow::bail!("Is a directory: use --devices {path}");
+    }
     let file = File::open(path).with_context(|| format!("open {path}"))?;
     let mut text = String::new();
     let limit = u64::try_from(MAX_PROFILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);

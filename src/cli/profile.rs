@@ -2,10 +2,10 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::decode::{devices, is_path, read_profile, unknown};
@@ -13,8 +13,8 @@ use super::skeleton::{self, Frame};
 use crate::config::Devices;
 use crate::decode::self_test;
 use crate::document::{Problem, Problems};
-use crate::profile::Profile;
 use crate::profile::model::DeviceKind;
+use crate::profile::{MAX_PROFILE_BYTES, Profile};
 
 /// List, show, check and begin device profiles
 #[derive(Debug, Clone, clap::Args)]
@@ -49,7 +49,8 @@ pub enum Action {
     /// Print the TOML of a profile
     #[command(after_help = "Example: vitalbridge profile show nonin-df2")]
     Show {
-        /// Its id
+        /// Its id, or the path of its file
+        #[arg(value_name = "ID|FILE.toml")]
         id: String,
         /// Where further profiles are
         #[command(flatten)]
@@ -163,6 +164,14 @@ fn list(devices: &Devices, as_json: bool, out: &mut dyn Write) -> anyhow::Result
 }
 
 fn show(id: &str, devices: &Devices, out: &mut dyn Write) -> anyhow::Result<()> {
+    if is_path(id) {
+        let text = read_profile(id)?;
+        // No more than the bound was read: half a profile must not look like one.
+        if text.len() > MAX_PROFILE_BYTES {
+            bail!("{id} is larger than {MAX_PROFILE_BYTES} bytes, which no profile may be");
+        }
+        return Ok(out.write_all(text.as_bytes())?);
+    }
     let text = devices.text(id).ok_or_else(|| unknown(id, devices))?;
     Ok(out.write_all(text.as_bytes())?)
 }
@@ -229,6 +238,8 @@ fn report(name: &str, devices: &Devices) -> anyhow::Result<Report> {
         // What the directory asks beside the schema (the id is the file's name) is among its problems.
         Some(own) => Ok(own.text.clone()),
         None if is_path(name) => read_profile(name),
+        // A name that is no profile's may be a folder of the current one.
+        None if devices.text(name).is_none() && Path::new(name).is_dir() => read_profile(name),
         None => Ok(devices.text(name).ok_or_else(|| unknown(name, devices))?.to_owned()),
     };
     let name = own.map_or_else(|| name.to_owned(), |own| own.file.display().to_string());
@@ -250,13 +261,7 @@ fn report(name: &str, devices: &Devices) -> anyhow::Result<Report> {
     Ok(Report { name, tests, problems: problems.as_slice().to_vec(), warnings: warnings.as_slice().to_vec() })
 }
 
-fn new(
-    kind: DeviceKind,
-    frame: Frame,
-    id: Option<&str>,
-    file: &std::path::Path,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
+fn new(kind: DeviceKind, frame: Frame, id: Option<&str>, file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let id = id.unwrap_or(&stem);
     let text = skeleton::text(kind, frame, id)?;

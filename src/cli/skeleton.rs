@@ -8,6 +8,9 @@ use crate::profile::model::DeviceKind;
 /// What every place begins with that has to be filled in. The schema refuses a profile as long as one is left.
 pub(super) use crate::profile::MARK;
 
+/// Stands before the bytes of the tests, which must not be taken for captured ones: a test with it left in fails.
+const INVENTED: &str = "invented:";
+
 /// How frames are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Frame {
@@ -250,25 +253,25 @@ fn tests(kind: DeviceKind, frame: Frame, samples: &[Sample]) -> String {
     let key = if frame == Frame::Line { "text" } else { "hex" };
     format!(
         r#"
-# Real bytes, at least one test of each case.
+# At least one test of each case. The bytes below are invented, no device has sent them: put captured ones there.
 [[test]]
 name = "values"
 case = "valid"
-{key} = "{MARK} {good}"
+{key} = "{MARK} {INVENTED} {good}"
 expect = [{values}]
 status = []
 
 [[test]]
 name = "the device says that its numbers do not count"
 case = "sensor_off"
-{key} = "{MARK} {gone}"
+{key} = "{MARK} {INVENTED} {gone}"
 expect = [{reasons}]
 status = ["{off}"]
 
 [[test]]
 name = "damage"
 case = "corrupted"
-{key} = "{MARK} {damaged}"
+{key} = "{MARK} {INVENTED} {damaged}"
 frames = 0
 {counted}skipped_bytes = {skipped}
 "#
@@ -346,12 +349,29 @@ mod tests {
     #[test]
     fn with_its_marks_filled_a_new_profile_passes_every_check() {
         for (kind, frame, text) in every() {
-            let filled = text.replace(&format!("{MARK} "), "");
+            let filled = text.replace(&format!("{INVENTED} "), "").replace(&format!("{MARK} "), "");
             let profile =
                 Profile::parse(&filled).unwrap_or_else(|error| panic!("{kind:?} {frame:?}:\n{error}\n{filled}"));
             assert!(profile.warnings().is_empty(), "{kind:?} {frame:?}: {}", profile.warnings());
             let failures = self_test::run(&Arc::new(profile));
             assert!(failures.is_empty(), "{kind:?} {frame:?}: {failures:#?}\n{filled}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_the_tests_are_said_to_be_invented_and_do_not_pass_as_they_are() {
+        for (kind, frame, text) in every() {
+            let of_tests: Vec<&str> =
+                text.lines().filter(|line| line.starts_with("hex = ") || line.starts_with("text = ")).collect();
+            assert_eq!(of_tests.len(), 3, "{kind:?} {frame:?}");
+            for line in of_tests {
+                assert!(line.contains("\"FILL: invented: "), "{kind:?} {frame:?}: {line}");
+                // The mark alone is taken away from this line, and all that has to go from the others.
+                let left = text.replacen(line, &line.replace(&format!("{MARK} "), ""), 1);
+                let left = left.replace(&format!("{MARK} {INVENTED} "), "").replace(&format!("{MARK} "), "");
+                let passes = Profile::parse(&left).is_ok_and(|profile| self_test::run(&Arc::new(profile)).is_empty());
+                assert!(!passes, "{kind:?} {frame:?}: {line}");
+            }
         }
     }
 

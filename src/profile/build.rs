@@ -13,12 +13,15 @@ use super::model::{
     Command, DEFAULT_SILENCE, Framing, Gatt, LineSettings, Link, Quirk, Repeat, Rule, Serial, StateValue, Step,
 };
 use super::schema::{ChecksumDoc, GattDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
-use super::{build_message, build_test, hex};
+use super::{build_message, build_test, hex, unasked};
 use crate::document::{Problems, line_of};
 use crate::vitals::Status;
 
 /// Longest id of a profile, in bytes.
 const MAX_PROFILE_ID: usize = 64;
+
+/// Most bytes that are sent at once: the longest value of a GATT characteristic.
+const MAX_SEND: usize = 512;
 
 /// How long an answer may take where a step does not say.
 const DEFAULT_WITHIN: Duration = Duration::from_secs(2);
@@ -334,18 +337,29 @@ fn build_link(doc: &LinkDoc, framing: Option<&Framing>, context: &mut Context<'_
     link
 }
 
-/// What moves something on the patient is only ever sent on request.
+/// What moves something on the patient is only ever sent on request, and only by a command that says so.
 fn check_actuators(doc: &LinkDoc, link: &Link, context: &mut Context<'_>) {
-    let actuating: Vec<&Vec<u8>> =
-        link.commands.iter().filter(|command| command.actuates).flat_map(|command| &command.send).collect();
-    let steps = link.init.iter().chain(&link.stop).map(|step| &step.send);
-    let repeats = link.poll.iter().chain(&link.keep_alive).map(|repeat| &repeat.send);
-    let step_places = doc.init.iter().chain(&doc.stop).map(|step| step.get_ref().send.span());
-    let repeat_places = doc.poll.iter().chain(&doc.keep_alive).map(|repeat| repeat.get_ref().send.span());
-    for (sent, place) in steps.chain(repeats).zip(step_places.chain(repeat_places)) {
-        if actuating.contains(&sent) {
-            let message = format!("`{}` belongs to a command that actuates and is sent unasked", hex::text(sent));
-            context.problem(&place, message);
+    let steps = link.init.iter().chain(&link.stop).map(|step| step.send.as_slice());
+    let repeats = link.poll.iter().chain(&link.keep_alive).map(|repeat| repeat.send.as_slice());
+    let step_places = doc.init.iter().chain(&doc.stop).map(|step| &step.get_ref().send);
+    let repeat_places = doc.poll.iter().chain(&doc.keep_alive).map(|repeat| &repeat.get_ref().send);
+    let mut unasked: Vec<(&[u8], Range<usize>, String)> = steps
+        .chain(repeats)
+        .zip(step_places.chain(repeat_places).map(Spanned::span))
+        .map(|(sent, place)| (sent, place, "is sent unasked".to_owned()))
+        .collect();
+    for (command, written) in link.commands.iter().zip(&doc.command).filter(|(command, _)| !command.actuates) {
+        let how = format!("is sent by `{}`, which has no `actuates = true`", command.id);
+        let sends = command.send.iter().zip(&written.get_ref().send);
+        unasked.extend(sends.map(|(sent, place)| (sent.as_slice(), place.span(), how.clone())));
+    }
+    let pieces: Vec<&[u8]> = unasked.iter().map(|(sent, ..)| *sent).collect();
+    for actuating in link.commands.iter().filter(|command| command.actuates).flat_map(|command| &command.send) {
+        for (_, place, how) in unasked::completing(actuating, &pieces).into_iter().filter_map(|at| unasked.get(at)) {
+            let alone_or_joined = "alone or together with what else is sent without being asked for";
+            let message =
+                format!("`{}` belongs to a command that actuates and {how}, {alone_or_joined}", hex::text(actuating));
+            context.problem(place, message);
         }
     }
 }
@@ -359,6 +373,9 @@ struct SendSums<'f> {
 impl SendSums<'_> {
     fn bytes(&self, send: &Spanned<String>, context: &mut Context<'_>) -> Vec<u8> {
         let bytes = context.hex(send);
+        if bytes.len() > MAX_SEND {
+            context.problem(&send.span(), format!("{} bytes are sent at once; at most {MAX_SEND} can be", bytes.len()));
+        }
         let (checksum, covered) = match (&self.own, self.framing) {
             (Some(own), _) => (Some(own), bytes.as_slice()),
             (None, Some(framing)) => (framing.checksum.as_ref(), content(&framing.rule, &bytes)),

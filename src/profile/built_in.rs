@@ -85,6 +85,8 @@ pub fn nearest_of<'k>(id: &str, known: impl IntoIterator<Item = &'k str>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::model::On;
+    use crate::vitals::{Metric, Status};
 
     #[test]
     fn every_built_in_profile_is_valid_and_has_the_id_of_its_file() {
@@ -106,6 +108,52 @@ mod tests {
                 assert!(built_in_ids().any(|known| known == id), "{id} is not in the list of built_in.rs");
             }
         }
+    }
+
+    /// Fields that are measured without the sensor on a patient: profile, metric, why.
+    const MEASURED_WITHOUT_A_SIGNAL: [(&str, Metric, &str); 1] =
+        [("viatom-o2", Metric::Battery, "the charge of the ring is known whether it is worn or not")];
+
+    #[test]
+    fn a_device_that_says_it_has_no_signal_gives_no_value() {
+        let without = |status: Option<Status>| {
+            let all = [Status::NoSensor, Status::SensorOff, Status::Searching, Status::SignalLost];
+            status.is_some_and(|status| all.contains(&status))
+        };
+        let mut exempt = Vec::new();
+        let mut gates = 0;
+        for id in built_in_ids() {
+            let profile = built_in(id).unwrap().unwrap();
+            let latched = profile.messages().iter().flat_map(|message| &message.flags).filter(|flag| flag.latched);
+            for message in profile.messages() {
+                // A packet of many frames is withheld by what any of them says.
+                let of_packet = latched.clone().filter(|_| message.on == On::Superframe);
+                let flags: Vec<_> = message.flags.iter().chain(of_packet).filter(|flag| without(flag.maps)).collect();
+                for field in &message.fields {
+                    if MEASURED_WITHOUT_A_SIGNAL.iter().any(|(of, metric, _)| (*of, *metric) == (id, field.metric)) {
+                        exempt.push((id, field.metric));
+                        continue;
+                    }
+                    let name = field.metric.name();
+                    for flag in &flags {
+                        let is_gate = field.unless.iter().any(|gate| gate.flag == flag.index);
+                        assert!(is_gate, "{id}: {name} is published while `{}` is set", flag.name);
+                        gates += 1;
+                    }
+                    for state in &message.states {
+                        let only = field.only.iter().find(|only| only.state == state.index);
+                        for (index, value) in state.values.iter().enumerate().filter(|(_, value)| without(value.maps)) {
+                            let is_gate = only.is_some_and(|only| !only.allowed.contains(&index));
+                            assert!(is_gate, "{id}: {name} is published while `{}` is `{}`", state.name, value.name);
+                            gates += 1;
+                        }
+                    }
+                }
+            }
+        }
+        let listed: Vec<_> = MEASURED_WITHOUT_A_SIGNAL.iter().map(|(id, metric, _)| (*id, *metric)).collect();
+        assert_eq!(exempt, listed);
+        assert!(gates > 50, "{gates}");
     }
 
     #[test]

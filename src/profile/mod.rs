@@ -13,6 +13,7 @@ pub mod hex;
 pub mod model;
 mod overlap;
 mod schema;
+mod unasked;
 
 use std::sync::Arc;
 

@@ -396,4 +396,39 @@ fn a_profile_that_would_actuate_unasked_is_refused() {
         let problems = vitalbridge::profile::Profile::parse(&text.replacen(place, &with, 1)).unwrap_err().to_string();
         assert!(problems.contains("belongs to a command that actuates and is sent unasked"), "{with}: {problems}");
     }
+    let text = vitalbridge::profile::built_in_text("suntech-nibp").unwrap();
+    let place = "gap = \"50ms\"\n";
+    let command = "[[link.command]]\nid = \"nibp_start\"";
+    let (unasked, sneaky) = ("and is sent unasked", "and is sent by `sneaky`, which has no `actuates = true`");
+    for (name, at, with, expected) in [
+        ("doubled", place, r#"init = [{ send = "3A 20 A6 3A 20 A6" }]"#, unasked),
+        ("split", place, r#"init = [{ send = "3A" }, { send = "20 A6" }]"#, unasked),
+        ("split over stop and init", place, "stop = [{ send = \"3A\" }]\ninit = [{ send = \"20 A6\" }]", unasked),
+        ("embedded", place, r#"stop = [{ send = "3A 79 3A 20 A6 4A" }]"#, unasked),
+        ("a poll after itself", place, "poll = [{ send = \"A6 3A 20\", every = \"2s\" }]", unasked),
+        ("a keep-alive after itself", place, "keep_alive = { send = \"20 A6 3A\", every = \"2s\" }", unasked),
+        ("a command", command, "[[link.command]]\nid = \"sneaky\"\nsend = [\"3A 20 A6\"]", sneaky),
+        ("a command in parts", command, "[[link.command]]\nid = \"sneaky\"\nsend = [\"3A 20\", \"A6 00\"]", sneaky),
+        ("a part alone", command, "[[link.command]]\nid = \"sneaky\"\nsend = [\"20 A6\"]", ""),
+    ] {
+        assert!(text.contains(at), "{name}");
+        // Without a checksum, or its bytes would be refused for that already.
+        let open = text.replacen("[link]\n", "[link]\nchecksum = { kind = \"none\" }\n", 1);
+        let open = if with.starts_with("poll") {
+            let poll = "[[link.poll]]\nsend = \"3A 79 03 00 4A\"\nevery = \"2s\"\n";
+            assert!(open.contains(poll));
+            open.replacen(poll, "", 1)
+        } else {
+            open
+        };
+        let written = if at == place { format!("{at}{with}\n") } else { format!("{with}\n\n{at}") };
+        let parsed = vitalbridge::profile::Profile::parse(&open.replacen(at, &written, 1));
+        if expected.is_empty() {
+            assert!(parsed.is_ok(), "{name}: {:?}", parsed.err());
+            continue;
+        }
+        let problems = parsed.unwrap_err();
+        let found = problems.as_slice().iter().all(|problem| problem.message.contains(expected));
+        assert!(found && !problems.as_slice().is_empty(), "{name}: {problems}");
+    }
 }

@@ -204,6 +204,21 @@ fn the_architecture_names_every_module_and_every_queue() {
 }
 
 #[test]
+fn each_fuzz_target_has_its_command_in_contributing() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let (package, page) = (read("fuzz/Cargo.toml"), read("CONTRIBUTING.md"));
+    let targets: Vec<&str> =
+        package.split("[[bin]]\nname = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(targets.len() >= 4, "{targets:?}");
+    for target in targets {
+        assert!(
+            page.contains(&format!("fuzz run -s none {target} ")),
+            "CONTRIBUTING.md does not say how to run {target}"
+        );
+    }
+}
+
+#[test]
 fn every_link_between_documents_leads_somewhere() {
     fn documents(dir: &Path, out: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {

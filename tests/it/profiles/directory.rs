@@ -153,6 +153,29 @@ fn the_commands_for_profiles_look_into_the_directory() {
 }
 
 #[test]
+fn a_path_is_shown_and_a_directory_leads_to_its_option() {
+    let site = Site::new();
+    site.write("odd.toml", SHOWN);
+    let shown = run(&["profile", "show", &site.path("odd.toml")]);
+    assert_eq!((shown.status.code(), text(&shown.stdout)), (Some(0), SHOWN.to_owned()), "{}", text(&shown.stderr));
+    let missing = run(&["profile", "show", &site.path("nowhere.toml")]);
+    assert_eq!(missing.status.code(), Some(64));
+    assert!(text(&missing.stderr).contains("nowhere.toml"), "{}", text(&missing.stderr));
+    site.write("large.toml", &"#".repeat(vitalbridge::profile::MAX_PROFILE_BYTES + 1));
+    let large = run(&["profile", "show", &site.path("large.toml")]);
+    assert_eq!((large.status.code(), large.stdout.len()), (Some(64), 0), "{}", text(&large.stderr));
+    let devices = site.path("devices");
+    let advice = format!("Is a directory: use --devices {devices}");
+    let checked = run(&["profile", "check", &devices]);
+    assert_eq!(checked.status.code(), Some(78));
+    let named = ["profile", "show", &devices];
+    let decoded = ["decode", "--profile", &devices, "--hex", "00"];
+    for output in [checked, run(&named), run(&decoded)] {
+        assert!(text(&output.stderr).contains(&advice), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn check_of_profiles_speaks_json_and_exits_with_78() {
     let site = Site::new().with_broken();
     let bad = site.path("devices/acme-bad.toml");
