@@ -76,7 +76,9 @@ pub(super) struct PortMemory {
 impl PortMemory {
     /// What is remembered at the start of the daemon.
     pub(super) fn new(config: &SerialConfig, bound: Bound) -> Self {
-        let guard = Guard::new(config.serial_number.clone(), bound, config.profile.has_checksum());
+        let profile = &config.profile;
+        let is_asked = profile.driver().is_some() || !profile.link().init.is_empty();
+        let guard = Guard::new(config.serial_number.clone(), bound, profile.has_checksum(), is_asked);
         Self { guard: Some(guard), ..Self::default() }
     }
 

@@ -11,6 +11,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Stamp};
+use crate::decode::IdentityCounters;
 use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
 use crate::profile::model::{Command, Repeat, Step};
 use crate::sources::output::{Observation, SourceCounters, SourceOutput};
@@ -62,6 +63,12 @@ pub(super) struct Session<'a> {
     greet_due: bool,
     /// When a silent device is greeted again.
     greet_at: Option<Mono>,
+    /// When the last good frame came; before the first, when the port was opened.
+    framed: Mono,
+    /// How often the number had been told when that was looked at last.
+    identity: IdentityCounters,
+    /// The device has told its number since it was silent last.
+    tells_number: bool,
     /// The end of what was received, while an answer is looked for.
     tail: Vec<u8>,
     /// When something was sent last.
@@ -100,7 +107,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let now = output.now();
         if let Some(guard) = &mut memory.port.guard {
-            guard.opened();
+            guard.forget();
         }
         let line_errors = match &port {
             Either::Left(port) => LineErrors::of(port),
@@ -118,6 +125,9 @@ impl<'a> Session<'a> {
             repeats: Vec::new(),
             greet_due: !probing,
             greet_at: None,
+            framed: now.mono,
+            identity: IdentityCounters::default(),
+            tells_number: false,
             tail: Vec::new(),
             sent: None,
         }
@@ -284,10 +294,16 @@ impl<'a> Session<'a> {
         let bytes = buffer.get(..count).unwrap_or_default();
         self.remember_tail(bytes);
         let now = self.output.now();
+        let was_silent = self.notice_silence(now);
         let counters = self.output.counters();
         SourceCounters::add(&counters.bytes, u64::try_from(count).unwrap_or(0));
         let at_once = self.stream.push(bytes, now);
         let framed = self.stream.take_counters();
+        if framed.frames > 0 {
+            self.framed = now.mono;
+            // It is back: whoever tells the number in the greeting only is asked soon.
+            self.greet_at = self.greet_at.map(|at| if was_silent { now.mono } else { at });
+        }
         for (counter, amount) in [
             (&counters.frames, framed.frames),
             (&counters.bad_checksums, framed.bad_checksum),
@@ -329,8 +345,17 @@ impl<'a> Session<'a> {
     /// Compares the serial number that the device tells with the one that this bed's device has.
     async fn check_identity(&mut self) -> Result<(), SourceError> {
         let now = self.output.now().mono;
+        let counted = self.stream.identity();
+        let before = std::mem::replace(&mut self.identity, counted);
         let Some(guard) = &mut self.memory.port.guard else { return Ok(()) };
-        let finding = guard.hear(self.stream.serial_number(), now);
+        if counted.missing > before.missing {
+            self.tells_number = false;
+            guard.forget();
+        } else if counted.told > before.told {
+            self.tells_number = true;
+        }
+        let told = self.stream.serial_number().filter(|_| self.tells_number);
+        let finding = guard.hear(told, now);
         self.output.stand(if guard.is_doubted() { [Status::DeviceChanged].into() } else { BTreeSet::new() });
         match finding {
             None => Ok(()),
@@ -341,6 +366,23 @@ impl<'a> Session<'a> {
                 self.report_link().await
             }
         }
+    }
+
+    /// During a silence the cable can be put into another monitor: the number has to be told again after it.
+    fn notice_silence(&mut self, now: Stamp) -> bool {
+        if now.mono.since(self.framed) < self.config.profile.link().silence {
+            return false;
+        }
+        self.tells_number = false;
+        if let Some(guard) = &mut self.memory.port.guard {
+            guard.forget();
+        }
+        true
+    }
+
+    /// True while the number is awaited of a device that says other things.
+    fn awaits_number(&self) -> bool {
+        self.memory.port.guard.as_ref().is_some_and(Guard::awaits_number)
     }
 
     /// Why nothing may be published: the device may be that of another patient.
@@ -422,6 +464,7 @@ impl<'a> Session<'a> {
     async fn second(&mut self) -> Result<bool, SourceError> {
         let now = self.output.now();
         self.count_line_errors();
+        self.notice_silence(now);
         self.check_identity().await?;
         let readings = self.stream.second(now);
         self.hand_on(readings, now).await?;
@@ -436,7 +479,7 @@ impl<'a> Session<'a> {
         }
         if self.greet_at.is_some_and(|at| at <= now.mono) {
             self.greet_at = Some(now.mono + GREET_AGAIN);
-            self.greet_due = silent_for >= self.config.profile.link().silence;
+            self.greet_due = silent_for >= self.config.profile.link().silence || self.awaits_number();
         }
         Ok(false)
     }
