@@ -521,6 +521,89 @@ async fn line_settings_are_found_by_listening_only() {
 }
 
 #[tokio::test]
+async fn noise_at_the_wrong_line_settings_is_no_monitor_and_the_true_one_is_still_found() {
+    let seed = Clock::System.now().mono.0;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut rig, mut port) = Rig::at_pty("contec-cms50-v5");
+    let opened = |rig: &Rig| rig.count(|counters| &counters.opened);
+    // 19200 bit/s of noise, at each of the candidates.
+    let deadline = Clock::System.now().mono + DEADLINE;
+    while opened(&rig) < 4 {
+        assert!(Clock::System.now().mono < deadline, "the next settings were not tried");
+        // Four frames in it look like good ones, which is more than the profile asks for.
+        let noise = (0..76).map(|_| random.u8(..));
+        let alike = (0..20).map(|place| if place % 5 == 0 { 0x85 } else { 0x40 });
+        port.send(&noise.chain(alike).collect::<Vec<u8>>());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        while let Ok(message) = rig.messages.try_recv() {
+            rig.seen.push(message);
+        }
+    }
+    assert!(rig.count(|counters| &counters.frames) > 0, "the noise had no frame in it, and so shows nothing");
+    assert_eq!(rig.readings().count(), 0, "{:#?}", rig.seen);
+    assert!(!rig.links().contains(&Live) && rig.links().contains(&Silent), "{:?}", rig.links());
+    assert_eq!(port.received(), Vec::<u8>::new(), "something was sent while listening");
+    let frames = [0x85, 0x33, 0x46, 0x16, 0x61].repeat(3);
+    rig.until_value(|| port.send(&frames), Metric::Spo2, number(97)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn line_settings_that_do_not_fit_any_more_are_looked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut port = EmulatedPort::new(folder.path().join("oximeter"));
+    port.plug().unwrap();
+    let path = SerialPort::Path(port.link().to_owned());
+    let clock = Clock::tokio(Stamp { mono: Mono::from_millis(0), wall: Wall(0) });
+    let mut rig = Rig::start_by(clock, folder, path, profile("contec-cms50-v5"), None);
+    let frames = [0x85, 0x33, 0x46, 0x16, 0x61].repeat(3);
+    rig.until_link(|| port.send(&frames), Live).await;
+    // Somebody changed the monitor's menu: what comes now is no frame at these settings.
+    let opened = rig.count(|counters| &counters.opened);
+    for _ in 0..120 {
+        port.send(&[0xFF; 48]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        while let Ok(message) = rig.messages.try_recv() {
+            rig.seen.push(message);
+        }
+    }
+    assert!(rig.count(|counters| &counters.opened) >= opened + 2, "{:?}", rig.links());
+    assert_eq!(rig.links().last(), Some(&Silent), "{:?}", rig.links());
+    rig.until_link(|| port.send(&frames), Live).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_off_is_silent_also_while_its_line_settings_are_looked_for() {
+    let (mut rig, _port) = Rig::at_pty("masimo-ascii1");
+    rig.until_link(|| (), Silent).await;
+    // It stays so over the next candidates.
+    let opened = rig.count(|counters| &counters.opened);
+    let deadline = Clock::System.now().mono + DEADLINE;
+    while rig.count(|counters| &counters.opened) < opened + 2 {
+        assert!(Clock::System.now().mono < deadline, "the next settings were not tried");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.finish(|| ()).await;
+    assert_eq!(rig.links(), [Opening, Waiting, Silent, LinkState::Closed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serial_server_is_given_the_silence_of_the_profile() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = SerialPort::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    let clock = Clock::tokio(Stamp { mono: Mono::from_millis(0), wall: Wall(0) });
+    let mut rig = Rig::start_by(clock, tempfile::tempdir().unwrap(), port, profile("nonin-df13"), None);
+    let (_connection, _) = listener.accept().await.unwrap();
+    loop {
+        let SourceMessage::Link(event) = rig.messages.recv().await.unwrap() else { continue };
+        if event.link == Lost {
+            assert!(event.reason.unwrap().ends_with("nothing came for 600 s"));
+            return;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_monitor_behind_a_serial_server_is_read_over_tcp_and_connected_again() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = SerialPort::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
