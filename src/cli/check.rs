@@ -9,6 +9,7 @@ use super::{CommandError, say};
 use crate::alerts::EffectiveLimit;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Place};
+use crate::document::Problems;
 use crate::vitals::Decimal;
 
 #[derive(Debug, Args)]
@@ -25,6 +26,11 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     let (loaded, devices) = Config::load_with_devices(&args.config, &Place::default());
     let broken = devices.problems();
+    let warnings = match &loaded {
+        Ok(config) => config.warnings.clone(),
+        Err(ConfigError::Problems { warnings, .. }) => warnings.clone(),
+        Err(ConfigError::Unreadable { .. }) => Problems::default(),
+    };
     if args.json {
         let problems: Vec<_> = match &loaded {
             Ok(_) => Vec::new(),
@@ -37,8 +43,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         };
         let ok = loaded.is_ok() && broken.is_empty();
         let replaced: Vec<_> = devices.replacing().map(|own| json!({"id": own.id, "file": own.file})).collect();
-        let warnings: Vec<_> = loaded.iter().flat_map(|config| config.warnings.as_slice()).collect();
-        let warnings: Vec<_> = warnings.iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
+        let warnings: Vec<_> =
+            warnings.as_slice().iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
         let report = json!({
             "file": args.config, "ok": ok, "problems": problems, "warnings": warnings, "profiles": broken,
             "replaced": replaced,
@@ -46,6 +52,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         say(&report.to_string())?;
         loaded?;
         return refuse(&broken);
+    }
+    if loaded.is_err() || !broken.is_empty() {
+        for warning in warnings.as_slice() {
+            say(&format!("{}: warning, {warning}", args.config.display()))?;
+        }
     }
     let config = match loaded {
         Ok(config) => config,
@@ -55,7 +66,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     refuse(&broken)?;
     let now = Clock::System.now().wall;
     say(&format!("{}: no problem found", args.config.display()))?;
-    for warning in config.warnings.as_slice() {
+    for warning in warnings.as_slice() {
         say(&format!("  warning, {warning}"))?;
     }
     say(&format!("  bridge {} at {}, {} sources", config.bridge, config.site, config.sources.len()))?;

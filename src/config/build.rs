@@ -21,10 +21,11 @@ use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
 use crate::patient::Patient;
 use crate::profile::Profile;
+use crate::profile::model::LineSettings;
 use crate::secret::Secret;
 use crate::sources::ble::{Air, AirSettings, BleConfig, MAX_USERS, SensorKind, Wanted};
 use crate::sources::replay::{ReplayConfig, Speed};
-use crate::sources::serial::SerialConfig;
+use crate::sources::serial::{SerialConfig, SerialPort};
 use crate::sources::simulator::{Links, SimulatorConfig, demo_sources, ward};
 use crate::sources::{SourceConfig, SourceError, SourceKind};
 use crate::uplink::TopicTemplate;
@@ -103,6 +104,14 @@ fn offset_minutes(text: &str) -> Option<i16> {
     (hours <= 14 && minutes < 60).then_some(sign * (hours * 60 + minutes))
 }
 
+/// Why there is no configuration.
+pub(super) struct Refused {
+    /// What is wrong.
+    pub(super) problems: Problems,
+    /// What is allowed and dangerous beside it.
+    pub(super) warnings: Problems,
+}
+
 /// Builds a [`Config`] from a text and collects what is wrong with it.
 pub(super) struct Builder<'a> {
     text: &'a str,
@@ -118,7 +127,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The configuration, or every problem of the text; and the profiles, of which files may be broken.
-    pub(super) fn build(mut self) -> (Result<Config, Problems>, Devices) {
+    pub(super) fn build(mut self) -> (Result<Config, Refused>, Devices) {
         let mut config = Config::empty(self.place);
         if let Some(file) = document::read::<File>(self.text, &mut self.problems) {
             self.bridge(&file.bridge, &mut config);
@@ -135,7 +144,13 @@ impl<'a> Builder<'a> {
             self.overrides_of_nobody(&file.alerts, &config);
         }
         config.devices = self.devices.clone();
-        (if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }, self.devices)
+        let warnings = std::mem::take(&mut config.warnings);
+        let built = if self.problems.is_empty() {
+            Ok(Config { warnings, ..config })
+        } else {
+            Err(Refused { problems: self.problems, warnings })
+        };
+        (built, self.devices)
     }
 
     fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
@@ -457,6 +472,7 @@ impl<'a> Builder<'a> {
         let text_members = [
             ("port", &source.port, "serial"),
             ("profile", &source.profile, "serial"),
+            ("settings", &source.settings, "serial"),
             ("serial_number", &source.serial_number, "serial"),
             ("address", &source.address, "ble"),
             ("name", &source.name, "ble"),
@@ -514,9 +530,23 @@ impl<'a> Builder<'a> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
         let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
         let mut serial = SerialConfig::new(port?, profile?);
+        self.line_settings(source, &mut serial);
         self.identity(source, &mut serial);
         self.allowed_commands(source, &mut serial);
         Some(serial)
+    }
+
+    /// The one line settings that the monitor is set to.
+    fn line_settings(&mut self, source: &file::Source, serial: &mut SerialConfig) {
+        let Some(place) = &source.settings else { return };
+        if matches!(serial.port, SerialPort::Tcp { .. }) {
+            return self.problem(place, "a serial server has its line settings itself: leave `settings` out");
+        }
+        serial.settings = LineSettings::parse(place.get_ref());
+        if serial.settings.is_none() {
+            let message = format!("`{}` is no line settings: write them as `9600 8N1`", place.get_ref());
+            self.problem(place, message);
+        }
     }
 
     /// The serial number that the device must tell.

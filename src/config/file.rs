@@ -132,6 +132,7 @@ pub(super) struct Source {
     pub(super) mode: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<String>>,
     pub(super) profile: Option<Spanned<String>>,
+    pub(super) settings: Option<Spanned<String>>,
     pub(super) serial_number: Option<Spanned<String>>,
     pub(super) allow_commands: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) address: Option<Spanned<String>>,

@@ -99,6 +99,8 @@ pub enum ConfigError {
         file: PathBuf,
         /// What is wrong, with lines.
         problems: Problems,
+        /// What is allowed and dangerous beside it.
+        warnings: Problems,
     },
 }
 
@@ -138,7 +140,9 @@ impl Config {
         };
         let folder = file.parent().unwrap_or(Path::new("."));
         let (config, devices) = build::Builder::new(&text, folder, place).build();
-        (config.map_err(|problems| ConfigError::Problems { file: file.to_owned(), problems }), devices)
+        let refused =
+            |build::Refused { problems, warnings }| ConfigError::Problems { file: file.to_owned(), problems, warnings };
+        (config.map_err(refused), devices)
     }
 
     /// Reads the text of a file that lies in `folder`.
@@ -146,7 +150,7 @@ impl Config {
     /// # Errors
     /// Every problem, with its line.
     pub fn parse(text: &str, folder: &Path, place: &Place) -> Result<Self, Problems> {
-        build::Builder::new(text, folder, place).build().0
+        build::Builder::new(text, folder, place).build().0.map_err(|refused| refused.problems)
     }
 
     /// A bridge without patients, sources and broker.

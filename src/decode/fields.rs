@@ -13,7 +13,7 @@ use super::packet::head_of;
 use super::plan::{MessagePlan, NEVER_SEEN, Plan, WavePlan};
 use super::superframe::Collector;
 use super::waves::Block;
-use super::{Decoded, DecodedVital};
+use super::{Decoded, DecodedVital, IdentityCounters};
 use crate::profile::Profile;
 use crate::profile::model::{
     Delimited, Field, Flag, Happening, InnerLines, Message, On, Part, Rule, State, StateValue, Test, Text, Wave,
@@ -74,6 +74,7 @@ pub(super) struct Interpreter {
     collector: Collector,
     blocks: Vec<Block>,
     serial_number: String,
+    identity: IdentityCounters,
     device_time: String,
     text: String,
 }
@@ -122,9 +123,15 @@ impl Interpreter {
             collector: Collector::new(profile.superframe()),
             blocks: profile.waves().iter().map(Block::new).collect(),
             serial_number: String::new(),
+            identity: IdentityCounters::default(),
             device_time: String::new(),
             text: String::new(),
         }
+    }
+
+    /// How often messages have told the serial number.
+    pub(super) const fn identity(&self) -> IdentityCounters {
+        self.identity
     }
 
     /// Forgets what the device said, because the link was opened again.
@@ -474,7 +481,12 @@ impl Interpreter {
 
     #[inline(never)]
     fn read_serial_number(&mut self, text: &Text, input: &Input<'_>, out: &mut Vec<Decoded>) {
-        if read_text(text, input, &mut self.text) && self.text != self.serial_number {
+        if !read_text(text, input, &mut self.text) {
+            self.identity.missing += 1;
+            return;
+        }
+        self.identity.told += 1;
+        if self.text != self.serial_number {
             self.serial_number.clone_from(&self.text);
             out.push(Decoded::SerialNumber(self.text.clone()));
         }

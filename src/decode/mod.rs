@@ -95,6 +95,16 @@ pub enum Decoded {
     },
 }
 
+/// How often a device has said who it is. [`Decoded::SerialNumber`] tells changes only; whether the number is still told
+/// shows here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IdentityCounters {
+    /// Messages with a serial number, the same one or another.
+    pub told: u64,
+    /// Messages in whose place for the number there was none.
+    pub missing: u64,
+}
+
 /// Decodes the bytes of one device by its profile.
 #[derive(Debug)]
 pub struct Decoder {
@@ -124,6 +134,11 @@ impl Decoder {
     /// The profile it follows.
     pub const fn profile(&self) -> &Arc<Profile> {
         &self.profile
+    }
+
+    /// How often the device has told its serial number since the decoder was made.
+    pub fn identity(&self) -> IdentityCounters {
+        self.driver.as_ref().map_or_else(|| self.interpreter.identity(), |driver| driver.identity())
     }
 
     /// Takes bytes as they arrive, in pieces of any size, and adds what they say to `out`. Where the profile has a

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{Clock, Mono};
 use crate::event::{LinkState, NotDone, Order, SourceMessage};
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::vitals::{Mode, Status};
@@ -43,6 +43,8 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub const RESEND_EVERY: Duration = Duration::from_secs(1);
 /// Orders that may wait for one source. One more is refused as busy.
 pub const ORDER_QUEUE: usize = 8;
+/// The same reason why a source cannot be started is a warning this often, and for debugging in between.
+const COMPLAIN_EVERY: Duration = Duration::from_hours(1);
 /// How long a source may take to say goodbye to its device when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -200,6 +202,7 @@ async fn supervise(
     memory: &mut Memory,
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
+    let mut complaint = Complaint::default();
     let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE, jitter_seed(config, output));
     loop {
         let error = match without_panic(run_once(config, output, memory, stop)).await {
@@ -209,9 +212,14 @@ async fn supervise(
         };
         if std::mem::take(&mut memory.was_live) {
             backoff.reset();
+            complaint = Complaint::default();
         }
         let pause = backoff.next_delay();
-        tracing::warn!(source = %config.id, %error, ?pause, "source stopped, will be started again");
+        if complaint.is_news(&error.to_string(), output.now().mono) {
+            tracing::warn!(source = %config.id, %error, ?pause, "source stopped, will be started again");
+        } else {
+            tracing::debug!(source = %config.id, %error, ?pause, "source stopped again");
+        }
         SourceCounters::add(&output.counters().restarts, 1);
         output.link(LinkState::Lost, &BTreeSet::new(), Some(&error.to_string())).await?;
         if let Some(order) = memory.in_hand.take() {
@@ -232,6 +240,26 @@ async fn supervise(
                 () = &mut pausing => break,
             }
         }
+    }
+}
+
+/// What was last written into the log about a source that cannot be started.
+///
+/// An unplugged port fails every few seconds for as long as it is out, which would push everything else out of the log.
+#[derive(Debug, Default)]
+struct Complaint {
+    last: Option<(String, Mono)>,
+}
+
+impl Complaint {
+    /// True if the reason is another one than the last, or was not written for [`COMPLAIN_EVERY`].
+    fn is_news(&mut self, reason: &str, now: Mono) -> bool {
+        let is_known = |(last, at): &(String, Mono)| last == reason && now.since(*at) < COMPLAIN_EVERY;
+        if self.last.as_ref().is_some_and(is_known) {
+            return false;
+        }
+        self.last = Some((reason.to_owned(), now));
+        true
     }
 }
 
@@ -340,6 +368,15 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_written_when_it_changes_and_once_an_hour() {
+        let mut complaint = Complaint::default();
+        let written: Vec<bool> = [("a", 0), ("a", 10), ("b", 20), ("b", 3619), ("b", 3620), ("b", 3630), ("a", 3640)]
+            .map(|(reason, seconds)| complaint.is_news(reason, Mono::from_millis(seconds * 1000)))
+            .into();
+        assert_eq!(written, [true, false, true, false, true, false, true]);
+    }
 
     #[tokio::test]
     async fn a_panic_in_a_source_is_an_error_with_its_message() {

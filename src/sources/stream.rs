@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Stamp};
 use crate::decode::decimate::Decimator;
-use crate::decode::{Decoded, DecodedVital, Decoder, FrameCounters, WaveSamples};
+use crate::decode::{Decoded, DecodedVital, Decoder, FrameCounters, IdentityCounters, WaveSamples};
 use crate::event::LinkState;
 use crate::profile::Profile;
 use crate::profile::model::Rule;
@@ -303,6 +303,11 @@ impl Stream {
         let recently = self.said.iter().filter(|(_, at)| now.mono.since(**at) < STATUS_HOLD);
         status.extend(recently.map(|(status, _)| *status).filter(|status| !is_off(*status)));
         (state, status)
+    }
+
+    /// How often the device has told its serial number.
+    pub fn identity(&self) -> IdentityCounters {
+        self.decoder.identity()
     }
 
     /// The serial number that the device has told.

@@ -360,6 +360,8 @@ fn check_names_every_problem_of_ports_at_once_and_warns_of_names_that_move() {
             source("b", "@/alias", nonin),
             source("c", "/dev/nowhere", "profile = 'xon.toml'"),
             source("d", "tcp://ward:1", "profile = 'nonin-df2'\nserial_number = '123'"),
+            source("f", "/dev/ttyUSB76", "profile = 'masimo-ascii1'\nsettings = '9600 9N1'"),
+            source("g", "tcp://ward:2", "profile = 'masimo-ascii1'\nsettings = '9600 8N1'"),
             source("e", "tcp://WARD:1", "profile = 'berry-pm6750'\nallow_commands = ['fly', 'nibp_start']"),
         ]
         .concat(),
@@ -372,12 +374,19 @@ fn check_names_every_problem_of_ports_at_once_and_warns_of_names_that_move() {
         "XON/XOFF is not offered: it eats the data bytes 0x11 and 0x13",
         "never tells a serial number",
         "has no command `fly`; it has ",
+        "`9600 9N1` is no line settings: write them as `9600 8N1`",
+        "a serial server has its line settings itself",
     ] {
         assert_eq!(text(part), 1, "{part}: {report:#}");
     }
-    assert_eq!(problems.len(), 5, "{report:#}");
+    assert_eq!(problems.len(), 7, "{report:#}");
+    // What is wrong elsewhere hides no warning.
+    assert!(report["warnings"][0]["message"].as_str().unwrap().contains("/dev/serial/by-id"), "{report:#}");
+    let output = program().args(["check", "--config", file.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("warning, ") && said.contains("/dev/serial/by-id"), "{said}");
 
-    let report = check(source("a", "/dev/ttyUSB77", nonin));
+    let report = check(source("a", "/dev/ttyUSB77", "profile = 'masimo-ascii1'\nsettings = '19200 8N1'"));
     assert_eq!((&report["ok"], &report["warnings"][0]["line"]), (&json!(true), &json!(4)), "{report:#}");
     assert!(report["warnings"][0]["message"].as_str().unwrap().contains("/dev/serial/by-id"), "{report:#}");
 }

@@ -404,6 +404,91 @@ async fn another_device_at_the_same_port_is_noticed_and_its_values_are_withheld(
     assert_eq!(rig.readings().count(), 0, "{:#?}", rig.seen);
 }
 
+/// A Masimo at known line settings that counts as silent after 2 s.
+fn masimo_profile() -> Arc<Profile> {
+    let text = vitalbridge::profile::built_in_text("masimo-ascii1").unwrap();
+    let one = text.replace(r#"settings = ["9600 8N1", "19200 8N1"]"#, r#"settings = ["9600 8N1"]"#);
+    let quick = one.replace("silence = \"5s\"", "silence = \"2s\"");
+    assert_eq!(text.len() - quick.len(), r#", "19200 8N1""#.len(), "the profile has changed");
+    Arc::new(Profile::parse(&quick).unwrap())
+}
+
+/// A line of a Masimo monitor, with ` SN=` and its number or without.
+fn masimo_line(serial_number: &str, spo2: u8) -> Vec<u8> {
+    format!("09/15/10 15:10:29{serial_number} SPO2={spo2:03}% BPM=080 PI=04.96% ALARM=0000 EXC=000800\r\n").into_bytes()
+}
+
+/// Plays what is there for a while that is longer than any grace.
+async fn play_on(rig: &mut Rig, mut device: impl FnMut()) {
+    let wait_until = Clock::System.now().mono + Duration::from_secs(3);
+    while Clock::System.now().mono < wait_until {
+        device();
+        while let Ok(message) = rig.messages.try_recv() {
+            rig.seen.push(message);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_withheld_for(message: &SourceMessage, why: &str) -> Option<()> {
+    let SourceMessage::Link(event) = message else { return None };
+    let is_for = event.reason.as_ref().is_some_and(|reason| reason.contains(why));
+    (is_for && event.link == LinkState::Waiting).then_some(())
+}
+
+fn has_spo2(rig: &Rig, percent: i32) -> bool {
+    rig.readings().any(|reading| reading.vital.metric() == Metric::Spo2 && reading.vital.leading() == number(percent))
+}
+
+#[tokio::test]
+async fn another_monitor_without_a_number_is_not_taken_for_the_bound_one() {
+    for (other, falls_silent) in [("", true), (" SN=----------", true), ("", false), (" SN=----------", false)] {
+        let (mut rig, mut port) = Rig::at_pty_with(masimo_profile(), Some("AAA"));
+        rig.until_value(|| port.send(&masimo_line(" SN=AAA", 97)), Metric::Spo2, number(97)).await;
+        if falls_silent {
+            rig.until_link(|| (), Silent).await;
+        }
+        // The cable was put into another monitor; the adapter stayed where it is.
+        let mut lines = || port.send(&masimo_line(other, 88));
+        rig.until(&mut lines, |message| is_withheld_for(message, "cannot be asked for it, expected is AAA")).await;
+        play_on(&mut rig, lines).await;
+        assert!(!has_spo2(&rig, 88), "{other:?}: {:#?}", rig.seen);
+        // And back again: nobody has to do anything.
+        rig.until_value(|| port.send(&masimo_line(" SN=AAA", 96)), Metric::Spo2, number(96)).await;
+        rig.finish(|| ()).await;
+        assert!(!has_spo2(&rig, 88), "{other:?}: {:#?}", rig.seen);
+    }
+}
+
+#[tokio::test]
+async fn after_a_silence_a_monitor_is_asked_for_its_number_and_withheld_until_it_tells_it() {
+    let (mut rig, mut port) = Rig::at_pty_with(profile("contec-v7"), Some("user"));
+    let mut contec = contec();
+    let mut bound = |port: &mut EmulatedPort, spo2| {
+        let now = Clock::System.now().mono;
+        let commands = port.received();
+        port.send(&contec.command(&commands, now));
+        let sensed = Sensed { spo2, ..FINGER };
+        port.send(&contec.frame(sensed, now).into_iter().flatten().collect::<Vec<u8>>());
+    };
+    rig.until_value(|| bound(&mut port, 97), Metric::Spo2, number(97)).await;
+    // The same monitor after a pause.
+    rig.until_link(|| (), Silent).await;
+    rig.until_value(|| bound(&mut port, 96), Metric::Spo2, number(96)).await;
+    // Another one that streams already and never says who it is.
+    rig.until_link(|| (), Silent).await;
+    let mut heard = Vec::new();
+    let mut other = || {
+        heard.extend(port.received());
+        port.send(&[0x01, 0xE0, 0x85, 0xB3, 0x96, 0xC1, 0xD8, 0xFF, 0xFF]);
+    };
+    rig.until(&mut other, |message| is_withheld_for(message, "has not told its serial number yet, expected is user"))
+        .await;
+    play_on(&mut rig, other).await;
+    assert!(!has_spo2(&rig, 88), "{:#?}", rig.seen);
+    assert!(heard.windows(3).any(|bytes| bytes == [0x7D, 0x81, 0xAA]), "it was not asked: {heard:02X?}");
+}
+
 #[tokio::test]
 async fn line_settings_are_found_by_listening_only() {
     let text = vitalbridge::profile::built_in_text("nonin-df2").unwrap();
@@ -432,6 +517,89 @@ async fn line_settings_are_found_by_listening_only() {
         assert!(Clock::System.now().mono < deadline, "{heard:02X?}");
         heard.extend(port.received());
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn noise_at_the_wrong_line_settings_is_no_monitor_and_the_true_one_is_still_found() {
+    let seed = Clock::System.now().mono.0;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut rig, mut port) = Rig::at_pty("contec-cms50-v5");
+    let opened = |rig: &Rig| rig.count(|counters| &counters.opened);
+    // 19200 bit/s of noise, at each of the candidates.
+    let deadline = Clock::System.now().mono + DEADLINE;
+    while opened(&rig) < 4 {
+        assert!(Clock::System.now().mono < deadline, "the next settings were not tried");
+        // Four frames in it look like good ones, which is more than the profile asks for.
+        let noise = (0..76).map(|_| random.u8(..));
+        let alike = (0..20).map(|place| if place % 5 == 0 { 0x85 } else { 0x40 });
+        port.send(&noise.chain(alike).collect::<Vec<u8>>());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        while let Ok(message) = rig.messages.try_recv() {
+            rig.seen.push(message);
+        }
+    }
+    assert!(rig.count(|counters| &counters.frames) > 0, "the noise had no frame in it, and so shows nothing");
+    assert_eq!(rig.readings().count(), 0, "{:#?}", rig.seen);
+    assert!(!rig.links().contains(&Live) && rig.links().contains(&Silent), "{:?}", rig.links());
+    assert_eq!(port.received(), Vec::<u8>::new(), "something was sent while listening");
+    let frames = [0x85, 0x33, 0x46, 0x16, 0x61].repeat(3);
+    rig.until_value(|| port.send(&frames), Metric::Spo2, number(97)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn line_settings_that_do_not_fit_any_more_are_looked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut port = EmulatedPort::new(folder.path().join("oximeter"));
+    port.plug().unwrap();
+    let path = SerialPort::Path(port.link().to_owned());
+    let clock = Clock::tokio(Stamp { mono: Mono::from_millis(0), wall: Wall(0) });
+    let mut rig = Rig::start_by(clock, folder, path, profile("contec-cms50-v5"), None);
+    let frames = [0x85, 0x33, 0x46, 0x16, 0x61].repeat(3);
+    rig.until_link(|| port.send(&frames), Live).await;
+    // Somebody changed the monitor's menu: what comes now is no frame at these settings.
+    let opened = rig.count(|counters| &counters.opened);
+    for _ in 0..120 {
+        port.send(&[0xFF; 48]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        while let Ok(message) = rig.messages.try_recv() {
+            rig.seen.push(message);
+        }
+    }
+    assert!(rig.count(|counters| &counters.opened) >= opened + 2, "{:?}", rig.links());
+    assert_eq!(rig.links().last(), Some(&Silent), "{:?}", rig.links());
+    rig.until_link(|| port.send(&frames), Live).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_off_is_silent_also_while_its_line_settings_are_looked_for() {
+    let (mut rig, _port) = Rig::at_pty("masimo-ascii1");
+    rig.until_link(|| (), Silent).await;
+    // It stays so over the next candidates.
+    let opened = rig.count(|counters| &counters.opened);
+    let deadline = Clock::System.now().mono + DEADLINE;
+    while rig.count(|counters| &counters.opened) < opened + 2 {
+        assert!(Clock::System.now().mono < deadline, "the next settings were not tried");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.finish(|| ()).await;
+    assert_eq!(rig.links(), [Opening, Waiting, Silent, LinkState::Closed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serial_server_is_given_the_silence_of_the_profile() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = SerialPort::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    let clock = Clock::tokio(Stamp { mono: Mono::from_millis(0), wall: Wall(0) });
+    let mut rig = Rig::start_by(clock, tempfile::tempdir().unwrap(), port, profile("nonin-df13"), None);
+    let (_connection, _) = listener.accept().await.unwrap();
+    loop {
+        let SourceMessage::Link(event) = rig.messages.recv().await.unwrap() else { continue };
+        if event.link == Lost {
+            assert!(event.reason.unwrap().ends_with("nothing came for 600 s"));
+            return;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use super::waves::Block;
-use super::{Decoded, FrameCounters};
+use super::{Decoded, FrameCounters, IdentityCounters};
 use crate::clock::Stamp;
 use crate::profile::driver::{DriverKind, DriverSettings};
 use crate::vitals::{Decimal, Metric};
@@ -35,6 +35,11 @@ pub(super) trait Driver: Debug + Send + Sync {
 
     /// What was counted since the driver was made.
     fn counters(&self) -> FrameCounters;
+
+    /// How often the device has said who it is since the driver was made; never, where its protocol has no word for it.
+    fn identity(&self) -> IdentityCounters {
+        IdentityCounters::default()
+    }
 
     /// The device may be talked to from now on.
     fn begin(&mut self, now: Stamp);

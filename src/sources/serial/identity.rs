@@ -1,7 +1,8 @@
 //! Which monitor is at the port: bound to its own serial number, and doubted when another number answers. Pure.
 //!
 //! Two ways lead to another monitor at the same port: the adapter is pulled out and plugged into another monitor, or
-//! the monitor's cable is moved while the adapter stays. Both would put one patient's numbers on another's bed.
+//! the monitor's cable is moved while the adapter stays. Both would put one patient's numbers on another's bed. The
+//! second shows only as a silence, so that a number counts from one silence to the next and has to be told again after it.
 
 use std::time::Duration;
 
@@ -37,23 +38,31 @@ pub(super) struct Guard {
     configured: Option<String>,
     known: Bound,
     settles: Duration,
+    /// The bridge can ask the device for its number: in the greeting, or by a driver.
+    is_asked: bool,
     /// The number that is told at present, and since when.
     heard: Option<(String, Mono)>,
 }
 
 impl Guard {
     /// `configured` decides where it is given; what an earlier run doubted is then settled by a changed configuration.
-    pub(super) fn new(configured: Option<String>, mut known: Bound, has_checksum: bool) -> Self {
+    pub(super) fn new(configured: Option<String>, mut known: Bound, has_checksum: bool, is_asked: bool) -> Self {
         if configured.is_some() && configured != known.serial_number {
             known.doubted = None;
         }
         let settles = if has_checksum { Duration::ZERO } else { SETTLES };
-        Self { configured, known, settles, heard: None }
+        Self { configured, known, settles, is_asked, heard: None }
     }
 
-    /// The port was opened: whatever is there has not told its number yet.
-    pub(super) fn opened(&mut self) {
+    /// The port was opened, the device was silent, or it does not tell its number any more where it did: whatever is there
+    /// has not told its number yet.
+    pub(super) fn forget(&mut self) {
         self.heard = None;
+    }
+
+    /// True while nothing may be published only because the number was not told yet: asking for it helps.
+    pub(super) fn awaits_number(&self) -> bool {
+        self.expected().is_some() && self.heard.is_none() && !self.is_doubted()
     }
 
     fn expected(&self) -> Option<&String> {
@@ -106,7 +115,13 @@ impl Guard {
             Some((heard, _)) => Some(format!(
                 "the device says that its serial number is {heard}, expected is {expected}: its values are withheld"
             )),
-            None => Some(format!("the device has not told its serial number yet, expected is {expected}")),
+            None => {
+                let asked = if self.is_asked { "" } else { " and cannot be asked for it" };
+                Some(format!(
+                    "the device has not told its serial number yet{asked}, expected is {expected}: its values are \
+                     withheld"
+                ))
+            }
         }
     }
 
@@ -144,7 +159,7 @@ mod tests {
 
     fn guard(configured: Option<&str>, bound: Option<&str>, doubted: Option<&str>) -> Guard {
         let own = |text: Option<&str>| text.map(ToOwned::to_owned);
-        Guard::new(own(configured), Bound { serial_number: own(bound), doubted: own(doubted) }, false)
+        Guard::new(own(configured), Bound { serial_number: own(bound), doubted: own(doubted) }, false, true)
     }
 
     fn publishes(guard: &Guard) -> bool {
@@ -176,14 +191,37 @@ mod tests {
         guard.hear(Some("B"), at(3));
         assert_eq!(guard.hear(Some("B"), at(5)), Some(Finding::Changed("B".to_owned())));
         assert_eq!(guard.hear(Some("B"), at(6)), None, "it is told once");
-        guard.opened();
+        guard.forget();
         assert_eq!(guard.hear(Some("A"), at(7)), None);
         assert!(guard.hear(Some("A"), at(17)).is_none() && !publishes(&guard), "only a person ends the doubt");
     }
 
     #[test]
+    fn after_a_silence_the_number_has_to_be_told_again() {
+        let mut bound = guard(None, Some("A"), None);
+        bound.hear(Some("A"), at(0));
+        assert!(publishes(&bound) && !bound.awaits_number());
+        bound.forget();
+        assert_eq!(bound.hear(None, at(10)), None);
+        assert!(!publishes(&bound) && bound.awaits_number(), "whatever is there now, it did not say that it is A");
+        assert!(!bound.objection().unwrap().contains("cannot be asked"));
+        bound.hear(Some("A"), at(11));
+        assert!(publishes(&bound), "the same monitor recovers by itself, and at once");
+
+        let mut unbound = guard(None, None, None);
+        unbound.forget();
+        assert!(publishes(&unbound) && !unbound.awaits_number(), "a device that never told a number is read");
+        unbound.hear(Some("A"), at(20));
+        unbound.forget();
+        assert_eq!(unbound.hear(Some("A"), at(22)), None, "what was told before a silence does not settle it");
+
+        let mute = Guard::new(Some("A".to_owned()), Bound::default(), false, false);
+        assert!(mute.objection().unwrap().contains("cannot be asked for it, expected is A"));
+    }
+
+    #[test]
     fn a_number_behind_a_checksum_counts_at_once() {
-        let mut guard = Guard::new(None, Bound::default(), true);
+        let mut guard = Guard::new(None, Bound::default(), true, true);
         assert_eq!(guard.hear(Some("A"), at(0)), Some(Finding::Bound("A".to_owned())));
         assert_eq!(guard.hear(Some("B"), at(0)), Some(Finding::Changed("B".to_owned())));
     }

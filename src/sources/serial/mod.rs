@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Mono;
 use crate::event::LinkState;
 use crate::profile::Profile;
 use crate::profile::model::LineSettings;
@@ -70,13 +71,17 @@ pub(super) struct PortMemory {
     candidate: usize,
     /// That candidate has carried good frames.
     candidate_fits: bool,
+    /// Since when it is listened at one candidate after the other without success.
+    quiet_since: Option<Mono>,
     /// Which device it is.
     guard: Option<Guard>,
 }
 impl PortMemory {
     /// What is remembered at the start of the daemon.
     pub(super) fn new(config: &SerialConfig, bound: Bound) -> Self {
-        let guard = Guard::new(config.serial_number.clone(), bound, config.profile.has_checksum());
+        let profile = &config.profile;
+        let is_asked = profile.driver().is_some() || !profile.link().init.is_empty();
+        let guard = Guard::new(config.serial_number.clone(), bound, profile.has_checksum(), is_asked);
         Self { guard: Some(guard), ..Self::default() }
     }
 
@@ -94,16 +99,20 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     let candidates = config.candidates()?;
+    memory.port.quiet_since = None;
+    let mut is_first = true;
     loop {
-        // A lost port stays reported as lost, with its reason, until it is open again.
-        if !matches!(output.link_state(), Some(LinkState::Lost | LinkState::Waiting)) {
+        // The next line settings are no news. A lost port stays reported as lost, with its reason, until it is open again.
+        if is_first && !matches!(output.link_state(), Some(LinkState::Lost | LinkState::Waiting)) {
             output.state(LinkState::Opening).await?;
         }
         let place = memory.port.candidate % candidates.len().max(1);
         let settings = candidates.get(place).copied().flatten();
         let port = open(config, settings, output, memory).await?;
         SourceCounters::add(&output.counters().opened, 1);
-        output.state(LinkState::Waiting).await?;
+        if std::mem::take(&mut is_first) {
+            output.state(LinkState::Waiting).await?;
+        }
         let probing = candidates.len() > 1 && !memory.port.candidate_fits;
         match Session::new(config, port, output, memory, probing).run(stop).await? {
             Ended::Stopped => return Ok(()),

@@ -34,7 +34,11 @@ pub(super) async fn open(config: &SerialConfig, settings: Option<LineSettings>) 
             Ok(Either::Right(stream))
         }
         (SerialPort::Path(path), Some(settings)) => {
-            if let Some(reason) = System::default().console_at(path) {
+            // It looks at every process of the machine.
+            let looked_at = path.clone();
+            let console = tokio::task::spawn_blocking(move || System::default().console_at(&looked_at)).await;
+            let console = console.map_err(|error| SourceError::Open { port: port(), reason: error.to_string() })?;
+            if let Some(reason) = console {
                 return Err(SourceError::Open { port: port(), reason });
             }
             let mut builder = tokio_serial::new(path.to_string_lossy(), settings.baud)

@@ -11,6 +11,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Stamp};
+use crate::decode::{FrameCounters, IdentityCounters};
 use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
 use crate::profile::model::{Command, Repeat, Step};
 use crate::sources::output::{Observation, SourceCounters, SourceOutput};
@@ -28,12 +29,18 @@ use super::{SerialConfig, SerialPort};
 const READ_BUFFER: usize = 4096;
 /// A device that does not take what is sent for so long has gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A silent TCP connection is given up after this: a serial server that restarted never says so.
+/// A silent TCP connection is given up after this, or after the profile's silence if that is longer: a serial server that restarted never says so.
 const TCP_SILENCE: Duration = Duration::from_secs(30);
 /// A silent device is greeted again this often: it may have been switched off and on behind its adapter.
 const GREET_AGAIN: Duration = Duration::from_secs(5);
 /// How long each of several line settings is listened to.
 const PROBE: Duration = Duration::from_secs(2);
+/// Good frames in a row that show, without a checksum, that line settings fit: noise gives a few in a row by chance.
+const FRAMES_IN_A_ROW: u64 = 20;
+/// Line settings that were found are looked for again after bytes without a good frame for so long: somebody changed them.
+const UNFIT: Duration = Duration::from_secs(30);
+/// So many bytes without a good frame are no mere disturbance of a line whose device was switched off.
+const UNFIT_BYTES: usize = 64;
 /// What a driver says last has left the line after this, at 9600 bit/s too; closing the port throws away the rest.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// Bytes among which an answer is looked for.
@@ -62,6 +69,18 @@ pub(super) struct Session<'a> {
     greet_due: bool,
     /// When a silent device is greeted again.
     greet_at: Option<Mono>,
+    /// When the last good frame came; before the first, when the port was opened.
+    framed: Mono,
+    /// Good frames with nothing between them, while it is only listened.
+    in_a_row: u64,
+    /// Bytes since the last good frame.
+    unframed: usize,
+    /// Steps in a row that the device has not answered; the first is a warning.
+    unanswered: u32,
+    /// How often the number had been told when that was looked at last.
+    identity: IdentityCounters,
+    /// The device has told its number since it was silent last.
+    tells_number: bool,
     /// The end of what was received, while an answer is looked for.
     tail: Vec<u8>,
     /// When something was sent last.
@@ -99,8 +118,11 @@ impl<'a> Session<'a> {
         probing: bool,
     ) -> Self {
         let now = output.now();
+        if probing {
+            memory.port.quiet_since.get_or_insert(now.mono);
+        }
         if let Some(guard) = &mut memory.port.guard {
-            guard.opened();
+            guard.forget();
         }
         let line_errors = match &port {
             Either::Left(port) => LineErrors::of(port),
@@ -118,6 +140,12 @@ impl<'a> Session<'a> {
             repeats: Vec::new(),
             greet_due: !probing,
             greet_at: None,
+            framed: now.mono,
+            in_a_row: 0,
+            unframed: 0,
+            unanswered: 0,
+            identity: IdentityCounters::default(),
+            tells_number: false,
             tail: Vec::new(),
             sent: None,
         }
@@ -181,11 +209,15 @@ impl<'a> Session<'a> {
         for step in steps {
             self.tail.clear();
             self.write(&step.send).await?;
-            if let Some(reply) = &step.reply
-                && !self.hears(reply, step.within).await?
-            {
+            let Some(reply) = &step.reply else { continue };
+            if self.hears(reply, step.within).await? {
+                self.unanswered = 0;
+                continue;
+            }
+            if self.unanswered == 0 {
                 tracing::warn!(port = %self.config.port, expected = ?reply, "the device gave no answer");
             }
+            self.unanswered = self.unanswered.saturating_add(1);
         }
         Ok(())
     }
@@ -284,10 +316,18 @@ impl<'a> Session<'a> {
         let bytes = buffer.get(..count).unwrap_or_default();
         self.remember_tail(bytes);
         let now = self.output.now();
+        let was_silent = self.notice_silence(now);
         let counters = self.output.counters();
         SourceCounters::add(&counters.bytes, u64::try_from(count).unwrap_or(0));
         let at_once = self.stream.push(bytes, now);
         let framed = self.stream.take_counters();
+        self.unframed = self.unframed.saturating_add(count);
+        if framed.frames > 0 {
+            self.framed = now.mono;
+            self.unframed = 0;
+            // It is back: whoever tells the number in the greeting only is asked soon.
+            self.greet_at = self.greet_at.map(|at| if was_silent { now.mono } else { at });
+        }
         for (counter, amount) in [
             (&counters.frames, framed.frames),
             (&counters.bad_checksums, framed.bad_checksum),
@@ -296,14 +336,14 @@ impl<'a> Session<'a> {
         ] {
             SourceCounters::add(counter, amount);
         }
+        if self.probing {
+            // Nothing that came before the line settings were known counts, nor what showed that they fit.
+            self.weigh(framed, now);
+            return Ok(());
+        }
         self.check_identity().await?;
         if self.stream.is_live(now) && !self.memory.was_live {
             self.memory.was_live = true;
-        }
-        if self.probing && self.stream.is_understood(now) {
-            self.probing = false;
-            self.memory.port.candidate_fits = true;
-            self.greet_due = true;
         }
         let waves = self.stream.take_waves();
         if self.objection().is_none() {
@@ -320,6 +360,44 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Decides whether these line settings fit: by a checksum, by lines of text that a profile describes, or by many good
+    /// frames in a row. What was decoded until then is dropped with its stream.
+    fn weigh(&mut self, framed: FrameCounters, now: Stamp) {
+        let is_disturbed = framed.skipped_bytes > 0 || framed.bad_checksum > 0 || framed.resyncs > 0;
+        self.in_a_row = if is_disturbed { 0 } else { self.in_a_row.saturating_add(framed.frames) };
+        let profile = &self.config.profile;
+        let is_certain = profile.has_checksum() || profile.is_text() || self.in_a_row >= FRAMES_IN_A_ROW;
+        if !is_certain || !self.stream.is_understood(now) {
+            return;
+        }
+        self.probing = false;
+        self.memory.port.candidate_fits = true;
+        self.memory.port.quiet_since = None;
+        self.stream = Stream::new(profile, now);
+        self.identity = IdentityCounters::default();
+        self.greet_due = true;
+    }
+
+    /// True if these line settings are to be given up for the next ones.
+    fn is_over(&self, now: Stamp) -> bool {
+        // A slow device needs longer for its frames in a row.
+        let since = if self.in_a_row > 0 { self.framed } else { self.opened };
+        now.mono.since(since) >= PROBE
+    }
+
+    /// Forgets line settings that do not fit any more; true if they were found by listening, and so can be found again.
+    fn gives_up_settings(&mut self, now: Stamp) -> bool {
+        let limit = UNFIT.max(self.config.profile.link().silence);
+        let memory = &mut self.memory.port;
+        if !memory.candidate_fits || self.unframed < UNFIT_BYTES || now.mono.since(self.framed) < limit {
+            return false;
+        }
+        tracing::warn!(port = %self.config.port, "the line settings do not fit any more; others are tried");
+        memory.candidate_fits = false;
+        memory.quiet_since = Some(self.framed);
+        true
+    }
+
     fn remember_tail(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         let surplus = self.tail.len().saturating_sub(REPLY_WINDOW);
@@ -329,8 +407,17 @@ impl<'a> Session<'a> {
     /// Compares the serial number that the device tells with the one that this bed's device has.
     async fn check_identity(&mut self) -> Result<(), SourceError> {
         let now = self.output.now().mono;
+        let counted = self.stream.identity();
+        let before = std::mem::replace(&mut self.identity, counted);
         let Some(guard) = &mut self.memory.port.guard else { return Ok(()) };
-        let finding = guard.hear(self.stream.serial_number(), now);
+        if counted.missing > before.missing {
+            self.tells_number = false;
+            guard.forget();
+        } else if counted.told > before.told {
+            self.tells_number = true;
+        }
+        let told = self.stream.serial_number().filter(|_| self.tells_number);
+        let finding = guard.hear(told, now);
         self.output.stand(if guard.is_doubted() { [Status::DeviceChanged].into() } else { BTreeSet::new() });
         match finding {
             None => Ok(()),
@@ -341,6 +428,23 @@ impl<'a> Session<'a> {
                 self.report_link().await
             }
         }
+    }
+
+    /// During a silence the cable can be put into another monitor: the number has to be told again after it.
+    fn notice_silence(&mut self, now: Stamp) -> bool {
+        if now.mono.since(self.framed) < self.config.profile.link().silence {
+            return false;
+        }
+        self.tells_number = false;
+        if let Some(guard) = &mut self.memory.port.guard {
+            guard.forget();
+        }
+        true
+    }
+
+    /// True while the number is awaited of a device that says other things.
+    fn awaits_number(&self) -> bool {
+        self.memory.port.guard.as_ref().is_some_and(Guard::awaits_number)
     }
 
     /// Why nothing may be published: the device may be that of another patient.
@@ -391,6 +495,13 @@ impl<'a> Session<'a> {
     }
 
     async fn report_link(&mut self) -> Result<(), SourceError> {
+        if self.probing {
+            // Each of several line settings is listened to only for a moment: the silence lasts from one to the next.
+            let quiet = self.memory.port.quiet_since.map(|since| self.output.now().mono.since(since));
+            let is_silent = quiet.is_some_and(|quiet| quiet >= self.config.profile.link().silence);
+            let state = if is_silent { LinkState::Silent } else { LinkState::Waiting };
+            return self.output.state(state).await;
+        }
         let (state, status) = self.stream.link(self.output.now());
         match self.objection() {
             // Something comes, and nothing that counts for this bed.
@@ -422,21 +533,28 @@ impl<'a> Session<'a> {
     async fn second(&mut self) -> Result<bool, SourceError> {
         let now = self.output.now();
         self.count_line_errors();
+        self.notice_silence(now);
+        if self.probing {
+            self.report_link().await?;
+            return Ok(self.is_over(now));
+        }
         self.check_identity().await?;
         let readings = self.stream.second(now);
         self.hand_on(readings, now).await?;
         self.report_link().await?;
-        if self.probing {
-            return Ok(now.mono.since(self.opened) >= PROBE);
+        if self.gives_up_settings(now) {
+            return Ok(true);
         }
         let silent_for = self.stream.silent_for(now);
-        if matches!(self.config.port, SerialPort::Tcp { .. }) && silent_for >= TCP_SILENCE {
+        if matches!(self.config.port, SerialPort::Tcp { .. })
+            && silent_for >= TCP_SILENCE.max(self.config.profile.link().silence)
+        {
             let reason = format!("nothing came for {} s", silent_for.as_secs());
             return Err(SourceError::Lost { port: self.config.port.to_string(), reason });
         }
         if self.greet_at.is_some_and(|at| at <= now.mono) {
             self.greet_at = Some(now.mono + GREET_AGAIN);
-            self.greet_due = silent_for >= self.config.profile.link().silence;
+            self.greet_due = silent_for >= self.config.profile.link().silence || self.awaits_number();
         }
         Ok(false)
     }

@@ -14,7 +14,7 @@ use super::alarms::{Messages, Settings, Statuses};
 use super::tally::Tally;
 use super::{Driver, converted, trimmed};
 use crate::clock::{Mono, Stamp};
-use crate::decode::{Decoded, DecodedVital, FrameCounters};
+use crate::decode::{Decoded, DecodedVital, FrameCounters, IdentityCounters};
 use crate::profile::driver::DriverSettings;
 use crate::vitals::{Absent, Decimal, Metric, Quality, Status, Value, Vital};
 
@@ -94,6 +94,7 @@ pub(super) struct Medibus {
     statuses: Statuses,
     device_time: Option<String>,
     identity: Option<String>,
+    identified: IdentityCounters,
 }
 
 impl Medibus {
@@ -112,6 +113,7 @@ impl Medibus {
             statuses: Statuses::default(),
             device_time: None,
             identity: None,
+            identified: IdentityCounters::default(),
         }
     }
 
@@ -231,7 +233,11 @@ impl Medibus {
             let version = identity.as_ref().map_or(0, |identity| identity.version);
             talk.identified(version, !self.settings.waves.is_empty(), now);
         }
-        let Some(identity) = identity else { return };
+        let Some(identity) = identity else {
+            self.identified.missing += 1;
+            return;
+        };
+        self.identified.told += 1;
         let said = format!("{} {}", identity.number, identity.name);
         if self.identity.as_ref() != Some(&said) {
             out.push(Decoded::SerialNumber(said.clone()));
@@ -289,12 +295,16 @@ impl Driver for Medibus {
     }
 
     fn reset(&mut self) {
-        let tally = std::mem::take(&mut self.tally);
-        *self = Self { tally, ..Self::new(&self.settings) };
+        let (tally, identified) = (std::mem::take(&mut self.tally), self.identified);
+        *self = Self { tally, identified, ..Self::new(&self.settings) };
     }
 
     fn counters(&self) -> FrameCounters {
         self.tally.counters()
+    }
+
+    fn identity(&self) -> IdentityCounters {
+        self.identified
     }
 
     fn begin(&mut self, now: Stamp) {
