@@ -77,6 +77,8 @@ pub struct Stream {
     heard: Mono,
     /// Data has come.
     spoke: bool,
+    /// For each metric, what the device may say about itself that withholds it. The battery does without a sensor.
+    withholding: BTreeMap<Metric, BTreeSet<Status>>,
     /// What the sensor says about itself now, and since when.
     status: BTreeMap<Status, Mono>,
     /// When it last said each thing.
@@ -108,6 +110,11 @@ impl Stream {
             pushed: now,
             heard: now.mono,
             spoke: false,
+            withholding: {
+                let mut withholding = profile.withholding();
+                withholding.remove(&Metric::Battery);
+                withholding
+            },
             status: BTreeMap::new(),
             said: BTreeMap::new(),
             serial_number: None,
@@ -289,18 +296,38 @@ impl Stream {
         self.withhold(due, now)
     }
 
-    /// A number from the part of the second before the sensor came off is not given out after it: it is absent.
+    /// A number from the part of the second before its sensor came off is not given out after it: it is absent. What the
+    /// device measures with another sensor goes on.
     fn withhold(&self, vitals: Vec<(DecodedVital, Stamp)>, now: Stamp) -> Vec<Arrived> {
-        let off = self.settled(now).find(|status| is_off(*status));
-        let hand_out = |vital: DecodedVital| match (off, &vital.vital) {
-            (Some(off), Vital::Scalar { metric, value: Value::Valid(_) }) if *metric != Metric::Battery => {
-                let vital_absent = Vital::scalar(*metric, Value::Absent(off.into()));
-                Observation { mdc: vital.mdc, device_time: vital.device_time, ..Observation::of(vital_absent) }
-            }
+        let off = self.off(now);
+        let hand_out = |vital: DecodedVital| match vital.vital {
+            Vital::Scalar { metric, value: Value::Valid(_) } => match self.withheld(metric, &off) {
+                Some(why) => {
+                    let vital_absent = Vital::scalar(metric, Value::Absent(why.into()));
+                    Observation { mdc: vital.mdc, device_time: vital.device_time, ..Observation::of(vital_absent) }
+                }
+                None => Observation::from(vital),
+            },
             _ => Observation::from(vital),
         };
         let arrived = vitals.into_iter().map(|(vital, received)| Arrived { observation: hand_out(vital), received });
         arrived.collect()
+    }
+
+    /// What says now that there is nothing to measure.
+    fn off(&self, now: Stamp) -> BTreeSet<Status> {
+        self.settled(now).filter(|status| is_off(*status)).collect()
+    }
+
+    /// Which of `off` withholds a metric.
+    fn withheld(&self, metric: Metric, off: &BTreeSet<Status>) -> Option<Status> {
+        self.withholding.get(&metric)?.intersection(off).next().copied()
+    }
+
+    /// True if a sensor is off without which the device measures nothing.
+    fn is_all_off(&self, now: Stamp) -> bool {
+        let off = self.off(now);
+        !self.withholding.is_empty() && self.withholding.keys().all(|metric| self.withheld(*metric, &off).is_some())
     }
 
     /// What the sensor says about itself, as far as it is believed.
@@ -319,7 +346,8 @@ impl Stream {
         now.mono.since(self.heard)
     }
 
-    /// The state of the link, and what the sensor says about itself.
+    /// The state of the link, and what the sensor says about itself. A monitor of which one sensor of several is off is
+    /// live, with that status.
     pub fn link(&self, now: Stamp) -> (LinkState, BTreeSet<Status>) {
         if self.silent_for(now) >= self.silence {
             return (LinkState::Silent, BTreeSet::new());
@@ -328,7 +356,7 @@ impl Stream {
             return (LinkState::Waiting, BTreeSet::new());
         }
         let mut status: BTreeSet<Status> = self.settled(now).collect();
-        let state = if status.iter().copied().any(is_off) { LinkState::SensorOff } else { LinkState::Live };
+        let state = if self.is_all_off(now) { LinkState::SensorOff } else { LinkState::Live };
         let recently = self.said.iter().filter(|(_, at)| now.mono.since(**at) < STATUS_HOLD);
         status.extend(recently.map(|(status, _)| *status).filter(|status| !is_off(*status)));
         (state, status)
@@ -459,6 +487,35 @@ mod tests {
         assert_eq!(spo2(&found), [Value::Absent(Absent::SensorOff); 2]);
         assert_eq!(stream.link(at(3150)), (LinkState::SensorOff, stream.link(at(3150)).1));
         assert!(stream.link(at(3150)).1.contains(&Status::SensorOff));
+    }
+
+    #[test]
+    fn a_sensor_that_is_off_takes_no_number_of_another_sensor_away() {
+        let mut stream = stream("berry-pm6750");
+        let told_at = |stream: &mut Stream, bytes: &[u8], millis: u64| -> BTreeMap<Metric, Value> {
+            stream.push(bytes, at(millis));
+            let told = stream.second(at(millis + 200));
+            told.iter()
+                .map(|arrived| (arrived.observation.vital.metric(), arrived.observation.vital.leading()))
+                .collect()
+        };
+        let valid = |number| Value::Valid(Decimal::integer(number));
+        let off = Value::Absent(Absent::SensorOff);
+        let spo2_then_off = [
+            [0x55, 0xAA, 0x06, 0x04, 0x00, 0x61, 0x48, 0x4C],
+            // The finger is out, and its last numbers are still sent.
+            [0x55, 0xAA, 0x06, 0x04, 0x02, 0x61, 0x48, 0x4A],
+        ];
+        let ecg = [0x55, 0xAA, 0x08, 0x02, 0x18, 0x58, 0x10, 0xCE, 0x0B, 0x9C];
+        let bytes = [spo2_then_off.as_flattened(), &ecg].concat();
+        let expected = [
+            (Metric::Spo2, off),
+            (Metric::PulseRate, off),
+            (Metric::HeartRate, valid(88)),
+            (Metric::RespiratoryRate, valid(16)),
+        ];
+        assert_eq!(told_at(&mut stream, &bytes, 1000), expected.into());
+        assert_eq!(stream.link(at(1200)), (LinkState::Live, [Status::SensorOff].into()));
     }
 
     #[test]
