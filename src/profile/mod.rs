@@ -16,6 +16,7 @@ mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use build::{nearest, parse_duration};
 pub use build_frame::MAX_FRAME;
@@ -28,6 +29,10 @@ use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial
 
 /// Largest profile file that is read, in bytes.
 pub const MAX_PROFILE_BYTES: usize = 256 * 1024;
+
+/// A device that may be silent for so long measures now and then. How often it sends does not tell: an anaesthesia monitor
+/// that answers every 5 s measures all the time.
+const SPOT_CHECK_SILENCE: Duration = Duration::from_mins(1);
 
 /// What a place begins with that `vitalbridge profile new` leaves to its author.
 pub const MARK: &str = "FILL:";
@@ -176,6 +181,12 @@ impl Profile {
     pub fn tells_serial_number(&self) -> bool {
         let by_driver = self.driver().is_some_and(|driver| driver.kind.tells_serial_number());
         by_driver || self.messages().iter().any(|message| message.serial_number.is_some())
+    }
+
+    /// True if the device measures now and then, so that nothing is missed between two measurements: it may be
+    /// silent for a minute and more.
+    pub fn is_spot_check(&self) -> bool {
+        self.link.silence >= SPOT_CHECK_SILENCE
     }
 
     /// For each metric of its messages, what the device may say about itself that withholds it. Empty for a driver, which
