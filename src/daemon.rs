@@ -324,9 +324,11 @@ fn expected(config: &Config) -> Vec<Expected> {
             SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
         let patient = source.patient.clone()?;
-        Some(Expected { device: source.device.clone(), patient, metrics, mode: source.mode })
+        let is_spot = matches!(&source.kind, SourceKind::Serial(serial) if serial.profile.is_spot_check());
+        Some(Expected { device: source.device.clone(), patient, metrics, is_spot, mode: source.mode })
     };
-    config.sources.iter().filter_map(of_source).filter(|expected| !expected.metrics.is_empty()).collect()
+    let expected = config.sources.iter().filter_map(of_source);
+    expected.filter(|expected| expected.is_spot || !expected.metrics.is_empty()).collect()
 }
 
 /// When a continuous number turns grey, and when it is no longer shown: the times of the first no-signal rule.

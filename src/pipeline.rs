@@ -91,6 +91,8 @@ pub struct Expected {
     pub patient: PatientId,
     /// The metrics.
     pub metrics: BTreeSet<Metric>,
+    /// It measures now and then: nothing of it is missed.
+    pub is_spot: bool,
     /// Real, demo or test.
     pub mode: Mode,
 }
@@ -166,9 +168,13 @@ impl Pipeline {
         let restored = pipeline.engine.restore(parts.open_alerts, now);
         pipeline.publish_alerts(restored, now);
         pipeline.publish_what_stands(now);
-        for Expected { device, patient, metrics, mode } in parts.expected {
+        for Expected { device, patient, metrics, is_spot, mode } in parts.expected {
             let metrics: Vec<Metric> = metrics.into_iter().collect();
-            let changes = pipeline.engine.expect(&device, &patient, &metrics, mode, now);
+            let changes = if is_spot {
+                pipeline.engine.expect_spot(&device, &patient, mode, now)
+            } else {
+                pipeline.engine.expect(&device, &patient, &metrics, mode, now)
+            };
             pipeline.publish_alerts(changes, now);
         }
         pipeline

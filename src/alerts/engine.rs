@@ -176,6 +176,18 @@ impl Engine {
         events
     }
 
+    /// Says that a device measures now and then: neither its silence nor the loss of its link is missed, whatever it measures.
+    pub fn expect_spot(&mut self, device: &DeviceId, patient: &PatientId, mode: Mode, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        if self.assign(device, patient, &mut events, now)
+            && let Some(subject) = self.subject(Some(patient), now)
+        {
+            subject.expect_spot(device, mode, now);
+            self.settle(Some(patient), &mut events, now);
+        }
+        events
+    }
+
     /// Takes a fault of the bridge, or its end.
     pub fn on_condition(&mut self, condition: BridgeCondition, present: bool, now: Stamp) -> Vec<AlertEvent> {
         let (now, mut events) = self.advance(now);

@@ -66,6 +66,8 @@ struct Device {
     link: Option<LinkState>,
     down_since: Option<Mono>,
     status: BTreeSet<Status>,
+    /// It measures now and then: nothing is missed between its measurements.
+    is_spot: bool,
     mode: Mode,
 }
 
@@ -253,7 +255,8 @@ impl Subject {
     }
 
     fn device(&mut self, id: &DeviceId, mode: Mode, now: Stamp) -> &mut Device {
-        let new = || Device { since: now.mono, link: None, down_since: None, status: BTreeSet::new(), mode };
+        let new =
+            || Device { since: now.mono, link: None, down_since: None, status: BTreeSet::new(), is_spot: false, mode };
         let device = self.devices.entry(id.clone()).or_insert_with(new);
         device.mode = mode;
         device
@@ -268,19 +271,28 @@ impl Subject {
         origin.devices.insert(device.clone());
     }
 
+    /// A device measures now and then.
+    pub(super) fn expect_spot(&mut self, device: &DeviceId, mode: Mode, now: Stamp) {
+        self.device(device, mode, now).is_spot = true;
+    }
+
+    fn is_spot(&self, device: &DeviceId) -> bool {
+        self.devices.get(device).is_some_and(|device| device.is_spot)
+    }
+
     fn delivers(&self, device: &DeviceId) -> impl Iterator<Item = Metric> {
         self.origins.iter().filter(|(_, origin)| origin.devices.contains(device)).map(|(metric, _)| *metric)
     }
 
     /// True if nothing but status has come from a device and nothing is expected.
     fn is_undelivered(&self, device: &DeviceId) -> bool {
-        !self.delivers(device).any(|metric| metric.info().rhythm != Rhythm::Status)
+        !self.is_spot(device) && !self.delivers(device).any(|metric| metric.info().rhythm != Rhythm::Status)
     }
 
     /// True if the link of this device matters all the time: it delivers continuously, or nobody knows yet.
     fn is_watched(&self, device: &DeviceId) -> bool {
         let is_continuous = |metric: Metric| matches!(metric.info().rhythm, Rhythm::Continuous | Rhythm::Beats);
-        self.is_undelivered(device) || self.delivers(device).any(is_continuous)
+        !self.is_spot(device) && (self.is_undelivered(device) || self.delivers(device).any(is_continuous))
     }
 
     /// Takes a live reading of this patient.
@@ -503,7 +515,9 @@ impl Subject {
                 Condition::Bridge(_) => {}
                 Condition::NoValid(_) => {
                     let own = |metric: &&Metric| self.silence.get(metric).is_some_and(|(rule, _)| *rule == Some(index));
-                    keys.extend(self.origins.keys().filter(own).map(|metric| key(Some(*metric), None)));
+                    let is_missed = |origin: &Origin| origin.devices.iter().any(|device| !self.is_spot(device));
+                    let missed = self.origins.iter().filter(|(_, origin)| is_missed(origin)).map(|(metric, _)| metric);
+                    keys.extend(missed.filter(own).map(|metric| key(Some(*metric), None)));
                     if rule.sources.is_empty() && rule.off.is_none() && !generic_seen {
                         generic_seen = true;
                         let silent = self.devices.keys().filter(|device| self.is_undelivered(device));

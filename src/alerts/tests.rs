@@ -111,6 +111,7 @@ impl Bench {
                 let metrics: Vec<Metric> = metrics.iter().map(|name| Metric::from_name(name).unwrap()).collect();
                 Ok(self.engine.expect(&"ox".parse().unwrap(), &patient(), &metrics, Mode::Real, now))
             }
+            ["spot"] => Ok(self.engine.expect_spot(&"ox".parse().unwrap(), &patient(), Mode::Real, now)),
             ["ack", rule] => {
                 let command = AlertCommand::Acknowledge { alert: self.alert_of(rule), by };
                 self.engine.on_command(&command, now).map_err(|refused| refused.to_string())
@@ -763,6 +764,7 @@ fn a_device_that_never_delivers_alarms() {
 fn a_device_that_measures_now_and_then_is_not_silent() {
     check("0 expect blood_pressure\n0 link closed\n600 end", &[]);
     check("0 link opening\n5 bp 120/80\n6 link closed\n600 end", &[]);
+    check("0 spot\n0 link waiting\n50 spo2 97\n50 pulse_rate 70\n300 link lost\n600 end", &[]);
 }
 
 #[test]

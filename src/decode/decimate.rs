@@ -22,7 +22,8 @@ struct Window {
     mdc: Option<u32>,
     /// When it ends; `None`: it begins with the next sample.
     ends: Option<Mono>,
-    samples: Vec<DecodedVital>,
+    /// With the time at which each came.
+    samples: Vec<(DecodedVital, Stamp)>,
 }
 
 /// Thins the vitals of one device.
@@ -39,17 +40,17 @@ impl Decimator {
     }
 
     /// Takes a vital; what is due is added to `out`. Pressures and beat intervals, which are measurements of their
-    /// own, and everything from slow devices pass at once.
-    pub fn push(&mut self, vital: DecodedVital, now: Stamp, out: &mut Vec<DecodedVital>) {
+    /// own, and everything from slow devices pass at once. Each comes out with the time at which it came.
+    pub fn push(&mut self, vital: DecodedVital, now: Stamp, out: &mut Vec<(DecodedVital, Stamp)>) {
         self.on_time(now, out);
         let Vital::Scalar { metric, .. } = vital.vital else {
-            out.push(vital);
+            out.push((vital, now));
             return;
         };
         let mdc = vital.mdc;
         let known = self.windows.iter().position(|window| window.metric == metric && window.mdc == mdc);
         if self.is_slow || (known.is_none() && self.windows.len() >= MAX_WINDOWS) {
-            out.push(vital);
+            out.push((vital, now));
             return;
         }
         if known.is_none() {
@@ -61,12 +62,12 @@ impl Decimator {
             if window.samples.len() >= MAX_SAMPLES {
                 window.samples.remove(0);
             }
-            window.samples.push(vital);
+            window.samples.push((vital, now));
         }
     }
 
     /// Adds the medians of the windows that have ended.
-    pub fn on_time(&mut self, now: Stamp, out: &mut Vec<DecodedVital>) {
+    pub fn on_time(&mut self, now: Stamp, out: &mut Vec<(DecodedVital, Stamp)>) {
         for window in &mut self.windows {
             if window.ends.is_some_and(|ends| ends <= now.mono) {
                 window.ends = None;
@@ -87,12 +88,12 @@ impl Decimator {
     }
 }
 
-fn value_of(vital: &DecodedVital) -> Value {
-    vital.vital.leading()
+fn value_of((sample, _): &(DecodedVital, Stamp)) -> Value {
+    sample.vital.leading()
 }
 
 /// The sample in the middle of the valid ones; where most are absent, the latest with the most frequent reason.
-fn median(samples: &mut [DecodedVital]) -> Option<DecodedVital> {
+fn median(samples: &mut [(DecodedVital, Stamp)]) -> Option<(DecodedVital, Stamp)> {
     let absent = samples.iter().filter(|sample| value_of(sample).absent().is_some()).count();
     if absent * 2 > samples.len() {
         let reason = most_frequent(samples)?;
@@ -107,7 +108,7 @@ fn median(samples: &mut [DecodedVital]) -> Option<DecodedVital> {
     samples.get(valid.saturating_sub(1) / 2).cloned()
 }
 
-fn most_frequent(samples: &[DecodedVital]) -> Option<Absent> {
+fn most_frequent(samples: &[(DecodedVital, Stamp)]) -> Option<Absent> {
     let reasons = || samples.iter().filter_map(|sample| value_of(sample).absent());
     reasons().max_by_key(|reason| reasons().filter(|other| other == reason).count())
 }
@@ -142,7 +143,7 @@ mod tests {
         decimator.on_time(at(2000), &mut out);
         assert_eq!(out.len(), 1);
         assert_eq!(decimator.next_deadline(), None);
-        out[0].vital.leading()
+        out[0].0.vital.leading()
     }
 
     #[test]
@@ -171,9 +172,12 @@ mod tests {
         let rate = Vital::scalar(Metric::PulseRate, Value::Valid(Decimal::integer(60)));
         decimator.push(DecodedVital { vital: rate, ..spo2(Ok(0)) }, at(500), &mut out);
         decimator.push(spo2(Ok(98)), at(1000), &mut out);
-        assert_eq!(out.iter().map(|vital| vital.vital.metric()).collect::<Vec<_>>(), [Metric::Spo2]);
+        assert_eq!(
+            out.iter().map(|(sample, at)| (sample.vital.metric(), at.mono)).collect::<Vec<_>>(),
+            [(Metric::Spo2, at(0).mono)]
+        );
         decimator.on_time(at(1500), &mut out);
-        assert_eq!(out.last().unwrap().vital.metric(), Metric::PulseRate);
+        assert_eq!(out.last().unwrap().0.vital.metric(), Metric::PulseRate);
         assert_eq!(decimator.next_deadline(), Some(Mono::from_millis(2000)));
     }
 

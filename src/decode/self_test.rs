@@ -265,8 +265,11 @@ pub fn metrics(profile: &Profile) -> BTreeSet<Metric> {
     profile.messages().iter().flat_map(|message| &message.fields).map(|field| field.metric).collect()
 }
 
-/// The metrics that a device with this profile is to give from the beginning.
+/// The metrics that a device with this profile is to give from the beginning; none of one that measures now and then.
 pub fn expected_metrics(profile: &Profile) -> BTreeSet<Metric> {
+    if profile.is_spot_check() {
+        return BTreeSet::new();
+    }
     profile.driver().map_or_else(|| metrics(profile), |driver| super::driver::expected(driver.kind))
 }
 

@@ -87,6 +87,8 @@ pub struct Emulator {
     replies: Vec<u8>,
     garbage: usize,
     hang_up: Option<Duration>,
+    /// It is silent for so long after half of the next frame.
+    half_pause: Option<Duration>,
     silent_until: Mono,
     /// The end of a write that was cut.
     late: Vec<u8>,
@@ -125,6 +127,7 @@ impl Emulator {
             replies: Vec::new(),
             garbage: 0,
             hang_up: None,
+            half_pause: None,
             silent_until: now,
             late: Vec::new(),
             totals: Totals::default(),
@@ -202,6 +205,11 @@ impl Emulator {
                 is_lost = true;
                 break;
             }
+            if let Some(pause) = self.half_pause.take() {
+                bytes.extend(frame.get(..frame.len() / 2).unwrap_or(&[]));
+                self.silent_until = now + pause;
+                break;
+            }
             bytes.extend(self.faults.damage(&frame));
         }
         self.patient.advance(now);
@@ -260,6 +268,7 @@ impl Emulator {
         }
         self.garbage += step.garbage.unwrap_or(0);
         self.hang_up = step.half_frame_then_hangup.or(self.hang_up);
+        self.half_pause = step.half_frame_then_pause.or(self.half_pause);
         if let Some(pause) = step.pause {
             self.silent_until = now + pause;
         }

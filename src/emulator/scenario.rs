@@ -60,6 +60,8 @@ pub struct Step {
     pub half_frame_then_hangup: Option<Duration>,
     /// Nothing is sent for so long.
     pub pause: Option<Duration>,
+    /// Half of the next frame is sent, and then nothing for so long.
+    pub half_frame_then_pause: Option<Duration>,
 }
 
 /// What is ordered for one vital.
@@ -149,6 +151,7 @@ struct StepDoc {
     garbage: Option<Spanned<usize>>,
     half_frame_then_hangup: Option<Spanned<String>>,
     pause: Option<Spanned<String>>,
+    half_frame_then_pause: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -288,6 +291,7 @@ impl Reader<'_> {
             garbage: doc.garbage.as_ref().map(|count| *count.get_ref()),
             half_frame_then_hangup: doc.half_frame_then_hangup.as_ref().and_then(|text| self.duration(text)),
             pause: doc.pause.as_ref().and_then(|text| self.duration(text)),
+            half_frame_then_pause: doc.half_frame_then_pause.as_ref().and_then(|text| self.duration(text)),
         }
     }
 

@@ -15,19 +15,25 @@ mod overlap;
 mod schema;
 mod unasked;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use build::{nearest, parse_duration};
 pub use build_frame::MAX_FRAME;
 pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_of};
 
 use crate::document::{self, Problems};
-use crate::vitals::Status;
+use crate::vitals::{Metric, Status};
 use driver::DriverSettings;
 use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial, Superframe};
 
 /// Largest profile file that is read, in bytes.
 pub const MAX_PROFILE_BYTES: usize = 256 * 1024;
+
+/// A device that may be silent for so long measures now and then. How often it sends does not tell: an anaesthesia monitor
+/// that answers every 5 s measures all the time.
+const SPOT_CHECK_SILENCE: Duration = Duration::from_mins(1);
 
 /// What a place begins with that `vitalbridge profile new` leaves to its author.
 pub const MARK: &str = "FILL:";
@@ -176,6 +182,29 @@ impl Profile {
     pub fn tells_serial_number(&self) -> bool {
         let by_driver = self.driver().is_some_and(|driver| driver.kind.tells_serial_number());
         by_driver || self.messages().iter().any(|message| message.serial_number.is_some())
+    }
+
+    /// True if the device measures now and then, so that nothing is missed between two measurements: it may be
+    /// silent for a minute and more.
+    pub fn is_spot_check(&self) -> bool {
+        self.link.silence >= SPOT_CHECK_SILENCE
+    }
+
+    /// For each metric of its messages, what the device may say about itself that withholds it. Empty for a driver, which
+    /// withholds by itself.
+    pub fn withholding(&self) -> BTreeMap<Metric, BTreeSet<Status>> {
+        let mut withholding: BTreeMap<Metric, BTreeSet<Status>> = BTreeMap::new();
+        let states = || self.messages.iter().flat_map(|message| &message.states);
+        for field in self.messages.iter().flat_map(|message| &message.fields) {
+            let of_field = withholding.entry(field.metric).or_default();
+            of_field.extend(field.unless.iter().filter_map(|gate| self.flag_maps.get(gate.flag).copied().flatten()));
+            for gate in &field.only {
+                let values = states().filter(|state| state.index == gate.state).flat_map(|state| &state.values);
+                let refused = values.enumerate().filter(|(number, _)| !gate.allowed.contains(number));
+                of_field.extend(refused.filter_map(|(_, value)| value.maps));
+            }
+        }
+        withholding
     }
 
     /// True if each frame carries a checksum, so that damage is noticed.

@@ -33,7 +33,7 @@ enum Thinning {
     /// It sends no more anyway.
     Slow,
     /// Damage would have been noticed: the newest of the second.
-    Newest(BTreeMap<(Metric, Option<u32>), DecodedVital>),
+    Newest(BTreeMap<(Metric, Option<u32>), (DecodedVital, Stamp)>),
     /// Damage is not noticed: the median of the second.
     Median(Decimator),
 }
@@ -47,7 +47,16 @@ struct Unconfirmed {
     vital: DecodedVital,
     /// The number of its frame.
     frame: u64,
-    at: Mono,
+    received: Stamp,
+}
+
+/// An observation, and when its bytes came: that may be a while before it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    /// What came.
+    pub observation: Observation,
+    /// When.
+    pub received: Stamp,
 }
 
 /// One device's stream of bytes since its port was opened.
@@ -62,12 +71,14 @@ pub struct Stream {
     unconfirmed: Vec<Unconfirmed>,
     silence: Duration,
     /// When bytes came last, good or not; before the first, when the port was opened.
-    pushed: Mono,
+    pushed: Stamp,
     status_settles: Duration,
     /// When the last data came; before the first, when the port was opened.
     heard: Mono,
     /// Data has come.
     spoke: bool,
+    /// For each metric, what the device may say about itself that withholds it. The battery does without a sensor.
+    withholding: BTreeMap<Metric, BTreeSet<Status>>,
     /// What the sensor says about itself now, and since when.
     status: BTreeMap<Status, Mono>,
     /// When it last said each thing.
@@ -96,9 +107,14 @@ impl Stream {
                 && profile.framing().checksum.as_ref().is_some_and(|checksum| checksum.kind.width() == 1),
             unconfirmed: Vec::new(),
             silence: profile.link().silence,
-            pushed: now.mono,
+            pushed: now,
             heard: now.mono,
             spoke: false,
+            withholding: {
+                let mut withholding = profile.withholding();
+                withholding.remove(&Metric::Battery);
+                withholding
+            },
             status: BTreeMap::new(),
             said: BTreeMap::new(),
             serial_number: None,
@@ -108,15 +124,21 @@ impl Stream {
     }
 
     /// Takes bytes; what must not wait for the end of the second (a cuff's measurement, beats) is returned.
-    pub fn push(&mut self, bytes: &[u8], now: Stamp) -> Vec<Observation> {
+    pub fn push(&mut self, bytes: &[u8], now: Stamp) -> Vec<Arrived> {
+        let mut at_once = Vec::new();
+        let paused = now.mono.since(self.pushed.mono);
+        if paused >= FRAME_PAUSE {
+            self.take_idle(now, &mut at_once);
+        }
+        self.pushed = now;
         let mut decoded = std::mem::take(&mut self.decoded);
         // What was not told before a silence is no news after it, and no sign that the device is alive.
-        if now.mono.since(std::mem::replace(&mut self.pushed, now.mono)) >= self.silence {
+        if paused >= self.silence {
             self.decoder.pause(&mut decoded);
             decoded.clear();
             self.unconfirmed.clear();
+            at_once.clear();
         }
-        let mut at_once = Vec::new();
         // Byte by byte, to see what comes right after a frame: monitors send a few kilobytes a second.
         for piece in bytes.chunks(if self.confirms { 1 } else { bytes.len().max(1) }) {
             let skipped = self.decoder.counters().skipped_bytes;
@@ -125,7 +147,7 @@ impl Stream {
             if counted.skipped_bytes > skipped {
                 self.unconfirmed.retain(|waiting| waiting.frame != counted.frames);
             }
-            self.confirm(|waiting| waiting.frame != counted.frames, now, &mut at_once);
+            self.confirm(|waiting| waiting.frame != counted.frames, &mut at_once);
             self.take(&mut decoded, now, &mut at_once);
         }
         self.decoded = decoded;
@@ -143,7 +165,7 @@ impl Stream {
     }
 
     /// Does what a driver has to do now; what it tells with that is returned as by [`Stream::push`].
-    pub fn on_time(&mut self, now: Stamp) -> Vec<Observation> {
+    pub fn on_time(&mut self, now: Stamp) -> Vec<Arrived> {
         let mut decoded = std::mem::take(&mut self.decoded);
         self.decoder.on_time(now, &mut decoded);
         let mut at_once = Vec::new();
@@ -168,39 +190,55 @@ impl Stream {
         self.is_live(now) || (self.decoder.profile().driver().is_some() && self.decoder.counters().frames > 0)
     }
 
-    /// Takes what was decoded.
-    fn take(&mut self, decoded: &mut Vec<Decoded>, now: Stamp, at_once: &mut Vec<DecodedVital>) {
+    /// Takes what was decoded from bytes that came at `received`.
+    fn take(&mut self, decoded: &mut Vec<Decoded>, received: Stamp, at_once: &mut Vec<(DecodedVital, Stamp)>) {
         for found in decoded.drain(..) {
             match found {
                 Decoded::Vital(vital) => {
-                    self.hear(now);
+                    self.hear(received);
                     if self.confirms {
                         let frame = self.decoder.counters().frames;
-                        self.unconfirmed.push(Unconfirmed { vital, frame, at: now.mono });
+                        self.unconfirmed.push(Unconfirmed { vital, frame, received });
                     } else {
-                        self.take_vital(vital, now, at_once);
+                        self.take_vital(vital, received, at_once);
                     }
                 }
                 Decoded::Wave(samples) => {
-                    self.hear(now);
+                    self.hear(received);
                     self.take_wave(samples);
                 }
                 Decoded::MeasurementFailed(failed) => {
-                    self.hear(now);
-                    self.take_vital(failed.vital(), now, at_once);
+                    self.hear(received);
+                    self.take_vital(failed.vital(), received, at_once);
                 }
-                Decoded::Status(status) => self.take_status(&status, now),
+                Decoded::Status(status) => self.take_status(&status, received),
                 Decoded::SerialNumber(number) => self.serial_number = Some(number),
                 Decoded::Beat | Decoded::Event { .. } => {}
             }
         }
     }
 
+    /// Takes what the last bytes still say now that nothing follows them. They came a while ago: a link that has
+    /// fallen silent since does not come back with them.
+    fn take_idle(&mut self, now: Stamp, at_once: &mut Vec<(DecodedVital, Stamp)>) {
+        let before = (self.heard, self.spoke);
+        let is_silent = self.silent_for(now) >= self.silence;
+        let mut decoded = std::mem::take(&mut self.decoded);
+        self.decoder.idle(&mut decoded);
+        self.take(&mut decoded, self.pushed, at_once);
+        self.decoded = decoded;
+        if is_silent {
+            (self.heard, self.spoke) = before;
+        }
+        // Nothing will follow that could give it away.
+        self.confirm(|_| true, at_once);
+    }
+
     /// Hands on the vitals that are confirmed.
-    fn confirm(&mut self, is_confirmed: impl Fn(&Unconfirmed) -> bool, now: Stamp, at_once: &mut Vec<DecodedVital>) {
+    fn confirm(&mut self, is_confirmed: impl Fn(&Unconfirmed) -> bool, at_once: &mut Vec<(DecodedVital, Stamp)>) {
         let confirmed: Vec<Unconfirmed> = self.unconfirmed.extract_if(.., |waiting| is_confirmed(waiting)).collect();
-        for Unconfirmed { vital, .. } in confirmed {
-            self.take_vital(vital, now, at_once);
+        for Unconfirmed { vital, received, .. } in confirmed {
+            self.take_vital(vital, received, at_once);
         }
     }
 
@@ -215,19 +253,19 @@ impl Stream {
         std::mem::take(&mut self.waves)
     }
 
-    const fn hear(&mut self, now: Stamp) {
-        self.heard = now.mono;
+    const fn hear(&mut self, received: Stamp) {
+        self.heard = received.mono;
         self.spoke = true;
     }
 
-    fn take_vital(&mut self, vital: DecodedVital, now: Stamp, at_once: &mut Vec<DecodedVital>) {
+    fn take_vital(&mut self, vital: DecodedVital, received: Stamp, at_once: &mut Vec<(DecodedVital, Stamp)>) {
         let is_measurement = matches!(vital.vital, Vital::BloodPressure(_) | Vital::RrIntervals(_));
         match &mut self.thinning {
             Thinning::Newest(newest) if !is_measurement => {
-                newest.insert((vital.vital.metric(), vital.mdc), vital);
+                newest.insert((vital.vital.metric(), vital.mdc), (vital, received));
             }
-            Thinning::Median(decimator) => decimator.push(vital, now, at_once),
-            Thinning::Slow | Thinning::Newest(_) => at_once.push(vital),
+            Thinning::Median(decimator) => decimator.push(vital, received, at_once),
+            Thinning::Slow | Thinning::Newest(_) => at_once.push((vital, received)),
         }
     }
 
@@ -243,16 +281,13 @@ impl Stream {
     }
 
     /// The end of a second: what it brought.
-    pub fn second(&mut self, now: Stamp) -> Vec<Observation> {
+    pub fn second(&mut self, now: Stamp) -> Vec<Arrived> {
         let mut due = Vec::new();
-        if now.mono.since(self.pushed) >= FRAME_PAUSE {
-            let mut decoded = std::mem::take(&mut self.decoded);
-            self.decoder.idle(&mut decoded);
-            self.take(&mut decoded, now, &mut due);
-            self.decoded = decoded;
+        if now.mono.since(self.pushed.mono) >= FRAME_PAUSE {
+            self.take_idle(now, &mut due);
         }
         // Nothing came after it, so that it did not swallow the beginning of anything.
-        self.confirm(|waiting| now.mono.since(waiting.at) >= CONFIRMED_AFTER, now, &mut due);
+        self.confirm(|waiting| now.mono.since(waiting.received.mono) >= CONFIRMED_AFTER, &mut due);
         match &mut self.thinning {
             Thinning::Slow => {}
             Thinning::Newest(newest) => due.extend(std::mem::take(newest).into_values()),
@@ -261,17 +296,38 @@ impl Stream {
         self.withhold(due, now)
     }
 
-    /// A number from the part of the second before the sensor came off is not given out after it: it is absent.
-    fn withhold(&self, vitals: Vec<DecodedVital>, now: Stamp) -> Vec<Observation> {
-        let off = self.settled(now).find(|status| is_off(*status));
-        let hand_out = |vital: DecodedVital| match (off, &vital.vital) {
-            (Some(off), Vital::Scalar { metric, value: Value::Valid(_) }) if *metric != Metric::Battery => {
-                let vital_absent = Vital::scalar(*metric, Value::Absent(off.into()));
-                Observation { mdc: vital.mdc, device_time: vital.device_time, ..Observation::of(vital_absent) }
-            }
+    /// A number from the part of the second before its sensor came off is not given out after it: it is absent. What the
+    /// device measures with another sensor goes on.
+    fn withhold(&self, vitals: Vec<(DecodedVital, Stamp)>, now: Stamp) -> Vec<Arrived> {
+        let off = self.off(now);
+        let hand_out = |vital: DecodedVital| match vital.vital {
+            Vital::Scalar { metric, value: Value::Valid(_) } => match self.withheld(metric, &off) {
+                Some(why) => {
+                    let vital_absent = Vital::scalar(metric, Value::Absent(why.into()));
+                    Observation { mdc: vital.mdc, device_time: vital.device_time, ..Observation::of(vital_absent) }
+                }
+                None => Observation::from(vital),
+            },
             _ => Observation::from(vital),
         };
-        vitals.into_iter().map(hand_out).collect()
+        let arrived = vitals.into_iter().map(|(vital, received)| Arrived { observation: hand_out(vital), received });
+        arrived.collect()
+    }
+
+    /// What says now that there is nothing to measure.
+    fn off(&self, now: Stamp) -> BTreeSet<Status> {
+        self.settled(now).filter(|status| is_off(*status)).collect()
+    }
+
+    /// Which of `off` withholds a metric.
+    fn withheld(&self, metric: Metric, off: &BTreeSet<Status>) -> Option<Status> {
+        self.withholding.get(&metric)?.intersection(off).next().copied()
+    }
+
+    /// True if a sensor is off without which the device measures nothing.
+    fn is_all_off(&self, now: Stamp) -> bool {
+        let off = self.off(now);
+        !self.withholding.is_empty() && self.withholding.keys().all(|metric| self.withheld(*metric, &off).is_some())
     }
 
     /// What the sensor says about itself, as far as it is believed.
@@ -290,7 +346,8 @@ impl Stream {
         now.mono.since(self.heard)
     }
 
-    /// The state of the link, and what the sensor says about itself.
+    /// The state of the link, and what the sensor says about itself. A monitor of which one sensor of several is off is
+    /// live, with that status.
     pub fn link(&self, now: Stamp) -> (LinkState, BTreeSet<Status>) {
         if self.silent_for(now) >= self.silence {
             return (LinkState::Silent, BTreeSet::new());
@@ -299,7 +356,7 @@ impl Stream {
             return (LinkState::Waiting, BTreeSet::new());
         }
         let mut status: BTreeSet<Status> = self.settled(now).collect();
-        let state = if status.iter().copied().any(is_off) { LinkState::SensorOff } else { LinkState::Live };
+        let state = if self.is_all_off(now) { LinkState::SensorOff } else { LinkState::Live };
         let recently = self.said.iter().filter(|(_, at)| now.mono.since(**at) < STATUS_HOLD);
         status.extend(recently.map(|(status, _)| *status).filter(|status| !is_off(*status)));
         (state, status)
@@ -374,9 +431,14 @@ mod tests {
         Stream::new(&built_in(profile).unwrap().unwrap(), at(0))
     }
 
-    fn spo2(observations: &[Observation]) -> Vec<Value> {
-        let of = observations.iter().filter(|observation| observation.vital.metric() == Metric::Spo2);
-        of.map(|observation| observation.vital.leading()).collect()
+    fn spo2(arrived: &[Arrived]) -> Vec<Value> {
+        let vitals = arrived.iter().map(|arrived| &arrived.observation.vital);
+        vitals.filter(|vital| vital.metric() == Metric::Spo2).map(Vital::leading).collect()
+    }
+
+    /// When the bytes of each came, in milliseconds.
+    fn received(arrived: &[Arrived]) -> Vec<Mono> {
+        arrived.iter().map(|arrived| arrived.received.mono).collect()
     }
 
     #[test]
@@ -433,6 +495,35 @@ mod tests {
     }
 
     #[test]
+    fn a_sensor_that_is_off_takes_no_number_of_another_sensor_away() {
+        let mut stream = stream("berry-pm6750");
+        let told_at = |stream: &mut Stream, bytes: &[u8], millis: u64| -> BTreeMap<Metric, Value> {
+            stream.push(bytes, at(millis));
+            let told = stream.second(at(millis + 200));
+            told.iter()
+                .map(|arrived| (arrived.observation.vital.metric(), arrived.observation.vital.leading()))
+                .collect()
+        };
+        let valid = |number| Value::Valid(Decimal::integer(number));
+        let off = Value::Absent(Absent::SensorOff);
+        let spo2_then_off = [
+            [0x55, 0xAA, 0x06, 0x04, 0x00, 0x61, 0x48, 0x4C],
+            // The finger is out, and its last numbers are still sent.
+            [0x55, 0xAA, 0x06, 0x04, 0x02, 0x61, 0x48, 0x4A],
+        ];
+        let ecg = [0x55, 0xAA, 0x08, 0x02, 0x18, 0x58, 0x10, 0xCE, 0x0B, 0x9C];
+        let bytes = [spo2_then_off.as_flattened(), &ecg].concat();
+        let expected = [
+            (Metric::Spo2, off),
+            (Metric::PulseRate, off),
+            (Metric::HeartRate, valid(88)),
+            (Metric::RespiratoryRate, valid(16)),
+        ];
+        assert_eq!(told_at(&mut stream, &bytes, 1000), expected.into());
+        assert_eq!(stream.link(at(1200)), (LinkState::Live, [Status::SensorOff].into()));
+    }
+
+    #[test]
     fn the_newest_of_a_second_is_handed_on_and_nothing_twice() {
         let (mut stream, mut nonin) = (stream("nonin-df2"), Nonin::new());
         for _ in 0..300 {
@@ -468,17 +559,54 @@ mod tests {
     }
 
     #[test]
-    fn what_a_damaged_length_holds_back_is_told_soon_and_not_with_the_next_bytes() {
+    fn what_a_damaged_length_holds_back_is_told_as_old_as_it_is_and_wakes_no_silent_link() {
         let mut stream = stream("berry-pm6750");
         // The length of a frame of 8 bytes became 18: it waits for bytes that do not come, with a good frame inside.
         let held = [0x55, 0xAA, 0x12, 0x04, 0x00, 0x5A, 0x48, 0x53, 0x55, 0xAA, 0x06, 0x04, 0x00, 0x61, 0x48, 0x4C];
         assert_eq!(spo2(&stream.push(&held, at(1000))), []);
         assert_eq!(spo2(&stream.second(at(2000))), []);
-        let told: Vec<Value> =
-            [3000, 4000, 5000].into_iter().flat_map(|millis| spo2(&stream.second(at(millis)))).collect();
-        assert_eq!(told, [Value::Valid(Decimal::integer(97))]);
-        assert_eq!(spo2(&stream.push(&[0x55; 8], at(6000))), []);
-        assert_eq!(spo2(&stream.second(at(6500))), []);
+        let told = stream.second(at(3000));
+        assert_eq!(spo2(&told), [Value::Valid(Decimal::integer(97))]);
+        assert_eq!(received(&told), [at(1000).mono; 2]);
+        assert_eq!(stream.link(at(3000)).0, LinkState::Silent, "opened 3 s ago, and nothing came for 2 s");
+        for millis in [4000, 5000] {
+            assert_eq!(stream.second(at(millis)), [], "at {millis}");
+        }
+        // Also where the next bytes come before the end of the second is noticed.
+        stream.push(&held, at(5500));
+        stream.push(&[0x55], at(7600));
+        assert_eq!(received(&stream.second(at(7600))), [at(5500).mono; 2]);
+        assert_eq!(spo2(&stream.push(&[0x55; 8], at(8000))), []);
+        assert_eq!(spo2(&stream.second(at(8500))), []);
+    }
+
+    #[test]
+    fn a_device_that_stops_in_a_frame_is_silent_when_its_silence_is_over() {
+        let (mut stream, mut contec) = (stream("contec-v7"), contec());
+        for _ in 0..50 {
+            stream.push(&frame(&mut contec, FINGER), at(1000));
+        }
+        let half = frame(&mut contec, FINGER);
+        stream.push(&half[..4], at(1000));
+        let told: Vec<Arrived> = [2000, 3000, 4000].into_iter().flat_map(|millis| stream.second(at(millis))).collect();
+        assert_eq!(spo2(&told), [Value::Valid(Decimal::integer(97))]);
+        assert!(received(&told).iter().all(|mono| *mono == at(1000).mono), "{told:?}");
+        assert_eq!(stream.link(at(2999)).0, LinkState::Live);
+        assert_eq!(stream.link(at(3000)).0, LinkState::Silent);
+    }
+
+    #[test]
+    fn a_median_is_as_old_as_the_sample_that_it_is() {
+        let (mut stream, mut contec) = (stream("contec-v7"), contec());
+        let mut told = Vec::new();
+        for (spo2, millis) in [(97, 1000), (96, 1200), (90, 1400), (95, 1600), (95, 1700), (95, 2500)] {
+            told.extend(stream.push(&frame(&mut contec, Sensed { spo2, ..FINGER }), at(millis)));
+        }
+        let of_spo2: Vec<&Arrived> =
+            told.iter().filter(|arrived| arrived.observation.vital.metric() == Metric::Spo2).collect();
+        let found: Vec<(Value, Mono)> =
+            of_spo2.iter().map(|arrived| (arrived.observation.vital.leading(), arrived.received.mono)).collect();
+        assert_eq!(found, [(Value::Valid(Decimal::integer(95)), at(1700).mono)]);
     }
 
     #[test]

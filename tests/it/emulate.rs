@@ -22,7 +22,7 @@ use vitalbridge::profile::{Profile, built_in};
 use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::serial::SerialConfig;
 use vitalbridge::sources::{self, SourceConfig, SourceKind};
-use vitalbridge::vitals::{Absent, Metric, Mode, Status, Value, Vital};
+use vitalbridge::vitals::{Absent, Metric, Mode, Reading, Status, Value, Vital};
 
 use crate::bridge::{program, signal};
 use crate::encode::described;
@@ -156,6 +156,13 @@ impl Rig {
         values.collect()
     }
 
+    fn readings(&self) -> impl DoubleEndedIterator<Item = &Reading> {
+        self.seen.iter().filter_map(|message| match message {
+            SourceMessage::Reading(reading) => Some(reading),
+            _ => None,
+        })
+    }
+
     fn rubbish(&self) -> u64 {
         self.counters.rubbish_bytes.load(Ordering::Relaxed)
     }
@@ -264,17 +271,56 @@ async fn a_line_that_hangs_up_in_a_frame_is_lost_and_comes_back() {
     }
 }
 
-#[tokio::test]
-async fn a_long_pause_is_silence_and_no_value_outlives_it() {
-    let scenario = "[[step]]\nset = { spo2 = 85 }\n[[step]]\nat = \"2s\"\npause = \"5s\"\n[[step]]\nat = \"7s\"\n\
-        set = { spo2 = 86 }\n";
-    let mut rig = Rig::start("nonin-df2", scenario, false, None);
+async fn check_pause(id: &str, fault: &str) {
+    let scenario = format!(
+        "[[step]]\nset = {{ spo2 = 85 }}\n[[step]]\nat = \"2s\"\n{fault} = \"7s\"\n[[step]]\nat = \"9s\"\n\
+         set = {{ spo2 = 86 }}\n"
+    );
+    let mut rig = Rig::start(id, &scenario, false, None);
     rig.until_value(Metric::Spo2, number("85")).await;
     rig.until_link(LinkState::Silent).await;
-    let before = rig.values(Metric::Spo2).len();
+    let before = rig.readings().count();
     rig.until_link(LinkState::Live).await;
-    assert_eq!(rig.values(Metric::Spo2).len(), before, "{:#?}", rig.seen);
+    assert_eq!(rig.readings().count(), before, "{id}, {fault}: nothing comes out of the silence: {:#?}", rig.seen);
     rig.until_value(Metric::Spo2, number("86")).await;
+    let of = |reading: &&Reading, percent| {
+        reading.vital.metric() == Metric::Spo2 && is_equal(reading.vital.leading(), number(percent))
+    };
+    let newest_old = rig.readings().rfind(|reading| of(reading, "85")).unwrap();
+    let first_new = rig.readings().find(|reading| of(reading, "86")).unwrap();
+    let between = first_new.received.mono.since(newest_old.received.mono);
+    assert!(between >= Duration::from_secs(6), "{id}, {fault}: {between:?}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_long_pause_is_silence_and_no_value_outlives_it() {
+    let pauses = [
+        ("nonin-df2", "pause"),
+        ("nonin-df2", "half_frame_then_pause"),
+        ("contec-v7", "half_frame_then_pause"),
+        ("berry-pm6750", "half_frame_then_pause"),
+    ];
+    futures_util::future::join_all(pauses.map(|(id, fault)| check_pause(id, fault))).await;
+}
+
+#[tokio::test]
+async fn a_probe_that_is_off_leaves_the_ecg_and_the_temperature_alone() {
+    let scenario = "[[step]]\nset = { spo2 = 85, heart_rate = 132, temperature = 38.4 }\n[[step]]\nat = \"2s\"\n\
+        status = [\"sensor_off\"]\nset = { heart_rate = 133, temperature = 38.5 }\n";
+    let mut rig = Rig::start("berry-pm6750", scenario, false, None);
+    rig.until_value(Metric::Spo2, number("85")).await;
+    rig.until_value(Metric::Spo2, Value::Absent(Absent::SensorOff)).await;
+    let is_told = |message: &SourceMessage| matches!(message, SourceMessage::Link(event) if event.link == LinkState::Live && event.status.contains(&Status::SensorOff));
+    if !rig.seen.iter().any(is_told) {
+        rig.until("the status", is_told).await;
+    }
+    rig.until_value(Metric::HeartRate, number("133")).await;
+    rig.until_value(Metric::Temperature, number("38.5")).await;
+    for metric in [Metric::HeartRate, Metric::Temperature] {
+        let found = rig.values(metric);
+        assert!(found.iter().all(|value| value.valid().is_some()), "{metric}: {found:?}");
+    }
     rig.finish().await;
 }
 

@@ -16,7 +16,7 @@ use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::simulator::oximeters::{Nonin, Sensed};
 use vitalbridge::sources::simulator::ward::{BEDS, beds};
 use vitalbridge::sources::simulator::{Links, SimulatorConfig, demo_sources};
-use vitalbridge::sources::stream::Stream;
+use vitalbridge::sources::stream::{Arrived, Stream};
 use vitalbridge::vitals::{Absent, Decimal, Metric, Mode, Reading, Value, Vital};
 
 /// A moment to begin at.
@@ -233,7 +233,7 @@ fn a_day_of_a_nonin_on_a_faulty_line_gives_no_wrong_number() {
             }
         }
         stream.push(&bytes, now);
-        for observation in stream.second(now) {
+        for Arrived { observation, .. } in stream.second(now) {
             let Some(number) = observation.vital.leading().valid() else {
                 continue;
             };

@@ -14,8 +14,8 @@ use crate::clock::{Mono, Stamp};
 use crate::decode::{FrameCounters, IdentityCounters};
 use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
 use crate::profile::model::{Command, Repeat, Step};
-use crate::sources::output::{Observation, SourceCounters, SourceOutput};
-use crate::sources::stream::Stream;
+use crate::sources::output::{SourceCounters, SourceOutput};
+use crate::sources::stream::{Arrived, Stream};
 use crate::sources::{Memory, RESEND_EVERY, SourceError, next_order};
 use crate::vitals::Status;
 
@@ -289,7 +289,7 @@ impl<'a> Session<'a> {
         let now = self.output.now();
         let told = self.stream.on_time(now);
         self.send_outgoing().await?;
-        self.hand_on(told, now).await?;
+        self.hand_on(told).await?;
         let now = now.mono;
         let due: Vec<&'a Repeat> =
             self.repeats.iter().filter(|(at, _)| *at <= now).map(|(_, repeat)| *repeat).collect();
@@ -352,7 +352,7 @@ impl<'a> Session<'a> {
             }
         }
         self.send_outgoing().await?;
-        self.hand_on(at_once, now).await?;
+        self.hand_on(at_once).await?;
         // The first good frame is told at once; every other change waits for the end of the second.
         if matches!(self.output.link_state(), Some(LinkState::Waiting | LinkState::Silent)) {
             self.report_link().await?;
@@ -484,12 +484,12 @@ impl<'a> Session<'a> {
         Ok(command)
     }
 
-    async fn hand_on(&self, observations: Vec<Observation>, now: Stamp) -> Result<(), SourceError> {
+    async fn hand_on(&self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
         if self.objection().is_some() {
             return Ok(());
         }
-        for observation in observations {
-            self.output.reading(observation, now).await?;
+        for Arrived { observation, received } in arrived {
+            self.output.reading(observation, received).await?;
         }
         Ok(())
     }
@@ -540,7 +540,7 @@ impl<'a> Session<'a> {
         }
         self.check_identity().await?;
         let readings = self.stream.second(now);
-        self.hand_on(readings, now).await?;
+        self.hand_on(readings).await?;
         self.report_link().await?;
         if self.gives_up_settings(now) {
             return Ok(true);

@@ -23,7 +23,7 @@ use crate::vitals::Mode;
 
 use super::output::{Observation, SourceOutput};
 use super::serial::{SerialConfig, SerialPort};
-use super::stream::Stream;
+use super::stream::{Arrived, Stream};
 use super::{Memory, RESEND_EVERY, SourceConfig, SourceError, SourceKind};
 use pty::EmulatedPort;
 use ward::{DemoBed, Instrument, Line, Sent, Ward};
@@ -199,8 +199,8 @@ impl Stage {
             Sent::Bytes { line, bytes } => match self.lines.get_mut(&line) {
                 Some(LineEnd::Pty(port)) => port.send(&bytes),
                 Some(LineEnd::Direct { output, reader: Some(reader), .. }) => {
-                    for observation in reader.stream.push(&bytes, now) {
-                        output.reading(observation, now).await?;
+                    for Arrived { observation, received } in reader.stream.push(&bytes, now) {
+                        output.reading(observation, received).await?;
                     }
                     for wave in reader.stream.take_waves() {
                         output.wave(wave, now);
@@ -240,8 +240,8 @@ impl Stage {
                 && now.mono >= reader.second_at
             {
                 reader.second_at = reader.second_at + RESEND_EVERY;
-                for observation in reader.stream.second(now) {
-                    output.reading(observation, now).await?;
+                for Arrived { observation, received } in reader.stream.second(now) {
+                    output.reading(observation, received).await?;
                 }
                 let (state, status) = reader.stream.link(now);
                 output.link(state, &status, None).await?;

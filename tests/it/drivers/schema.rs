@@ -55,6 +55,9 @@ fn what_depends_on_a_devices_modules_is_not_expected_of_it() {
     let expected = |id: &str| self_test::expected_metrics(&profile(id)).into_iter().collect::<Vec<Metric>>();
     assert_eq!(expected("draeger-medibus"), [Metric::RespiratoryRate, Metric::MinuteVolume]);
     assert_eq!(expected("datex-s5-dri"), []);
+    assert!(!profile("datex-s5-dri").is_spot_check(), "it answers every 5 s, and measures all the time");
+    assert!(profile("nonin-df13").is_spot_check());
+    assert_eq!(expected("nonin-df13"), []);
     assert_eq!(expected("nonin-df2"), self_test::metrics(&profile("nonin-df2")).into_iter().collect::<Vec<Metric>>());
     assert!(self_test::metrics(&profile("datex-s5-dri")).contains(&Metric::ArterialPressure));
 }
