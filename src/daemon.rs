@@ -324,7 +324,11 @@ fn expected(config: &Config) -> Vec<Expected> {
             SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
         let patient = source.patient.clone()?;
-        let is_spot = matches!(&source.kind, SourceKind::Serial(serial) if serial.profile.is_spot_check());
+        let is_spot = match &source.kind {
+            SourceKind::Serial(serial) => serial.profile.is_spot_check(),
+            SourceKind::Ble(ble) => ble.sensor.habit().is_episodic(),
+            _ => false,
+        };
         Some(Expected { device: source.device.clone(), patient, metrics, is_spot, mode: source.mode })
     };
     let expected = config.sources.iter().filter_map(of_source);
