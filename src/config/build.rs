@@ -615,32 +615,32 @@ impl<'a> Builder<'a> {
     }
 
     fn ble(&mut self, source: &file::Source, config: &Config) -> Option<BleConfig> {
+        // All of it is looked at before anything is given up: every problem is told at once.
         let wanted = match (&source.address, &source.name) {
-            (Some(address), None) => Wanted::Address(self.parse(address)?),
-            (None, Some(name)) => Wanted::Name(name.get_ref().clone()),
+            (Some(address), None) => self.parse(address).map(Wanted::Address),
+            (None, Some(name)) => Some(Wanted::Name(name.get_ref().clone())),
             _ => {
                 self.problem(&source.kind, "a source of kind ble needs either `address` or `name`");
-                return None;
+                None
             }
         };
         let sensor = match &source.sensor {
-            None => SensorKind::HeartRate,
+            None => Some(SensorKind::HeartRate),
             Some(sensor) => SensorKind::from_name(sensor.get_ref()).or_else(|| {
                 let names: Vec<&str> = SensorKind::ALL.iter().map(|kind| kind.name()).collect();
                 let message = format!("`{}` is not a sensor; there are {}", sensor.get_ref(), names.join(", "));
                 self.problem(sensor, message);
                 None
-            })?,
+            }),
         };
-        if let Some(place) = source.delete_records.as_ref().filter(|_| sensor != SensorKind::Glucose) {
+        let keeps_records = sensor.is_none_or(|sensor| sensor == SensorKind::Glucose);
+        if let Some(place) = source.delete_records.as_ref().filter(|_| !keeps_records) {
             self.problem(place, "only a glucose meter's records can be deleted");
         }
-        Some(BleConfig {
-            users: self.users(source, config),
-            delete_records: source.delete_records.as_ref().is_some_and(|delete| *delete.get_ref()),
-            set_clock: source.set_clock.as_ref().and_then(|offset| self.offset(offset)),
-            ..BleConfig::new(wanted, sensor, config.air.clone())
-        })
+        let users = self.users(source, config);
+        let set_clock = source.set_clock.as_ref().and_then(|offset| self.offset(offset));
+        let delete_records = source.delete_records.as_ref().is_some_and(|delete| *delete.get_ref());
+        Some(BleConfig { users, delete_records, set_clock, ..BleConfig::new(wanted?, sensor?, config.air.clone()) })
     }
 
     /// Whose the numbers are under which a sensor keeps its users.
@@ -729,6 +729,7 @@ mod tests {
             ("name = \"S\"\nusers = { 1 = \"P-9\" }", "no [[patient]] with the id `P-9`"),
             ("name = \"S\"\ndelete_records = true", "only a glucose meter"),
             ("name = \"S\"\nset_clock = \"local\"", "not an offset from UTC"),
+            ("address = \"zz\"\nusers = { 255 = \"P-1\" }", "`255` is not a user's number"),
             ("name = \"S\"\n[ble]\nadapter = \"usb\"", "not an adapter such as hci0"),
         ] {
             let problems = parsed(bad).unwrap_err();
