@@ -273,6 +273,7 @@ impl ContecV7 {
             self.tell(out);
         }
         let (is_off, is_searching, has_index) = (flags.0 & 0x80 != 0, flags.1 != 0, byte(4) & 0x10 == 0);
+        let searches_too_long = flags.0 & 0x10 != 0;
         let index = i64::from(u16::from_le_bytes([byte(7), byte(8)]));
         let (rate, spo2) = (i64::from(byte(5)), i64::from(byte(6)));
         for (metric, number, places, is_none) in [
@@ -283,6 +284,7 @@ impl ContecV7 {
             let value = match Decimal::new(number, places) {
                 _ if is_off => Value::Absent(Absent::SensorOff),
                 _ if is_searching => Value::Absent(Absent::Searching),
+                _ if searches_too_long => Value::Absent(Absent::SignalLost),
                 _ if metric == Metric::PerfusionIndex && !has_index => Value::Absent(Absent::NotMeasured),
                 Some(number) if !is_none => Value::reported(metric, number),
                 _ => Value::Absent(Absent::NotANumber),
