@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::writer::MAX_BATCH;
+use super::writer::{self, MAX_BATCH};
 use crate::clock::Stamp;
-use crate::event::{Event, EventBody};
+use crate::event::Event;
 use crate::ids::Seq;
 
 /// Events that may wait for the disk: 27 minutes of ten readings a second.
@@ -111,10 +111,10 @@ pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
 impl StoreHandle {
     /// Queues an event; events must come in the order of their numbers.
     ///
-    /// Never waits. A reading is refused when only [`RESERVED_FOR_ALERTS`] places are left, any other event only when
+    /// Never waits. A reading or a record is refused when only [`RESERVED_FOR_ALERTS`] places are left, any other event only when
     /// none is. The number of a refused event stays empty in the log and is reported as lost to those who resume.
     pub fn try_append(&self, event: Arc<Event>) -> Result<(), Refused> {
-        let is_reading = matches!(event.body, EventBody::Reading(_));
+        let is_reading = writer::is_reading(&event);
         if is_reading && self.queue.capacity() <= RESERVED_FOR_ALERTS && !self.queue.is_closed() {
             return Err(Refused::Full);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::codec::{row_id, seq_of, stamp};
+use super::codec::{RECORD, row_id, seq_of, stamp};
 use super::schema::PAGE_BYTES;
 use super::{SeqRange, StoreOptions};
 use crate::clock::{Mono, Stamp};
@@ -208,10 +208,11 @@ fn give_back(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes readings up to `last` and the holes they had.
+/// Deletes readings up to `last`, the holes they had, and the records they were read from.
 fn delete_readings(transaction: &Transaction<'_>, last: Seq) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM reading WHERE seq <= ?1", [row_id(last)])?;
     transaction.execute("DELETE FROM hole WHERE last <= ?1", [row_id(last)])?;
+    transaction.execute("DELETE FROM event WHERE seq <= ?1 AND kind = ?2", params![row_id(last), RECORD])?;
     Ok(())
 }
 

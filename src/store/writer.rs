@@ -325,6 +325,7 @@ impl Writer {
     }
 }
 
-fn is_reading(event: &Event) -> bool {
-    matches!(event.body, EventBody::Reading(_))
+/// True for what waits for its group: readings, and the records that follow them.
+pub(super) const fn is_reading(event: &Event) -> bool {
+    matches!(event.body, EventBody::Reading(_) | EventBody::Record(_))
 }

@@ -158,7 +158,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let (commits, mut wishes) = mpsc::channel::<CommitWish>(16);
     running.spawn(async move {
         while let Some(wish) = wishes.recv().await {
-            let _ = wish.send(());
+            let _ = wish.granted.send(());
         }
         Ok(())
     });
@@ -169,17 +169,20 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         Ok(())
     });
     while let Some(message) = messages.recv().await {
-        println!(
-            "{}",
-            match message {
-                SourceMessage::Reading(reading) => json!({"reading": ReadingData::reading(&reading)}),
-                SourceMessage::Link(event) => {
-                    let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
-                    json!({"link": event, "status": status, "tasks": tasks})
-                }
-                other => panic!("a strap has no {other:?}"),
+        let (message, readings) = match message {
+            SourceMessage::Record { record, readings } => (json!({"record": record}), readings),
+            SourceMessage::Reading(reading) => (json!({}), vec![reading]),
+            SourceMessage::Audit(audit) => (json!({"audit": audit}), vec![]),
+            SourceMessage::Link(event) => {
+                let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
+                (json!({"link": event, "status": status, "tasks": tasks}), vec![])
             }
-        );
+            other => panic!("a strap has no {other:?}"),
+        };
+        for reading in readings {
+            println!("{}", json!({"reading": ReadingData::reading(&reading)}));
+        }
+        println!("{message}");
     }
     while let Some(ended) = running.join_next().await {
         ended.unwrap().unwrap();
