@@ -16,6 +16,7 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,7 @@ use crate::decode::gatt::date_time::CurrentTime;
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
+use crate::profile::Profile;
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
 /// How long records may take to the disk before the sensor is let go of without its records being deleted.
@@ -57,6 +59,8 @@ pub struct BleConfig {
     pub wanted: Wanted,
     /// What it measures.
     pub sensor: SensorKind,
+    /// What is known of its model.
+    pub profile: Option<Arc<Profile>>,
     /// Whose the numbers are under which the sensor keeps its users. Empty: all are the source's patient's. Otherwise
     /// what comes under another number, or under none, is nobody's.
     pub users: BTreeMap<u8, PatientId>,
@@ -71,7 +75,7 @@ pub struct BleConfig {
 impl BleConfig {
     /// A sensor about which nothing special is known.
     pub const fn new(wanted: Wanted, sensor: SensorKind, air: Air) -> Self {
-        Self { wanted, sensor, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
+        Self { wanted, sensor, profile: None, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
     }
 }
 
