@@ -235,7 +235,7 @@ async fn thirty_stored_pressures_are_kept_only_the_last_alarms_and_none_comes_tw
     let records = rig.records().await;
     assert_eq!(records.len(), 30);
     for (record, payload) in records.iter().zip(&memory) {
-        let raw: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        let raw = vitalbridge::decode::gatt::decode(BLOOD_PRESSURE, payload).unwrap().raw_hex();
         assert_eq!((record.characteristic, &record.raw), (BLOOD_PRESSURE, &raw));
         let (first, last) = record.readings.unwrap();
         let of_it = |event: &&Event| (first..=last).contains(&event.seq) && matches!(event.body, EventBody::Reading(_));

@@ -18,6 +18,7 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,8 @@ use crate::decode::gatt::date_time::CurrentTime;
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
-use crate::profile::model::Quirk;
+use crate::profile::Profile;
+use crate::profile::ble::Quirk;
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
 /// Most users of one sensor; GSS, User Index: one byte, of which 255 is nobody.
@@ -57,6 +59,8 @@ pub struct BleConfig {
     pub wanted: Wanted,
     /// What it measures.
     pub sensor: SensorKind,
+    /// What is known of its model.
+    pub profile: Option<Arc<Profile>>,
     /// Whose the numbers are under which the sensor keeps its users. What comes under another number is nobody's, and so
     /// is what comes under none, unless this is empty: then it is the source's patient's.
     pub users: BTreeMap<u8, PatientId>,
@@ -64,8 +68,6 @@ pub struct BleConfig {
     pub delete_records: bool,
     /// Whether the sensor's clock is set after each connect, and how many minutes its local time is ahead of UTC.
     pub set_clock: Option<i16>,
-    /// In what the model departs from the specification.
-    pub quirks: Vec<Quirk>,
     /// The radio.
     pub air: Air,
 }
@@ -73,7 +75,12 @@ pub struct BleConfig {
 impl BleConfig {
     /// A sensor about which nothing special is known.
     pub const fn new(wanted: Wanted, sensor: SensorKind, air: Air) -> Self {
-        Self { wanted, sensor, users: BTreeMap::new(), delete_records: false, set_clock: None, quirks: Vec::new(), air }
+        Self { wanted, sensor, profile: None, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
+    }
+
+    /// In what its model departs from the specification.
+    fn quirks(&self) -> &[Quirk] {
+        self.profile.as_ref().map_or(&[], |profile| profile.quirks())
     }
 }
 
@@ -116,7 +123,7 @@ pub(super) async fn run(
         users,
         nobody,
         known,
-        intake: Intake::new(&config.quirks),
+        intake: Intake::new(config.quirks()),
         fetch,
         malformed: Malformed::default(),
         unassigned: None,
@@ -192,7 +199,7 @@ impl Reader<'_> {
         if uuid == RECORD_ACCESS.uuid && self.fetch.is_some() {
             self.client.understood();
         } else {
-            match gatt::decode_with(uuid, payload, &self.config.quirks) {
+            match gatt::decode_with(uuid, payload, self.config.quirks()) {
                 Ok(report) => {
                     self.malformed = Malformed::default();
                     self.client.understood();

@@ -12,7 +12,7 @@ use super::sensor::GLUCOSE_MEASUREMENT;
 use crate::clock::{Mono, Stamp, Wall};
 use crate::decode::Decoded;
 use crate::decode::gatt::{BLOOD_PRESSURE_MEASUREMENT, Detail, Report};
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 use crate::record::{KnownRecords, MAX_KNOWN_RECORDS, RecordKey};
 use crate::sources::output::RecordBytes;
 use crate::vitals::Quality;

@@ -19,8 +19,6 @@ use crate::vitals::Status;
 
 /// How long records may take to the disk before the sensor is let go of without its records being deleted.
 const COMMIT_LIMIT: Duration = Duration::from_secs(15);
-/// The user index that a sensor sends for somebody it does not know (GSS, User Index).
-const UNKNOWN_USER: u8 = 255;
 
 impl Reader<'_> {
     /// Counts what a payload has and nobody can read.
@@ -118,9 +116,10 @@ impl Reader<'_> {
     }
 
     /// Whose the measurements of a user are. A number that the configuration does not know is nobody's, also where it
-    /// knows none: the source's patient need not be whom a sensor of several users has measured.
+    /// knows none: the source's patient need not be whom a sensor of several users has measured. `None`: the sensor names
+    /// nobody, or somebody it does not know.
     pub(super) fn output_of(&self, user: Option<u8>) -> &SourceOutput {
-        match user.filter(|user| *user != UNKNOWN_USER) {
+        match user {
             Some(user) => self.users.get(&user).unwrap_or(&self.nobody),
             None if self.users.is_empty() => self.output,
             None => &self.nobody,
@@ -129,7 +128,7 @@ impl Reader<'_> {
 
     /// Tells that data comes, what the sensor says of itself, and whether somebody has measured who is not known.
     pub(super) async fn tell_live(&mut self, status: &BTreeSet<Status>, user: Option<u8>) -> Result<(), SourceError> {
-        let stranger = user.filter(|user| *user != UNKNOWN_USER && !self.users.contains_key(user));
+        let stranger = user.filter(|user| !self.users.contains_key(user));
         if let Some(user) = stranger.filter(|_| stranger != self.unassigned) {
             warn!(device = %self.output.device(), user, "measurements of a user of whom `users` says nothing are nobody's");
         }
