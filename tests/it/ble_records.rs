@@ -242,6 +242,9 @@ async fn thirty_stored_pressures_are_kept_only_the_last_alarms_and_none_comes_tw
         assert_eq!(log.iter().filter(of_it).count(), 1);
     }
 
+    let bytes: usize = records.iter().map(|record| serde_json::to_string(record).unwrap().len()).sum();
+    println!("{} bytes a record in the database", bytes / records.len());
+
     // The whole memory comes again at the next visit, in the same run and in the next, with one new measurement.
     let mut memory = memory;
     for (visit, systolic) in [(31, 120), (32, 121)] {
@@ -315,6 +318,43 @@ async fn a_meter_is_asked_for_what_is_new_over_restarts_and_for_everything_once_
         _ => None,
     });
     assert_eq!(marks.collect::<Vec<_>>(), ["2", "3", "1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meter_is_told_to_delete_what_is_on_disk_and_only_if_the_configuration_says_so() {
+    let mut rig = Rig::new(meter(), "sensor = \"glucose\"\ndelete_records = true").await;
+    let bridge = rig.run();
+    rig.serve(&[1, 1], vec![glucose(1, 1, 101), glucose(2, 2, 102)], 1).await;
+    let deletion: (u16, Vec<u8>) = (CONTROL, vec![2, 2, 1, 2, 0]);
+    rig.bluez.until("the deletion", move |world| world.strap(SENSOR).writes.contains(&deletion)).await;
+    let database = rusqlite::Connection::open(rig.state.join("vitals.db")).unwrap();
+    let count = |table: &str| -> i64 {
+        database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("reading"), count("known_record")), (2, 2), "they are on disk by now");
+    drop(database);
+    rig.serve(&[2, 2, 1, 2, 0], vec![], 1).await;
+    rig.sleep().await;
+    // The memory is empty; what it counts from here on is not known to anybody.
+    rig.wake().await;
+    rig.serve(&[1, 1], vec![], 6).await;
+    rig.sleep().await;
+    rig.wake().await;
+    // A record that cannot be read keeps all of them in the meter.
+    rig.serve(&[1, 1], vec![glucose(3, 3, 103), (GLUCOSE, vec![0x02, 4, 0])], 1).await;
+    rig.sleep().await;
+    let left = rig.bluez.change(|world| world.strap(SENSOR).writes.clone()).await;
+    assert_eq!(left, []);
+    stop(bridge);
+    assert_eq!(values(&rig.readings("glucose").await), [101, 102, 103]);
+    let done = rig.log().await.into_iter().filter_map(|event| match event.body {
+        EventBody::Audit(audit) => Some(format!("{} {}", audit.action, audit.object)),
+        _ => None,
+    });
+    assert_eq!(done.collect::<Vec<_>>(), ["records_taken 2", "records_deleted 2", "records_taken 3"]);
+    let records = rig.records().await;
+    let malformed = records.iter().find(|record| record.found == ["malformed"]).unwrap();
+    assert_eq!((malformed.raw.as_str(), &malformed.patient), ("020400", &None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
