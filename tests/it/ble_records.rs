@@ -14,6 +14,7 @@ use vitalbridge::store::{self, MAX_READ, StoreOptions};
 use vitalbridge::wire::ReadingData;
 
 use crate::bridge::{Bridge, program, token};
+use crate::dashboard::Dashboard;
 use crate::fake_bluez::sensor::{Characteristic, Service};
 use crate::fake_bluez::{Bus, FakeBluez, PATIENCE, Strap, World};
 
@@ -361,6 +362,11 @@ async fn a_meter_is_told_to_delete_what_is_on_disk_and_only_if_the_configuration
 async fn neither_a_ketone_nor_control_solution_is_a_glucose_and_both_are_kept_as_they_came() {
     let mut rig = Rig::new(meter(), "sensor = \"glucose\"").await;
     let bridge = rig.run();
+    let bearer = format!("Bearer {}", token(&rig.state, &["--role", "admin"]));
+    let mut page = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    let channels = ["device/sensor/record", "patient/P-0001/glucose"];
+    page.say(&json!({"type": "subscribe", "channels": channels, "delivery": "all"})).await;
+    page.next_of("snapshot").await;
     // Sample 10: control solution, of a value that would alarm; a reserved meal, which the configuration knows no
     // reason for, makes the number doubtful.
     let payloads = vec![
@@ -372,6 +378,18 @@ async fn neither_a_ketone_nor_control_solution_is_a_glucose_and_both_are_kept_as
         meal(3, 2),
     ];
     rig.serve(&[1, 1], payloads, 1).await;
+    let control = page.next_of("record").await;
+    assert_eq!(
+        (&control["data"]["raw"], &control["channel"]),
+        (&json!("120100ea070b010800001eb01a"), &json!("device/sensor/record"))
+    );
+    assert_eq!((&control["data"]["characteristic"], &control["data"]["first_reading"]), (&json!("2A18"), &Json::Null));
+    let doubtful = page.next_of("health_update").await;
+    assert_eq!((&doubtful["data"]["value"], &doubtful["data"]["quality"]), (&json!(31), &json!("historic")));
+    let record = page.next_of("record").await;
+    assert_eq!((&record["data"]["context"], &record["data"]["number"]), (&json!("02020006"), &json!(2)));
+    assert_eq!(record["data"]["last_reading"], doubtful["seq"]);
+    drop(page);
     rig.sleep().await;
     stop(bridge);
     let kept = rig.readings("glucose").await;

@@ -275,6 +275,7 @@ impl Reader<'_> {
                 fetch.on_link_lost();
             }
         }
+        let words = self.with_stranger(words);
         self.output.link(link, &BTreeSet::new(), words.as_deref()).await
     }
 }

@@ -23,6 +23,9 @@ const CONTEXT_WAIT: Duration = Duration::from_secs(5);
 const NEXT_WITHIN: Duration = Duration::from_secs(2);
 /// What was measured so much earlier than another one of the same visit was kept until now.
 const KEPT_MS: i64 = 60_000;
+/// The first of a visit that goes on with older ones waits for their end, so that the newest is told last, but no longer
+/// than this: it may have to alarm.
+const FIRST_WAITS: Duration = Duration::from_secs(10);
 /// Measurements that may wait for their context; one more, and the oldest goes on without.
 const MAX_WAITING: usize = 8;
 
@@ -106,6 +109,8 @@ pub(super) struct Intake {
     contexts: VecDeque<Waiting>,
     /// The last one of each characteristic, which waits for the next.
     last: BTreeMap<u16, Waiting>,
+    /// The one of each characteristic after which older ones came.
+    first: BTreeMap<u16, Waiting>,
     /// Whether a glucose without the context that it promises is doubtful: this meter writes ketones as glucose, and
     /// only the context tells.
     writes_ketones: bool,
@@ -150,8 +155,11 @@ impl Intake {
     }
 
     fn is_on_its_way(&self, key: &RecordKey) -> bool {
-        let mut waiting = self.contexts.iter().chain(self.last.values());
-        waiting.any(|waiting| waiting.measurement.key.as_ref() == Some(key))
+        self.waiting().any(|waiting| waiting.measurement.key.as_ref() == Some(key))
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.contexts.iter().chain(self.last.values()).chain(self.first.values())
     }
 
     /// Takes a context; true if its measurement has waited for it.
@@ -191,7 +199,8 @@ impl Intake {
     /// Takes what is complete: the one before it goes on, and it waits for the next.
     fn pass(&mut self, mut measurement: Measurement, ready: &mut Vec<Measurement>) {
         let characteristic = measurement.bytes.characteristic;
-        if let Some(Waiting { measurement: mut before, .. }) = self.last.remove(&characteristic) {
+        let mut before = self.last.remove(&characteristic).map(|waiting| waiting.measurement);
+        if let Some(before) = &mut before {
             let later_by = measurement.time().zip(before.time()).map(|(time, before)| time.0.saturating_sub(before.0));
             if let Some(ms) = later_by {
                 measurement.falls = if ms < -KEPT_MS { before.falls.saturating_add(1) } else { 0 };
@@ -202,15 +211,31 @@ impl Intake {
                 let haste = measurement.received.mono.since(before.received.mono) < NEXT_WITHIN;
                 before.bytes.is_late = haste && characteristic == BLOOD_PRESSURE_MEASUREMENT;
             }
-            ready.push(before.settled());
+        }
+        if let Some(before) = before {
+            self.follow(before, measurement.falls > 0, ready);
         }
         let until = measurement.received.mono + NEXT_WITHIN;
         self.last.insert(characteristic, Waiting { measurement, until });
     }
 
+    /// Another one has come after `before`, and was measured well before it or not.
+    fn follow(&mut self, before: Measurement, is_older: bool, ready: &mut Vec<Measurement>) {
+        let characteristic = before.bytes.characteristic;
+        if is_older && before.falls == 0 {
+            let until = before.received.mono + FIRST_WAITS;
+            self.first.insert(characteristic, Waiting { measurement: before, until });
+            return;
+        }
+        if !is_older && let Some(first) = self.first.remove(&characteristic) {
+            ready.push(first.measurement.settled());
+        }
+        ready.push(before.settled());
+    }
+
     /// When something goes on by itself.
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.contexts.iter().chain(self.last.values()).map(|waiting| waiting.until).min()
+        self.waiting().map(|waiting| waiting.until).min()
     }
 
     /// What has waited for long enough goes on.
@@ -223,6 +248,8 @@ impl Intake {
         for characteristic in due {
             self.let_go(characteristic, ready);
         }
+        let due = self.first.extract_if(.., |_, waiting| waiting.until <= now.mono);
+        ready.extend(due.map(|(_, first)| first.measurement.settled()));
     }
 
     /// Nothing more comes of this visit: all go on.
@@ -238,10 +265,12 @@ impl Intake {
 
     /// The last one of a visit counts as one of now, unless the visit has told its memory newest first.
     fn let_go(&mut self, characteristic: u16, ready: &mut Vec<Measurement>) {
-        if let Some(Waiting { mut measurement, .. }) = self.last.remove(&characteristic) {
-            measurement.bytes.is_late = measurement.falls > 1;
-            ready.push(measurement.settled());
-        }
+        let Some(Waiting { mut measurement, .. }) = self.last.remove(&characteristic) else { return };
+        measurement.bytes.is_late = measurement.falls > 1;
+        let (is_late, first) = (measurement.bytes.is_late, self.first.remove(&characteristic));
+        let first = first.map(|first| first.measurement.settled());
+        let last = Some(measurement.settled());
+        ready.extend(if is_late { [last, first] } else { [first, last] }.into_iter().flatten());
     }
 }
 
@@ -439,7 +468,34 @@ mod tests {
         check(
             &[],
             &["bp 09:00", "bp 08:10 @300", "bp 08:00 @600", "end"],
-            &["09:00 valid", "08:10 historic late", "08:00 historic late"],
+            &["08:10 historic late", "08:00 historic late", "09:00 valid"],
+        );
+        // The newest waits for the end of the visit, so that nothing older is told after it, but it may have to alarm.
+        check(
+            &[],
+            &[
+                "bp 09:00",
+                "bp 08:50 @1000",
+                "bp 08:40 @2500",
+                "bp 08:30 @4000",
+                "bp 08:20 @5500",
+                "bp 08:10 @7000",
+                "bp 08:00 @8500",
+                "tick @9999",
+                "bp 07:50 @9999",
+                "tick @10000",
+                "end",
+            ],
+            &[
+                "08:50 historic late",
+                "08:40 historic late",
+                "08:30 historic late",
+                "08:20 historic late",
+                "08:10 historic late",
+                "08:00 historic late",
+                "09:00 valid",
+                "07:50 historic late",
+            ],
         );
     }
 

@@ -133,9 +133,18 @@ impl Reader<'_> {
             warn!(device = %self.output.device(), user, "measurements of a user of whom `users` says nothing are nobody's");
         }
         self.unassigned = stranger;
-        let reason = stranger.map(|user| format!("user {user} is nobody's: `users` does not say who it is"));
+        let reason = self.with_stranger(None);
         let state = if status.contains(&Status::SensorOff) { LinkState::SensorOff } else { LinkState::Live };
         self.output.link(state, status, reason.as_deref()).await
+    }
+
+    /// Adds to a reason that the last measurement is nobody's.
+    pub(super) fn with_stranger(&self, reason: Option<String>) -> Option<String> {
+        let stranger = self.unassigned.map(|user| format!("user {user} is nobody's: `users` does not say who it is"));
+        match (reason, stranger) {
+            (Some(reason), Some(stranger)) => Some(format!("{reason}; {stranger}")),
+            (reason, stranger) => reason.or(stranger),
+        }
     }
 
     /// Goes on with the fetching until it waits for the meter.
