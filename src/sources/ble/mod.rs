@@ -43,7 +43,7 @@ use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
 use crate::decode::gatt;
 use crate::decode::gatt::date_time::CurrentTime;
-use crate::decode::self_test::expected_metrics;
+use crate::decode::self_test::metrics;
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
@@ -62,9 +62,9 @@ const UNKNOWN_USER: u8 = 255;
 pub struct BleConfig {
     /// How it is recognised.
     pub wanted: Wanted,
-    /// What it measures, by the standard characteristic that it has.
+    /// What it measures, by the standard characteristics that it has.
     pub sensor: SensorKind,
-    /// The profile of a maker's own protocol, whose notifications are a stream of bytes; `sensor` then says nothing.
+    /// What is known of its model. If that speaks a protocol of its maker's, `sensor` says nothing.
     pub profile: Option<Arc<Profile>>,
     /// Whose the numbers are under which the sensor keeps its users. Empty: all are the source's patient's. Otherwise
     /// what comes under another number, or under none, is nobody's.
@@ -97,7 +97,9 @@ impl BleConfig {
     /// What it will deliver, for rules that miss what never comes.
     pub fn metrics(&self) -> BTreeSet<Metric> {
         match self.stream() {
-            Some((profile, _)) => expected_metrics(profile),
+            // It measures now and then: nothing is missed between measurements.
+            Some((_, wires)) if wires.habit.is_episodic() => BTreeSet::new(),
+            Some((profile, _)) => metrics(profile),
             None => self.sensor.metrics().iter().copied().collect(),
         }
     }
@@ -132,8 +134,8 @@ pub(super) async fn run(
     };
     let wanting = config.air.want(config.wanted.clone(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
-    if let Some((profile, _)) = stream {
-        return stream::Reader::new(Arc::clone(profile), client, output).run().await;
+    if let Some((profile, wires)) = stream {
+        return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
     }
     let others = config
         .users

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::air::{Client, Report};
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
+use super::sensor::Habit;
 use super::talk::Talk;
 use super::{Malformed, link_of, sleep};
 use crate::clock::{Mono, Stamp};
@@ -31,6 +32,7 @@ const UNDERSTOOD_EVERY: Duration = Duration::from_millis(250);
 /// One running source.
 pub(super) struct Reader<'r> {
     profile: Arc<Profile>,
+    is_episodic: bool,
     client: Client,
     output: &'r mut SourceOutput,
     /// What came since the subscription; `None`: there is no link.
@@ -44,8 +46,9 @@ pub(super) struct Reader<'r> {
 }
 
 impl<'r> Reader<'r> {
-    pub(super) fn new(profile: Arc<Profile>, client: Client, output: &'r mut SourceOutput) -> Self {
+    pub(super) fn new(profile: Arc<Profile>, habit: Habit, client: Client, output: &'r mut SourceOutput) -> Self {
         Self {
+            is_episodic: habit.is_episodic(),
             talk: Talk::new(Arc::clone(&profile)),
             profile,
             client,
@@ -214,7 +217,7 @@ impl<'r> Reader<'r> {
         let Some(stream) = &self.stream else { return Ok(()) };
         match stream.link(self.output.now()) {
             // It measures now and then.
-            (LinkState::Silent, _) if self.profile.is_spot_check() => self.output.state(LinkState::Waiting).await,
+            (LinkState::Silent, _) if self.is_episodic => self.output.state(LinkState::Waiting).await,
             // The radio says so too, and what it does about it.
             (LinkState::Silent, _) => Ok(()),
             (link, status) => self.output.link(link, &status, None).await,
@@ -241,7 +244,7 @@ impl<'r> Reader<'r> {
         ) {
             self.end_stream().await?;
         }
-        self.told = link_of(state, self.profile.is_spot_check(), &self.malformed);
+        self.told = link_of(state, self.is_episodic, &self.malformed);
         if let (Some((_, Some(words))), Some(trouble)) = (&mut self.told, self.talk.trouble()) {
             words.push_str("; ");
             words.push_str(trouble);

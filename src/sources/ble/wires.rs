@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::sensor::{Habit, SensorKind};
 use crate::profile::Profile;
+use crate::profile::ble::Presence;
 
 /// What is subscribed to at a sensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub(super) struct Wires {
 impl Wires {
     /// Those of a profile; `None`: its devices have no byte stream over GATT.
     pub(super) fn of(profile: &Profile) -> Option<Self> {
-        let gatt = profile.gatt().filter(|gatt| !gatt.is_standard)?;
-        let link = profile.link();
+        let ble = profile.ble()?;
+        let (gatt, link) = (ble.stream()?, profile.link());
         Some(Self {
             profile: profile.id().to_owned(),
             kind: profile.kind().name(),
@@ -47,10 +48,9 @@ impl Wires {
             notify: gatt.notify,
             write: gatt.write,
             is_asked: !link.init.is_empty() || !link.poll.is_empty(),
-            habit: if profile.is_spot_check() {
-                Habit::Episodic { idle: link.silence }
-            } else {
-                Habit::Live { silence: link.silence }
+            habit: match ble.presence {
+                Presence::Episodic => Habit::Episodic { idle: link.silence },
+                Presence::Live => Habit::Live { silence: link.silence },
             },
         })
     }

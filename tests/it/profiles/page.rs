@@ -122,9 +122,10 @@ id = "context"
 name = "Context"
 kind = "pulse_oximeter"
 nominal_hz = 1
-[gatt]
-service = "1822"
-notify = "2A5E"
+tried_on_hardware = false
+[ble]
+match = [{ service = "1822" }]
+stream = { service = "1822", notify = "2A5E" }
 [[message]]
 id = "context"
 [[test]]
