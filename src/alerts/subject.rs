@@ -208,6 +208,17 @@ impl Subject {
         episodes.chain(self.wake).min()
     }
 
+    /// Where a rule stands, in the words of the table of transitions.
+    #[cfg(test)]
+    pub(super) fn stage(&self, rule: &str) -> &'static str {
+        let tracks = self.tracks.iter().filter_map(|(key, track)| Some((self.rules.get(key.rule)?, track)));
+        let stages = tracks.filter(|(own, _)| own.id.as_str() == rule).map(|(own, track)| match &own.off {
+            Some(_) => "switched off",
+            None => track.episode.stage_name(),
+        });
+        stages.max_by_key(|stage| *stage != "idle").unwrap_or("idle")
+    }
+
     /// Every present alert, as it was last published.
     pub(super) fn present(&self) -> impl Iterator<Item = AlertEvent> {
         self.tracks.iter().filter_map(|(key, track)| {
