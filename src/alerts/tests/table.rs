@@ -191,7 +191,7 @@ fn middles(event: &str) -> Option<Cases> {
         "reminder elapsed, clear timer not running" => cases
             .yes("spo2_desat", "0..180 spo2 79\n1 ack spo2_desat", "181.5 spo2 79")
             .no("spo2_desat", "0..180 spo2 79\n1 ack spo2_desat", "180.5 spo2 79")
-            .no("spo2_desat", "0..178 spo2 79\n1 ack spo2_desat\n179..182 spo2 95", "183 spo2 95"),
+            .no("spo2_desat", "0..178 spo2 79\n1 ack spo2_desat\n179..180 spo2 95", "181.5 spo2 95"),
         "higher priority, or 5 % beyond the value at the acknowledgement or pause" => cases
             .yes_with("", "0 spo2 85\n1 ack spo2_low", "2 spo2 80.75")
             .no_with("", "0 spo2 85\n1 ack spo2_low", "2 spo2 80.76")

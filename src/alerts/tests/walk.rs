@@ -269,6 +269,8 @@ fn the_invariants_hold_for_any_history() {
     assert_eq!(ends.len(), EndReason::ALL.len(), "seed {seed}: {ends:?}");
 }
 
+const YEAR_MS: i64 = 365 * 86_400_000;
+
 #[test]
 fn the_same_readings_make_the_same_alerts_and_a_step_of_the_wall_clock_changes_nothing() {
     let seed = fastrand::u64(..);
@@ -300,7 +302,6 @@ fn the_same_readings_make_the_same_alerts_and_a_step_of_the_wall_clock_changes_n
     let plain = history(0);
     assert!(plain.len() > 100);
     assert_eq!(plain, history(0), "seed {seed}");
-    const YEAR_MS: i64 = 365 * 86_400_000;
     for step_ms in [3_600_000, -3_600_000, YEAR_MS, -YEAR_MS] {
         let stepped = history(step_ms);
         let differing = plain.iter().zip(&stepped).find(|(a, b)| a != b);
