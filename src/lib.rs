@@ -24,6 +24,7 @@ pub mod vitals;
 // Layer 1: pure. No tokio, no files, no clock.
 pub mod alerts;
 pub mod channel;
+pub mod command;
 pub mod decode;
 pub mod derive;
 pub mod document;

@@ -14,8 +14,9 @@ use tracing::{error, warn};
 use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Stamp};
-pub use crate::desk::Refusal;
+use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
+pub use crate::desk::{Refusal, Reply};
 use crate::event::{
     AlertChange, AlertEvent, AuditEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind,
     WaveBlock,
@@ -36,6 +37,9 @@ pub const SOURCE_QUEUE: usize = 4096;
 /// Wishes of sessions that may wait for the pipeline. A full queue makes the session wait.
 pub const CONTROL_QUEUE: usize = 256;
 
+/// How long a command is waited for; shorter than the patience of a client for a heartbeat.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(4);
+
 /// After so many wishes, timers and readings have their turn.
 const WISHES_IN_A_ROW: usize = 16;
 
@@ -54,21 +58,8 @@ pub enum Control {
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Stop listening.
     Leave(ListenerId),
-    /// Do something about an alert. The answer is the number of the last event it caused.
-    Alert {
-        /// What.
-        command: AlertCommand,
-        /// Which alert.
-        alert: AlertId,
-        /// The newest event of the alert that the person saw.
-        expected_seq: Option<Seq>,
-        /// On which alerts channels the person may do that.
-        scope: Scope,
-        /// The answer.
-        reply: oneshot::Sender<Result<Seq, Refusal>>,
-    },
-    /// Do something about the device of a source. The answer is the number of the order's row in the audit trail.
-    Device(Wish),
+    /// Do what a person wants.
+    Command(CommandWish),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
@@ -81,6 +72,48 @@ pub enum Control {
     Ping(oneshot::Sender<()>),
     /// Answered with the newest number once everything has one that sources had handed on before this was asked.
     Settle(oneshot::Sender<Seq>),
+}
+
+/// What a person wants, with who and where.
+#[derive(Debug)]
+pub struct CommandWish {
+    /// What.
+    pub command: Command,
+    /// Who.
+    pub by: String,
+    /// On which channels that person may do it.
+    pub scope: Scope,
+    /// The answer: the number of the last event that it caused; of a device's command that of its row in the audit trail.
+    pub reply: Reply,
+}
+
+/// Has the pipeline carry out a command, and waits for the answer: the number of the last event that it caused. A client
+/// is answered once that event is on disk.
+///
+/// A source answers as soon as it has sent a command to its device, or cannot; what takes longer is answered as unknown,
+/// and the audit trail has the end of it.
+///
+/// # Errors
+/// The refusal with its code, `unavailable` while the daemon stops, `unknown` after [`COMMAND_DEADLINE`].
+pub async fn carry_out(
+    control: &mpsc::Sender<Control>,
+    command: Command,
+    by: String,
+    scope: Scope,
+) -> Result<Seq, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        control.send(Control::Command(CommandWish { command, by, scope, reply })).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(COMMAND_DEADLINE, asked).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Err(Refusal { code: "unavailable", reason: "the bridge is stopping".to_owned() }),
+        Err(_) => {
+            let reason = "it was not done in time; the audit trail says what became of it".to_owned();
+            Err(Refusal { code: "unknown", reason })
+        }
+    }
 }
 
 /// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
@@ -337,17 +370,7 @@ impl Pipeline {
             }
             Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
             Control::Leave(listener) => self.hub.leave(listener),
-            Control::Alert { command, alert, expected_seq, scope, reply } => {
-                let done = self.on_alert_command(&command, alert, expected_seq, &scope, now);
-                // Nobody waits any more if the session went away; the command stands all the same.
-                let _ = reply.send(done);
-            }
-            Control::Device(wish) => {
-                let patients = &self.patients;
-                let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
-                let ended = self.desk.order(wish, ward, now);
-                self.tell_the_end(ended, now);
-            }
+            Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
                 self.publish_alerts(changes, now);
@@ -374,11 +397,29 @@ impl Pipeline {
         self.publish(EventBody::System(system), now);
     }
 
+    fn on_command(&mut self, wish: CommandWish, now: Stamp) {
+        let CommandWish { command, by, scope, reply } = wish;
+        match command {
+            Command::Alert { alert, operation, expected_seq } => {
+                let done = self.on_alert_command(alert, operation, expected_seq, by, &scope, now);
+                // Nobody waits any more if the session went away; the command stands all the same.
+                let _ = reply.send(done);
+            }
+            Command::Device { source, kind } => {
+                let patients = &self.patients;
+                let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
+                let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
+                self.tell_the_end(ended, now);
+            }
+        }
+    }
+
     fn on_alert_command(
         &mut self,
-        command: &AlertCommand,
         alert: AlertId,
+        operation: AlertOperation,
         expected_seq: Option<Seq>,
+        by: String,
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
@@ -393,7 +434,12 @@ impl Pipeline {
         if expected_seq.is_some_and(|seen| seen < alarmed) {
             return refuse("stale", "the alert has alarmed again since; look at it first");
         }
-        match self.engine.on_command(command, now) {
+        let command = match operation {
+            AlertOperation::Acknowledge => AlertCommand::Acknowledge { alert, by },
+            AlertOperation::PauseAudio { seconds } => AlertCommand::PauseAudio { alert, by, seconds },
+            AlertOperation::Reset => AlertCommand::Reset { alert, by },
+        };
+        match self.engine.on_command(&command, now) {
             Ok(changes) => {
                 self.publish_alerts(changes, now);
                 Ok(Seq(self.next.0.saturating_sub(1)))

@@ -222,6 +222,11 @@ impl Decoder {
         if self.profile.is_standard() { self.standard } else { self.framer.counters() }
     }
 
+    /// Bytes at the end of what came that wait for the rest of their frame; 0 with a driver, which does not tell.
+    pub const fn waiting(&self) -> usize {
+        self.framer.waiting()
+    }
+
     /// One notification of the standard characteristic that the profile names.
     fn take_standard(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
         let report = match self.profile.ble().map(|ble| &ble.speaks) {

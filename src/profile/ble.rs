@@ -198,8 +198,10 @@ impl fmt::Display for Glob {
 pub struct Sighting<'d> {
     /// Its advertised name.
     pub name: Option<&'d str>,
-    /// Services, advertised or found, and those of its service data.
+    /// Services, advertised or found.
     pub services: &'d [Uuid],
+    /// Services of its service data.
+    pub service_data: &'d [Uuid],
     /// Companies of its manufacturer data.
     pub companies: &'d [u16],
     /// Manufacturer Name String of its Device Information (0x2A29), where it was read.
@@ -215,6 +217,8 @@ pub struct Match {
     pub name: Option<Glob>,
     /// A service, advertised or found.
     pub service: Option<Uuid>,
+    /// A service of its service data.
+    pub service_data: Option<Uuid>,
     /// The company of its manufacturer data.
     pub company: Option<u16>,
     /// Manufacturer in its Device Information.
@@ -235,10 +239,11 @@ impl Match {
     pub fn rank(&self, seen: &Sighting<'_>) -> Option<Rank> {
         /// A name that a user can set says less than what is burnt into the device, and a company or a service is
         /// shared by many models.
-        const MODEL: u32 = 16;
-        const NAME: u32 = 8;
-        const MANUFACTURER: u32 = 4;
-        const COMPANY: u32 = 2;
+        const MODEL: u32 = 32;
+        const NAME: u32 = 16;
+        const MANUFACTURER: u32 = 8;
+        const COMPANY: u32 = 4;
+        const SERVICE_DATA: u32 = 2;
         const SERVICE: u32 = 1;
         let text = |glob: &Option<Glob>, found: Option<&str>| match glob {
             None => Some(None),
@@ -251,6 +256,7 @@ impl Match {
         ];
         let numbers = [
             (self.company.map(|company| seen.companies.contains(&company)), COMPANY),
+            (self.service_data.map(|service| seen.service_data.contains(&service)), SERVICE_DATA),
             (self.service.map(|service| seen.services.contains(&service)), SERVICE),
         ];
         let mut rank = Rank { weight: 0, fixed: 0 };

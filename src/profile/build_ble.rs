@@ -11,6 +11,7 @@ use super::ble::{
     UserSlots,
 };
 use super::build::{Context, nearest, parse_duration};
+use super::models::long_form;
 use super::schema::{AdvertDoc, BleDoc, MatchDoc, ProfileDoc, StreamDoc};
 
 /// Most ways to recognise one model.
@@ -22,9 +23,6 @@ const MAX_SETTLE: Duration = Duration::from_secs(10);
 /// A stream that may be silent for so long measures now and then.
 const EPISODIC_SILENCE: Duration = Duration::from_mins(1);
 
-/// Bluetooth Core 5.4, Vol 3, Part B, 2.5.1: the base to which a short form is added.
-const BASE: u128 = 0x0000_0000_0000_1000_8000_0080_5F9B_34FB;
-
 /// A number of 4 hexadecimal digits.
 fn short(text: &str) -> Option<u16> {
     let is_hex = text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -34,7 +32,7 @@ fn short(text: &str) -> Option<u16> {
 /// A 16-bit short form or a whole UUID.
 fn uuid_of(text: &Spanned<String>, context: &mut Context<'_>) -> Option<Uuid> {
     let whole = || Uuid::try_parse(text.get_ref()).ok();
-    let uuid = short(text.get_ref()).map(|short| Uuid::from_u128(BASE | (u128::from(short) << 96))).or_else(whole);
+    let uuid = short(text.get_ref()).map(long_form).or_else(whole);
     if uuid.is_none() {
         context.problem(&text.span(), format!("`{}` is not a UUID or its 4 digit short form", text.get_ref()));
     }
@@ -202,13 +200,15 @@ fn build_match(spanned: &Spanned<MatchDoc>, context: &mut Context<'_>) -> Match 
     let found = Match {
         name: glob(&doc.name, context),
         service: doc.service.as_ref().and_then(|service| uuid_of(service, context)),
+        service_data: doc.service_data.as_ref().and_then(|service| uuid_of(service, context)),
         company: doc.company.as_ref().and_then(|company| number_of(company, context)),
         manufacturer: glob(&doc.manufacturer, context),
         model: glob(&doc.model, context),
     };
-    let is_said = [&doc.name, &doc.service, &doc.company, &doc.manufacturer, &doc.model].iter().any(|it| it.is_some());
+    let texts = [&doc.name, &doc.service, &doc.service_data, &doc.company, &doc.manufacturer, &doc.model];
+    let is_said = texts.iter().any(|text| text.is_some());
     if !is_said {
-        context.problem(&spanned.span(), "a match needs `name`, `service`, `company`, `manufacturer` or `model`");
+        context.problem(&spanned.span(), "a match needs `name`, `service`, `service_data`, `company` or `model`");
     } else if doc.manufacturer.is_some() && doc.model.is_none() {
         context.problem(&spanned.span(), "a maker has many models: `manufacturer` needs `model`");
     }

@@ -13,6 +13,7 @@ pub mod checksum;
 pub mod driver;
 pub mod hex;
 pub mod model;
+mod models;
 mod overlap;
 mod schema;
 mod unasked;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub(crate) use build::{nearest, parse_duration};
 pub use build_frame::MAX_FRAME;
 pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_of};
+pub use models::Models;
 
 use crate::document::{self, Problems};
 use crate::vitals::{Metric, Status};

@@ -103,6 +103,7 @@ pub(super) struct BleDoc {
 pub(super) struct MatchDoc {
     pub(super) name: Option<Spanned<String>>,
     pub(super) service: Option<Spanned<String>>,
+    pub(super) service_data: Option<Spanned<String>>,
     pub(super) company: Option<Spanned<String>>,
     pub(super) manufacturer: Option<Spanned<String>>,
     pub(super) model: Option<Spanned<String>>,

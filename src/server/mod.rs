@@ -6,6 +6,7 @@ mod ble;
 mod ble_job;
 pub mod close;
 pub mod codes;
+mod commands;
 pub mod hosts;
 pub mod jwt;
 pub mod message;

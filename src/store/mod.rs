@@ -10,6 +10,7 @@ mod codec;
 mod directory;
 mod handle;
 mod ledger;
+mod queue;
 mod reader;
 mod records;
 mod resume;
@@ -31,7 +32,8 @@ use crate::event::AlertEvent;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::record::KnownRecords;
 
-pub use handle::{QUEUE, RESERVED_FOR_ALERTS, Refused, StoreHandle, StoreHealth};
+pub use handle::{Refused, StoreHandle, StoreHealth};
+pub use queue::{QUEUE, RESERVED_FOR_ALERTS};
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;
