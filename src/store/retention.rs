@@ -210,9 +210,16 @@ fn give_back(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 
 /// Deletes readings up to `last`, the holes they had, and the records they were read from.
 fn delete_readings(transaction: &Transaction<'_>, last: Seq) -> rusqlite::Result<()> {
+    let oldest = "SELECT min(seq) FROM reading";
+    let first: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
     transaction.execute("DELETE FROM reading WHERE seq <= ?1", [row_id(last)])?;
     transaction.execute("DELETE FROM hole WHERE last <= ?1", [row_id(last)])?;
-    transaction.execute("DELETE FROM event WHERE seq <= ?1 AND kind = ?2", params![row_id(last), RECORD])?;
+    // A record follows its readings. Those before the first one went with the readings before it, so that not all events
+    // have to be looked through for each few readings.
+    let next: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
+    let next = next.unwrap_or_else(|| row_id(last.next()));
+    let between = params![first.unwrap_or(0), next, RECORD];
+    transaction.execute("DELETE FROM event WHERE seq > ?1 AND seq < ?2 AND kind = ?3", between)?;
     Ok(())
 }
 

@@ -199,7 +199,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
                 let wave = json!({"name": &*wave.name, "first": wave.first, "samples": wave.samples.len()});
                 (json!({"wave": wave}), vec![])
             }
-            other => panic!("a strap has no {other:?}"),
+            other @ SourceMessage::Answer { .. } => panic!("a strap has no {other:?}"),
         };
         for reading in readings {
             println!("{}", json!({"reading": ReadingData::reading(&reading)}));

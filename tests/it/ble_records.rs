@@ -403,6 +403,29 @@ async fn neither_a_ketone_nor_control_solution_is_a_glucose_and_both_are_kept_as
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meter_that_writes_ketones_as_glucose_is_known_by_its_profile() {
+    let mut rig = Rig::new(meter(), "profile = \"caresens\"").await;
+    let bridge = rig.run();
+    // A ketone of which the number would alarm, a glucose, and one whose context is lost.
+    let payloads = vec![
+        with_context(glucose(1, 1, 30), 1),
+        meal(1, 6),
+        with_context(glucose(2, 1, 112), 1),
+        meal(2, 1),
+        with_context(glucose(3, 1, 31), 1),
+    ];
+    rig.serve(&[1, 1], payloads, 1).await;
+    rig.sleep().await;
+    stop(bridge);
+    let kept = rig.readings("glucose").await;
+    let kept: Vec<(&Json, &Json)> = kept.iter().map(|reading| (&reading["value"], &reading["quality"])).collect();
+    assert_eq!(kept, [(&json!(112), &json!("valid")), (&json!(31), &json!("questionable"))]);
+    let found: Vec<String> = rig.records().await.iter().map(|record| record.found.join(" ")).collect();
+    assert_eq!(found, ["ketone", "", "context_missing"]);
+    assert_eq!(rig.alerts().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_measurement_that_failed_is_an_event_and_an_implausible_one_is_kept_and_marked() {
     // BLS 1.1.1, 3.1: all NaN. WSS 1.0.1, 3.2.1.2: 0xFFFF. HTS 1.0, 3.1.1.2: NaN. Then 36.4 °C as 180 °C; a cut pressure.
     let nan = [0x00, 0xFF, 0x07, 0xFF, 0x07, 0xFF, 0x07];

@@ -1121,9 +1121,15 @@ async fn a_record_goes_with_its_readings_and_stays_known() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions { retention: Duration::from_hours(1), ..StoreOptions::default() };
     let mut store = Running::start(dir.path(), &options, 1);
+    store.append(at(1), spo2(97, at(1)));
     store.append(at(1), EventBody::Record(record(1)));
     store.append(at(1), EventBody::Alert(alert(1, AlertChange::Start)));
-    for _ in 0..3000 {
+    for _ in 0..2047 {
+        store.append(at(2), spo2(97, at(2)));
+    }
+    // Right after the last reading that goes, which is its own.
+    store.append(at(2), EventBody::Record(record(3)));
+    for _ in 0..1000 {
         store.append(at(2), spo2(97, at(2)));
     }
     store.settle().await;
