@@ -116,6 +116,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
         doubted TEXT
     ) STRICT;
 ",
+    "
+    -- What people changed of the limits of patients while the bridge runs, as long as it holds.
+    CREATE TABLE limit_change (
+        patient TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (patient, rule, kind)
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
     Activation, AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatMessage, EndReason,
-    Event, EventBody, LinkState, Notification, NotificationKind, Presence, Priority, Signal, SignalPresence,
-    SourceEvent, SystemEvent, SystemKind,
+    Event, EventBody, LimitAction, LimitChange, LimitKind, LimitsEvent, LinkState, Notification, NotificationKind,
+    Presence, Priority, Signal, SignalPresence, SourceEvent, SystemEvent, SystemKind,
 };
 use vitalbridge::ids::{AlertId, Epoch, Seq, SourceId};
 use vitalbridge::store::{
@@ -51,6 +51,7 @@ struct Running {
     next: Seq,
     first_seq: Seq,
     open_alerts: Vec<AlertEvent>,
+    limit_changes: Vec<LimitChange>,
     identities: BTreeMap<SourceId, DeviceIdentity>,
     dropped: mpsc::Receiver<SeqRange>,
     salvaged: Option<SalvageReport>,
@@ -64,12 +65,36 @@ impl Running {
     }
 
     fn of(opened: Opened) -> Self {
-        let Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, dropped, salvaged } = opened;
+        let Opened {
+            writer,
+            reader,
+            handle,
+            epoch,
+            first_seq,
+            open_alerts,
+            limit_changes,
+            identities,
+            dropped,
+            salvaged,
+        } = opened;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(stop.clone()));
         let next = first_seq;
-        Self { handle, reader, epoch, next, first_seq, open_alerts, identities, dropped, salvaged, stop, writer: tasks }
+        Self {
+            handle,
+            reader,
+            epoch,
+            next,
+            first_seq,
+            open_alerts,
+            limit_changes,
+            identities,
+            dropped,
+            salvaged,
+            stop,
+            writer: tasks,
+        }
     }
 
     /// Numbers a body and queues it.
@@ -1013,6 +1038,48 @@ async fn what_a_device_is_bound_to_is_remembered() {
         let known = &reopened.identities[&"port".parse().unwrap()];
         assert_eq!((known.serial_number.as_deref(), known.doubted.as_deref()), expected, "{action}");
         assert_eq!(known.device.as_str(), "rad-8");
+        reopened.end().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_people_changed_of_limits_is_kept_as_long_as_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::default();
+    let change = |kind, set| LimitChange {
+        patient: "P-1".parse().unwrap(),
+        rule: "spo2_low".parse().unwrap(),
+        kind,
+        lines: "when = { below = 86 }".to_owned(),
+        reason: "COPD".to_owned(),
+        by: "lena".to_owned(),
+        expires: Wall(1_900_000_000_000),
+        set,
+        beside: Some("before".to_owned()),
+    };
+    let (limits, off) = (change(LimitKind::Limits, Some(Wall(1))), change(LimitKind::Off, Some(Wall(2))));
+    let later = LimitChange { lines: "when = { below = 84 }".to_owned(), ..limits.clone() };
+    let of_the_file = change(LimitKind::Limits, None);
+    let steps = [
+        (limits.clone(), LimitAction::Set, vec![limits.clone()]),
+        (off.clone(), LimitAction::Disabled, vec![limits, off.clone()]),
+        (later.clone(), LimitAction::Set, vec![later.clone(), off.clone()]),
+        (of_the_file, LimitAction::Expired, vec![later.clone(), off.clone()]),
+        (off, LimitAction::Enabled, vec![later.clone()]),
+        (later.clone(), LimitAction::Stands, vec![later.clone()]),
+        (later, LimitAction::Expired, vec![]),
+    ];
+    for (run, (change, action, expected)) in (1..).zip(steps) {
+        let mut store = Running::start(dir.path(), &options, run);
+        let text = || "in words".to_owned();
+        let limits = LimitsEvent { change, action, by: text(), reason: text(), before: text(), after: text() };
+        let event = store.append(at(run), EventBody::Limits(limits));
+        store.settle().await;
+        let before = Seq(event.seq.0 - 1);
+        assert_eq!(store.reader.events(before, 1).await.unwrap(), [event], "read back as it was");
+        store.end().await.unwrap();
+        let reopened = Running::start(dir.path(), &options, 100 + run);
+        assert_eq!(reopened.limit_changes, expected, "{action}");
         reopened.end().await.unwrap();
     }
 }
