@@ -320,14 +320,14 @@ fn expected(config: &Config) -> Vec<Expected> {
             SourceKind::Serial(serial) => crate::decode::self_test::expected_metrics(&serial.profile),
             // Whom a sensor of several users measures next is not known.
             SourceKind::Ble(ble) if !ble.users.is_empty() => BTreeSet::new(),
-            SourceKind::Ble(ble) => ble.sensor.metrics().iter().copied().collect(),
+            SourceKind::Ble(ble) => ble.metrics(),
             // The ward names its own devices; a recording has the columns it has.
             SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
         let patient = source.patient.clone()?;
         let is_spot = match &source.kind {
             SourceKind::Serial(serial) => serial.profile.is_spot_check(),
-            SourceKind::Ble(ble) => ble.sensor.habit().is_episodic(),
+            SourceKind::Ble(ble) => ble.habit().is_episodic(),
             _ => false,
         };
         Some(Expected { device: source.device.clone(), patient, metrics, is_spot, mode: source.mode })

@@ -10,6 +10,7 @@ mod codec;
 mod directory;
 mod handle;
 mod ledger;
+mod queue;
 mod reader;
 mod resume;
 mod retention;
@@ -29,7 +30,8 @@ use crate::clock::Stamp;
 use crate::event::{AlertEvent, LimitChange};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 
-pub use handle::{QUEUE, RESERVED_FOR_ALERTS, Refused, StoreHandle, StoreHealth};
+pub use handle::{Refused, StoreHandle, StoreHealth};
+pub use queue::{QUEUE, RESERVED_FOR_ALERTS};
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;

@@ -25,7 +25,7 @@ pub mod weight;
 
 use uuid::Uuid;
 
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 
 pub(super) use reader::Reader;
 pub use report::{Detail, Details, Report};

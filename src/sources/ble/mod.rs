@@ -12,10 +12,14 @@ mod radio;
 pub mod sensor;
 mod side;
 pub mod status;
+mod stream;
+mod talk;
 mod wanted;
+mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -32,15 +36,18 @@ use self::air::{Client, Report};
 use self::policy::{SensorPhase, SensorState};
 use self::racp::{Fetch, Step};
 use self::radio::Delivery;
-use self::sensor::{CURRENT_TIME, RECORD_ACCESS};
+use self::sensor::{CURRENT_TIME, Habit, RECORD_ACCESS};
+use self::wires::{Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
 use crate::decode::gatt;
 use crate::decode::gatt::date_time::CurrentTime;
+use crate::decode::self_test::metrics;
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
+use crate::profile::Profile;
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
 /// How long records may take to the disk before the sensor is let go of without its records being deleted.
@@ -55,8 +62,10 @@ const UNKNOWN_USER: u8 = 255;
 pub struct BleConfig {
     /// How it is recognised.
     pub wanted: Wanted,
-    /// What it measures.
+    /// What it measures, by the standard characteristics that it has.
     pub sensor: SensorKind,
+    /// What is known of its model. If that speaks a protocol of its maker's, `sensor` says nothing.
+    pub profile: Option<Arc<Profile>>,
     /// Whose the numbers are under which the sensor keeps its users. Empty: all are the source's patient's. Otherwise
     /// what comes under another number, or under none, is nobody's.
     pub users: BTreeMap<u8, PatientId>,
@@ -71,7 +80,28 @@ pub struct BleConfig {
 impl BleConfig {
     /// A sensor about which nothing special is known.
     pub const fn new(wanted: Wanted, sensor: SensorKind, air: Air) -> Self {
-        Self { wanted, sensor, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
+        Self { wanted, sensor, profile: None, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
+    }
+
+    /// The profile and the characteristics of its byte stream, if it sends one.
+    fn stream(&self) -> Option<(&Arc<Profile>, Wires)> {
+        let profile = self.profile.as_ref()?;
+        Some((profile, Wires::of(profile)?))
+    }
+
+    /// How it comes and goes.
+    pub fn habit(&self) -> Habit {
+        self.stream().map_or_else(|| self.sensor.habit(), |(_, wires)| wires.habit)
+    }
+
+    /// What it will deliver, for rules that miss what never comes.
+    pub fn metrics(&self) -> BTreeSet<Metric> {
+        match self.stream() {
+            // It measures now and then: nothing is missed between measurements.
+            Some((_, wires)) if wires.habit.is_episodic() => BTreeSet::new(),
+            Some((profile, _)) => metrics(profile),
+            None => self.sensor.metrics().iter().copied().collect(),
+        }
     }
 }
 
@@ -97,8 +127,16 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     output.state(LinkState::Opening).await?;
-    let wanting = config.air.want(config.wanted.clone(), config.sensor, source.id.clone(), source.device.clone());
+    let stream = config.stream();
+    let subscription = match &stream {
+        Some((_, wires)) => Subscription::Stream(Arc::new(wires.clone())),
+        None => Subscription::Standard(config.sensor),
+    };
+    let wanting = config.air.want(config.wanted.clone(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
+    if let Some((profile, wires)) = stream {
+        return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
+    }
     let others = config
         .users
         .iter()
@@ -137,6 +175,8 @@ impl Reader<'_> {
                 delivery = self.client.deliveries.recv() => match delivery {
                     Some(Delivery::Subscribed) => self.on_subscribed().await?,
                     Some(Delivery::Payload { uuid, bytes, received }) => self.on_payload(uuid, &bytes, received).await?,
+                    // Of a byte stream, which was not subscribed to.
+                    Some(Delivery::Bytes { .. } | Delivery::Sent(_)) => {}
                     // The radio has ended.
                     None => return Ok(()),
                 },
@@ -229,25 +269,7 @@ impl Reader<'_> {
             }
         }
         let is_episodic = self.config.sensor.habit().is_episodic();
-        let (link, words) = match state.phase {
-            SensorPhase::Unavailable => (LinkState::Lost, state.reason.clone()),
-            SensorPhase::Silent if !is_episodic => {
-                let reason = state.reason.clone().unwrap_or_default();
-                (LinkState::Silent, Some(format!("{reason}{}", self.malformed)))
-            }
-            // The source itself says what it subscribes and understands.
-            SensorPhase::Waiting | SensorPhase::Live | SensorPhase::Silent => return Ok(()),
-            _ if is_episodic => {
-                // It is not there most of the time, and that is no fault.
-                let words = state.reason.clone().unwrap_or_else(|| "between measurements".to_owned());
-                (LinkState::Waiting, Some(words))
-            }
-            _ if state.reason.is_some() => {
-                (LinkState::Lost, state.reason.as_ref().map(|reason| format!("{reason}{}", self.malformed)))
-            }
-            // Nothing has been tried yet.
-            _ => return Ok(()),
-        };
+        let Some((link, words)) = link_of(state, is_episodic, &self.malformed) else { return Ok(()) };
         if let Some(fetch) = &mut self.fetch
             && !matches!(state.phase, SensorPhase::Silent)
         {
@@ -276,6 +298,29 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// What the state of its radio says about the link of a source; `None`: nothing that the source does not say itself.
+fn link_of(state: &SensorState, is_episodic: bool, malformed: &Malformed) -> Option<(LinkState, Option<String>)> {
+    Some(match state.phase {
+        SensorPhase::Unavailable => (LinkState::Lost, state.reason.clone()),
+        SensorPhase::Silent if !is_episodic => {
+            let reason = state.reason.clone().unwrap_or_default();
+            (LinkState::Silent, Some(format!("{reason}{malformed}")))
+        }
+        // The source itself says what it subscribes and understands.
+        SensorPhase::Waiting | SensorPhase::Live | SensorPhase::Silent => return None,
+        _ if is_episodic => {
+            // It is not there most of the time, and that is no fault.
+            let words = state.reason.clone().unwrap_or_else(|| "between measurements".to_owned());
+            (LinkState::Waiting, Some(words))
+        }
+        _ if state.reason.is_some() => {
+            (LinkState::Lost, state.reason.as_ref().map(|reason| format!("{reason}{malformed}")))
+        }
+        // Nothing has been tried yet.
+        _ => return None,
+    })
 }
 
 async fn sleep(due: Option<Duration>) {
