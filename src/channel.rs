@@ -112,6 +112,9 @@ pub fn routes(event: &Event, ward: Option<&WardId>) -> Vec<String> {
     {
         routes.push(format!("patient/{patient}/device_status"));
     }
+    if let EventBody::Limits(limits) = &event.body {
+        routes.push(format!("patient/{}/limits", limits.change.patient));
+    }
     if let (Some(ward), Some(_)) = (ward, event.patient()) {
         let inner: Vec<String> = routes.iter().map(|route| format!("ward/{ward}/{route}")).collect();
         routes.extend(inner);

@@ -3,6 +3,8 @@
 //! A command is read here, allowed by what [`Command::needs`], and carried out by the pipeline, which knows who gave it
 //! and where that person may.
 
+mod limits;
+
 use std::borrow::Cow;
 
 use serde_json::Value as Json;
@@ -11,11 +13,14 @@ use crate::channel::Operation;
 use crate::event::OrderKind;
 use crate::ids::{AlertId, Seq, SourceId};
 
+pub use limits::{LimitOperation, LimitWish, MAX_LINES_BYTES};
+
 /// Longest audio pause (IEC 60601-1-8 leaves it to the maker; docs/alerts.md says 120 s).
 pub const MAX_AUDIO_PAUSE_S: u64 = 120;
 
 /// The names of all commands, as an error lists them.
-const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, device.confirm or device.command";
+const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, limits.set, limits.clear, rule.disable, \
+     rule.enable, device.confirm or device.command";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub enum Command {
         /// What.
         kind: OrderKind,
     },
+    /// Change one rule of one patient.
+    Limits(LimitWish),
 }
 
 /// Operations on one alert.
@@ -117,6 +124,7 @@ impl Command {
                 let seconds = seconds.ok_or(BadMember::new("seconds", "is 1 to 120"))?;
                 alert(members, AlertOperation::PauseAudio { seconds })
             }
+            Some(name) if limits::NAMES.contains(&name) => limits::read(name, members),
             _ => Err(BadMember::new("name", KNOWN)),
         }
     }
@@ -125,7 +133,7 @@ impl Command {
     pub const fn needs(&self) -> Operation {
         match self {
             Self::Alert { .. } => Operation::Acknowledge,
-            Self::Device { .. } => Operation::Command,
+            Self::Device { .. } | Self::Limits(_) => Operation::Command,
         }
     }
 }

@@ -258,6 +258,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         engine: Engine::new(config.rules.clone(), seeds),
         expected: expected(&config),
         open_alerts: opened.open_alerts,
+        limit_changes: opened.limit_changes,
         store: opened.handle.clone(),
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),

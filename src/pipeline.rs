@@ -3,6 +3,8 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +13,15 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
+use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Stamp};
 use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind,
-    WaveBlock,
+    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, SignalPresence,
+    SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
@@ -64,6 +66,8 @@ pub enum Control {
     Condition(BridgeCondition, bool),
     /// The rules were read again.
     Rules(Box<RuleSet>),
+    /// Answered with the limits in force for a patient, if there is such a patient.
+    Limits(PatientId, oneshot::Sender<Option<Vec<EffectiveLimit>>>),
     /// Something to be logged as an event.
     System(SystemEvent),
     /// A row for the audit trail.
@@ -146,6 +150,8 @@ pub struct Parts {
     pub expected: Vec<Expected>,
     /// Alerts that had not ended when the last run did.
     pub open_alerts: Vec<AlertEvent>,
+    /// Changes of limits that held when the last run ended.
+    pub limit_changes: Vec<LimitChange>,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -199,6 +205,8 @@ impl Pipeline {
         };
         let message = format!("vitalbridge {} started", env!("CARGO_PKG_VERSION"));
         pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
+        let changed = pipeline.engine.take_back_changes(parts.limit_changes, now);
+        pipeline.publish_alerts(changed, now);
         let restored = pipeline.engine.restore(parts.open_alerts, now);
         pipeline.publish_alerts(restored, now);
         pipeline.publish_what_stands(now);
@@ -379,6 +387,11 @@ impl Pipeline {
                 let changes = self.engine.replace_rules(*rules, now);
                 self.publish_alerts(changes, now);
             }
+            Control::Limits(patient, reply) => {
+                let known = self.patients.contains_key(&patient);
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(known.then(|| self.engine.limits(&patient, now.wall)));
+            }
             Control::System(system) => self.on_system(system, now),
             Control::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
             Control::Ping(reply) => {
@@ -411,6 +424,35 @@ impl Pipeline {
                 let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
                 self.tell_the_end(ended, now);
             }
+            Command::Limits(wish) => {
+                let done = self.on_limit_wish(&wish, &by, &scope, now);
+                // Nobody waits any more if the session went away; the change stands all the same.
+                let _ = reply.send(done);
+            }
+        }
+    }
+
+    /// The row of the audit trail for a command about an alert, as long as nothing has gone wrong.
+    fn alert_row(&self, alert: AlertId, operation: AlertOperation, by: &str) -> AuditEvent {
+        let known = self.hub.alert(alert).and_then(|published| match &published.event.body {
+            EventBody::Alert(alert) => Some(alert),
+            _ => None,
+        });
+        let (action, reason) = match operation {
+            AlertOperation::Acknowledge => (AuditAction::AlertAcknowledge, None),
+            AlertOperation::PauseAudio { seconds } => (AuditAction::AlertPauseAudio, Some(format!("for {seconds} s"))),
+            AlertOperation::Reset => (AuditAction::AlertReset, None),
+        };
+        AuditEvent {
+            by: by.to_owned(),
+            action,
+            object: alert.to_string(),
+            patient: known.and_then(|alert| alert.patient.clone()),
+            device: None,
+            source: None,
+            result: AuditResult::Done,
+            reason,
+            mode: known.map_or(Mode::Real, |alert| alert.mode),
         }
     }
 
@@ -423,6 +465,31 @@ impl Pipeline {
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
+        let row = self.alert_row(alert, operation, &by);
+        let done = self.try_alert_command(alert, operation, expected_seq, by, scope, now);
+        self.publish_outcome(row, done.as_ref().err(), now);
+        self.publish_alerts(done?, now);
+        Ok(Seq(self.next.0.saturating_sub(1)))
+    }
+
+    /// What became of what a person wanted, for the audit trail.
+    fn publish_outcome(&mut self, row: AuditEvent, refused: Option<&Refusal>, now: Stamp) {
+        let row = match refused {
+            Some(refusal) => AuditEvent { result: AuditResult::Refused, reason: Some(refusal.reason.clone()), ..row },
+            None => row,
+        };
+        self.publish(EventBody::Audit(row), now);
+    }
+
+    fn try_alert_command(
+        &mut self,
+        alert: AlertId,
+        operation: AlertOperation,
+        expected_seq: Option<Seq>,
+        by: String,
+        scope: &Scope,
+        now: Stamp,
+    ) -> Result<Vec<AlertEvent>, Refusal> {
         let refuse = |code, reason: &str| Err(Refusal { code, reason: reason.to_owned() });
         let Some(published) = self.hub.alert(alert) else {
             return refuse("unknown_alert", "this alert is not present (any more)");
@@ -439,13 +506,9 @@ impl Pipeline {
             AlertOperation::PauseAudio { seconds } => AlertCommand::PauseAudio { alert, by, seconds },
             AlertOperation::Reset => AlertCommand::Reset { alert, by },
         };
-        match self.engine.on_command(&command, now) {
-            Ok(changes) => {
-                self.publish_alerts(changes, now);
-                Ok(Seq(self.next.0.saturating_sub(1)))
-            }
-            Err(refused) => Err(Refusal { code: "refused", reason: refused.to_string() }),
-        }
+        self.engine
+            .on_command(&command, now)
+            .map_err(|refused| Refusal { code: "refused", reason: refused.to_string() })
     }
 
     /// Alerts of the last run that did not change at the start of this one: dashboards know only what was published.
@@ -457,6 +520,7 @@ impl Pipeline {
     }
 
     fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
+        self.publish_limit_news(now);
         for change in changes {
             let (alert, is_present, sounds) = (change.alert, change.is_present(), sounds(&change));
             // It alarms (again) when its sound comes on: at the start, after a pause, by the reminder, at a recurrence.

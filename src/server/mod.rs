@@ -1,6 +1,7 @@
 //! The server: WebSocket and HTTP for dashboards.
 
 pub mod accept;
+mod audit;
 pub mod auth;
 mod ble;
 mod ble_job;
@@ -9,6 +10,7 @@ pub mod codes;
 mod commands;
 pub mod hosts;
 pub mod jwt;
+mod limits;
 pub mod message;
 pub mod routes;
 pub mod session;

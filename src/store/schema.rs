@@ -131,6 +131,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
         device TEXT PRIMARY KEY,
         through INTEGER NOT NULL
     ) STRICT;
+
+    -- What people changed of the limits of patients while the bridge runs, as long as it holds.
+    CREATE TABLE limit_change (
+        patient TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (patient, rule, kind)
+    ) STRICT;
 ",
 ];
 

@@ -1,5 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +65,7 @@ impl Server {
             engine: Engine::new(RuleSet::built_in(), 1),
             expected: Vec::new(),
             open_alerts: Vec::new(),
+            limit_changes: Vec::new(),
             store: opened.handle,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),

@@ -8,7 +8,7 @@ use super::{Action, Located, MAX_REPLAY, MAX_SUBSCRIPTIONS, PONG_DEADLINE, Pendi
 use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
 use crate::command::BadMember;
-use crate::event::{Event, EventBody};
+use crate::event::{Event, EventBody, LimitsEvent};
 use crate::hub::{Join, Joined};
 use crate::ids::{Epoch, Seq};
 use crate::outbox::{Delivery, Parcel, Published};
@@ -128,12 +128,20 @@ impl Session {
         let same = |known: &Arc<Published>| match (&known.event.body, &published.event.body) {
             (EventBody::Alert(known), EventBody::Alert(new)) => known.alert == new.alert,
             (EventBody::Source(known), EventBody::Source(new)) => known.source == new.source,
+            (EventBody::Limits(known), EventBody::Limits(new)) => {
+                let key =
+                    |event: &LimitsEvent| (event.change.rule.clone(), event.change.kind, event.change.set.is_some());
+                known.change.patient == new.change.patient && key(known) == key(new)
+            }
             _ => false,
         };
         replaying.latest.retain(|known| !same(known));
         match &published.event.body {
             EventBody::Alert(alert) if !alert.is_present() => {}
-            EventBody::Alert(_) | EventBody::Source(_) => replaying.latest.push(Arc::clone(published)),
+            EventBody::Limits(limits) if !limits.action.is_in_force() => {}
+            EventBody::Alert(_) | EventBody::Source(_) | EventBody::Limits(_) => {
+                replaying.latest.push(Arc::clone(published));
+            }
             _ => {}
         }
     }
