@@ -21,6 +21,7 @@ use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::host;
 use crate::ids::{Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::pipeline::{CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
@@ -257,6 +258,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         engine: Engine::new(config.rules.clone(), seeds),
         expected: expected(&config),
         open_alerts: opened.open_alerts,
+        notifier: Notifier::new(&config.patients, opened.inboxes, seeds.rotate_left(32)),
         store: opened.handle.clone(),
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),

@@ -1,10 +1,13 @@
 //! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
 
+mod inbox;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::inbox::{Dropped, InboxChange, Listens, Notification, NotificationKind, Preferences, Reminder};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
@@ -40,6 +43,8 @@ pub enum EventBody {
     System(SystemEvent),
     /// Somebody did something, or was not allowed to.
     Audit(AuditEvent),
+    /// What became of messages for people.
+    Inbox(InboxChange),
 }
 
 named_enum! {
@@ -207,41 +212,6 @@ impl AlertEvent {
     }
 }
 
-named_enum! {
-    /// Kinds of message for people (the names that older clients know).
-    NotificationKind {
-        /// An alert, in words.
-        HealthAlert = "health_alert",
-        /// Time for a medicine.
-        MedicationReminder = "medication_reminder",
-        /// Time for an appointment.
-        AppointmentReminder = "appointment_reminder",
-        /// Something about the bridge.
-        System = "system",
-    }
-}
-
-/// A message for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notification {
-    /// Its identity.
-    pub id: uuid::Uuid,
-    /// What kind.
-    pub kind: NotificationKind,
-    /// Whom it concerns.
-    pub patient: Option<PatientId>,
-    /// For one user only; `None`: for everybody who may see the patient.
-    pub user: Option<String>,
-    /// The headline.
-    pub title: String,
-    /// The text.
-    pub message: String,
-    /// How urgent.
-    pub priority: Priority,
-    /// When it was made.
-    pub created: Wall,
-}
-
 /// A message of the care team.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
@@ -366,6 +336,12 @@ named_enum! {
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
         BluetoothRemove = "bluetooth_remove",
+        /// A message for people was sent, or scheduled; the object is its id.
+        NotificationSend = "notification_send",
+        /// A scheduled message was taken back; the object is its id.
+        NotificationWithdraw = "notification_withdraw",
+        /// A user chose what to be told of; the object is what is muted.
+        PreferencesSet = "preferences_set",
     }
 }
 
@@ -475,7 +451,7 @@ impl Event {
             EventBody::Notification(notification) => notification.patient.as_ref(),
             EventBody::Source(source) => source.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
-            EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Chat(_) | EventBody::System(_) | EventBody::Inbox(_) => None,
         }
     }
 
@@ -486,7 +462,7 @@ impl Event {
             EventBody::Alert(alert) => alert.device.as_ref(),
             EventBody::Source(source) => Some(&source.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Inbox(_) => None,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod people;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +15,18 @@ use tracing::{error, warn};
 
 use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
-use crate::clock::{Clock, Stamp};
+use crate::clock::{Clock, Mono, Stamp};
 use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind,
-    WaveBlock,
+    AlertChange, AlertEvent, AuditEvent, Event, EventBody, Preferences, SignalPresence, SourceMessage, SystemEvent,
+    SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
 use crate::store::StoreHandle;
@@ -59,6 +62,10 @@ pub enum Control {
     Leave(ListenerId),
     /// Do what a person wants.
     Command(CommandWish),
+    /// A client of this user has these messages.
+    Delivered(String, Vec<uuid::Uuid>),
+    /// What this user wants to be told of.
+    Preferences(String, oneshot::Sender<Preferences>),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
@@ -115,6 +122,16 @@ pub async fn carry_out(
     }
 }
 
+/// What this user wants to be told of; `None` if the pipeline does not answer.
+pub async fn preferences(control: &mpsc::Sender<Control>, user: String) -> Option<Preferences> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        control.send(Control::Preferences(user, reply)).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(COMMAND_DEADLINE, asked).await.ok().flatten()
+}
+
 /// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
@@ -145,6 +162,8 @@ pub struct Parts {
     pub expected: Vec<Expected>,
     /// Alerts that had not ended when the last run did.
     pub open_alerts: Vec<AlertEvent>,
+    /// Messages for people.
+    pub notifier: Notifier,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -167,9 +186,12 @@ pub struct Pipeline {
     modes: BTreeMap<PatientId, Mode>,
     engine: Engine,
     hub: Hub,
+    notifier: Notifier,
     desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
+    /// When messages for later were last looked at.
+    looked: Mono,
     /// Events that the store could not take: the first and the last number.
     lost: Option<(Seq, Seq)>,
     store: StoreHandle,
@@ -189,8 +211,10 @@ impl Pipeline {
             modes: BTreeMap::new(),
             engine: parts.engine,
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
+            notifier: parts.notifier,
             desk: Desk::default(),
             alarmed: BTreeMap::new(),
+            looked: Mono(0),
             lost: None,
             store: parts.store,
             metrics: parts.metrics,
@@ -234,6 +258,7 @@ impl Pipeline {
                 self.serve_the_patients(&mut sources);
             }
             let now = self.clock.now();
+            self.send_what_is_due(now);
             let longest = now.mono + LONGEST_TURN;
             let wait = self.engine.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
             tokio::select! {
@@ -344,13 +369,26 @@ impl Pipeline {
     pub fn on_control(&mut self, wish: Control, now: Stamp) {
         match wish {
             Control::Join(join, reply) => {
-                if let Err(Some(joined)) = reply.send(self.hub.join(join)) {
+                if let Err(Some(joined)) = reply.send(self.join(join, now)) {
                     // The session went away while it waited.
-                    self.hub.leave(joined.listener);
+                    self.leave(joined.listener);
                 }
             }
-            Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
-            Control::Leave(listener) => self.hub.leave(listener),
+            Control::Unsubscribe(listener, patterns) => {
+                self.hub.unsubscribe(listener, &patterns);
+                if !self.hub.hears_own(listener) {
+                    self.notifier.on_left(listener.number());
+                }
+            }
+            Control::Leave(listener) => self.leave(listener),
+            Control::Delivered(user, ids) => {
+                let changes = self.notifier.on_delivered(&user, &ids);
+                self.publish_all(changes, now);
+            }
+            Control::Preferences(user, reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(self.notifier.preferences(&user));
+            }
             Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
@@ -391,6 +429,11 @@ impl Pipeline {
                 let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
                 let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
                 self.tell_the_end(ended, now);
+            }
+            Command::Notify(_) | Command::Withdraw(_) | Command::Prefer(_) => {
+                let done = self.on_message_command(command, &by, &scope, now);
+                // Nobody waits any more if the session went away; what was sent stands all the same.
+                let _ = reply.send(done);
             }
         }
     }
@@ -447,7 +490,10 @@ impl Pipeline {
             });
             let again = matches!(change.change, AlertChange::Recur | AlertChange::Escalate);
             self.metrics.alerts_total.add_one();
+            // The alert goes first: what is said about it comes after it, also when the machine dies between the two.
+            let messages = self.notifier.on_alert(&change, now);
             let seq = self.publish(EventBody::Alert(change), now);
+            self.publish_all(messages, now);
             if !is_present {
                 self.alarmed.remove(&alert);
             } else if sounds && (again || !sounded) {
@@ -461,6 +507,9 @@ impl Pipeline {
         let event = Arc::new(Event { epoch: self.epoch.clone(), seq: self.next, at: now, body });
         let seq = event.seq;
         self.next = seq.next();
+        if let EventBody::Notification(notification) = &event.body {
+            self.notifier.on_published(notification.id, seq);
+        }
         self.metrics.events_total.add_one();
         self.keep(&event);
         let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);

@@ -2,12 +2,16 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod notification;
+
 use serde::Serialize;
 
+use self::notification::NotificationData;
+pub use self::notification::{ToUser, preferences, to_user, user_id};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent,
+    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, InboxChange, Signal, SourceEvent, SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
@@ -242,32 +246,6 @@ impl<'a> SourceData<'a> {
 }
 
 #[derive(Serialize)]
-struct NotificationData<'a> {
-    id: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    patient_id: Option<&'a str>,
-    title: &'a str,
-    message: &'a str,
-    priority: &'static str,
-    created_at: String,
-}
-
-impl<'a> NotificationData<'a> {
-    fn new(notification: &'a Notification) -> Self {
-        Self {
-            id: notification.id.to_string(),
-            kind: notification.kind.name(),
-            patient_id: notification.patient.as_ref().map(crate::ids::PatientId::as_str),
-            title: &notification.title,
-            message: &notification.message,
-            priority: notification.priority.name(),
-            created_at: notification.created.to_string(),
-        }
-    }
-}
-
-#[derive(Serialize)]
 struct ChatData<'a> {
     message: &'a str,
     sender: &'a str,
@@ -330,10 +308,11 @@ enum Data<'a> {
     Reading(Box<ReadingData<'a>>),
     Alert(Box<AlertData<'a>>),
     Source(SourceData<'a>),
-    Notification(NotificationData<'a>),
+    Notification(Box<NotificationData<'a>>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
     Audit(AuditData<'a>),
+    Inbox(&'a InboxChange),
 }
 
 /// The envelope of a push.
@@ -365,6 +344,7 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Source(_) => "device_status",
         EventBody::System(_) => "system",
         EventBody::Audit(_) => "audit",
+        EventBody::Inbox(_) => "inbox",
     }
 }
 
@@ -378,13 +358,12 @@ pub fn channel_of(body: &EventBody) -> String {
         EventBody::Alert(alert) => {
             alert.patient.as_ref().map_or_else(|| "alerts/bridge".to_owned(), |patient| format!("alerts/{patient}"))
         }
-        EventBody::Notification(notification) => {
-            notification.user.as_ref().map_or_else(|| "notifications/all".to_owned(), |u| format!("notifications/{u}"))
-        }
+        EventBody::Notification(_) => "notifications".to_owned(),
         EventBody::Chat(chat) => format!("chat/{}", chat.room),
         EventBody::Source(source) => format!("device/{}/status", source.device),
         EventBody::System(_) => "system".to_owned(),
         EventBody::Audit(_) => "audit".to_owned(),
+        EventBody::Inbox(_) => "inbox".to_owned(),
     }
 }
 
@@ -408,14 +387,15 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
-        EventBody::Notification(notification) => Data::Notification(NotificationData::new(notification)),
+        EventBody::Notification(notification) => Data::Notification(Box::new(NotificationData::of_all(notification))),
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
         EventBody::System(system) => Data::System(SystemData::new(system)),
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
+        EventBody::Inbox(change) => Data::Inbox(change),
     };
     let notification = match &event.body {
-        EventBody::Notification(notification) => Some(NotificationData::new(notification)),
+        EventBody::Notification(notification) => Some(NotificationData::of_all(notification)),
         _ => None,
     };
     serde_json::to_string(&Push {
@@ -501,7 +481,11 @@ impl<'a> Snapshot<'a> {
                 EventBody::Source(source) => {
                     devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
                 }
-                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+                EventBody::Notification(_)
+                | EventBody::Chat(_)
+                | EventBody::System(_)
+                | EventBody::Audit(_)
+                | EventBody::Inbox(_) => {}
             }
         }
         Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }

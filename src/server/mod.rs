@@ -10,6 +10,7 @@ mod commands;
 pub mod hosts;
 pub mod jwt;
 pub mod message;
+mod notifications;
 pub mod routes;
 pub mod session;
 pub mod socket;

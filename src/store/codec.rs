@@ -377,6 +377,7 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         SOURCE => EventBody::Source(json(&text)?),
         SYSTEM => EventBody::System(json(&text)?),
         AUDIT => EventBody::Audit(json(&text)?),
+        INBOX => EventBody::Inbox(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
     };
     Ok(Event { epoch, seq: seq_of(row.get(0)?), at: stamp(row.get(2)?, row.get(3)?), body })
@@ -389,6 +390,7 @@ const CHAT: &str = "chat";
 const SOURCE: &str = "source";
 const SYSTEM: &str = "system";
 const AUDIT: &str = "audit";
+const INBOX: &str = "inbox";
 
 /// The `kind` column. A reading has none, because it has a table of its own.
 const fn kind(body: &EventBody) -> &'static str {
@@ -400,6 +402,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Source(_) => SOURCE,
         EventBody::System(_) => SYSTEM,
         EventBody::Audit(_) => AUDIT,
+        EventBody::Inbox(_) => INBOX,
     }
 }
 
@@ -416,6 +419,7 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::Source(source) => text(source),
         EventBody::System(system) => text(system),
         EventBody::Audit(audit) => text(audit),
+        EventBody::Inbox(change) => text(change),
     })
 }
 

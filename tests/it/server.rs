@@ -14,6 +14,7 @@ use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::Notifier;
 use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
@@ -63,6 +64,7 @@ impl Server {
             engine: Engine::new(RuleSet::built_in(), 1),
             expected: Vec::new(),
             open_alerts: Vec::new(),
+            notifier: Notifier::new(&config.patients, opened.inboxes, 1),
             store: opened.handle,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
