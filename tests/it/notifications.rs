@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use vitalbridge::clock::{Clock, Wall};
+use vitalbridge::command::{Command, Members};
 
 use crate::bridge::{Bridge, token};
 use crate::dashboard::Dashboard;
@@ -302,6 +303,23 @@ async fn an_alert_of_priority_high_reaches_who_has_muted_everything_and_who_is_a
         }
     }
     assert_eq!(high_ids.len(), 1, "it is one message for both");
+}
+
+#[test]
+fn what_the_document_sends_and_chooses_is_taken() {
+    let page = include_str!("../../docs/notifications.md");
+    let snippets: Vec<&str> = page
+        .split("```json\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|it| !it.contains("{...}"))
+        .collect();
+    assert_eq!(snippets.len(), 1);
+    let sent = serde_json::from_str(snippets[0]).unwrap();
+    assert!(matches!(Command::read_notification(Members(&sent)), Ok(Command::Notify(_))), "{sent}");
+    let chosen = page.split("/preferences` with `").nth(1).unwrap().split('`').next().unwrap();
+    let chosen = serde_json::from_str(chosen).unwrap();
+    assert!(matches!(Command::read_preferences(Members(&chosen)), Ok(Command::Prefer(_))), "{chosen}");
 }
 
 fn source(file: &Path) -> String {
