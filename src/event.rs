@@ -1,10 +1,13 @@
 //! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
 
+mod inbox;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::inbox::{Dropped, InboxChange, Listens, Notification, NotificationKind, Preferences, Reminder};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
@@ -45,6 +48,8 @@ pub enum EventBody {
     Audit(AuditEvent),
     /// The limits of a patient changed.
     Limits(LimitsEvent),
+    /// What became of messages for people.
+    Inbox(InboxChange),
 }
 
 named_enum! {
@@ -213,20 +218,6 @@ impl AlertEvent {
 }
 
 named_enum! {
-    /// Kinds of message for people (the names that older clients know).
-    NotificationKind {
-        /// An alert, in words.
-        HealthAlert = "health_alert",
-        /// Time for a medicine.
-        MedicationReminder = "medication_reminder",
-        /// Time for an appointment.
-        AppointmentReminder = "appointment_reminder",
-        /// Something about the bridge.
-        System = "system",
-    }
-}
-
-named_enum! {
     /// What a change of one rule of one patient is about.
     LimitKind {
         /// Other limits or delays.
@@ -304,27 +295,6 @@ pub struct LimitsEvent {
     pub before: String,
     /// What it says now, in words.
     pub after: String,
-}
-
-/// A message for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notification {
-    /// Its identity.
-    pub id: uuid::Uuid,
-    /// What kind.
-    pub kind: NotificationKind,
-    /// Whom it concerns.
-    pub patient: Option<PatientId>,
-    /// For one user only; `None`: for everybody who may see the patient.
-    pub user: Option<String>,
-    /// The headline.
-    pub title: String,
-    /// The text.
-    pub message: String,
-    /// How urgent.
-    pub priority: Priority,
-    /// When it was made.
-    pub created: Wall,
 }
 
 /// A message of the care team.
@@ -471,6 +441,12 @@ named_enum! {
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
         BluetoothRemove = "bluetooth_remove",
+        /// A message for people was sent, or scheduled; the object is its id.
+        NotificationSend = "notification_send",
+        /// A scheduled message was taken back; the object is its id.
+        NotificationWithdraw = "notification_withdraw",
+        /// A user chose what to be told of; the object is what is muted.
+        PreferencesSet = "preferences_set",
     }
 }
 
@@ -589,7 +565,7 @@ impl Event {
             EventBody::Record(record) => record.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
             EventBody::Limits(limits) => Some(&limits.change.patient),
-            EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Chat(_) | EventBody::System(_) | EventBody::Inbox(_) => None,
         }
     }
 
@@ -601,7 +577,11 @@ impl Event {
             EventBody::Source(source) => Some(&source.device),
             EventBody::Record(record) => Some(&record.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Limits(_) => None,
+            EventBody::Notification(_)
+            | EventBody::Chat(_)
+            | EventBody::System(_)
+            | EventBody::Limits(_)
+            | EventBody::Inbox(_) => None,
         }
     }
 }

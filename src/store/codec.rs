@@ -383,6 +383,7 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         SYSTEM => EventBody::System(json(&text)?),
         AUDIT => EventBody::Audit(json(&text)?),
         LIMITS => EventBody::Limits(json(&text)?),
+        INBOX => EventBody::Inbox(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
     };
     Ok(Event { epoch, seq: seq_of(row.get(0)?), at: stamp(row.get(2)?, row.get(3)?), body })
@@ -398,6 +399,7 @@ pub(super) const RECORD: &str = "record";
 const SYSTEM: &str = "system";
 const AUDIT: &str = "audit";
 const LIMITS: &str = "limits";
+const INBOX: &str = "inbox";
 
 /// The `kind` column. A reading has none, because it has a table of its own.
 const fn kind(body: &EventBody) -> &'static str {
@@ -411,6 +413,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::System(_) => SYSTEM,
         EventBody::Audit(_) => AUDIT,
         EventBody::Limits(_) => LIMITS,
+        EventBody::Inbox(_) => INBOX,
     }
 }
 
@@ -429,6 +432,7 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::System(system) => text(system),
         EventBody::Audit(audit) => text(audit),
         EventBody::Limits(limits) => text(limits),
+        EventBody::Inbox(change) => text(change),
     })
 }
 

@@ -11,10 +11,11 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, records, schema};
+use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, inbox, records, schema};
 use crate::clock::Stamp;
 use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, LimitsEvent};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
@@ -187,6 +188,11 @@ impl Ledger {
         Ok(changes)
     }
 
+    /// What is in the inboxes.
+    pub(super) fn inboxes(&self) -> Result<Saved, StoreError> {
+        inbox::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the inboxes"))
+    }
+
     /// What each source's device is bound to. A row that cannot be read is left out with an error in the log.
     pub(super) fn identities(&self) -> Result<BTreeMap<SourceId, DeviceIdentity>, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot read the serial numbers of devices");
@@ -304,6 +310,7 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
         .prepare_cached(codec::INSERT_EVENT)
         .and_then(|mut statement| codec::insert_event(&mut statement, event, &body))
         .map_err(&failed)?;
+    inbox::apply(transaction, event, &body).map_err(&failed)?;
     let alert = match &event.body {
         EventBody::Alert(alert) => alert,
         EventBody::Audit(audit) => {

@@ -9,6 +9,7 @@
 mod codec;
 mod directory;
 mod handle;
+mod inbox;
 mod ledger;
 mod queue;
 mod reader;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use crate::clock::Stamp;
 use crate::event::{AlertEvent, LimitChange};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
 pub use handle::{Refused, StoreHandle, StoreHealth};
@@ -121,6 +123,8 @@ pub struct Opened {
     pub identities: BTreeMap<SourceId, DeviceIdentity>,
     /// Which records of each device are stored.
     pub records: BTreeMap<DeviceId, KnownRecords>,
+    /// What waits for people.
+    pub inboxes: Saved,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -268,14 +272,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
-        let remembered = (ledger.identities()?, ledger.known_records()?, ledger.limit_changes()?);
+        let remembered = (ledger.identities()?, ledger.known_records()?, ledger.limit_changes()?, ledger.inboxes()?);
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
     let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
         let begun = begin(&mut ledger)?;
         Ok((ledger, begun))
     });
-    let (ledger, (first_seq, open_alerts, (identities, records, limit_changes)), salvaged) = match sound {
+    let (ledger, (first_seq, open_alerts, (identities, records, limit_changes, inboxes)), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
             let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
@@ -299,6 +303,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         limit_changes,
         identities,
         records,
+        inboxes,
         dropped,
         salvaged,
     })

@@ -79,6 +79,7 @@ impl Running {
             records,
             dropped,
             salvaged,
+            ..
         } = opened;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -233,11 +234,15 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             id: uuid::Uuid::from_u128(77),
             kind: NotificationKind::MedicationReminder,
             patient: None,
-            user: Some("u-1".to_owned()),
+            users: vec!["u-1".to_owned()],
+            alert: None,
             title: String::new(),
             message: "null \0 byte and 'quotes'".to_owned(),
             priority: Priority::Info,
             created: Wall(-1),
+            expires: None,
+            by: None,
+            mode: Mode::Real,
         }),
         EventBody::Chat(ChatMessage {
             room: "ward 1".to_owned(),
