@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::command::{Command, Members};
 
-use crate::bridge::{Bridge, token};
+use crate::bridge::{Bridge, now, token};
 use crate::dashboard::Dashboard;
 
 /// A bridge with one patient and no sensor, that can be started again where it was.
@@ -57,12 +58,28 @@ impl Ward {
     }
 }
 
+/// What must not keep a test waiting, however many heartbeats come meanwhile.
+trait Soon {
+    /// The next message of a type.
+    async fn soon(&mut self, kind: &str) -> Json;
+}
+
+impl Soon for Dashboard {
+    async fn soon(&mut self, kind: &str) -> Json {
+        let next = tokio::time::timeout(LIMIT, self.next_of(kind)).await;
+        next.unwrap_or_else(|_| panic!("no {kind} within {LIMIT:?}"))
+    }
+}
+
+/// A message is awaited this long, also on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// Somebody signed in, who has asked for what the address is for.
 async fn listening(bridge: &Bridge, path: &str, token: &str, subscribe: &Json) -> Dashboard {
     let bearer = format!("Bearer {token}");
     let mut dashboard = Dashboard::connect(&bridge.address, path, &[("Authorization", &bearer)]).await.unwrap();
     dashboard.say(subscribe).await;
-    dashboard.next_of("snapshot").await;
+    dashboard.soon("snapshot").await;
     dashboard
 }
 
@@ -113,7 +130,7 @@ fn in_seconds(seconds: i64) -> String {
 async fn delivered(witness: &mut Dashboard, user: &str, mut wanted: BTreeSet<String>) {
     let mut last = 0;
     while !wanted.is_empty() {
-        let change = witness.next_of("inbox").await;
+        let change = witness.soon("inbox").await;
         if change["data"]["change"] == "delivered" && change["data"]["user"] == user {
             for id in change["data"]["ids"].as_array().unwrap() {
                 wanted.remove(id.as_str().unwrap());
@@ -121,7 +138,7 @@ async fn delivered(witness: &mut Dashboard, user: &str, mut wanted: BTreeSet<Str
             last = change["seq"].as_u64().unwrap();
         }
     }
-    while witness.next_of("heartbeat").await["data"]["durable_through"].as_u64().unwrap() < last {}
+    while witness.soon("heartbeat").await["data"]["durable_through"].as_u64().unwrap() < last {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +174,7 @@ async fn what_was_sent_to_somebody_who_was_away_arrives_once_through_power_cuts(
     let wanted: BTreeSet<String> =
         [&sent, &second, &visit].map(|answer| answer["id"].as_str().unwrap().to_owned()).into();
     while !wanted.is_subset(&ids(&came).into_iter().collect()) {
-        came.push(dashboard.next_of("notification").await);
+        came.push(dashboard.soon("notification").await);
     }
     came.extend(until_quiet(&mut dashboard).await);
     let first = came.iter().find(|it| it["notification"]["id"] == sent["id"]).unwrap();
@@ -191,11 +208,11 @@ async fn a_message_that_a_client_may_not_have_comes_again_under_the_same_id() {
     let (_, sent) = http(&bridge, "POST", "/api/v1/notifications", &lena, &new).await;
     // It reads the message and goes before it reads the ping behind it.
     let mut hasty = at_notifications(&bridge, &lena).await;
-    assert_eq!(hasty.next_of("notification").await["data"]["id"], sent["id"]);
+    assert_eq!(hasty.soon("notification").await["data"]["id"], sent["id"]);
     drop(hasty);
     // This one acknowledges it by name, and goes too.
     let mut thorough = at_notifications(&bridge, &lena).await;
-    let message = thorough.next_of("notification").await;
+    let message = thorough.soon("notification").await;
     assert_eq!((&message["data"]["id"], &message["data"]["alert_stands"]), (&sent["id"], &json!(null)), "{message}");
     thorough
         .say(&json!({"type": "ack", "channel": message["channel"], "epoch": message["epoch"], "seq": message["seq"]}))
@@ -215,21 +232,21 @@ async fn every_tab_of_a_user_shows_a_message_and_nobody_else_does() {
     let new = json!({"kind": "system", "users": ["lena"], "title": "t", "message": "m"});
     let (_, sent) = http(&bridge, "POST", "/api/v1/notifications", &otto, &new).await;
     for tab in &mut tabs {
-        let message = tab.next_of("notification").await;
+        let message = tab.soon("notification").await;
         assert_eq!((&message["data"]["id"], &message["data"]["user_id"]), (&sent["id"], &json!("lena")));
     }
     assert!(until_quiet(&mut other).await.is_empty());
     // Another one's channel is refused, one's own is not, although the token names only a patient.
     for (channel, answer) in [("notifications/otto", "error"), ("user:lena", "subscribed")] {
         tabs[0].say(&json!({"type": "subscribe", "channels": [channel], "id": channel})).await;
-        assert_eq!(tabs[0].next_of(answer).await["correlation_id"], channel);
+        assert_eq!(tabs[0].soon(answer).await["correlation_id"], channel);
     }
     // Who is limited to a patient sends to who sees that patient, and to nobody else.
     assert_eq!(http(&bridge, "POST", "/api/v1/notifications", &lena, &new).await.0, 403);
     let about = json!({"kind": "system", "patient": "P-1", "title": "t", "message": "m"});
     assert_eq!(http(&bridge, "POST", "/api/v1/notifications", &lena, &about).await.0, 201);
-    assert_eq!(tabs[1].next_of("notification").await["data"]["patient_id"], "P-1");
-    assert_eq!(other.next_of("notification").await["data"]["user_id"], "otto");
+    assert_eq!(tabs[1].soon("notification").await["data"]["patient_id"], "P-1");
+    assert_eq!(other.soon("notification").await["data"]["user_id"], "otto");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +257,7 @@ async fn who_resumes_gets_the_message_among_the_missed_events_and_not_twice() {
     let mut before = listening(&bridge, "/ws", &lena, &json!({"type": "subscribe"})).await;
     let new = |title: &str| json!({"kind": "system", "users": ["lena"], "title": title, "message": "m"});
     http(&bridge, "POST", "/api/v1/notifications", &otto, &new("seen")).await;
-    let seen = before.next_of("notification").await;
+    let seen = before.soon("notification").await;
     until_quiet(&mut before).await;
     drop(before);
     http(&bridge, "POST", "/api/v1/notifications", &otto, &new("missed")).await;
@@ -271,7 +288,7 @@ async fn an_alert_of_priority_high_reaches_who_has_muted_everything_and_who_is_a
     let (status, refused) = http(&bridge, "PUT", "/api/v1/users/me/preferences", &otto, &high).await;
     assert_eq!((status, &refused["code"]), (400, &json!("validation")), "{refused}");
     quiet.say(&json!({"type": "set_preferences", "preferences": high, "id": "p"})).await;
-    assert!(quiet.next_of("error").await["data"]["message"].as_str().unwrap().contains("always comes"));
+    assert!(quiet.soon("error").await["data"]["message"].as_str().unwrap().contains("always comes"));
     bridge.kill();
 
     // The patient desaturates while nobody listens.
@@ -281,7 +298,7 @@ async fn an_alert_of_priority_high_reaches_who_has_muted_everything_and_who_is_a
     ward.configure(&source(&file));
     let bridge = ward.start();
     let (desaturation, seq, mut witness) = alert(&bridge, &ward.token("w", &[]), "spo2_desat").await;
-    while witness.next_of("heartbeat").await["data"]["durable_through"].as_u64().unwrap() < seq + 1 {}
+    while witness.soon("heartbeat").await["data"]["durable_through"].as_u64().unwrap() < seq + 1 {}
     bridge.kill();
 
     ward.configure("");
@@ -334,7 +351,9 @@ async fn alert(bridge: &Bridge, token: &str, rule: &str) -> (String, u64, Dashbo
     let bearer = format!("Bearer {token}");
     let mut witness = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
     witness.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    let until = now() + LIMIT;
     loop {
+        assert!(now() < until, "no alert of {rule} within {LIMIT:?}");
         let message = witness.next().await;
         let of_snapshot = message["data"]["alerts"].as_array().cloned().unwrap_or_default();
         let alerts =
