@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "the table is what a benchmark is for")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ fn main() -> anyhow::Result<()> {
         engine: Engine::new(RuleSet::built_in(), 1),
         expected: Vec::new(),
         open_alerts: Vec::new(),
+        news2: BTreeMap::new(),
+        observations: Vec::new(),
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),

@@ -257,6 +257,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         engine: Engine::new(config.rules.clone(), seeds),
         expected: expected(&config),
         open_alerts: opened.open_alerts,
+        news2: config.news2.clone(),
+        observations: opened.observations,
         store: opened.handle.clone(),
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
-use crate::vitals::{Metric, Mode, Reading, Status, Value};
+use crate::vitals::{Breathing, Consciousness, Metric, Mode, Reading, Status, Value};
 
 /// One thing that happened. `(epoch, seq)` names it for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum EventBody {
     System(SystemEvent),
     /// Somebody did something, or was not allowed to.
     Audit(AuditEvent),
+    /// What a person sees of a patient, and no sensor does.
+    Observation(ObservationEvent),
 }
 
 named_enum! {
@@ -321,6 +323,34 @@ pub struct SystemEvent {
     pub last: Option<Seq>,
 }
 
+/// Something that a person entered, and how long it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered<T> {
+    /// What.
+    pub value: T,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Wall,
+    /// From then on it is unknown again.
+    pub until: Wall,
+}
+
+/// What a person sees of a patient, and no sensor does. It is complete: the latest one of each patient holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservationEvent {
+    /// Whose.
+    pub patient: PatientId,
+    /// What is breathed. `None`: unknown.
+    pub oxygen: Option<Entered<Breathing>>,
+    /// The level of consciousness. `None`: unknown.
+    pub consciousness: Option<Entered<Consciousness>>,
+    /// Who changed it last.
+    pub by: String,
+    /// Real, demo or test.
+    pub mode: Mode,
+}
+
 /// Consecutive samples of one wave: shown while they happen, never numbered and never stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaveBlock {
@@ -366,6 +396,8 @@ named_enum! {
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
         BluetoothRemove = "bluetooth_remove",
+        /// A person entered what is breathed or the level of consciousness; the object says what.
+        ObservationSet = "observation_set",
     }
 }
 
@@ -475,6 +507,7 @@ impl Event {
             EventBody::Notification(notification) => notification.patient.as_ref(),
             EventBody::Source(source) => source.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
+            EventBody::Observation(observation) => Some(&observation.patient),
             EventBody::Chat(_) | EventBody::System(_) => None,
         }
     }
@@ -486,7 +519,7 @@ impl Event {
             EventBody::Alert(alert) => alert.device.as_ref(),
             EventBody::Source(source) => Some(&source.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Observation(_) => None,
         }
     }
 }

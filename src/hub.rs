@@ -199,7 +199,11 @@ impl Hub {
             EventBody::Alert(alert) => {
                 self.alerts.remove(&alert.alert);
             }
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+            EventBody::Notification(_)
+            | EventBody::Chat(_)
+            | EventBody::System(_)
+            | EventBody::Audit(_)
+            | EventBody::Observation(_) => {}
         }
     }
 

@@ -2,16 +2,22 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod computed;
+
 use serde::Serialize;
 
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent,
+    AlertEvent, AuditEvent, ChatMessage, Entered, Event, EventBody, Notification, ObservationEvent, Signal,
+    SourceEvent, SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
-use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
+use crate::vitals::{
+    Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis,
+};
+use computed::Computed;
 
 /// Parts of a composite value, in the unit of the whole.
 #[derive(Debug, Clone, Serialize)]
@@ -58,11 +64,16 @@ pub struct ReadingData<'a> {
     /// Beat intervals in ms, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     intervals: Option<Vec<Decimal>>,
+    #[serde(flatten)]
+    computed: Computed<'a>,
     mdc: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     loinc: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_id: Option<&'a str>,
+    /// The metrics from which the bridge computed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    derived_from: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +88,7 @@ pub struct ReadingData<'a> {
 
 impl<'a> ReadingData<'a> {
     /// What a decoder found, before anybody knows whose it is.
-    pub fn decoded(vital: &Vital, quality: Quality, mdc: Option<u32>, device_time: Option<&'a str>) -> Self {
+    pub fn decoded(vital: &'a Vital, quality: Quality, mdc: Option<u32>, device_time: Option<&'a str>) -> Self {
         let metric = vital.metric();
         let info = metric.info();
         let leading = vital.leading();
@@ -94,9 +105,11 @@ impl<'a> ReadingData<'a> {
             components: components(vital),
             derived: derived(vital),
             intervals: intervals(vital),
+            computed: Computed::of(vital),
             mdc: mdc.unwrap_or(info.mdc),
             loinc: info.loinc,
             source_id: None,
+            derived_from: None,
             mode: None,
             received: None,
             ts_source: None,
@@ -117,6 +130,7 @@ impl<'a> ReadingData<'a> {
             received: Some(reading.received.wall.to_string()),
             ts_source: Some(taken.source.name()),
             ts_uncertainty_ms: Some(taken.uncertainty_ms),
+            derived_from: reading.is_derived().then(|| computed::sources(&reading.vital)),
             ..Self::decoded(&reading.vital, reading.quality, reading.mdc, taken.device_time.as_deref())
         }
     }
@@ -128,7 +142,7 @@ fn components(vital: &Vital) -> Option<Components> {
         | Vital::ArterialPressure(Pressure { systolic, diastolic, mean }) => {
             Some(Components { systolic: systolic.valid(), diastolic: diastolic.valid(), mean: mean.valid() })
         }
-        Vital::Scalar { .. } | Vital::RrIntervals(_) => None,
+        Vital::Scalar { .. } | Vital::RrIntervals(_) | Vital::News2(_) | Vital::Variability(_) => None,
     }
 }
 
@@ -323,6 +337,43 @@ impl<'a> AuditData<'a> {
     }
 }
 
+#[derive(Serialize)]
+struct EnteredData<'a> {
+    value: &'static str,
+    by: &'a str,
+    at: String,
+    until: String,
+}
+
+impl<'a> EnteredData<'a> {
+    fn new<T: Copy>(entered: &'a Entered<T>, name: impl Fn(T) -> &'static str) -> Self {
+        let (at, until) = (entered.at.to_string(), entered.until.to_string());
+        Self { value: name(entered.value), by: &entered.by, at, until }
+    }
+}
+
+#[derive(Serialize)]
+struct ObservationData<'a> {
+    patient_id: &'a str,
+    oxygen: Option<EnteredData<'a>>,
+    consciousness: Option<EnteredData<'a>>,
+    by: &'a str,
+    mode: &'static str,
+}
+
+impl<'a> ObservationData<'a> {
+    fn new(observation: &'a ObservationEvent) -> Self {
+        let consciousness = observation.consciousness.as_ref();
+        Self {
+            patient_id: observation.patient.as_str(),
+            oxygen: observation.oxygen.as_ref().map(|entered| EnteredData::new(entered, Breathing::name)),
+            consciousness: consciousness.map(|entered| EnteredData::new(entered, Consciousness::name)),
+            by: &observation.by,
+            mode: observation.mode.name(),
+        }
+    }
+}
+
 /// `data` of any event.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -334,6 +385,7 @@ enum Data<'a> {
     Chat(ChatData<'a>),
     System(SystemData<'a>),
     Audit(AuditData<'a>),
+    Observation(ObservationData<'a>),
 }
 
 /// The envelope of a push.
@@ -365,6 +417,7 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Source(_) => "device_status",
         EventBody::System(_) => "system",
         EventBody::Audit(_) => "audit",
+        EventBody::Observation(_) => "observation",
     }
 }
 
@@ -385,6 +438,7 @@ pub fn channel_of(body: &EventBody) -> String {
         EventBody::Source(source) => format!("device/{}/status", source.device),
         EventBody::System(_) => "system".to_owned(),
         EventBody::Audit(_) => "audit".to_owned(),
+        EventBody::Observation(observation) => format!("patient/{}/observation", observation.patient),
     }
 }
 
@@ -413,6 +467,7 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
         EventBody::System(system) => Data::System(SystemData::new(system)),
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
+        EventBody::Observation(observation) => Data::Observation(ObservationData::new(observation)),
     };
     let notification = match &event.body {
         EventBody::Notification(notification) => Some(NotificationData::new(notification)),
@@ -501,7 +556,11 @@ impl<'a> Snapshot<'a> {
                 EventBody::Source(source) => {
                     devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
                 }
-                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+                EventBody::Notification(_)
+                | EventBody::Chat(_)
+                | EventBody::System(_)
+                | EventBody::Audit(_)
+                | EventBody::Observation(_) => {}
             }
         }
         Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }

@@ -9,14 +9,13 @@ use crate::alerts::BridgeCondition;
 use crate::alerts::episode::{AlertIds, Episode, Open, Outcome, Sight, Stage, Terms};
 use crate::alerts::judge::{Judge, Truth};
 use crate::alerts::rule::{Condition, Edge, Level, Quantity, Rule};
+use crate::alerts::score::{self, Standing};
+use crate::alerts::silence::{DEFAULT_SILENCE, silences};
 use crate::alerts::wording;
 use crate::clock::{Mono, Stamp};
 use crate::event::{AlertChange, AlertEvent, AlertKind, EndReason, LinkState, Presence, Priority, SourceEvent};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId};
 use crate::vitals::{Decimal, Metric, Mode, Quality, Reading, Rhythm, Status, Value};
-
-/// From what age a value is gone where no rule says it.
-const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 
 /// A rule's condition on one thing: the patient, a metric or a device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +90,7 @@ pub(super) struct Facts {
 /// What a rule sees at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    truth: Truth,
+    pub(super) truth: Truth,
     at_once: bool,
     gap: bool,
     /// The quantity that was compared.
@@ -104,11 +103,12 @@ pub(super) struct View {
     pub(super) flag: Option<Status>,
     /// The device behind it.
     pub(super) device: Option<DeviceId>,
-    mode: Mode,
+    pub(super) mode: Mode,
 }
 
 impl View {
-    const fn plain(truth: Truth) -> Self {
+    /// A view without a value.
+    pub(super) const fn plain(truth: Truth) -> Self {
         Self {
             truth,
             at_once: false,
@@ -190,6 +190,7 @@ pub(super) struct Subject {
     devices: BTreeMap<DeviceId, Device>,
     conditions: BTreeMap<BridgeCondition, bool>,
     undelivered: BTreeMap<AlertId, Priority>,
+    score: Option<Standing>,
     tracks: BTreeMap<Key, Track>,
     samples: u64,
     /// When a value or a link becomes too old.
@@ -211,6 +212,7 @@ impl Subject {
             devices: BTreeMap::new(),
             conditions: BTreeMap::new(),
             undelivered: BTreeMap::new(),
+            score: None,
             tracks: BTreeMap::new(),
             samples: 0,
             wake: None,
@@ -222,6 +224,7 @@ impl Subject {
     pub(super) fn is_empty(&self) -> bool {
         self.devices.is_empty()
             && self.origins.is_empty()
+            && self.score.is_none()
             && self.tracks.values().all(|track| track.episode.open().is_none())
     }
 
@@ -334,6 +337,19 @@ impl Subject {
         self.undelivered = alerts;
     }
 
+    /// Takes the newest early warning score.
+    pub(super) const fn take_score(&mut self, standing: Standing) {
+        self.score = Some(standing);
+    }
+
+    /// No score is computed for this patient.
+    pub(super) fn end_score(&mut self) {
+        self.score = None;
+        let is_about = |key: &&Key| self.rules.get(key.rule).is_some_and(Rule::is_about_score);
+        let gone: Vec<Key> = self.tracks.keys().filter(is_about).cloned().collect();
+        self.end(&gone, EndReason::Disabled);
+    }
+
     /// A device is no longer this patient's: whatever only it delivered is over.
     pub(super) fn unassign(&mut self, device: &DeviceId) {
         self.devices.remove(device);
@@ -349,7 +365,9 @@ impl Subject {
             .filter(|key| {
                 key.device.as_ref() == Some(device)
                     || key.metric.is_some_and(|metric| !self.origins.contains_key(&metric))
-                    || rules.get(key.rule).is_some_and(|rule| key.device.is_none() && self.lost_sources(rule))
+                    || rules
+                        .get(key.rule)
+                        .is_some_and(|rule| key.device.is_none() && !rule.is_about_score() && self.lost_sources(rule))
             })
             .cloned()
             .collect();
@@ -358,12 +376,16 @@ impl Subject {
 
     /// True if a rule looks at metrics and no device delivers any of them any more.
     fn lost_sources(&self, rule: &Rule) -> bool {
+        if rule.is_about_score() {
+            return self.score.is_none();
+        }
         let members = rule.condition.members();
         let parts = self.rules.iter().filter(|other| members.contains(&other.id));
         let mut sources = rule.sources.iter().chain(parts.flat_map(|part| &part.sources)).peekable();
         let has_any = sources.peek().is_some();
         let flags = matches!(&rule.condition, Condition::Limits { flags, .. } if !flags.is_empty());
-        let delivered = sources.any(|source| self.origins.contains_key(&source.metric));
+        let is_score = |source: &Quantity| source.metric == Metric::News2 && self.score.is_some();
+        let delivered = sources.any(|source| self.origins.contains_key(&source.metric) || is_score(source));
         if has_any { !delivered } else { flags && self.devices.is_empty() }
     }
 
@@ -547,6 +569,7 @@ impl Subject {
     /// What one rule sees on one thing.
     fn look(&mut self, rule: &Rule, key: &Key, now: Stamp) -> View {
         match &rule.condition {
+            Condition::Limits { .. } if rule.is_about_score() => score::look(rule, self.score.as_ref()),
             Condition::Limits { flags, .. } => {
                 let view = self.look_at_values(rule, key, now);
                 self.with_flags(view, flags, rule, key)
@@ -772,11 +795,12 @@ impl Subject {
         hidden.chain([rule.priority]).max().unwrap_or(rule.priority)
     }
 
-    /// What a rule, or the members of a compound, look at.
+    /// What a rule, or the members of a compound, look at; of a score, what it is computed from.
     fn sources<'a>(&'a self, rule: &'a Rule) -> impl Iterator<Item = &'a Quantity> {
         let members = rule.condition.members();
         let parts = self.rules.iter().filter(|other| members.contains(&other.id));
-        rule.sources.iter().chain(parts.flat_map(|part| &part.sources))
+        let own = |rule: &'a Rule| if rule.is_about_score() { &score::INPUTS[..] } else { &rule.sources };
+        own(rule).iter().chain(parts.flat_map(own))
     }
 
     /// Settles which alert stands for which: an inhibitor, or the silence that leaves a condition unknown.
@@ -855,26 +879,6 @@ fn ended(track: &mut Track, who: Option<&PatientId>, rule: &Rule) -> Option<Aler
 
 const fn terms(rule: &Rule) -> Terms {
     Terms { times: rule.times, latching: rule.latching }
-}
-
-/// For each continuous metric its silence rule (one that names it before one that names none) and its longest silence.
-fn silences(rules: &[Rule]) -> BTreeMap<Metric, (Option<usize>, Duration)> {
-    let continuous = Metric::ALL.iter().filter(|metric| metric.info().rhythm == Rhythm::Continuous);
-    continuous
-        .map(|metric| {
-            let candidates = rules.iter().enumerate().filter_map(|(index, rule)| {
-                let Condition::NoValid(longest) = rule.condition else {
-                    return None;
-                };
-                let names_it = rule.sources.iter().any(|source| source.metric == *metric);
-                let applies = rule.off.is_none() && (names_it || rule.sources.is_empty());
-                applies.then_some((names_it, index, longest))
-            });
-            // The first of those that name it, else the first of the others.
-            let best = candidates.min_by_key(|(names_it, index, _)| (!names_it, *index));
-            (*metric, best.map_or((None, DEFAULT_SILENCE), |(_, index, longest)| (Some(index), longest)))
-        })
-        .collect()
 }
 
 /// What the members of a compound rule make together.

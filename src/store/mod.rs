@@ -26,7 +26,7 @@ use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 
 use crate::clock::Stamp;
-use crate::event::AlertEvent;
+use crate::event::{AlertEvent, ObservationEvent};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 
 pub use handle::{QUEUE, RESERVED_FOR_ALERTS, Refused, StoreHandle, StoreHealth};
@@ -113,6 +113,8 @@ pub struct Opened {
     pub open_alerts: Vec<AlertEvent>,
     /// What each source's device is bound to.
     pub identities: BTreeMap<SourceId, DeviceIdentity>,
+    /// What people entered about patients, the latest of each, as far as it can still hold.
+    pub observations: Vec<ObservationEvent>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -261,13 +263,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
         let identities = ledger.identities()?;
-        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, identities))
+        let observations = ledger.observations(now)?;
+        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, identities, observations))
     };
     let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
         let begun = begin(&mut ledger)?;
         Ok((ledger, begun))
     });
-    let (ledger, (first_seq, open_alerts, identities), salvaged) = match sound {
+    let (ledger, (first_seq, open_alerts, identities, observations), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
             let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
@@ -281,5 +284,5 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;
     let writer = Writer::new(directory, ledger, ends, report, options.group_commit.clamp(shortest, longest), now);
-    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, dropped, salvaged })
+    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, observations, dropped, salvaged })
 }

@@ -12,6 +12,7 @@ mod cli;
 mod dashboard;
 mod day;
 mod decode;
+mod derived;
 mod drivers;
 mod emulate;
 mod encode;

@@ -61,6 +61,8 @@ async fn run(seed: u64, span: Duration) -> Outcome {
         engine: Engine::new(RuleSet::built_in(), seed),
         expected: Vec::new(),
         open_alerts: opened.open_alerts,
+        news2: config.news2,
+        observations: opened.observations,
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),
