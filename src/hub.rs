@@ -199,7 +199,8 @@ impl Hub {
             EventBody::Alert(alert) => {
                 self.alerts.remove(&alert.alert);
             }
-            EventBody::Notification(_)
+            EventBody::Record(_)
+            | EventBody::Notification(_)
             | EventBody::Chat(_)
             | EventBody::System(_)
             | EventBody::Audit(_)

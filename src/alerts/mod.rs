@@ -10,7 +10,6 @@ mod judge;
 mod relations;
 mod rule;
 mod score;
-mod silence;
 mod subject;
 #[cfg(test)]
 mod tests;
