@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "the table is what a benchmark is for")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ fn main() -> anyhow::Result<()> {
         open_alerts: Vec::new(),
         limit_changes: Vec::new(),
         notifier: Notifier::new(&[], Saved::default(), 1),
+        news2: BTreeMap::new(),
+        observations: Vec::new(),
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),

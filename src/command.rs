@@ -13,7 +13,8 @@ use serde_json::Value as Json;
 pub use self::notify::{MAX_NAMED, MAX_USER_BYTES, NewNotification, ROLES};
 use crate::channel::Operation;
 use crate::event::{OrderKind, Preferences};
-use crate::ids::{AlertId, Seq, SourceId};
+use crate::ids::{AlertId, PatientId, Seq, SourceId};
+use crate::vitals::{Breathing, Consciousness};
 
 pub use limits::{LimitOperation, LimitWish, MAX_LINES_BYTES};
 
@@ -22,7 +23,8 @@ pub const MAX_AUDIO_PAUSE_S: u64 = 120;
 
 /// The names of all commands, as an error lists them.
 const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, limits.set, limits.clear, rule.disable, \
-     rule.enable, device.confirm, device.command, notification.send, notification.withdraw or preferences.set";
+     rule.enable, observation.set, device.confirm, device.command, notification.send, notification.withdraw or \
+     preferences.set";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,15 @@ pub enum Command {
         operation: AlertOperation,
         /// The newest event of the alert that the person saw.
         expected_seq: Option<Seq>,
+    },
+    /// Enter what no sensor sees of a patient.
+    Observe {
+        /// Whose.
+        patient: PatientId,
+        /// What is breathed.
+        oxygen: Entry<Breathing>,
+        /// The level of consciousness.
+        consciousness: Entry<Consciousness>,
     },
     /// Do something about the device of a source.
     Device {
@@ -51,6 +62,17 @@ pub enum Command {
     Withdraw(uuid::Uuid),
     /// Choose what to be told of.
     Prefer(Preferences),
+}
+
+/// What a person says about one thing that can be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<T> {
+    /// Nothing: it stays as it is.
+    Unsaid,
+    /// It is not known any more.
+    Unknown,
+    /// This is it.
+    Is(T),
 }
 
 /// Operations on one alert.
@@ -127,6 +149,7 @@ impl Command {
             Some("notification.send") => notify::send(members),
             Some("notification.withdraw") => notify::withdraw(members),
             Some("preferences.set") => notify::prefer(members),
+            Some("observation.set") => observe(members),
             Some("alert.acknowledge") => alert(members, AlertOperation::Acknowledge),
             Some("alert.reset") => alert(members, AlertOperation::Reset),
             Some("alert.pause_audio") => {
@@ -159,7 +182,8 @@ impl Command {
     /// What somebody has to be allowed, on the channels that the command concerns.
     pub const fn needs(&self) -> Operation {
         match self {
-            Self::Alert { .. } => Operation::Acknowledge,
+            // Who sees the patients sees this; a nurse does both.
+            Self::Alert { .. } | Self::Observe { .. } => Operation::Acknowledge,
             Self::Device { .. } | Self::Limits(_) => Operation::Command,
             Self::Notify(_) | Self::Withdraw(_) => Operation::Publish,
             // One's own; nobody is kept from it.
@@ -176,6 +200,34 @@ fn alert(members: Members<'_>, operation: AlertOperation) -> Result<Command, Bad
         Some(seq) => Some(Seq(seq.as_u64().ok_or(BadMember::new("expected_seq", "is not the number of an event"))?)),
     };
     Ok(Command::Alert { alert, operation, expected_seq })
+}
+
+/// The word by which an entry is taken back.
+const UNKNOWN: &str = "unknown";
+
+fn observe(members: Members<'_>) -> Result<Command, BadMember> {
+    let patient = members.text("patient_id").and_then(|text| text.parse().ok());
+    let patient = patient.ok_or(BadMember::new("patient_id", "is not the id of a patient"))?;
+    let oxygen = entry(members, "oxygen", "is air, oxygen or unknown", Breathing::from_name)?;
+    let consciousness = entry(members, "consciousness", "is A, C, V, P, U or unknown", Consciousness::from_name)?;
+    if (oxygen, consciousness) == (Entry::Unsaid, Entry::Unsaid) {
+        return Err(BadMember::new("oxygen", "or `consciousness` has to be there"));
+    }
+    Ok(Command::Observe { patient, oxygen, consciousness })
+}
+
+fn entry<T>(
+    members: Members<'_>,
+    name: &'static str,
+    problem: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Entry<T>, BadMember> {
+    let Some(member) = members.get(name) else { return Ok(Entry::Unsaid) };
+    match member.as_str() {
+        Some(UNKNOWN) => Ok(Entry::Unknown),
+        Some(word) => read(word).map(Entry::Is).ok_or(BadMember::new(name, problem)),
+        None => Err(BadMember::new(name, problem)),
+    }
 }
 
 fn device(members: Members<'_>, kind: OrderKind) -> Result<Command, BadMember> {
@@ -210,6 +262,14 @@ mod tests {
                     kind: OrderKind::Command { command: "nibp_start".to_owned() },
                 },
             ),
+            (
+                json!({"name": "observation.set", "patient_id": "P-1", "oxygen": "oxygen", "consciousness": "unknown"}),
+                Command::Observe {
+                    patient: "P-1".parse().unwrap(),
+                    oxygen: Entry::Is(Breathing::Oxygen),
+                    consciousness: Entry::Unknown,
+                },
+            ),
         ] {
             assert_eq!(Command::read(Members(&json)), Ok(expected), "{json}");
         }
@@ -224,6 +284,10 @@ mod tests {
             (json!({"name": "alert.reset"}), "`alert_id` is not the id of an alert"),
             (json!({"name": "alert.pause_audio", "alert_id": id, "seconds": 121}), "`seconds` is 1 to 120"),
             (json!({"name": "alert.acknowledge", "alert_id": id, "expected_seq": "7"}), "`expected_seq` is not the"),
+            (json!({"name": "observation.set", "oxygen": "air"}), "`patient_id` is not the id"),
+            (json!({"name": "observation.set", "patient_id": "P-1"}), "`oxygen` or `consciousness` has to be there"),
+            (json!({"name": "observation.set", "patient_id": "P-1", "oxygen": true}), "`oxygen` is air, oxygen or"),
+            (json!({"name": "observation.set", "patient_id": "P-1", "consciousness": "a"}), "`consciousness` is A, C"),
             (json!({"name": "device.confirm", "source_id": "port"}), "`serial_number` is missing"),
             (json!({"name": "device.command", "command": "x"}), "`source_id` is not the id of a source"),
         ] {

@@ -261,6 +261,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         open_alerts: opened.open_alerts,
         limit_changes: opened.limit_changes,
         notifier: Notifier::new(&config.patients, opened.inboxes, seeds.rotate_left(32)),
+        news2: config.news2.clone(),
+        observations: opened.observations,
         store: opened.handle.clone(),
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),

@@ -12,7 +12,7 @@ use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
 use crate::record::RecordEvent;
-use crate::vitals::{Metric, Mode, Reading, Status, Value};
+use crate::vitals::{Breathing, Consciousness, Metric, Mode, Reading, Status, Value};
 
 /// One thing that happened. `(epoch, seq)` names it for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub enum EventBody {
     Limits(LimitsEvent),
     /// What became of messages for people.
     Inbox(InboxChange),
+    /// What a person sees of a patient, and no sensor does.
+    Observation(ObservationEvent),
 }
 
 named_enum! {
@@ -376,6 +378,34 @@ pub struct SystemEvent {
     pub last: Option<Seq>,
 }
 
+/// Something that a person entered, and how long it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered<T> {
+    /// What.
+    pub value: T,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Wall,
+    /// From then on it is unknown again.
+    pub until: Wall,
+}
+
+/// What a person sees of a patient, and no sensor does. It is complete: the latest one of each patient holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservationEvent {
+    /// Whose.
+    pub patient: PatientId,
+    /// What is breathed. `None`: unknown.
+    pub oxygen: Option<Entered<Breathing>>,
+    /// The level of consciousness. `None`: unknown.
+    pub consciousness: Option<Entered<Consciousness>>,
+    /// Who changed it last.
+    pub by: String,
+    /// Real, demo or test.
+    pub mode: Mode,
+}
+
 /// Consecutive samples of one wave: shown while they happen, never numbered and never stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaveBlock {
@@ -447,6 +477,8 @@ named_enum! {
         NotificationWithdraw = "notification_withdraw",
         /// A user chose what to be told of; the object is what is muted.
         PreferencesSet = "preferences_set",
+        /// A person entered what is breathed or the level of consciousness; the object says what.
+        ObservationSet = "observation_set",
     }
 }
 
@@ -565,6 +597,7 @@ impl Event {
             EventBody::Record(record) => record.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
             EventBody::Limits(limits) => Some(&limits.change.patient),
+            EventBody::Observation(observation) => Some(&observation.patient),
             EventBody::Chat(_) | EventBody::System(_) | EventBody::Inbox(_) => None,
         }
     }
@@ -581,7 +614,8 @@ impl Event {
             | EventBody::Chat(_)
             | EventBody::System(_)
             | EventBody::Limits(_)
-            | EventBody::Inbox(_) => None,
+            | EventBody::Inbox(_)
+            | EventBody::Observation(_) => None,
         }
     }
 }

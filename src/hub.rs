@@ -251,7 +251,8 @@ impl Hub {
             | EventBody::Chat(_)
             | EventBody::System(_)
             | EventBody::Audit(_)
-            | EventBody::Inbox(_) => {}
+            | EventBody::Inbox(_)
+            | EventBody::Observation(_) => {}
         }
     }
 

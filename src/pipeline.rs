@@ -3,6 +3,7 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod computed;
 mod limits;
 mod people;
 
@@ -18,11 +19,12 @@ use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleS
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Mono, Stamp};
 use crate::command::{AlertOperation, Command};
+use crate::derive::live::{Derivation, News2Settings};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, Preferences,
-    SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
+    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, ObservationEvent,
+    Preferences, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
@@ -34,6 +36,7 @@ use crate::record::RecordEvent;
 use crate::store::StoreHandle;
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
+use computed::Observations;
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
 pub const SOURCE_QUEUE: usize = 4096;
@@ -170,6 +173,10 @@ pub struct Parts {
     pub limit_changes: Vec<LimitChange>,
     /// Messages for people.
     pub notifier: Notifier,
+    /// For whom an early warning score is computed, and how.
+    pub news2: BTreeMap<PatientId, News2Settings>,
+    /// What people entered in the runs before.
+    pub observations: Vec<ObservationEvent>,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -191,6 +198,8 @@ pub struct Pipeline {
     patients: BTreeMap<PatientId, Patient>,
     modes: BTreeMap<PatientId, Mode>,
     engine: Engine,
+    derivation: Derivation,
+    observations: Observations,
     hub: Hub,
     notifier: Notifier,
     desk: Desk,
@@ -216,6 +225,8 @@ impl Pipeline {
             patients: parts.patients.into_iter().map(|patient| (patient.id.clone(), patient)).collect(),
             modes: BTreeMap::new(),
             engine: parts.engine,
+            derivation: Derivation::default(),
+            observations: Observations::default(),
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
             notifier: parts.notifier,
             desk: Desk::default(),
@@ -236,12 +247,14 @@ impl Pipeline {
         for Expected { device, patient, metrics, is_spot, mode } in parts.expected {
             let metrics: Vec<Metric> = metrics.into_iter().collect();
             let changes = if is_spot {
+                pipeline.derivation.expect_spot(device.clone());
                 pipeline.engine.expect_spot(&device, &patient, mode, now)
             } else {
                 pipeline.engine.expect(&device, &patient, &metrics, mode, now)
             };
             pipeline.publish_alerts(changes, now);
         }
+        pipeline.start_scores(&parts.news2, parts.observations, now);
         pipeline
     }
 
@@ -268,7 +281,7 @@ impl Pipeline {
             let now = self.clock.now();
             self.send_what_is_due(now);
             let longest = now.mono + LONGEST_TURN;
-            let wait = self.engine.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
+            let wait = self.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
             tokio::select! {
                 biased;
                 // Wishes are few and somebody waits for each of them.
@@ -283,11 +296,7 @@ impl Pipeline {
                     None => control_open = false,
                 },
                 // Timers before readings, so that a flood cannot hold back an alarm.
-                () = tokio::time::sleep(wait) => {
-                    let now = self.clock.now();
-                    let changes = self.engine.on_deadline(now);
-                    self.publish_alerts(changes, now);
-                }
+                () = tokio::time::sleep(wait) => self.on_deadline(self.clock.now()),
                 message = sources.recv() => match message {
                     Some(message) => self.on_source_message(message, self.clock.now()),
                     None => break,
@@ -299,12 +308,23 @@ impl Pipeline {
         Ok(())
     }
 
+    fn next_deadline(&self) -> Option<Mono> {
+        self.engine.next_deadline().into_iter().chain(self.derivation.next_deadline()).min()
+    }
+
+    /// Does what is due: what is computed first, because alerts follow it.
+    pub fn on_deadline(&mut self, now: Stamp) {
+        let computed = self.derivation.on_deadline(now);
+        self.publish_computed(computed, now);
+        let changes = self.engine.on_deadline(now);
+        self.publish_alerts(changes, now);
+    }
+
     /// Due timers and waiting readings, without waiting: many wishing dashboards must not hold back an alarm.
     fn serve_the_patients(&mut self, sources: &mut mpsc::Receiver<SourceMessage>) {
         let now = self.clock.now();
-        if self.engine.next_deadline().is_some_and(|due| due <= now.mono) {
-            let changes = self.engine.on_deadline(now);
-            self.publish_alerts(changes, now);
+        if self.next_deadline().is_some_and(|due| due <= now.mono) {
+            self.on_deadline(now);
         }
         for _ in 0..READINGS_BETWEEN_WISHES {
             let Ok(message) = sources.try_recv() else { return };
@@ -335,6 +355,7 @@ impl Pipeline {
                     return;
                 }
                 let changes = self.engine.on_source(&source, now);
+                self.derivation.on_source(&source);
                 self.publish(EventBody::Source(source), now);
                 self.publish_alerts(changes, now);
             }
@@ -354,8 +375,10 @@ impl Pipeline {
     fn on_reading(&mut self, reading: Reading, now: Stamp) -> Seq {
         self.metrics.readings_total.add_one();
         let changes = self.engine.on_reading(&reading, now);
+        let computed = self.derivation.on_reading(&reading, now);
         let seq = self.publish(EventBody::Reading(reading), now);
         self.publish_alerts(changes, now);
+        self.publish_computed(computed, now);
         seq
     }
 
@@ -453,6 +476,11 @@ impl Pipeline {
             Command::Alert { alert, operation, expected_seq } => {
                 let done = self.on_alert_command(alert, operation, expected_seq, by, &scope, now);
                 // Nobody waits any more if the session went away; the command stands all the same.
+                let _ = reply.send(done);
+            }
+            Command::Observe { patient, oxygen, consciousness } => {
+                let done = self.on_observe(&patient, (oxygen, consciousness), by, &scope, now);
+                // Nobody waits any more if the session went away; what was entered stands all the same.
                 let _ = reply.send(done);
             }
             Command::Device { source, kind } => {

@@ -3,15 +3,20 @@
 //! A value that is not known is never a number: not 0, not the last one. That is why there is no way to make a
 //! [`Reading`] without a [`Value`].
 
+mod score;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::{Stamp, Wall};
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::named::named_enum;
+
+pub use score::{Breathing, Consciousness, EarlyWarning, Finding, Parameter, Risk, ScoreInput, Spo2Scale, Variability};
 
 /// A decimal number as the sensor gave it: `mantissa * 10^exponent`. The exponent is kept: 2.0 is not 2.
 ///
@@ -231,6 +236,10 @@ named_enum! {
         BodyWater = "body_water",
         /// Charge of the sensor's battery.
         Battery = "battery",
+        /// National Early Warning Score 2, which the bridge computes.
+        News2 = "news2",
+        /// Variability of the heart rate over five minutes, which the bridge computes.
+        HeartRateVariability = "heart_rate_variability",
     }
 }
 
@@ -248,6 +257,8 @@ pub enum Rhythm {
     Beats,
     /// About the device, not the patient.
     Status,
+    /// Whenever the bridge has computed it anew; it stands until then.
+    Computed,
 }
 
 /// Codes, units and bounds of a metric (LOINC; ISO/IEEE 11073-10101 reference codes; UCUM).
@@ -281,7 +292,7 @@ impl Metric {
             let loinc = if loinc.is_empty() { None } else { Some(loinc) };
             MetricInfo { loinc, mdc, ucum, unit, range, rhythm }
         }
-        use Rhythm::{Accompanying, Beats, Continuous, Spot, Status};
+        use Rhythm::{Accompanying, Beats, Computed, Continuous, Spot, Status};
         match self {
             Self::HeartRate => row("8867-4", 147_842, "/min", "bpm", (1, 350), Continuous),
             Self::PulseRate => row("8867-4", 149_530, "/min", "bpm", (1, 350), Continuous),
@@ -314,6 +325,10 @@ impl Metric {
             Self::SoftLeanMass => row("", 188_760, "kg", "kg", (1, 500), Spot),
             Self::BodyWater => row("", 188_764, "kg", "kg", (1, 500), Spot),
             Self::Battery => row("", 67_996, "%", "%", (0, 100), Status),
+            // No code of the standard: 1 and 2 of its private partition, 1024.
+            Self::News2 => row("", 67_108_865, "{score}", "points", (0, 20), Computed),
+            // LOINC of the standard deviation, which is the leading number.
+            Self::HeartRateVariability => row("80404-7", 67_108_866, "ms", "ms", (0, 2000), Computed),
         }
     }
 }
@@ -409,6 +424,8 @@ named_enum! {
         LeadOff = "lead_off",
         /// [`Status::CuffTooLoose`].
         CuffTooLoose = "cuff_too_loose",
+        /// What it would be computed from is missing, too old or too disturbed.
+        InputsMissing = "inputs_missing",
     }
 }
 
@@ -566,6 +583,10 @@ pub enum Vital {
     ArterialPressure(Pressure),
     /// Times between beats, oldest first, as the strap gives them: units of 1/1024 s (HRS 1.0, 3.1.1.4).
     RrIntervals(Vec<u16>),
+    /// An early warning score, computed here.
+    News2(Box<EarlyWarning>),
+    /// The variability of the heart rate, computed here. Where there is none it is a [`Vital::Scalar`] with the reason.
+    Variability(Variability),
 }
 
 impl Vital {
@@ -581,10 +602,13 @@ impl Vital {
             Self::BloodPressure(_) => Metric::BloodPressure,
             Self::ArterialPressure(_) => Metric::ArterialPressure,
             Self::RrIntervals(_) => Metric::RrInterval,
+            Self::News2(_) => Metric::News2,
+            Self::Variability(_) => Metric::HeartRateVariability,
         }
     }
 
-    /// The one number that stands for it: systolic for a pressure, the newest beat for intervals (in ms).
+    /// The one number that stands for it: systolic for a pressure, the newest beat for intervals (in ms), the score if
+    /// nothing of it is missing, the standard deviation for a variability.
     pub fn leading(&self) -> Value {
         match self {
             Self::Scalar { value, .. } => *value,
@@ -592,6 +616,8 @@ impl Vital {
             Self::RrIntervals(beats) => {
                 beats.last().and_then(|raw| rr_millis(*raw)).map_or(Value::Absent(Absent::NotMeasured), Value::Valid)
             }
+            Self::News2(score) => score.value(),
+            Self::Variability(found) => Value::Valid(found.sdnn),
         }
     }
 }
@@ -658,6 +684,28 @@ pub struct Reading {
     pub taken: Taken,
     /// When its last byte arrived here.
     pub received: Stamp,
+}
+
+/// A reading older than this is of the past: it was kept by the device and handed over later. It starts and clears no
+/// alert, and nothing of the present is computed from it.
+pub const LATE_AFTER: Duration = Duration::from_mins(1);
+
+/// The source of what the bridge computes; no configured source has this name.
+pub const DERIVED_SOURCE: &str = "derived";
+
+impl Reading {
+    /// True if it was measured long before `now`. Both times are of one clock reading, so that a step of the wall clock
+    /// does not make a reading old.
+    pub fn is_late(&self, now: Stamp) -> bool {
+        let kept = self.taken.wall.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
+        let kept = Duration::from_millis(u64::try_from(kept).unwrap_or(0));
+        self.quality == Quality::Historic || kept + now.mono.since(self.received.mono) > LATE_AFTER
+    }
+
+    /// True if the bridge computed it from other readings.
+    pub fn is_derived(&self) -> bool {
+        self.source.as_str() == DERIVED_SOURCE
+    }
 }
 
 #[cfg(test)]

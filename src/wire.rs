@@ -2,6 +2,7 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod computed;
 mod notification;
 
 use serde::Serialize;
@@ -11,13 +12,16 @@ pub use self::notification::{ToUser, preferences, to_user, user_id};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, InboxChange, LimitKind, LimitsEvent, Signal, SourceEvent,
-    SystemEvent,
+    AlertEvent, AuditEvent, ChatMessage, Entered, Event, EventBody, InboxChange, LimitKind, LimitsEvent,
+    ObservationEvent, Signal, SourceEvent, SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
-use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
+use crate::vitals::{
+    Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis,
+};
+use computed::Computed;
 
 /// Parts of a composite value, in the unit of the whole.
 #[derive(Debug, Clone, Serialize)]
@@ -64,11 +68,16 @@ pub struct ReadingData<'a> {
     /// Beat intervals in ms, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     intervals: Option<Vec<Decimal>>,
+    #[serde(flatten)]
+    computed: Computed<'a>,
     mdc: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     loinc: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_id: Option<&'a str>,
+    /// The metrics from which the bridge computed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    derived_from: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +92,7 @@ pub struct ReadingData<'a> {
 
 impl<'a> ReadingData<'a> {
     /// What a decoder found, before anybody knows whose it is.
-    pub fn decoded(vital: &Vital, quality: Quality, mdc: Option<u32>, device_time: Option<&'a str>) -> Self {
+    pub fn decoded(vital: &'a Vital, quality: Quality, mdc: Option<u32>, device_time: Option<&'a str>) -> Self {
         let metric = vital.metric();
         let info = metric.info();
         let leading = vital.leading();
@@ -100,9 +109,11 @@ impl<'a> ReadingData<'a> {
             components: components(vital),
             derived: derived(vital),
             intervals: intervals(vital),
+            computed: Computed::of(vital),
             mdc: mdc.unwrap_or(info.mdc),
             loinc: info.loinc,
             source_id: None,
+            derived_from: None,
             mode: None,
             received: None,
             ts_source: None,
@@ -123,6 +134,7 @@ impl<'a> ReadingData<'a> {
             received: Some(reading.received.wall.to_string()),
             ts_source: Some(taken.source.name()),
             ts_uncertainty_ms: Some(taken.uncertainty_ms),
+            derived_from: reading.is_derived().then(|| computed::sources(&reading.vital)),
             ..Self::decoded(&reading.vital, reading.quality, reading.mdc, taken.device_time.as_deref())
         }
     }
@@ -134,7 +146,7 @@ fn components(vital: &Vital) -> Option<Components> {
         | Vital::ArterialPressure(Pressure { systolic, diastolic, mean }) => {
             Some(Components { systolic: systolic.valid(), diastolic: diastolic.valid(), mean: mean.valid() })
         }
-        Vital::Scalar { .. } | Vital::RrIntervals(_) => None,
+        Vital::Scalar { .. } | Vital::RrIntervals(_) | Vital::News2(_) | Vital::Variability(_) => None,
     }
 }
 
@@ -382,6 +394,43 @@ impl<'a> LimitsData<'a> {
     }
 }
 
+#[derive(Serialize)]
+struct EnteredData<'a> {
+    value: &'static str,
+    by: &'a str,
+    at: String,
+    until: String,
+}
+
+impl<'a> EnteredData<'a> {
+    fn new<T: Copy>(entered: &'a Entered<T>, name: impl Fn(T) -> &'static str) -> Self {
+        let (at, until) = (entered.at.to_string(), entered.until.to_string());
+        Self { value: name(entered.value), by: &entered.by, at, until }
+    }
+}
+
+#[derive(Serialize)]
+struct ObservationData<'a> {
+    patient_id: &'a str,
+    oxygen: Option<EnteredData<'a>>,
+    consciousness: Option<EnteredData<'a>>,
+    by: &'a str,
+    mode: &'static str,
+}
+
+impl<'a> ObservationData<'a> {
+    fn new(observation: &'a ObservationEvent) -> Self {
+        let consciousness = observation.consciousness.as_ref();
+        Self {
+            patient_id: observation.patient.as_str(),
+            oxygen: observation.oxygen.as_ref().map(|entered| EnteredData::new(entered, Breathing::name)),
+            consciousness: consciousness.map(|entered| EnteredData::new(entered, Consciousness::name)),
+            by: &observation.by,
+            mode: observation.mode.name(),
+        }
+    }
+}
+
 /// `data` of any event.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -396,6 +445,7 @@ enum Data<'a> {
     Audit(AuditData<'a>),
     Limits(LimitsData<'a>),
     Inbox(&'a InboxChange),
+    Observation(ObservationData<'a>),
 }
 
 /// The envelope of a push.
@@ -430,6 +480,7 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Audit(_) => "audit",
         EventBody::Limits(_) => "limits_changed",
         EventBody::Inbox(_) => "inbox",
+        EventBody::Observation(_) => "observation",
     }
 }
 
@@ -451,6 +502,7 @@ pub fn channel_of(body: &EventBody) -> String {
         EventBody::Audit(_) => "audit".to_owned(),
         EventBody::Limits(limits) => format!("alerts/{}", limits.change.patient),
         EventBody::Inbox(_) => "inbox".to_owned(),
+        EventBody::Observation(observation) => format!("patient/{}/observation", observation.patient),
     }
 }
 
@@ -482,6 +534,7 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
         EventBody::Limits(limits) => Data::Limits(LimitsData::new(limits)),
         EventBody::Inbox(change) => Data::Inbox(change),
+        EventBody::Observation(observation) => Data::Observation(ObservationData::new(observation)),
     };
     let notification = match &event.body {
         EventBody::Notification(notification) => Some(NotificationData::of_all(notification)),
@@ -589,7 +642,8 @@ impl<'a> Snapshot<'a> {
                 | EventBody::Chat(_)
                 | EventBody::System(_)
                 | EventBody::Audit(_)
-                | EventBody::Inbox(_) => {}
+                | EventBody::Inbox(_)
+                | EventBody::Observation(_) => {}
             }
         }
         let mono_ms = now.as_millis();

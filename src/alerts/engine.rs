@@ -11,11 +11,12 @@ use crate::alerts::change::ChangeKey;
 use crate::alerts::episode::AlertIds;
 pub use crate::alerts::episode::CommandRefused;
 use crate::alerts::rule::{Rule, RuleSet};
+use crate::alerts::score::Standing;
 use crate::alerts::subject::Subject;
 use crate::clock::{Mono, Stamp, Wall};
 use crate::event::{AlertChange, AlertEvent, EndReason, LimitsEvent, SourceEvent};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId};
-use crate::vitals::{Metric, Mode, Quality, Reading};
+use crate::vitals::{EarlyWarning, Metric, Mode, Reading, Vital};
 
 /// Most patients that are watched. One more is not, and the alert `alert_limit` says so.
 pub const MAX_PATIENTS: usize = 256;
@@ -23,8 +24,6 @@ pub const MAX_PATIENTS: usize = 256;
 pub const MAX_DEVICES: usize = 1024;
 /// Longest name of a person in a command, in bytes. A longer one is refused.
 pub const MAX_BY_BYTES: usize = 128;
-/// A reading older than this starts and clears nothing: it was kept by the device and handed over later.
-pub const LATE_AFTER: Duration = Duration::from_mins(1);
 /// Most moments handled in one call. The rest is due at once again, so that a fault could never hang the caller.
 const MAX_MOMENTS: usize = 100_000;
 
@@ -134,13 +133,44 @@ impl Engine {
         let Some(patient) = &reading.patient else {
             return events;
         };
-        if is_late(reading, now) {
+        if reading.is_late(now) {
+            return events;
+        }
+        if let Vital::News2(score) = &reading.vital {
+            self.take_score(patient, score, reading.mode, &mut events, now);
             return events;
         }
         if self.assign(&reading.device, patient, &mut events, now)
             && let Some(subject) = self.subject(Some(patient), now)
         {
             subject.take(reading, now);
+            self.settle(Some(patient), &mut events, now);
+        }
+        events
+    }
+
+    /// A score comes from no device that could be assigned; it is the patient's own.
+    fn take_score(
+        &mut self,
+        patient: &PatientId,
+        score: &EarlyWarning,
+        mode: Mode,
+        events: &mut Vec<AlertEvent>,
+        now: Stamp,
+    ) {
+        let Some(subject) = self.subject(Some(patient), now) else {
+            self.bridge.condition(BridgeCondition::AlertLimit, true);
+            return self.settle(None, events, now);
+        };
+        subject.take_score(Standing::new(score, mode));
+        self.settle(Some(patient), events, now);
+    }
+
+    /// Says that no early warning score is computed for a patient: alerts about one, of an earlier run, end.
+    pub fn without_score(&mut self, patient: &PatientId, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        if let Some(subject) = self.patients.get_mut(patient) {
+            subject.end_score();
             self.settle(Some(patient), &mut events, now);
         }
         events
@@ -448,12 +478,4 @@ impl Engine {
 
 fn rules_of(set: &RuleSet, common: &Arc<Vec<Rule>>, patient: &PatientId, now: Stamp) -> Arc<Vec<Rule>> {
     if set.has_overrides(patient) { Arc::new(set.effective(Some(patient), now.wall)) } else { Arc::clone(common) }
-}
-
-/// True for a reading that was measured long before it came. Both times are of one clock reading, so that a step of
-/// the wall clock does not make a reading old.
-fn is_late(reading: &Reading, now: Stamp) -> bool {
-    let kept = reading.taken.wall.map_or(0, |taken| reading.received.wall.0.saturating_sub(taken.0));
-    let kept = Duration::from_millis(u64::try_from(kept).unwrap_or(0));
-    reading.quality == Quality::Historic || kept + now.mono.since(reading.received.mono) > LATE_AFTER
 }

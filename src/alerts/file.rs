@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         if self.source == LimitSource::BuiltIn { 0 } else { document::line_of(self.text, item.span().start) }
     }
 
-    fn wrong<T>(&mut self, item: &Spanned<T>, message: impl Into<String>) {
+    pub(super) fn wrong<T>(&mut self, item: &Spanned<T>, message: impl Into<String>) {
         let line = self.line(item);
         self.problems.add_at_line(line, message);
     }
@@ -439,6 +439,7 @@ impl<'a> Reader<'a> {
         {
             self.wrong(metric, format!("`{source}` does not come all the time, so its silence is no fault"));
         }
+        self.check_score(raw, condition, sources);
         if raw.spot {
             self.check_spot(raw, condition);
         }

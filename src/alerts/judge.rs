@@ -177,3 +177,23 @@ fn limits(low: Option<&Bound>, high: Option<&Bound>, level: Level) -> (Truth, Op
     let is_clear = bounds().all(|bound| bound.clear.holds(level));
     (if is_clear { Truth::Clear } else { Truth::Between }, None)
 }
+
+/// What a number that is only known to lie between `least` and `most` is to a rule's bounds, and the bound it crosses.
+///
+/// It is beyond a bound only if all of it is, and clear only if all of it is; else nobody can tell.
+pub(super) fn range(low: Option<&Bound>, high: Option<&Bound>, least: Level, most: Level) -> (Truth, Option<Edge>) {
+    let bounds = || [low, high].into_iter().flatten();
+    let all = |edge: Edge| edge.holds(least) && edge.holds(most);
+    let any = |edge: Edge| edge.holds(least) || edge.holds(most);
+    if let Some(bound) = bounds().find(|bound| all(bound.edge)) {
+        return (Truth::True, Some(bound.edge));
+    }
+    let truth = if bounds().all(|bound| all(bound.clear)) {
+        Truth::Clear
+    } else if !bounds().any(|bound| any(bound.edge)) && bounds().any(|bound| !any(bound.clear)) {
+        Truth::Between
+    } else {
+        Truth::Unknown
+    };
+    (truth, None)
+}

@@ -10,6 +10,7 @@ mod file;
 mod judge;
 mod relations;
 mod rule;
+mod score;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ pub mod trial;
 mod wording;
 mod written;
 
-pub use engine::{AlertCommand, CommandRefused, Engine, LATE_AFTER, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
+pub use engine::{AlertCommand, CommandRefused, Engine, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
 pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
 pub(crate) use rule::metric_label;
 pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};

@@ -69,7 +69,7 @@ impl fmt::Display for Level {
 }
 
 named_enum! {
-    /// One pressure of a measurement.
+    /// One number of a measurement that has several.
     Part {
         /// The highest in a beat.
         Systolic = "systolic",
@@ -77,6 +77,8 @@ named_enum! {
         Diastolic = "diastolic",
         /// The mean over a beat.
         Mean = "mean",
+        /// Not of a pressure but of an early warning score: the most points of one parameter.
+        Single = "single",
     }
 }
 
@@ -96,6 +98,10 @@ impl Quantity {
         let metric = Metric::from_name(name).ok_or_else(|| format!("`{text}` is not a metric"))?;
         let has_parts = matches!(metric, Metric::BloodPressure | Metric::ArterialPressure);
         match part {
+            Some("single") if metric == Metric::News2 => Ok(Self { metric, part: Some(Part::Single) }),
+            Some(_) if metric == Metric::News2 => {
+                Err("write `news2` for the score, `news2.single` for its highest parameter".to_owned())
+            }
             None if has_parts => Err(format!("say which pressure: {name}.systolic, {name}.diastolic or {name}.mean")),
             Some(_) if !has_parts => Err(format!("`{name}` has no parts: write `{name}`")),
             None if metric.info().rhythm == Rhythm::Beats => {
@@ -103,8 +109,8 @@ impl Quantity {
             }
             None => Ok(Self { metric, part: None }),
             Some(part) => match Part::from_name(part) {
-                Some(part) => Ok(Self { metric, part: Some(part) }),
-                None => Err(format!("`{part}` is not a pressure: systolic, diastolic or mean")),
+                Some(part) if part != Part::Single => Ok(Self { metric, part: Some(part) }),
+                _ => Err(format!("`{part}` is not a pressure: systolic, diastolic or mean")),
             },
         }
     }
@@ -122,7 +128,9 @@ impl Quantity {
                     of(Part::Mean, pressure.mean),
                 ]
             }
-            Vital::RrIntervals(_) => Vec::new(),
+            Vital::Variability(_) => vec![(Self { metric: vital.metric(), part: None }, vital.leading())],
+            // A score is a range; see `score`.
+            Vital::News2(_) | Vital::RrIntervals(_) => Vec::new(),
         }
     }
 
@@ -135,6 +143,7 @@ impl Quantity {
             (Metric::ArterialPressure, Some(Part::Systolic)) => "Arterial systolic pressure",
             (Metric::ArterialPressure, Some(Part::Diastolic)) => "Arterial diastolic pressure",
             (Metric::ArterialPressure, Some(Part::Mean)) => "Arterial mean pressure",
+            (Metric::News2, Some(_)) => "NEWS2: one parameter with",
             (metric, _) => metric_label(metric),
         }
     }
@@ -191,6 +200,8 @@ pub(crate) const fn metric_label(metric: Metric) -> &'static str {
         Metric::SoftLeanMass => "Soft lean mass",
         Metric::BodyWater => "Body water",
         Metric::Battery => "Battery",
+        Metric::News2 => "NEWS2",
+        Metric::HeartRateVariability => "Heart rate variability",
     }
 }
 
@@ -508,7 +519,13 @@ impl Rule {
 
     /// True if a value stands until the next one.
     pub fn keeps_values(&self) -> bool {
-        self.spot || self.sources.first().is_some_and(|source| source.metric.info().rhythm == Rhythm::Status)
+        let stands = |source: &Quantity| matches!(source.metric.info().rhythm, Rhythm::Status | Rhythm::Computed);
+        self.spot || self.sources.first().is_some_and(stands)
+    }
+
+    /// True if it looks at an early warning score.
+    pub(super) fn is_about_score(&self) -> bool {
+        self.sources.first().is_some_and(|source| source.metric == Metric::News2)
     }
 
     /// The unit of its limits, for people.

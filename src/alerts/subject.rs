@@ -11,6 +11,7 @@ use crate::alerts::BridgeCondition;
 use crate::alerts::episode::{AlertIds, Episode, Open, Outcome, Sight, Stage, Terms};
 use crate::alerts::judge::{Judge, Truth};
 use crate::alerts::rule::{Condition, Level, Quantity, Rule};
+use crate::alerts::score::{self, Standing};
 use crate::alerts::wording;
 use crate::clock::{Mono, Stamp};
 use crate::event::{AlertChange, AlertEvent, AlertKind, EndReason, LinkState, Presence, Priority, SourceEvent};
@@ -160,6 +161,7 @@ pub(super) struct Subject {
     devices: BTreeMap<DeviceId, Device>,
     conditions: BTreeMap<BridgeCondition, bool>,
     undelivered: BTreeMap<AlertId, Priority>,
+    score: Option<Standing>,
     tracks: BTreeMap<Key, Track>,
     samples: u64,
     /// When a value or a link becomes too old.
@@ -181,6 +183,7 @@ impl Subject {
             devices: BTreeMap::new(),
             conditions: BTreeMap::new(),
             undelivered: BTreeMap::new(),
+            score: None,
             tracks: BTreeMap::new(),
             samples: 0,
             wake: None,
@@ -192,6 +195,7 @@ impl Subject {
     pub(super) fn is_empty(&self) -> bool {
         self.devices.is_empty()
             && self.origins.is_empty()
+            && self.score.is_none()
             && self.tracks.values().all(|track| track.episode.open().is_none())
     }
 
@@ -315,6 +319,19 @@ impl Subject {
         self.undelivered = alerts;
     }
 
+    /// Takes the newest early warning score.
+    pub(super) const fn take_score(&mut self, standing: Standing) {
+        self.score = Some(standing);
+    }
+
+    /// No score is computed for this patient.
+    pub(super) fn end_score(&mut self) {
+        self.score = None;
+        let is_about = |key: &&Key| self.rules.get(key.rule).is_some_and(Rule::is_about_score);
+        let gone: Vec<Key> = self.tracks.keys().filter(is_about).cloned().collect();
+        self.end(&gone, EndReason::Disabled);
+    }
+
     /// A device is no longer this patient's: whatever only it delivered is over.
     pub(super) fn unassign(&mut self, device: &DeviceId) {
         self.devices.remove(device);
@@ -330,7 +347,9 @@ impl Subject {
             .filter(|key| {
                 key.device.as_ref() == Some(device)
                     || key.metric.is_some_and(|metric| !self.origins.contains_key(&metric))
-                    || rules.get(key.rule).is_some_and(|rule| key.device.is_none() && self.lost_sources(rule))
+                    || rules
+                        .get(key.rule)
+                        .is_some_and(|rule| key.device.is_none() && !rule.is_about_score() && self.lost_sources(rule))
             })
             .cloned()
             .collect();
@@ -339,12 +358,16 @@ impl Subject {
 
     /// True if a rule looks at metrics and no device delivers any of them any more.
     fn lost_sources(&self, rule: &Rule) -> bool {
+        if rule.is_about_score() {
+            return self.score.is_none();
+        }
         let members = rule.condition.members();
         let parts = self.rules.iter().filter(|other| members.contains(&other.id));
         let mut sources = rule.sources.iter().chain(parts.flat_map(|part| &part.sources)).peekable();
         let has_any = sources.peek().is_some();
         let flags = matches!(&rule.condition, Condition::Limits { flags, .. } if !flags.is_empty());
-        let delivered = sources.any(|source| self.origins.contains_key(&source.metric));
+        let is_score = |source: &Quantity| source.metric == Metric::News2 && self.score.is_some();
+        let delivered = sources.any(|source| self.origins.contains_key(&source.metric) || is_score(source));
         if has_any { !delivered } else { flags && self.devices.is_empty() }
     }
 
@@ -600,11 +623,12 @@ impl Subject {
         hidden.chain([rule.priority]).max().unwrap_or(rule.priority)
     }
 
-    /// What a rule, or the members of a compound, look at.
+    /// What a rule, or the members of a compound, look at; of a score, what it is computed from.
     fn sources<'a>(&'a self, rule: &'a Rule) -> impl Iterator<Item = &'a Quantity> {
         let members = rule.condition.members();
         let parts = self.rules.iter().filter(|other| members.contains(&other.id));
-        rule.sources.iter().chain(parts.flat_map(|part| &part.sources))
+        let own = |rule: &'a Rule| if rule.is_about_score() { &score::INPUTS[..] } else { &rule.sources };
+        own(rule).iter().chain(parts.flat_map(own))
     }
 
     /// Settles which alert stands for which: an inhibitor, or the silence that leaves a condition unknown.

@@ -417,6 +417,6 @@ fn zeros_counted(vital: &Vital) -> Option<Vital> {
         }
         Vital::BloodPressure(pressure) => of(pressure).map(Vital::BloodPressure),
         Vital::ArterialPressure(pressure) => of(pressure).map(Vital::ArterialPressure),
-        Vital::Scalar { .. } | Vital::RrIntervals(_) => None,
+        Vital::Scalar { .. } | Vital::RrIntervals(_) | Vital::News2(_) | Vital::Variability(_) => None,
     }
 }

@@ -15,6 +15,7 @@ use super::file::{self, File};
 use super::ports::{self, Ports};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
+use crate::derive::live::News2Settings;
 use crate::desk::MAX_OBJECT_BYTES;
 use crate::document::{self, Problems};
 use crate::ids::{DeviceId, PatientId, SourceId, WardId};
@@ -30,7 +31,7 @@ use crate::sources::serial::{SerialConfig, SerialPort};
 use crate::sources::simulator::{Links, SimulatorConfig, demo_sources, ward};
 use crate::sources::{SourceConfig, SourceError, SourceKind};
 use crate::uplink::TopicTemplate;
-use crate::vitals::Mode;
+use crate::vitals::{DERIVED_SOURCE, Mode};
 
 /// Most patients of one bridge.
 pub(super) const MAX_PATIENTS: usize = 256;
@@ -68,9 +69,12 @@ pub(super) fn demo(seed: u64, place: &Place) -> Result<Config, SourceError> {
         ward: bed.ward,
         mode: Mode::Demo,
     });
+    let patients: Vec<Patient> = patients.collect();
+    // The made-up people are adults.
+    let news2 = patients.iter().map(|patient| (patient.id.clone(), News2Settings::default())).collect();
     let links = Links::pty_in(&config.state_dir);
     let sources = demo_sources(&SimulatorConfig { seed, links })?;
-    Ok(Config { bridge: fixed("demo"), patients: patients.collect(), sources, ..config })
+    Ok(Config { bridge: fixed("demo"), patients, news2, sources, ..config })
 }
 
 /// One patient whose numbers come from a recording.
@@ -154,7 +158,7 @@ impl<'a> Builder<'a> {
         (built, self.devices)
     }
 
-    fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
+    pub(super) fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
         self.problems.add(self.text, &place.span(), message);
     }
 
@@ -354,6 +358,7 @@ impl<'a> Builder<'a> {
                 return;
             }
             let name = patient.name.clone().unwrap_or_else(|| id.to_string());
+            self.news2(patient.news2.as_ref(), &id, config);
             let bed = patient.bed.clone().unwrap_or_else(|| id.to_string());
             config.patients.push(Patient { id, name, bed, ward, mode: Mode::Real });
         }
@@ -427,6 +432,12 @@ impl<'a> Builder<'a> {
 
     fn source(&mut self, source: &file::Source, config: &Config) -> Option<SourceConfig> {
         let id: Option<SourceId> = self.parse(&source.id);
+        if source.id.get_ref() == DERIVED_SOURCE {
+            self.problem(
+                &source.id,
+                format!("`{DERIVED_SOURCE}` is the source of what the bridge computes: choose another id"),
+            );
+        }
         let device: Option<DeviceId> = self.parse(source.device.as_ref().unwrap_or(&source.id));
         let patient = match &source.patient {
             Some(patient) => Some(self.known_patient(patient, config)?),

@@ -119,6 +119,26 @@ pub(super) struct Patient {
     pub(super) name: Option<String>,
     pub(super) bed: Option<String>,
     pub(super) ward: Option<Spanned<String>>,
+    pub(super) news2: Option<Spanned<News2>>,
+}
+
+/// `news2`: whether the score is computed for a patient, and how.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "news2 is true, false or { spo2_scale = 2, by = \"...\", reason = \"...\" }")]
+pub(super) enum News2 {
+    /// On with scale 1, or off.
+    Switch(bool),
+    /// On.
+    Settings(News2Scale),
+}
+
+/// Which column of SpO2 holds, and why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct News2Scale {
+    pub(super) spo2_scale: u8,
+    pub(super) by: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// `[[source]]`: one way in. Which members it needs depends on `kind`.

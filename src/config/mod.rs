@@ -3,15 +3,18 @@
 mod build;
 mod devices;
 mod file;
+mod news2;
 mod ports;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::alerts::RuleSet;
+use crate::derive::live::News2Settings;
 use crate::document::Problems;
-use crate::ids::{BridgeId, Epoch, SiteId};
+use crate::ids::{BridgeId, Epoch, PatientId, SiteId};
 use crate::logging;
 use crate::patient::Patient;
 use crate::secret::Secret;
@@ -57,6 +60,8 @@ pub struct Config {
     pub broker: Option<Broker>,
     /// Who lies where.
     pub patients: Vec<Patient>,
+    /// For whom an early warning score is computed, and how.
+    pub news2: BTreeMap<PatientId, News2Settings>,
     /// Where readings come from.
     pub sources: Vec<SourceConfig>,
     /// The profiles that sources can name.
@@ -174,6 +179,7 @@ impl Config {
             rules_file: None,
             broker: None,
             patients: Vec::new(),
+            news2: BTreeMap::new(),
             sources: Vec::new(),
             devices: Devices::default(),
             warnings: Problems::default(),

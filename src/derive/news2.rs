@@ -4,68 +4,7 @@
 //! make certain to what the missing ones could add. Alerts go by the lower end alone. Not for people under 16 and not
 //! in pregnancy.
 
-use crate::named::named_enum;
-use crate::vitals::Decimal;
-
-named_enum! {
-    /// One of the seven parameters of the score.
-    Parameter {
-        /// Breaths a minute.
-        Respiration = "respiratory_rate",
-        /// Oxygen saturation.
-        Spo2 = "spo2",
-        /// Air or oxygen.
-        Oxygen = "oxygen",
-        /// Systolic pressure.
-        Systolic = "systolic",
-        /// Pulse.
-        Pulse = "pulse",
-        /// Level of consciousness.
-        Consciousness = "consciousness",
-        /// Temperature.
-        Temperature = "temperature",
-    }
-}
-
-named_enum! {
-    /// Level of consciousness (ACVPU).
-    Consciousness {
-        /// Alert.
-        Alert = "A",
-        /// New confusion.
-        Confusion = "C",
-        /// Responds to voice.
-        Voice = "V",
-        /// Responds to pain.
-        Pain = "P",
-        /// Unresponsive.
-        Unresponsive = "U",
-    }
-}
-
-named_enum! {
-    /// Which column of SpO2 holds for a patient.
-    Spo2Scale {
-        /// For everybody else.
-        One = "1",
-        /// For confirmed hypercapnic respiratory failure, prescribed by a clinician: target 88 to 92 %.
-        Two = "2",
-    }
-}
-
-named_enum! {
-    /// The clinical risk.
-    Risk {
-        /// 0 to 4.
-        Low = "low",
-        /// 0 to 4 with a 3 in one parameter: urgent review.
-        LowMedium = "low-medium",
-        /// 5 or 6.
-        Medium = "medium",
-        /// 7 and more.
-        High = "high",
-    }
-}
+use crate::vitals::{Consciousness, Decimal, Parameter, Spo2Scale};
 
 /// What is known of a patient. `None` is unknown, which is not normal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +26,7 @@ pub struct Inputs {
 }
 
 /// The score, as far as it is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Score {
     /// What the known inputs make certain.
     pub score_min: u8,
@@ -97,30 +36,15 @@ pub struct Score {
     pub points: Vec<(Parameter, u8)>,
     /// What is not known.
     pub missing: Vec<Parameter>,
-    /// A parameter has 3 points for certain.
-    pub any_three: bool,
-}
-
-impl Score {
-    /// True if nothing is missing: `score_min` is the score.
-    pub const fn is_complete(&self) -> bool {
-        self.missing.is_empty()
-    }
-
-    /// The risk that is certain.
-    pub const fn risk(&self) -> Risk {
-        match (self.score_min, self.any_three) {
-            (7.., _) => Risk::High,
-            (5..=6, _) => Risk::Medium,
-            (_, true) => Risk::LowMedium,
-            (_, false) => Risk::Low,
-        }
-    }
+    /// The highest points of one parameter, for certain.
+    pub single_min: u8,
+    /// The highest points that one parameter could have.
+    pub single_max: u8,
 }
 
 /// Computes the score.
 pub fn score(inputs: &Inputs, scale: Spo2Scale) -> Score {
-    let mut score = Score { score_min: 0, score_max: 0, points: Vec::new(), missing: Vec::new(), any_three: false };
+    let mut score = Score::default();
     let mut add = |parameter, points: Option<u8>, most| match points {
         Some(points) => score.known(parameter, points, points),
         None => score.unknown(parameter, most),
@@ -148,13 +72,15 @@ pub fn score(inputs: &Inputs, scale: Spo2Scale) -> Score {
 impl Score {
     fn unknown(&mut self, parameter: Parameter, most: u8) {
         self.score_max = self.score_max.saturating_add(most);
+        self.single_max = self.single_max.max(most);
         self.missing.push(parameter);
     }
 
     fn known(&mut self, parameter: Parameter, least: u8, most: u8) {
         self.score_min = self.score_min.saturating_add(least);
         self.score_max = self.score_max.saturating_add(most);
-        self.any_three |= least == 3;
+        self.single_min = self.single_min.max(least);
+        self.single_max = self.single_max.max(most);
         self.points.push((parameter, least));
     }
 }
@@ -221,6 +147,7 @@ const fn temperature(tenths: i64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vitals::Risk;
 
     fn number(text: &str) -> Decimal {
         text.parse().unwrap()
@@ -258,10 +185,10 @@ mod tests {
                 temperature: Some(number(temp)),
             };
             let score = score(&inputs, Spo2Scale::from_name(scale).unwrap());
-            assert!(score.is_complete() && score.score_min == score.score_max, "{row}: {score:?}");
+            assert!(score.missing.is_empty() && score.score_min == score.score_max, "{row}: {score:?}");
             assert_eq!(score.score_min.to_string(), *total, "{row}");
             assert_eq!(
-                (u8::from(score.any_three).to_string(), score.risk().name()),
+                (u8::from(score.single_min == 3).to_string(), Risk::of(score.score_min, score.single_min).name()),
                 ((*any3).to_owned(), *band),
                 "{row}"
             );
@@ -279,13 +206,14 @@ mod tests {
     fn what_is_missing_opens_the_range_and_never_counts_as_normal() {
         let nothing = score(&Inputs::default(), Spo2Scale::One);
         assert_eq!((nothing.score_min, nothing.score_max, nothing.missing.len()), (0, 20, 7));
-        assert!(!nothing.is_complete() && nothing.points.is_empty());
+        assert!((nothing.single_min, nothing.single_max) == (0, 3) && nothing.points.is_empty());
         let sensors = score(&Inputs { oxygen: None, consciousness: None, ..well() }, Spo2Scale::One);
         assert_eq!((sensors.score_min, sensors.score_max), (0, 5));
         assert_eq!(sensors.missing, [Parameter::Consciousness, Parameter::Oxygen]);
         let ill = Inputs { oxygen: None, spo2: Some(number("90")), pulse: Some(number("135")), ..well() };
         let ill = score(&ill, Spo2Scale::One);
-        assert_eq!((ill.score_min, ill.score_max, ill.any_three, ill.risk()), (6, 8, true, Risk::Medium));
+        assert_eq!((ill.score_min, ill.score_max, ill.single_min), (6, 8, 3));
+        assert_eq!(Risk::of(ill.score_min, ill.single_min), Risk::Medium);
     }
 
     #[test]
@@ -293,7 +221,7 @@ mod tests {
         let inputs = Inputs { oxygen: None, spo2: Some(number("97")), ..well() };
         let found = score(&inputs, Spo2Scale::Two);
         // 0 on air; 3 for the saturation and 2 for the oxygen on oxygen.
-        assert_eq!((found.score_min, found.score_max, found.any_three), (0, 5, false));
+        assert_eq!((found.score_min, found.score_max, found.single_min, found.single_max), (0, 5, 0, 3));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Pipeline {
                 let audit = AuditEvent { object: muted.join(","), ..row(by, AuditAction::PreferencesSet, None) };
                 (audit, self.notifier.prefer(by, preferences))
             }
-            Command::Alert { .. } | Command::Device { .. } | Command::Limits(_) => {
+            Command::Alert { .. } | Command::Device { .. } | Command::Limits(_) | Command::Observe { .. } => {
                 return Err(Refusal { code: "validation", reason: "this is no command about messages".to_owned() });
             }
         };

@@ -1,8 +1,8 @@
 //! HTTP for what a person wants done: the same commands as over the WebSocket, answered once they are on disk.
 
 use axum::Router;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -15,9 +15,34 @@ use crate::pipeline::{self, Refusal};
 use crate::server::auth::Rights;
 use crate::server::session::DURABLE_DEADLINE;
 
-/// `POST /api/v1/commands`.
+/// `POST /api/v1/commands`, and what a person sees of a patient at `POST /api/v1/patients/{id}/observations`.
 pub(super) fn router(site: Site) -> Router {
-    Router::new().route("/api/v1/commands", post(command)).with_state(site)
+    Router::new()
+        .route("/api/v1/commands", post(command))
+        .route("/api/v1/patients/{id}/observations", post(observe))
+        .with_state(site)
+}
+
+async fn observe(
+    State(site): State<Site>,
+    Path(patient): Path<String>,
+    headers: HeaderMap,
+    request: Result<axum::Json<Json>, JsonRejection>,
+) -> Response {
+    let rights = match signed_in(&site, &headers) {
+        Ok(rights) => rights,
+        Err(refused) => return *refused,
+    };
+    let Ok(axum::Json(Json::Object(mut members))) = request else {
+        let advice = "send {\"oxygen\": \"air\", \"consciousness\": \"A\"} as application/json";
+        return failure(StatusCode::BAD_REQUEST, "format", advice);
+    };
+    members.insert("name".to_owned(), json!("observation.set"));
+    members.insert("patient_id".to_owned(), json!(patient));
+    match Command::read(Members(&Json::Object(members))) {
+        Ok(command) => carry_out(&site, &rights, command).await,
+        Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
+    }
 }
 
 async fn command(

@@ -273,7 +273,7 @@ pub(super) fn reading_row(
 }
 
 /// The columns of a vital. `parts` has what does not fit one number, separated by spaces: the diastolic and the mean of
-/// a pressure, or the intervals between beats in 1/1024 s.
+/// a pressure, the intervals between beats in 1/1024 s, or the JSON of what the bridge computed of several readings.
 struct Columns<A> {
     mantissa: Option<i64>,
     exponent: Option<i64>,
@@ -293,6 +293,8 @@ impl Columns<&'static str> {
                 let beats: Vec<String> = beats.iter().map(u16::to_string).collect();
                 Self { mantissa: None, exponent: None, absent: None, parts: Some(beats.join(" ")) }
             }
+            Vital::News2(score) => Self::of_value(vital.leading(), Some(object(score))),
+            Vital::Variability(found) => Self::of_value(vital.leading(), Some(object(found))),
         }
     }
 
@@ -319,6 +321,8 @@ impl Columns<String> {
                 let beats = parts.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>();
                 Ok(Vital::RrIntervals(beats.map_err(|_| content(format!("`{parts}` are no intervals")))?))
             }
+            Metric::News2 => Ok(Vital::News2(json(parts)?)),
+            Metric::HeartRateVariability => Ok(Vital::Variability(json(parts)?)),
             _ => Err(content(format!("{metric} has parts: `{parts}`"))),
         }
     }
@@ -335,6 +339,11 @@ impl Columns<String> {
         let (diastolic, mean) = parts.split_once(' ').ok_or_else(|| content(format!("`{parts}` is no pressure")))?;
         Ok(Pressure { systolic: self.value()?, diastolic: value_of(diastolic)?, mean: value_of(mean)? })
     }
+}
+
+/// The text of plain data. Names and numbers cannot fail to be written; if they did, the row would be told as unreadable.
+fn object(of: &impl Serialize) -> String {
+    serde_json::to_string(of).unwrap_or_default()
 }
 
 /// A value as text that keeps mantissa and exponent apart: `800e-1`, or the reason for its absence.
@@ -384,6 +393,7 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         AUDIT => EventBody::Audit(json(&text)?),
         LIMITS => EventBody::Limits(json(&text)?),
         INBOX => EventBody::Inbox(json(&text)?),
+        OBSERVATION => EventBody::Observation(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
     };
     Ok(Event { epoch, seq: seq_of(row.get(0)?), at: stamp(row.get(2)?, row.get(3)?), body })
@@ -400,6 +410,8 @@ const SYSTEM: &str = "system";
 const AUDIT: &str = "audit";
 const LIMITS: &str = "limits";
 const INBOX: &str = "inbox";
+/// The `kind` column of what a person entered.
+pub(super) const OBSERVATION: &str = "observation";
 
 /// The `kind` column. A reading has none, because it has a table of its own.
 const fn kind(body: &EventBody) -> &'static str {
@@ -414,6 +426,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Audit(_) => AUDIT,
         EventBody::Limits(_) => LIMITS,
         EventBody::Inbox(_) => INBOX,
+        EventBody::Observation(_) => OBSERVATION,
     }
 }
 
@@ -433,6 +446,7 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::Audit(audit) => text(audit),
         EventBody::Limits(limits) => text(limits),
         EventBody::Inbox(change) => text(change),
+        EventBody::Observation(observation) => text(observation),
     })
 }
 

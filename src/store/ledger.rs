@@ -13,8 +13,11 @@ use super::directory::Suspicion;
 use super::retention::Keeper;
 use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, inbox, records, schema};
 use crate::clock::Stamp;
-use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, LimitsEvent};
-use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::derive::live::ENTRY_LIFE;
+use crate::event::{
+    AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, LimitsEvent, ObservationEvent,
+};
+use crate::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
@@ -191,6 +194,35 @@ impl Ledger {
     /// What is in the inboxes.
     pub(super) fn inboxes(&self) -> Result<Saved, StoreError> {
         inbox::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the inboxes"))
+    }
+
+    /// What people entered about patients, the latest of each, as far back as it can still hold. The log is read from its
+    /// end; what was entered counts for hours, and so only hours of it are read.
+    pub(super) fn observations(&self, now: Stamp) -> Result<Vec<ObservationEvent>, StoreError> {
+        // Twice the life of an entry, for a clock that was set meanwhile.
+        let oldest = now.wall.0.saturating_sub(i64::try_from(2 * ENTRY_LIFE.as_millis()).unwrap_or(i64::MAX));
+        let failed = StoreError::sqlite(&self.path, "cannot read what was entered about patients");
+        let mut statement =
+            self.connection.prepare("SELECT kind, wall, seq, body FROM event ORDER BY seq DESC").map_err(&failed)?;
+        let mut rows = statement.query([]).map_err(&failed)?;
+        let mut latest: BTreeMap<PatientId, ObservationEvent> = BTreeMap::new();
+        while let Some(row) = rows.next().map_err(&failed)? {
+            if row.get::<_, i64>(1).map_err(&failed)? < oldest {
+                break;
+            }
+            if row.get_ref(0).map_err(&failed)?.as_str().ok() != Some(codec::OBSERVATION) {
+                continue;
+            }
+            let body: String = row.get(3).map_err(&failed)?;
+            match serde_json::from_str::<ObservationEvent>(&body) {
+                Ok(observation) => _ = latest.entry(observation.patient.clone()).or_insert(observation),
+                Err(error) => {
+                    let seq: i64 = row.get(2).map_err(&failed)?;
+                    error!(seq, %error, "what was entered about a patient cannot be restored");
+                }
+            }
+        }
+        Ok(latest.into_values().collect())
     }
 
     /// What each source's device is bound to. A row that cannot be read is left out with an error in the log.

@@ -29,7 +29,7 @@ use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 
 use crate::clock::Stamp;
-use crate::event::{AlertEvent, LimitChange};
+use crate::event::{AlertEvent, LimitChange, ObservationEvent};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::notifier::Saved;
 use crate::record::KnownRecords;
@@ -125,6 +125,8 @@ pub struct Opened {
     pub records: BTreeMap<DeviceId, KnownRecords>,
     /// What waits for people.
     pub inboxes: Saved,
+    /// What people entered about patients, the latest of each, as far as it can still hold.
+    pub observations: Vec<ObservationEvent>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -261,6 +263,15 @@ impl StoreError {
     }
 }
 
+/// What earlier runs left behind, besides the log.
+struct Remembered {
+    identities: BTreeMap<SourceId, DeviceIdentity>,
+    records: BTreeMap<DeviceId, KnownRecords>,
+    limit_changes: Vec<LimitChange>,
+    inboxes: Saved,
+    observations: Vec<ObservationEvent>,
+}
+
 /// Opens the store in `dir` and begins a run of the daemon at the number after the newest stored one. Blocks.
 ///
 /// A damaged database is moved aside and what can be read of it is copied into a new one; see [`SalvageReport`].
@@ -272,14 +283,20 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
-        let remembered = (ledger.identities()?, ledger.known_records()?, ledger.limit_changes()?, ledger.inboxes()?);
+        let remembered = Remembered {
+            identities: ledger.identities()?,
+            records: ledger.known_records()?,
+            limit_changes: ledger.limit_changes()?,
+            inboxes: ledger.inboxes()?,
+            observations: ledger.observations(now)?,
+        };
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
     let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
         let begun = begin(&mut ledger)?;
         Ok((ledger, begun))
     });
-    let (ledger, (first_seq, open_alerts, (identities, records, limit_changes, inboxes)), salvaged) = match sound {
+    let (ledger, (first_seq, open_alerts, remembered), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
             let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
@@ -300,10 +317,11 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         epoch,
         first_seq,
         open_alerts,
-        limit_changes,
-        identities,
-        records,
-        inboxes,
+        limit_changes: remembered.limit_changes,
+        identities: remembered.identities,
+        records: remembered.records,
+        inboxes: remembered.inboxes,
+        observations: remembered.observations,
         dropped,
         salvaged,
     })

@@ -112,7 +112,7 @@ fn numbers_of(vital: &Vital) -> Sent {
         | Vital::ArterialPressure(Pressure { systolic, diastolic, mean }) => {
             [Value::valid(*systolic), Value::valid(*diastolic), Value::valid(*mean)]
         }
-        Vital::RrIntervals(_) => [None; 3],
+        Vital::RrIntervals(_) | Vital::News2(_) | Vital::Variability(_) => [None; 3],
     };
     (vital.metric(), parts)
 }

@@ -14,6 +14,7 @@ mod cli;
 mod dashboard;
 mod day;
 mod decode;
+mod derived;
 mod drivers;
 mod emulate;
 mod encode;

@@ -68,6 +68,8 @@ impl Server {
             open_alerts: Vec::new(),
             limit_changes: Vec::new(),
             notifier: Notifier::new(&config.patients, opened.inboxes, 1),
+            news2: config.news2.clone(),
+            observations: opened.observations,
             store: opened.handle,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
@@ -260,7 +262,7 @@ async fn a_resume_brings_what_was_missed_once() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();
     let claims = server.claims(UserRole::Viewer);
-    let subscribe = json!({"type": "subscribe", "channels": ["patient/+/+"]});
+    let subscribe = json!({"type": "subscribe", "channels": ["patient/+/spo2"]});
     let mut first = server.signed_in(&claims).await;
     first.say(&subscribe).await;
     first.next_of("snapshot").await;
@@ -451,6 +453,46 @@ async fn a_command_over_http_is_the_same_and_is_on_disk_when_it_is_answered() {
         }
     }
     assert_eq!(watching.next_of("alert").await["data"]["change"], "acknowledge");
+}
+
+#[tokio::test]
+async fn what_a_person_sees_of_a_patient_is_entered_over_both_and_reaches_every_dashboard() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let mut watching = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    watching.say(&json!({"type": "subscribe", "channels": [format!("patient/{patient}/observation")]})).await;
+    watching.next_of("snapshot").await;
+    let mut nurse = server.signed_in(&server.claims(UserRole::Nurse)).await;
+    let data = json!({"name": "observation.set", "patient_id": patient, "oxygen": "oxygen"});
+    nurse.say(&json!({"type": "command", "data": data, "correlation_id": "o2"})).await;
+    let result = nurse.next_of("result").await;
+    assert_eq!((&result["data"]["ok"], &result["data"]["durable"]), (&json!(true), &json!(true)), "{result}");
+    let seen = watching.next_of("observation").await;
+    assert_eq!((&seen["data"]["oxygen"]["value"], &seen["data"]["by"]), (&json!("oxygen"), &json!("7")), "{seen}");
+
+    for (role, id, body, status, code) in [
+        (UserRole::Viewer, patient.as_str(), r#"{"consciousness":"A"}"#, "403", json!("permission_denied")),
+        (UserRole::Nurse, &patient, r#"{"consciousness":"awake"}"#, "400", json!("validation")),
+        (UserRole::Nurse, &patient, "[]", "400", json!("format")),
+        (UserRole::Nurse, "P-none", r#"{"consciousness":"A"}"#, "404", json!("unknown_patient")),
+        (UserRole::Nurse, &patient, r#"{"consciousness":"A","patient_id":"P-none"}"#, "200", json!(null)),
+    ] {
+        let request = format!(
+            "POST /api/v1/patients/{id}/observations HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\
+             content-type: application/json\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            server.token(&server.claims(role)),
+            body.len()
+        );
+        let answer = server.http(&request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{role:?} {body}: {answer}");
+        let answer: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(answer["code"], code, "{answer}");
+    }
+    let seen = watching.next_of("observation").await;
+    assert_eq!(
+        (&seen["data"]["oxygen"]["value"], &seen["data"]["consciousness"]["value"]),
+        (&json!("oxygen"), &json!("A"))
+    );
 }
 
 #[tokio::test]

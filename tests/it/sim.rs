@@ -21,7 +21,7 @@ use vitalbridge::outbox::{Delivery, Parcel};
 use vitalbridge::pipeline::{CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::sources;
 use vitalbridge::sources::simulator::{Links, SimulatorConfig, demo_sources};
-use vitalbridge::store::{self, StoreOptions};
+use vitalbridge::store::{self, Reader, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
 use vitalbridge::vitals::{Absent, Metric, Mode};
 
@@ -65,6 +65,8 @@ async fn run(seed: u64, span: Duration) -> Outcome {
         open_alerts: opened.open_alerts,
         limit_changes: opened.limit_changes,
         notifier,
+        news2: config.news2,
+        observations: opened.observations,
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),
@@ -113,18 +115,22 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     end_store.cancel();
     assert_eq!(stores.drain(Duration::from_mins(1)).await, Vec::<String>::new());
 
-    let mut stored = Vec::new();
-    loop {
-        let after = stored.last().map_or(Seq::ZERO, |event: &Event| event.seq);
-        let more = opened.reader.events(after, 10_000).await.unwrap();
-        if more.is_empty() {
-            break;
-        }
-        stored.extend(more);
-    }
+    let stored = whole_log(&opened.reader).await;
     let published = events.iter().map(|published| String::from_utf8(published.text.to_vec()).unwrap()).collect();
     let events = events.iter().map(|published| Arc::clone(&published.event)).collect();
     Outcome { published, events, stored, first_seq: opened.first_seq }
+}
+
+async fn whole_log(reader: &Reader) -> Vec<Event> {
+    let mut stored = Vec::new();
+    loop {
+        let after = stored.last().map_or(Seq::ZERO, |event: &Event| event.seq);
+        let more = reader.events(after, 10_000).await.unwrap();
+        if more.is_empty() {
+            return stored;
+        }
+        stored.extend(more);
+    }
 }
 
 fn take(

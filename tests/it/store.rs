@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
     Activation, AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatMessage, EndReason,
-    Event, EventBody, LimitAction, LimitChange, LimitKind, LimitsEvent, LinkState, Notification, NotificationKind,
-    Presence, Priority, Signal, SignalPresence, SourceEvent, SystemEvent, SystemKind,
+    Entered, Event, EventBody, LimitAction, LimitChange, LimitKind, LimitsEvent, LinkState, Notification,
+    NotificationKind, ObservationEvent, Presence, Priority, Signal, SignalPresence, SourceEvent, SystemEvent,
+    SystemKind,
 };
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
@@ -22,7 +23,8 @@ use vitalbridge::store::{
     ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
 };
 use vitalbridge::vitals::{
-    Absent, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, Taken, TimeSource, Value, Vital,
+    Absent, Breathing, Consciousness, Decimal, EarlyWarning, Finding, Metric, Mode, Parameter, Pressure, Quality,
+    Reading, ScoreInput, Spo2Scale, Status, Taken, TimeSource, Value, Variability, Vital,
 };
 
 /// Longest wait for anything that must happen.
@@ -270,6 +272,7 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             reason: Some("not in allow_commands".to_owned()),
             mode: Mode::Real,
         }),
+        EventBody::Observation(observation("P-1", 1)),
         EventBody::System(SystemEvent {
             kind: SystemKind::EventsLost,
             message: "dropped".to_owned(),
@@ -277,6 +280,11 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             last: Some(Seq(u64::MAX)),
         }),
     ];
+    bodies.extend(vitals_of_every_kind().into_iter().map(|vital| EventBody::Reading(reading(vital, start_of_time()))));
+    bodies
+}
+
+fn vitals_of_every_kind() -> Vec<Vital> {
     let decimal = |mantissa, exponent| Value::Valid(Decimal::new(mantissa, exponent).unwrap());
     let mut vitals = Vec::new();
     for value in Absent::ALL.iter().map(|reason| Value::Absent(*reason)).chain([
@@ -296,8 +304,77 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
     }
     vitals.push(Vital::RrIntervals(vec![]));
     vitals.push(Vital::RrIntervals(vec![0, 1024, u16::MAX]));
-    bodies.extend(vitals.into_iter().map(|vital| EventBody::Reading(reading(vital, start_of_time()))));
-    bodies
+    vitals.extend(computed());
+    vitals
+}
+
+/// What the bridge computes.
+fn computed() -> [Vital; 3] {
+    let incomplete = EarlyWarning { missing: vec![Parameter::Pulse], ..early_warning() };
+    let [sdnn, rmssd, pnn50] = [270, 277, 0].map(Decimal::tenths);
+    [
+        Vital::News2(Box::new(early_warning())),
+        Vital::News2(Box::new(incomplete)),
+        Vital::Variability(Variability { n: 364, rejected: 6, sdnn, rmssd, pnn50 }),
+    ]
+}
+
+fn early_warning() -> EarlyWarning {
+    let device = Some("thermometer".parse().unwrap());
+    let input = |parameter, value, by: Option<&str>| ScoreInput {
+        parameter,
+        value,
+        points: 2,
+        age_ms: u64::MAX,
+        metric: by.is_none().then_some(Metric::Temperature),
+        device: device.clone().filter(|_| by.is_none()),
+        by: by.map(str::to_owned),
+    };
+    EarlyWarning {
+        score_min: 4,
+        score_max: 4,
+        single_min: 2,
+        single_max: 3,
+        scale: Spo2Scale::Two,
+        inputs: vec![
+            input(Parameter::Temperature, Finding::Number(Decimal::new(3910, -2).unwrap()), None),
+            input(Parameter::Oxygen, Finding::Breathing(Breathing::Oxygen), Some("lena")),
+            input(Parameter::Consciousness, Finding::Consciousness(Consciousness::Pain), Some("l \"x\"")),
+        ],
+        missing: vec![],
+    }
+}
+
+/// What was entered about a patient so many milliseconds after the start of time.
+fn observation(patient: &str, millis: i64) -> ObservationEvent {
+    let at = Wall(start_of_time().wall.0 + millis);
+    let entered = Entered { value: Breathing::Air, by: "lena".to_owned(), at, until: Wall(at.0 + 1) };
+    ObservationEvent {
+        patient: patient.parse().unwrap(),
+        oxygen: Some(entered),
+        consciousness: None,
+        by: "lena".to_owned(),
+        mode: Mode::Real,
+    }
+}
+
+#[tokio::test]
+async fn what_was_entered_about_a_patient_is_known_to_the_next_run_as_long_as_it_can_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::default();
+    let mut store = Running::start(dir.path(), &options, 1);
+    let (old, new, other) = (observation("P-1", 1), observation("P-1", 2), observation("P-2", 3));
+    for (second, body) in (1..).zip([old, other.clone(), new.clone()]) {
+        store.append(at(second), EventBody::Observation(body));
+    }
+    store.end().await.unwrap();
+    let opened = |hours: i64| {
+        let mut now = start_of_time();
+        now.wall.0 += hours * 3_600_000;
+        store::open(dir.path(), &options, epoch(1 + u64::try_from(hours).unwrap()), "boot-2", now).unwrap()
+    };
+    assert_eq!(opened(1).observations, [new, other]);
+    assert_eq!(opened(25).observations, []);
 }
 
 /// A reading with anything in it that its type allows.

@@ -107,7 +107,10 @@ fn what_is_broken_in_a_recording_is_named_with_its_place_and_the_rest_is_tried()
     let shown = text(&output.stdout);
     assert!(shown.contains("15 rows, 00:00:00 to 00:28:01 (28 min 01 s)"), "{shown}");
     assert!(shown.contains("columns that nobody knows: Remark"), "{shown}");
-    assert!(shown.contains("not tried, no value in the recording: temperature"), "{shown}");
+    assert!(
+        shown.contains("not tried, no value in the recording: news2_high, news2_medium, news2_single, temperature"),
+        "{shown}"
+    );
     let problems = json(&["--replay", TRAPS])["problems"].clone();
     assert_eq!(problems.as_array().unwrap().len(), 3, "{problems}");
     assert_eq!((&problems[0]["line"], &problems[0]["column"]), (&10.into(), &"SpO2".into()));

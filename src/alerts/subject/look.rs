@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Key, Sample, Subject};
 use crate::alerts::judge::{Judge, Truth};
 use crate::alerts::rule::{Condition, Edge, Quantity, Rule};
+use crate::alerts::score;
 use crate::clock::Stamp;
 use crate::ids::{DeviceId, RuleId};
 use crate::vitals::{Decimal, Mode, Status};
@@ -14,7 +15,7 @@ use crate::vitals::{Decimal, Mode, Status};
 #[derive(Debug, Clone)]
 pub(in crate::alerts) struct View {
     /// Whether the condition holds.
-    pub(super) truth: Truth,
+    pub(in crate::alerts) truth: Truth,
     /// No further delay.
     pub(super) at_once: bool,
     /// The newest reading has no number that counts.
@@ -30,11 +31,12 @@ pub(in crate::alerts) struct View {
     /// The device behind it.
     pub(in crate::alerts) device: Option<DeviceId>,
     /// Real, demo or test.
-    pub(super) mode: Mode,
+    pub(in crate::alerts) mode: Mode,
 }
 
 impl View {
-    const fn plain(truth: Truth) -> Self {
+    /// A view without a value.
+    pub(in crate::alerts) const fn plain(truth: Truth) -> Self {
         Self {
             truth,
             at_once: false,
@@ -53,6 +55,7 @@ impl Subject {
     /// What one rule sees on one thing.
     pub(super) fn look(&mut self, rule: &Rule, key: &Key, now: Stamp) -> View {
         match &rule.condition {
+            Condition::Limits { .. } if rule.is_about_score() => score::look(rule, self.score.as_ref()),
             Condition::Limits { flags, .. } => {
                 let view = self.look_at_values(rule, key, now);
                 self.with_flags(view, flags, rule, key)
