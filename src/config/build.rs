@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
+use super::model;
 use super::ports::{self, Ports};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
@@ -374,6 +375,13 @@ impl<'a> Builder<'a> {
                     config.warnings.add(self.text, &place.span(), warning);
                 }
             }
+            if let (Some(place), SourceKind::Ble(BleConfig { profile: Some(profile), .. })) =
+                (&source.profile, &built.kind)
+            {
+                for warning in model::warnings(profile) {
+                    config.warnings.add(self.text, &place.span(), warning);
+                }
+            }
             self.shared_device(source, &built, config);
             self.mode_of_patient(source, &built, config);
             config.sources.push(built);
@@ -458,7 +466,9 @@ impl<'a> Builder<'a> {
             "serial" => {
                 Some((self.unusable(source).or_else(|| self.serial(source).map(SourceKind::Serial))?, Mode::Real))
             }
-            "ble" => Some((SourceKind::Ble(self.ble(source, config)?), Mode::Real)),
+            "ble" => {
+                Some((self.unusable(source).or_else(|| self.ble(source, config).map(SourceKind::Ble))?, Mode::Real))
+            }
             "replay" => Some((SourceKind::Replay(self.replay(source)?), Mode::Test)),
             other => {
                 self.problem(&source.kind, format!("`{other}` is not a kind of source: serial, ble or replay"));
@@ -471,7 +481,6 @@ impl<'a> Builder<'a> {
     fn foreign_members(&mut self, source: &file::Source, kind: &str) {
         let text_members = [
             ("port", &source.port, "serial"),
-            ("profile", &source.profile, "serial"),
             ("settings", &source.settings, "serial"),
             ("serial_number", &source.serial_number, "serial"),
             ("address", &source.address, "ble"),
@@ -486,6 +495,9 @@ impl<'a> Builder<'a> {
             {
                 self.problem(place, format!("`{name}` belongs to a source of kind {owner}, this is {kind}"));
             }
+        }
+        if let Some(place) = source.profile.as_ref().filter(|_| !matches!(kind, "serial" | "ble")) {
+            self.problem(place, format!("`profile` belongs to a source of kind serial or ble, this is {kind}"));
         }
         if let Some(place) = source.allow_commands.as_ref().filter(|_| kind != "serial") {
             self.problem(place, format!("`allow_commands` belongs to a source of kind serial, this is {kind}"));
@@ -529,6 +541,14 @@ impl<'a> Builder<'a> {
     fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
         let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
+        if let (Some(place), Some(profile)) = (&source.profile, &profile)
+            && profile.serial().is_none()
+        {
+            let message =
+                format!("the profile {} is of a Bluetooth device: its source has kind = \"ble\"", profile.id());
+            self.problem(place, message);
+            return None;
+        }
         let mut serial = SerialConfig::new(port?, profile?);
         self.line_settings(source, &mut serial);
         self.identity(source, &mut serial);
@@ -624,15 +644,16 @@ impl<'a> Builder<'a> {
                 None
             }
         };
-        let sensor = match &source.sensor {
-            None => Some(SensorKind::HeartRate),
-            Some(sensor) => SensorKind::from_name(sensor.get_ref()).or_else(|| {
-                let names: Vec<&str> = SensorKind::ALL.iter().map(|kind| kind.name()).collect();
-                let message = format!("`{}` is not a sensor; there are {}", sensor.get_ref(), names.join(", "));
-                self.problem(sensor, message);
-                None
-            }),
-        };
+        let profile = source.profile.as_ref().map(|place| self.profile(place));
+        let known = profile.as_ref().and_then(Option::as_deref);
+        let mut found = Vec::new();
+        let sensor = model::sensor(source, known, &mut found);
+        if let Some(known) = known {
+            found.extend(model::contradictions(source, known, &self.devices.models()));
+        }
+        for (span, message) in found {
+            self.problems.add(self.text, &span, message);
+        }
         let keeps_records = sensor.is_none_or(|sensor| sensor == SensorKind::Glucose);
         if let Some(place) = source.delete_records.as_ref().filter(|_| !keeps_records) {
             self.problem(place, "only a glucose meter's records can be deleted");
@@ -640,7 +661,12 @@ impl<'a> Builder<'a> {
         let users = self.users(source, config);
         let set_clock = source.set_clock.as_ref().and_then(|offset| self.offset(offset));
         let delete_records = source.delete_records.as_ref().is_some_and(|delete| *delete.get_ref());
-        Some(BleConfig { users, delete_records, set_clock, ..BleConfig::new(wanted?, sensor?, config.air.clone()) })
+        let profile = match profile {
+            Some(found) => Some(found?),
+            None => None,
+        };
+        let plain = BleConfig::new(wanted?, sensor?, config.air.clone());
+        Some(BleConfig { profile, users, delete_records, set_clock, ..plain })
     }
 
     /// Whose the numbers are under which a sensor keeps its users.
