@@ -33,10 +33,10 @@ pub use self::wanted::Wanted;
 pub use crate::bluez::{BadBleAddress, BleAddress};
 
 use self::air::{Client, Report};
-use self::policy::{SensorPhase, SensorState};
+use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::{Fetch, Step};
 use self::radio::Delivery;
-use self::sensor::{CURRENT_TIME, Habit, RECORD_ACCESS};
+use self::sensor::{CURRENT_TIME, Habit, Manner, RECORD_ACCESS};
 use self::wires::{Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
@@ -48,6 +48,7 @@ use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
 use crate::profile::Profile;
+use crate::profile::ble::Quirk;
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
 /// How long records may take to the disk before the sensor is let go of without its records being deleted.
@@ -91,7 +92,23 @@ impl BleConfig {
 
     /// How it comes and goes.
     pub fn habit(&self) -> Habit {
-        self.stream().map_or_else(|| self.sensor.habit(), |(_, wires)| wires.habit)
+        match (self.stream(), self.profile.as_ref().and_then(|profile| profile.ble())) {
+            (Some((_, wires)), _) => wires.habit,
+            (None, Some(ble)) => Habit::of(ble, self.sensor.habit()),
+            (None, None) => self.sensor.habit(),
+        }
+    }
+
+    /// How the connection policy treats it.
+    fn wanted_sensor(&self) -> WantedSensor {
+        let ble = self.profile.as_ref().and_then(|profile| profile.ble());
+        let manner = ble.map_or_else(Manner::default, Manner::of);
+        WantedSensor { wanted: self.wanted.clone(), habit: self.habit(), manner }
+    }
+
+    /// In what the model departs from the standard.
+    fn quirks(&self) -> &[Quirk] {
+        self.profile.as_ref().map_or(&[], |profile| profile.quirks())
     }
 
     /// What it will deliver, for rules that miss what never comes.
@@ -132,7 +149,7 @@ pub(super) async fn run(
         Some((_, wires)) => Subscription::Stream(Arc::new(wires.clone())),
         None => Subscription::Standard(config.sensor),
     };
-    let wanting = config.air.want(config.wanted.clone(), subscription, source.id.clone(), source.device.clone());
+    let wanting = config.air.want(config.wanted_sensor(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
     if let Some((profile, wires)) = stream {
         return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
@@ -214,7 +231,7 @@ impl Reader<'_> {
         if uuid == RECORD_ACCESS.uuid && self.fetch.is_some() {
             self.client.understood();
         } else {
-            match gatt::decode(uuid, payload) {
+            match gatt::decode_with(uuid, payload, self.config.quirks()) {
                 Ok(report) => {
                     self.malformed = Malformed::default();
                     self.client.understood();
@@ -268,7 +285,7 @@ impl Reader<'_> {
                 self.output.reading(Observation::of(Vital::scalar(Metric::Battery, value)), received).await?;
             }
         }
-        let is_episodic = self.config.sensor.habit().is_episodic();
+        let is_episodic = self.config.habit().is_episodic();
         let Some((link, words)) = link_of(state, is_episodic, &self.malformed) else { return Ok(()) };
         if let Some(fetch) = &mut self.fetch
             && !matches!(state.phase, SensorPhase::Silent)
