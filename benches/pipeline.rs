@@ -51,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         engine: Engine::new(RuleSet::built_in(), 1),
         expected: Vec::new(),
         open_alerts: Vec::new(),
+        limit_changes: Vec::new(),
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),

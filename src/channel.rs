@@ -5,6 +5,23 @@ use std::str::FromStr;
 
 use crate::event::{Event, EventBody};
 use crate::ids::WardId;
+use crate::named::named_enum;
+
+named_enum! {
+    /// What can be allowed on a channel.
+    Operation {
+        /// Listen.
+        Subscribe = "sub",
+        /// Read what was.
+        History = "hst",
+        /// Write messages.
+        Publish = "pub",
+        /// Acknowledge, pause and reset alerts.
+        Acknowledge = "ack",
+        /// Change limits and devices.
+        Command = "cmd",
+    }
+}
 
 /// Longest pattern, in bytes: the longest channel has two identifiers and a metric.
 pub const MAX_PATTERN_BYTES: usize = 200;
@@ -94,6 +111,9 @@ pub fn routes(event: &Event, ward: Option<&WardId>) -> Vec<String> {
         && let Some(patient) = &source.patient
     {
         routes.push(format!("patient/{patient}/device_status"));
+    }
+    if let EventBody::Limits(limits) = &event.body {
+        routes.push(format!("patient/{}/limits", limits.change.patient));
     }
     if let (Some(ward), Some(_)) = (ward, event.patient()) {
         let inner: Vec<String> = routes.iter().map(|route| format!("ward/{ward}/{route}")).collect();

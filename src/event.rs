@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
+use crate::record::RecordEvent;
 use crate::vitals::{Metric, Mode, Reading, Status, Value};
 
 /// One thing that happened. `(epoch, seq)` names it for ever.
@@ -36,10 +37,14 @@ pub enum EventBody {
     Chat(ChatMessage),
     /// A source or its device changed its state.
     Source(SourceEvent),
+    /// A single measurement as its sensor sent it, after its readings.
+    Record(RecordEvent),
     /// The bridge says something about itself.
     System(SystemEvent),
     /// Somebody did something, or was not allowed to.
     Audit(AuditEvent),
+    /// The limits of a patient changed.
+    Limits(LimitsEvent),
 }
 
 named_enum! {
@@ -221,6 +226,86 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// What a change of one rule of one patient is about.
+    LimitKind {
+        /// Other limits or delays.
+        Limits = "limits",
+        /// ALARM OFF.
+        Off = "off",
+    }
+}
+
+named_enum! {
+    /// What became of a change of limits.
+    LimitAction {
+        /// A person set other limits.
+        Set = "set",
+        /// A person took them back.
+        Cleared = "cleared",
+        /// A person switched the rule off.
+        Disabled = "disabled",
+        /// A person switched it on again.
+        Enabled = "enabled",
+        /// It was set before the bridge started, and still holds.
+        Stands = "stands",
+        /// Its time is over.
+        Expired = "expired",
+        /// The rule file has a later override of the same rule.
+        Replaced = "replaced",
+        /// The rules were changed, and it no longer fits them.
+        Unfit = "unfit",
+    }
+}
+
+impl LimitAction {
+    /// True while the change holds after this.
+    pub const fn is_in_force(self) -> bool {
+        matches!(self, Self::Set | Self::Disabled | Self::Stands)
+    }
+}
+
+/// A change of one rule of one patient: an override that a person made while the bridge runs, or one of the rule file
+/// whose time is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitChange {
+    /// Whose.
+    pub patient: PatientId,
+    /// Which rule.
+    pub rule: RuleId,
+    /// Limits, or ALARM OFF.
+    pub kind: LimitKind,
+    /// The keys of an override in a rule file, one in a line.
+    pub lines: String,
+    /// Why, in the person's words.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// Until when.
+    pub expires: Wall,
+    /// When it was set. `None`: it stands in the rule file.
+    pub set: Option<Wall>,
+    /// What the rule file's own override of the same rule said then: a later one there takes its place.
+    pub beside: Option<String>,
+}
+
+/// The limits of a patient changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsEvent {
+    /// The change.
+    pub change: LimitChange,
+    /// What became of it.
+    pub action: LimitAction,
+    /// Who did this; [`AuditEvent::BRIDGE`] where nobody did.
+    pub by: String,
+    /// Why, in words.
+    pub reason: String,
+    /// What the rule said before, in words.
+    pub before: String,
+    /// What it says now, in words.
+    pub after: String,
+}
+
 /// A message for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
@@ -362,6 +447,26 @@ named_enum! {
         DeviceConfirmed = "device_confirmed",
         /// A command was sent to a device.
         DeviceCommand = "device_command",
+        /// All records of a device up to a number have been taken; the object is that number.
+        RecordsTaken = "records_taken",
+        /// The records of a device up to a number were deleted from it; the object is that number.
+        RecordsDeleted = "records_deleted",
+        /// A person has seen an alert; the object is the alert.
+        AlertAcknowledge = "alert_acknowledge",
+        /// A person silenced an alert for a while.
+        AlertPauseAudio = "alert_pause_audio",
+        /// A person put a latched alert away.
+        AlertReset = "alert_reset",
+        /// A person set other limits for a patient; the object is the rule.
+        LimitsSet = "limits_set",
+        /// A person took limits back.
+        LimitsClear = "limits_clear",
+        /// A person switched a rule off for a patient.
+        RuleDisable = "rule_disable",
+        /// A person switched it on again.
+        RuleEnable = "rule_enable",
+        /// A change of limits came to its end without a person.
+        LimitsEnd = "limits_end",
         /// A Bluetooth device was paired with; the object is its address.
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
@@ -398,7 +503,7 @@ pub struct AuditEvent {
     pub source: Option<SourceId>,
     /// How it ended.
     pub result: AuditResult,
-    /// Why it was refused or failed, for people.
+    /// Why it was refused or failed; of a change of limits what it was, what it is now and the person's reason.
     pub reason: Option<String>,
     /// Real, demo or test.
     pub mode: Mode,
@@ -451,6 +556,13 @@ pub struct NotDone {
 pub enum SourceMessage {
     /// A measurement.
     Reading(Reading),
+    /// A single measurement as its sensor sent it, with what was read of it.
+    Record {
+        /// The bytes; its `readings` are numbered by the pipeline.
+        record: RecordEvent,
+        /// The readings, in order.
+        readings: Vec<Reading>,
+    },
     /// The link to the device changed its state.
     Link(SourceEvent),
     /// Samples of a wave.
@@ -474,7 +586,9 @@ impl Event {
             EventBody::Alert(alert) => alert.patient.as_ref(),
             EventBody::Notification(notification) => notification.patient.as_ref(),
             EventBody::Source(source) => source.patient.as_ref(),
+            EventBody::Record(record) => record.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
+            EventBody::Limits(limits) => Some(&limits.change.patient),
             EventBody::Chat(_) | EventBody::System(_) => None,
         }
     }
@@ -485,8 +599,9 @@ impl Event {
             EventBody::Reading(reading) => Some(&reading.device),
             EventBody::Alert(alert) => alert.device.as_ref(),
             EventBody::Source(source) => Some(&source.device),
+            EventBody::Record(record) => Some(&record.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Limits(_) => None,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::channel::Pattern;
-use crate::event::EventBody;
-use crate::ids::{AlertId, DeviceId, PatientId, Seq, SourceId};
+use crate::event::{EventBody, LimitKind};
+use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put};
 use crate::vitals::Metric;
@@ -133,6 +133,8 @@ pub struct Hub {
     streams: BTreeMap<(Option<PatientId>, DeviceId, Metric), Arc<Published>>,
     sources: BTreeMap<SourceId, Arc<Published>>,
     alerts: BTreeMap<AlertId, Arc<Published>>,
+    /// What people changed of the limits, while it holds; the engine bounds how many.
+    limits: BTreeMap<(PatientId, RuleId, LimitKind), Arc<Published>>,
     metrics: Arc<Metrics>,
 }
 
@@ -147,6 +149,7 @@ impl Hub {
             streams: BTreeMap::new(),
             sources: BTreeMap::new(),
             alerts: BTreeMap::new(),
+            limits: BTreeMap::new(),
             metrics,
         }
     }
@@ -199,7 +202,20 @@ impl Hub {
             EventBody::Alert(alert) => {
                 self.alerts.remove(&alert.alert);
             }
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+            EventBody::Limits(limits) => {
+                let change = &limits.change;
+                let key = (change.patient.clone(), change.rule.clone(), change.kind);
+                if limits.action.is_in_force() {
+                    self.limits.insert(key, Arc::clone(published));
+                } else if change.set.is_some() {
+                    self.limits.remove(&key);
+                }
+            }
+            EventBody::Record(_)
+            | EventBody::Notification(_)
+            | EventBody::Chat(_)
+            | EventBody::System(_)
+            | EventBody::Audit(_) => {}
         }
     }
 
@@ -234,7 +250,8 @@ impl Hub {
         let scope = &listener.scope;
         let wanted =
             |published: &&Arc<Published>| chooses(&join.patterns, &published.routes) && scope.allows(&published.routes);
-        let state = self.streams.values().chain(self.sources.values()).chain(self.alerts.values());
+        let state =
+            self.streams.values().chain(self.sources.values()).chain(self.alerts.values()).chain(self.limits.values());
         let latest = state.filter(wanted).cloned().collect();
         let recent = match join.since {
             Some(since) => self.ring.iter().filter(|p| p.event.seq > since).filter(wanted).cloned().collect(),

@@ -17,12 +17,14 @@ pub mod event;
 pub mod ids;
 mod named;
 pub mod patient;
+pub mod record;
 pub mod secret;
 pub mod vitals;
 
 // Layer 1: pure. No tokio, no files, no clock.
 pub mod alerts;
 pub mod channel;
+pub mod command;
 pub mod decode;
 pub mod derive;
 pub mod document;

@@ -3,6 +3,8 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +13,24 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
+use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Stamp};
-pub use crate::desk::Refusal;
+use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
+pub use crate::desk::{Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind,
-    WaveBlock,
+    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, SignalPresence,
+    SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
+use crate::record::RecordEvent;
 use crate::store::StoreHandle;
-use crate::vitals::{Metric, Mode};
+use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
@@ -34,6 +38,9 @@ pub const SOURCE_QUEUE: usize = 4096;
 
 /// Wishes of sessions that may wait for the pipeline. A full queue makes the session wait.
 pub const CONTROL_QUEUE: usize = 256;
+
+/// How long a command is waited for; shorter than the patience of a client for a heartbeat.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(4);
 
 /// After so many wishes, timers and readings have their turn.
 const WISHES_IN_A_ROW: usize = 16;
@@ -53,25 +60,14 @@ pub enum Control {
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Stop listening.
     Leave(ListenerId),
-    /// Do something about an alert. The answer is the number of the last event it caused.
-    Alert {
-        /// What.
-        command: AlertCommand,
-        /// Which alert.
-        alert: AlertId,
-        /// The newest event of the alert that the person saw.
-        expected_seq: Option<Seq>,
-        /// On which alerts channels the person may do that.
-        scope: Scope,
-        /// The answer.
-        reply: oneshot::Sender<Result<Seq, Refusal>>,
-    },
-    /// Do something about the device of a source. The answer is the number of the order's row in the audit trail.
-    Device(Wish),
+    /// Do what a person wants.
+    Command(CommandWish),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
     Rules(Box<RuleSet>),
+    /// Answered with the limits in force for a patient, if there is such a patient.
+    Limits(PatientId, oneshot::Sender<Option<Vec<EffectiveLimit>>>),
     /// Something to be logged as an event.
     System(SystemEvent),
     /// A row for the audit trail.
@@ -80,6 +76,48 @@ pub enum Control {
     Ping(oneshot::Sender<()>),
     /// Answered with the newest number once everything has one that sources had handed on before this was asked.
     Settle(oneshot::Sender<Seq>),
+}
+
+/// What a person wants, with who and where.
+#[derive(Debug)]
+pub struct CommandWish {
+    /// What.
+    pub command: Command,
+    /// Who.
+    pub by: String,
+    /// On which channels that person may do it.
+    pub scope: Scope,
+    /// The answer: the number of the last event that it caused; of a device's command that of its row in the audit trail.
+    pub reply: Reply,
+}
+
+/// Has the pipeline carry out a command, and waits for the answer: the number of the last event that it caused. A client
+/// is answered once that event is on disk.
+///
+/// A source answers as soon as it has sent a command to its device, or cannot; what takes longer is answered as unknown,
+/// and the audit trail has the end of it.
+///
+/// # Errors
+/// The refusal with its code, `unavailable` while the daemon stops, `unknown` after [`COMMAND_DEADLINE`].
+pub async fn carry_out(
+    control: &mpsc::Sender<Control>,
+    command: Command,
+    by: String,
+    scope: Scope,
+) -> Result<Seq, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        control.send(Control::Command(CommandWish { command, by, scope, reply })).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(COMMAND_DEADLINE, asked).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Err(Refusal { code: "unavailable", reason: "the bridge is stopping".to_owned() }),
+        Err(_) => {
+            let reason = "it was not done in time; the audit trail says what became of it".to_owned();
+            Err(Refusal { code: "unknown", reason })
+        }
+    }
 }
 
 /// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
@@ -112,6 +150,8 @@ pub struct Parts {
     pub expected: Vec<Expected>,
     /// Alerts that had not ended when the last run did.
     pub open_alerts: Vec<AlertEvent>,
+    /// Changes of limits that held when the last run ended.
+    pub limit_changes: Vec<LimitChange>,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -165,6 +205,8 @@ impl Pipeline {
         };
         let message = format!("vitalbridge {} started", env!("CARGO_PKG_VERSION"));
         pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
+        let changed = pipeline.engine.take_back_changes(parts.limit_changes, now);
+        pipeline.publish_alerts(changed, now);
         let restored = pipeline.engine.restore(parts.open_alerts, now);
         pipeline.publish_alerts(restored, now);
         pipeline.publish_what_stands(now);
@@ -261,11 +303,9 @@ impl Pipeline {
                 if self.mixes_modes(reading.patient.as_ref(), reading.mode) {
                     return;
                 }
-                self.metrics.readings_total.add_one();
-                let changes = self.engine.on_reading(&reading, now);
-                self.publish(EventBody::Reading(reading), now);
-                self.publish_alerts(changes, now);
+                self.on_reading(reading, now);
             }
+            SourceMessage::Record { record, readings } => self.on_record(record, readings, now),
             SourceMessage::Link(source) => {
                 if self.mixes_modes(source.patient.as_ref(), source.mode) {
                     return;
@@ -285,6 +325,26 @@ impl Pipeline {
                 }
             }
         }
+    }
+
+    fn on_reading(&mut self, reading: Reading, now: Stamp) -> Seq {
+        self.metrics.readings_total.add_one();
+        let changes = self.engine.on_reading(&reading, now);
+        let seq = self.publish(EventBody::Reading(reading), now);
+        self.publish_alerts(changes, now);
+        seq
+    }
+
+    /// The record comes after its readings: what is known of it is on disk with them or not at all.
+    fn on_record(&mut self, mut record: RecordEvent, readings: Vec<Reading>, now: Stamp) {
+        if self.mixes_modes(record.patient.as_ref(), record.mode) {
+            return;
+        }
+        for reading in readings {
+            let seq = self.on_reading(reading, now);
+            record.readings = Some((record.readings.map_or(seq, |(first, _)| first), seq));
+        }
+        self.publish(EventBody::Record(record), now);
     }
 
     /// Samples go to whoever watches this wave now, and nowhere else.
@@ -318,17 +378,7 @@ impl Pipeline {
             }
             Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
             Control::Leave(listener) => self.hub.leave(listener),
-            Control::Alert { command, alert, expected_seq, scope, reply } => {
-                let done = self.on_alert_command(&command, alert, expected_seq, &scope, now);
-                // Nobody waits any more if the session went away; the command stands all the same.
-                let _ = reply.send(done);
-            }
-            Control::Device(wish) => {
-                let patients = &self.patients;
-                let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
-                let ended = self.desk.order(wish, ward, now);
-                self.tell_the_end(ended, now);
-            }
+            Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
                 self.publish_alerts(changes, now);
@@ -336,6 +386,11 @@ impl Pipeline {
             Control::Rules(rules) => {
                 let changes = self.engine.replace_rules(*rules, now);
                 self.publish_alerts(changes, now);
+            }
+            Control::Limits(patient, reply) => {
+                let known = self.patients.contains_key(&patient);
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(known.then(|| self.engine.limits(&patient, now.wall)));
             }
             Control::System(system) => self.on_system(system, now),
             Control::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
@@ -355,14 +410,86 @@ impl Pipeline {
         self.publish(EventBody::System(system), now);
     }
 
+    fn on_command(&mut self, wish: CommandWish, now: Stamp) {
+        let CommandWish { command, by, scope, reply } = wish;
+        match command {
+            Command::Alert { alert, operation, expected_seq } => {
+                let done = self.on_alert_command(alert, operation, expected_seq, by, &scope, now);
+                // Nobody waits any more if the session went away; the command stands all the same.
+                let _ = reply.send(done);
+            }
+            Command::Device { source, kind } => {
+                let patients = &self.patients;
+                let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
+                let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
+                self.tell_the_end(ended, now);
+            }
+            Command::Limits(wish) => {
+                let done = self.on_limit_wish(&wish, &by, &scope, now);
+                // Nobody waits any more if the session went away; the change stands all the same.
+                let _ = reply.send(done);
+            }
+        }
+    }
+
+    /// The row of the audit trail for a command about an alert, as long as nothing has gone wrong.
+    fn alert_row(&self, alert: AlertId, operation: AlertOperation, by: &str) -> AuditEvent {
+        let known = self.hub.alert(alert).and_then(|published| match &published.event.body {
+            EventBody::Alert(alert) => Some(alert),
+            _ => None,
+        });
+        let (action, reason) = match operation {
+            AlertOperation::Acknowledge => (AuditAction::AlertAcknowledge, None),
+            AlertOperation::PauseAudio { seconds } => (AuditAction::AlertPauseAudio, Some(format!("for {seconds} s"))),
+            AlertOperation::Reset => (AuditAction::AlertReset, None),
+        };
+        AuditEvent {
+            by: by.to_owned(),
+            action,
+            object: alert.to_string(),
+            patient: known.and_then(|alert| alert.patient.clone()),
+            device: None,
+            source: None,
+            result: AuditResult::Done,
+            reason,
+            mode: known.map_or(Mode::Real, |alert| alert.mode),
+        }
+    }
+
     fn on_alert_command(
         &mut self,
-        command: &AlertCommand,
         alert: AlertId,
+        operation: AlertOperation,
         expected_seq: Option<Seq>,
+        by: String,
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
+        let row = self.alert_row(alert, operation, &by);
+        let done = self.try_alert_command(alert, operation, expected_seq, by, scope, now);
+        self.publish_outcome(row, done.as_ref().err(), now);
+        self.publish_alerts(done?, now);
+        Ok(Seq(self.next.0.saturating_sub(1)))
+    }
+
+    /// What became of what a person wanted, for the audit trail.
+    fn publish_outcome(&mut self, row: AuditEvent, refused: Option<&Refusal>, now: Stamp) {
+        let row = match refused {
+            Some(refusal) => AuditEvent { result: AuditResult::Refused, reason: Some(refusal.reason.clone()), ..row },
+            None => row,
+        };
+        self.publish(EventBody::Audit(row), now);
+    }
+
+    fn try_alert_command(
+        &mut self,
+        alert: AlertId,
+        operation: AlertOperation,
+        expected_seq: Option<Seq>,
+        by: String,
+        scope: &Scope,
+        now: Stamp,
+    ) -> Result<Vec<AlertEvent>, Refusal> {
         let refuse = |code, reason: &str| Err(Refusal { code, reason: reason.to_owned() });
         let Some(published) = self.hub.alert(alert) else {
             return refuse("unknown_alert", "this alert is not present (any more)");
@@ -374,13 +501,14 @@ impl Pipeline {
         if expected_seq.is_some_and(|seen| seen < alarmed) {
             return refuse("stale", "the alert has alarmed again since; look at it first");
         }
-        match self.engine.on_command(command, now) {
-            Ok(changes) => {
-                self.publish_alerts(changes, now);
-                Ok(Seq(self.next.0.saturating_sub(1)))
-            }
-            Err(refused) => Err(Refusal { code: "refused", reason: refused.to_string() }),
-        }
+        let command = match operation {
+            AlertOperation::Acknowledge => AlertCommand::Acknowledge { alert, by },
+            AlertOperation::PauseAudio { seconds } => AlertCommand::PauseAudio { alert, by, seconds },
+            AlertOperation::Reset => AlertCommand::Reset { alert, by },
+        };
+        self.engine
+            .on_command(&command, now)
+            .map_err(|refused| Refusal { code: "refused", reason: refused.to_string() })
     }
 
     /// Alerts of the last run that did not change at the start of this one: dashboards know only what was published.
@@ -392,6 +520,7 @@ impl Pipeline {
     }
 
     fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
+        self.publish_limit_news(now);
         for change in changes {
             let (alert, is_present, sounds) = (change.alert, change.is_present(), sounds(&change));
             // It alarms (again) when its sound comes on: at the start, after a pause, by the reminder, at a recurrence.

@@ -7,10 +7,12 @@ use serde::Serialize;
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent,
+    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, LimitKind, LimitsEvent, Notification, Signal, SourceEvent,
+    SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
+use crate::record::RecordEvent;
 use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
 
 /// Parts of a composite value, in the unit of the whole.
@@ -241,6 +243,45 @@ impl<'a> SourceData<'a> {
     }
 }
 
+/// The `data` of a `record`.
+#[derive(Serialize)]
+struct RecordData<'a> {
+    source_id: &'a str,
+    device_id: &'a str,
+    patient_id: Option<&'a str>,
+    characteristic: String,
+    number: Option<u16>,
+    user: Option<u8>,
+    device_time: Option<&'a str>,
+    raw: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a str>,
+    found: &'a [String],
+    first_reading: Option<Seq>,
+    last_reading: Option<Seq>,
+    mode: &'static str,
+}
+
+impl<'a> RecordData<'a> {
+    fn new(record: &'a RecordEvent) -> Self {
+        Self {
+            source_id: record.source.as_str(),
+            device_id: record.device.as_str(),
+            patient_id: record.patient.as_ref().map(crate::ids::PatientId::as_str),
+            characteristic: format!("{:04X}", record.characteristic),
+            number: record.number,
+            user: record.user,
+            device_time: record.device_time.as_deref(),
+            raw: &record.raw,
+            context: record.context.as_deref(),
+            found: &record.found,
+            first_reading: record.readings.map(|(first, _)| first),
+            last_reading: record.readings.map(|(_, last)| last),
+            mode: record.mode.name(),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct NotificationData<'a> {
     id: String,
@@ -323,6 +364,46 @@ impl<'a> AuditData<'a> {
     }
 }
 
+/// The `data` of a `limits_changed`: what one rule says for one patient from now on.
+#[derive(Serialize)]
+struct LimitsData<'a> {
+    patient_id: &'a str,
+    rule: &'a str,
+    action: &'static str,
+    /// The change holds from now on; false: it has come to its end.
+    in_force: bool,
+    /// ALARM OFF.
+    alarm_off: bool,
+    /// Until when, if it holds.
+    until: Option<String>,
+    before: &'a str,
+    after: &'a str,
+    reason: &'a str,
+    by: &'a str,
+    set_by: &'a str,
+    set: Option<String>,
+}
+
+impl<'a> LimitsData<'a> {
+    fn new(limits: &'a LimitsEvent) -> Self {
+        let (change, in_force) = (&limits.change, limits.action.is_in_force());
+        Self {
+            patient_id: change.patient.as_str(),
+            rule: change.rule.as_str(),
+            action: limits.action.name(),
+            in_force,
+            alarm_off: in_force && change.kind == LimitKind::Off,
+            until: in_force.then(|| change.expires.to_string()),
+            before: &limits.before,
+            after: &limits.after,
+            reason: &limits.reason,
+            by: &limits.by,
+            set_by: &change.by,
+            set: change.set.map(|set| set.to_string()),
+        }
+    }
+}
+
 /// `data` of any event.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -330,10 +411,12 @@ enum Data<'a> {
     Reading(Box<ReadingData<'a>>),
     Alert(Box<AlertData<'a>>),
     Source(SourceData<'a>),
+    Record(Box<RecordData<'a>>),
     Notification(NotificationData<'a>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
     Audit(AuditData<'a>),
+    Limits(LimitsData<'a>),
 }
 
 /// The envelope of a push.
@@ -363,8 +446,10 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Notification(_) => "notification",
         EventBody::Chat(_) => "chat_message",
         EventBody::Source(_) => "device_status",
+        EventBody::Record(_) => "record",
         EventBody::System(_) => "system",
         EventBody::Audit(_) => "audit",
+        EventBody::Limits(_) => "limits_changed",
     }
 }
 
@@ -383,8 +468,10 @@ pub fn channel_of(body: &EventBody) -> String {
         }
         EventBody::Chat(chat) => format!("chat/{}", chat.room),
         EventBody::Source(source) => format!("device/{}/status", source.device),
+        EventBody::Record(record) => format!("device/{}/record", record.device),
         EventBody::System(_) => "system".to_owned(),
         EventBody::Audit(_) => "audit".to_owned(),
+        EventBody::Limits(limits) => format!("alerts/{}", limits.change.patient),
     }
 }
 
@@ -411,8 +498,10 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
         EventBody::Notification(notification) => Data::Notification(NotificationData::new(notification)),
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
+        EventBody::Record(record) => Data::Record(Box::new(RecordData::new(record))),
         EventBody::System(system) => Data::System(SystemData::new(system)),
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
+        EventBody::Limits(limits) => Data::Limits(LimitsData::new(limits)),
     };
     let notification = match &event.body {
         EventBody::Notification(notification) => Some(NotificationData::new(notification)),
@@ -460,6 +549,15 @@ struct SnapshotSource<'a> {
     epoch: &'a Epoch,
 }
 
+#[derive(Serialize)]
+struct SnapshotLimits<'a> {
+    #[serde(flatten)]
+    data: LimitsData<'a>,
+    channel: String,
+    seq: Seq,
+    epoch: &'a Epoch,
+}
+
 /// The `data` of a `snapshot`: the state that later pushes change.
 #[derive(Serialize)]
 pub struct Snapshot<'a> {
@@ -467,6 +565,8 @@ pub struct Snapshot<'a> {
     readings: Vec<SnapshotReading<'a>>,
     alerts: Vec<SnapshotAlert<'a>>,
     devices: Vec<SnapshotSource<'a>>,
+    /// What people changed of the limits, ALARM OFF among it.
+    limits: Vec<SnapshotLimits<'a>>,
     stale_after_ms: u64,
     lost_after_ms: u64,
     mode: &'static str,
@@ -485,7 +585,7 @@ impl<'a> Snapshot<'a> {
     ) -> Self {
         let patients: Vec<&Patient> = patients.collect();
         let mode = patients.iter().map(|patient| patient.mode).max().unwrap_or(Mode::Real).name();
-        let (mut readings, mut alerts, mut devices) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut readings, mut alerts, mut devices, mut limits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for event in latest {
             let (channel, seq, epoch) = (channel_of(&event.body), event.seq, &event.epoch);
             match &event.body {
@@ -501,10 +601,18 @@ impl<'a> Snapshot<'a> {
                 EventBody::Source(source) => {
                     devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
                 }
-                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+                EventBody::Limits(change) => {
+                    limits.push(SnapshotLimits { data: LimitsData::new(change), channel, seq, epoch });
+                }
+                EventBody::Record(_)
+                | EventBody::Notification(_)
+                | EventBody::Chat(_)
+                | EventBody::System(_)
+                | EventBody::Audit(_) => {}
             }
         }
-        Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }
+        let mono_ms = now.as_millis();
+        Self { patients, readings, alerts, devices, limits, stale_after_ms, lost_after_ms, mode, mono_ms }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure: [`Engine`] is fed with what happened and when, and answers with the alerts that changed. `docs/alerts.md` is
 //! the specification: the table of transitions, the rule file and the default set.
 
+mod change;
 mod engine;
 mod episode;
 mod file;

@@ -52,6 +52,8 @@ pub struct Config {
     pub log_filter: String,
     /// The alert rules.
     pub rules: RuleSet,
+    /// The file that they were read from; `None`: the default set alone.
+    pub rules_file: Option<PathBuf>,
     /// The broker, if there is one.
     pub broker: Option<Broker>,
     /// Who lies where.
@@ -170,6 +172,7 @@ impl Config {
             state_dir,
             log_filter: logging::DEFAULT_FILTER.to_owned(),
             rules: RuleSet::built_in(),
+            rules_file: None,
             broker: None,
             patients: Vec::new(),
             sources: Vec::new(),

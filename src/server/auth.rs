@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::channel::Operation;
 use crate::channel::Pattern;
 use crate::clock::Wall;
 use crate::hub::Scope;
@@ -21,22 +22,6 @@ named_enum! {
         Admin = "admin",
         /// A program that sees.
         Service = "service",
-    }
-}
-
-named_enum! {
-    /// What can be allowed on a channel.
-    Operation {
-        /// Listen.
-        Subscribe = "sub",
-        /// Read what was.
-        History = "hst",
-        /// Write messages.
-        Publish = "pub",
-        /// Acknowledge, pause and reset alerts.
-        Acknowledge = "ack",
-        /// Change limits and devices.
-        Command = "cmd",
     }
 }
 

@@ -3,20 +3,17 @@
 use serde_json::Value as Json;
 
 use crate::channel::{BadPattern, Pattern};
-use crate::event::OrderKind;
-use crate::ids::{AlertId, Epoch, Seq, SourceId};
+use crate::command::{BadMember, Command, Members};
+use crate::ids::{Epoch, Seq};
 use crate::outbox::Delivery;
 use crate::secret::Secret;
-use crate::server::session::{AlertOperation, MAX_SUBSCRIPTIONS};
+use crate::server::session::MAX_SUBSCRIPTIONS;
 
 /// Deepest nesting of arrays and objects that is read.
 pub const MAX_JSON_DEPTH: usize = 16;
 
 /// Longest correlation id that is echoed, in characters; longer ones are cut.
 const MAX_CORRELATION_ID: usize = 128;
-
-/// Longest audio pause (IEC 60601-1-8 leaves it to the maker; docs/alerts.md says 120 s).
-const MAX_AUDIO_PAUSE_S: u64 = 120;
 
 /// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,22 +46,8 @@ pub enum Request {
         /// To what.
         patterns: Vec<Pattern>,
     },
-    /// Do something about an alert.
-    Alert {
-        /// Which.
-        alert: AlertId,
-        /// What.
-        operation: AlertOperation,
-        /// The newest event of the alert that the person saw.
-        expected_seq: Option<Seq>,
-    },
-    /// Do something about the device of a source.
-    Device {
-        /// Which source.
-        source: SourceId,
-        /// What.
-        kind: OrderKind,
-    },
+    /// Do something.
+    Command(Command),
     /// Are you there?
     Ping,
     /// I am here.
@@ -78,7 +61,7 @@ impl Request {
             Self::Authenticate { .. } => "authenticate",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
-            Self::Alert { .. } | Self::Device { .. } => "command",
+            Self::Command(_) => "command",
             Self::Ping => "ping",
             Self::Heartbeat => "heartbeat",
         }
@@ -111,13 +94,8 @@ pub enum Unreadable {
     )]
     UnknownType,
     /// A member is missing or of another form.
-    #[error("`{member}` {problem}")]
-    Member {
-        /// Which.
-        member: &'static str,
-        /// What is wrong.
-        problem: &'static str,
-    },
+    #[error(transparent)]
+    Member(#[from] BadMember),
     /// A channel that cannot be.
     #[error("a channel cannot be read: {0}")]
     Channel(BadPattern),
@@ -144,7 +122,7 @@ impl Unreadable {
         match self {
             Self::Binary | Self::NotJson { .. } | Self::TooDeep | Self::NoType => "format",
             Self::UnknownType => "unknown_type",
-            Self::Member { .. } | Self::Channel(_) => "validation",
+            Self::Member(_) | Self::Channel(_) => "validation",
             Self::NotSignedIn { .. } => "not_authenticated",
             Self::Denied { .. } => "permission_denied",
             Self::TooManySubscriptions => "too_many_subscriptions",
@@ -171,7 +149,7 @@ impl Message {
         }
         let not_json = |error: serde_json::Error| Unreadable::NotJson { line: error.line(), column: error.column() };
         let json: Json = serde_json::from_str(text).map_err(|error| (not_json(error), None))?;
-        let correlation_id = Fields(&json).correlation_id();
+        let correlation_id = Fields(Members(&json)).correlation_id();
         match Request::read(&json) {
             Ok(request) => Ok(Self { correlation_id, request }),
             Err(unreadable) => Err((unreadable, correlation_id)),
@@ -181,11 +159,11 @@ impl Message {
 
 impl Request {
     fn read(json: &Json) -> Result<Self, Unreadable> {
-        let fields = Fields(json);
+        let fields = Fields(Members(json));
         let kind = json.get("type").and_then(Json::as_str).ok_or(Unreadable::NoType)?;
         match kind {
             "authenticate" | "refresh" => {
-                let token = fields.text("token").ok_or(missing("token", "is missing"))?;
+                let token = fields.0.required("token")?;
                 Ok(Self::Authenticate { token: Secret::new(token) })
             }
             "subscribe" => Ok(Self::Subscribe {
@@ -194,7 +172,7 @@ impl Request {
                 delivery: fields.delivery()?,
             }),
             "unsubscribe" => Ok(Self::Unsubscribe { patterns: fields.patterns()? }),
-            "command" => fields.command(),
+            "command" => Ok(Self::Command(Command::read(fields.0)?)),
             "ping" => Ok(Self::Ping),
             "heartbeat" | "pong" => Ok(Self::Heartbeat),
             _ => Err(Unreadable::UnknownType),
@@ -222,38 +200,29 @@ fn depth(text: &str) -> usize {
 }
 
 const fn missing(member: &'static str, problem: &'static str) -> Unreadable {
-    Unreadable::Member { member, problem }
+    Unreadable::Member(BadMember::new(member, problem))
 }
 
-/// A message's members, which stand at the top or under `data`.
-struct Fields<'a>(&'a Json);
+/// What several messages have in common.
+struct Fields<'a>(Members<'a>);
 
-impl<'a> Fields<'a> {
-    fn get(&self, name: &str) -> Option<&'a Json> {
-        let top = self.0.get(name);
-        top.or_else(|| self.0.get("data").and_then(|data| data.get(name))).filter(|value| !value.is_null())
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        self.get(name).and_then(Json::as_str)
-    }
-
+impl Fields<'_> {
     /// Text, or a whole number as some clients count.
     fn correlation_id(&self) -> Option<String> {
-        let id = self.get("correlation_id").or_else(|| self.get("id"))?;
+        let id = self.0.get("correlation_id").or_else(|| self.0.get("id"))?;
         let number = || id.as_u64().map(|number| number.to_string());
         id.as_str().map(|id| id.chars().take(MAX_CORRELATION_ID).collect()).or_else(number)
     }
 
     fn names_channels(&self) -> bool {
-        self.get("channels").is_some() || self.get("subscription").is_some()
+        self.0.get("channels").is_some() || self.0.get("subscription").is_some()
     }
 
     fn patterns(&self) -> Result<Vec<Pattern>, Unreadable> {
-        if let Some(alias) = self.text("subscription") {
+        if let Some(alias) = self.0.text("subscription") {
             return aliased(alias);
         }
-        let channels = self.get("channels").ok_or(missing("channels", "is missing"))?;
+        let channels = self.0.get("channels").ok_or(missing("channels", "is missing"))?;
         let channels = channels.as_array().ok_or(missing("channels", "is not a list of channels"))?;
         let mut patterns = Vec::new();
         for channel in channels {
@@ -270,56 +239,19 @@ impl<'a> Fields<'a> {
     }
 
     fn since(&self) -> Result<Option<(Epoch, Seq)>, Unreadable> {
-        let Some(since) = self.get("since") else { return Ok(None) };
+        let Some(since) = self.0.get("since") else { return Ok(None) };
         let epoch = since.get("epoch").and_then(Json::as_str).and_then(|text| text.parse().ok());
         let seq = since.get("seq").and_then(Json::as_u64).map(Seq);
         epoch.zip(seq).map(Some).ok_or(missing("since", "needs the epoch and seq of the last event you have"))
     }
 
     fn delivery(&self) -> Result<Option<Delivery>, Unreadable> {
-        match self.text("delivery") {
+        match self.0.text("delivery") {
             None => Ok(None),
             Some("all") => Ok(Some(Delivery::All)),
             Some("latest") => Ok(Some(Delivery::Latest)),
             Some(_) => Err(missing("delivery", "is `all` or `latest`")),
         }
-    }
-
-    fn command(&self) -> Result<Request, Unreadable> {
-        let operation = match self.text("name") {
-            Some("device.confirm") => {
-                let number = self.text("serial_number").ok_or(missing("serial_number", "is missing"))?;
-                return self.device(OrderKind::Confirm { serial_number: number.to_owned() });
-            }
-            Some("device.command") => {
-                let command = self.text("command").ok_or(missing("command", "is missing"))?;
-                return self.device(OrderKind::Command { command: command.to_owned() });
-            }
-            Some("alert.acknowledge") => AlertOperation::Acknowledge,
-            Some("alert.reset") => AlertOperation::Reset,
-            Some("alert.pause_audio") => {
-                let seconds = self.get("seconds").map_or(Some(MAX_AUDIO_PAUSE_S), Json::as_u64);
-                let seconds = seconds.filter(|seconds| (1..=MAX_AUDIO_PAUSE_S).contains(seconds));
-                AlertOperation::PauseAudio { seconds: seconds.ok_or(missing("seconds", "is 1 to 120"))? }
-            }
-            _ => {
-                let known = "is alert.acknowledge, alert.pause_audio, alert.reset, device.confirm or device.command";
-                return Err(missing("name", known));
-            }
-        };
-        let alert = self.text("alert_id").and_then(|text| text.parse().ok()).map(AlertId);
-        let alert = alert.ok_or(missing("alert_id", "is not the id of an alert"))?;
-        let expected_seq = match self.get("expected_seq") {
-            None => None,
-            Some(seq) => Some(Seq(seq.as_u64().ok_or(missing("expected_seq", "is not the number of an event"))?)),
-        };
-        Ok(Request::Alert { alert, operation, expected_seq })
-    }
-
-    fn device(&self, kind: OrderKind) -> Result<Request, Unreadable> {
-        let source = self.text("source_id").and_then(|text| text.parse().ok());
-        let source = source.ok_or(missing("source_id", "is not the id of a source"))?;
-        Ok(Request::Device { source, kind })
     }
 }
 

@@ -1,13 +1,16 @@
 //! The server: WebSocket and HTTP for dashboards.
 
 pub mod accept;
+mod audit;
 pub mod auth;
 mod ble;
 mod ble_job;
 pub mod close;
 pub mod codes;
+mod commands;
 pub mod hosts;
 pub mod jwt;
+mod limits;
 pub mod message;
 pub mod routes;
 pub mod session;

@@ -28,11 +28,11 @@ use crate::pipeline::Control;
 use crate::profile::Models;
 use crate::server::accept::Slot;
 use crate::server::auth::Rights;
-use crate::server::ble;
 use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
+use crate::server::{audit, ble, commands, limits};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -111,6 +111,9 @@ pub fn router(site: Site) -> Router {
     router
         .with_state(site.clone())
         .merge(ble::router(site.clone()))
+        .merge(commands::router(site.clone()))
+        .merge(limits::router(site.clone()))
+        .merge(audit::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")

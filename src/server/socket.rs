@@ -14,19 +14,17 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::alerts::AlertCommand;
 use crate::clock::Clock;
-use crate::desk::{Refusal, Wish};
 use crate::hub::ListenerId;
 use crate::ids::Seq;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Parcel};
-use crate::pipeline::Control;
+use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
 use crate::server::jwt::TokenKey;
-use crate::server::session::{Action, AlertOperation, AlertRequest, DeviceRequest, Located, Session, Shared};
+use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
 use crate::store::{Reader, ResumePoint};
 
 /// Largest message of a client.
@@ -37,9 +35,6 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The answer to our close frame is awaited this long.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-
-/// How long a session waits for a device to take a command; shorter than the patience of a client for a heartbeat.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Events taken from the outbox for one write.
 const PARCELS_A_WRITE: usize = 64;
@@ -295,8 +290,7 @@ where
                 let _ = self.gate.control.send(Control::Unsubscribe(listener, patterns)).await;
                 Vec::new()
             }
-            Action::Alert(request) => self.command(request).await,
-            Action::Device(request) => self.device_command(request).await,
+            Action::Command(request) => self.command(request).await,
             Action::Send(_)
             | Action::SendShared(_)
             | Action::SendBinary(_)
@@ -317,46 +311,11 @@ where
         self.session.on_token(rights, now)
     }
 
-    async fn command(&mut self, request: AlertRequest) -> Vec<Action> {
-        let AlertRequest { correlation_id, alert, operation, expected_seq, by, scope } = request;
-        let command = match operation {
-            AlertOperation::Acknowledge => AlertCommand::Acknowledge { alert, by },
-            AlertOperation::PauseAudio { seconds } => AlertCommand::PauseAudio { alert, by, seconds },
-            AlertOperation::Reset => AlertCommand::Reset { alert, by },
-        };
-        let (reply, answer) = oneshot::channel();
-        let asked = self.gate.control.send(Control::Alert { command, alert, expected_seq, scope, reply }).await;
-        let done = match asked {
-            Ok(()) => answer.await.ok(),
-            Err(_) => None,
-        };
-        self.command_done(&correlation_id, done)
-    }
-
-    /// The source answers as soon as it has sent the command, or cannot; what takes longer is answered as unknown, and
-    /// the audit trail has the end of it.
-    async fn device_command(&mut self, request: DeviceRequest) -> Vec<Action> {
-        let DeviceRequest { correlation_id, source, kind, by, scope } = request;
-        let (reply, answer) = oneshot::channel();
-        let wish = Wish { source, kind, by, scope, reply };
-        let asked = async {
-            self.gate.control.send(Control::Device(wish)).await.ok()?;
-            answer.await.ok()
-        };
-        let done = tokio::time::timeout(DEVICE_DEADLINE, asked).await.unwrap_or_else(|_| {
-            let reason = "the device did not take it in time; the audit trail says what became of it".to_owned();
-            Some(Err(Refusal { code: "unknown", reason }))
-        });
-        self.command_done(&correlation_id, done)
-    }
-
-    fn command_done(&mut self, correlation_id: &str, done: Option<Result<Seq, Refusal>>) -> Vec<Action> {
-        let done = match done {
-            Some(Ok(seq)) => Ok(seq),
-            Some(Err(refusal)) => Err((refusal.code, refusal.reason)),
-            None => Err(("unavailable", "the bridge is stopping".to_owned())),
-        };
-        self.session.on_command_done(correlation_id, done, self.gate.clock.now())
+    async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
+        let CommandRequest { correlation_id, command, by, scope } = request;
+        let done = pipeline::carry_out(&self.gate.control, command, by, scope).await;
+        let done = done.map_err(|refusal| (refusal.code, refusal.reason));
+        self.session.on_command_done(&correlation_id, done, self.gate.clock.now())
     }
 
     /// Sends stored events in chunks, each written before the next is read; alerts of the present jump ahead.

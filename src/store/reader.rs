@@ -10,10 +10,11 @@ use tokio::sync::Mutex;
 use super::codec::{self, BadRow, Stream, row_id, seq_of, stamp};
 use super::directory::Directory;
 use super::resume::{self, ResumePoint};
-use super::{SeqRange, StoreError, schema};
+use super::{SeqRange, StoreError, records, schema};
 use crate::clock::Stamp;
 use crate::event::Event;
-use crate::ids::{Epoch, Seq};
+use crate::ids::{DeviceId, Epoch, Seq};
+use crate::record::RecordKey;
 
 /// Most events that one call returns.
 pub const MAX_READ: usize = 10_000;
@@ -65,6 +66,8 @@ struct Span {
 enum Part {
     Readings,
     Others,
+    /// Of the others the audit trail, the newest that fit.
+    Audit,
 }
 
 impl Reader {
@@ -96,6 +99,15 @@ impl Reader {
     pub async fn events_but_readings(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let span = Span { after, through, limit: limit.min(MAX_READ) };
         self.read(move |side| side.events(span, &[Part::Others])).await
+    }
+
+    /// The rows of the audit trail before `before`, at most `limit` and [`MAX_READ`], the newest first.
+    pub async fn audit(&self, before: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let through = Seq(before.0.saturating_sub(1));
+        let span = Span { after: Seq::ZERO, through, limit: limit.min(MAX_READ) };
+        let mut rows = self.read(move |side| side.events(span, &[Part::Audit])).await?;
+        rows.reverse();
+        Ok(rows)
     }
 
     /// The runs of the daemon, oldest first. The last one is this run.
@@ -141,6 +153,12 @@ impl Reader {
     /// Which of the numbers after `after` and up to `last` are no longer in the log.
     pub async fn lost(&self, after: Seq, last: Seq) -> Result<Vec<SeqRange>, StoreError> {
         self.query(move |transaction| resume::lost(transaction, after, last)).await
+    }
+
+    /// True if each of these records of a device is on disk.
+    pub async fn has_records(&self, device: &DeviceId, keys: Vec<RecordKey>) -> Result<bool, StoreError> {
+        let device = device.clone();
+        self.query(move |transaction| records::has_all(transaction, &device, &keys)).await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -201,6 +219,7 @@ impl ReadSide {
             let sql = match part {
                 Part::Readings => codec::SELECT_READINGS,
                 Part::Others => codec::SELECT_EVENTS,
+                Part::Audit => codec::SELECT_AUDIT,
             };
             let mut statement = transaction.prepare_cached(sql).map_err(&failed)?;
             let mut rows = statement.query(params![row_id(span.after), most, row_id(span.through)]).map_err(&failed)?;
@@ -208,7 +227,7 @@ impl ReadSide {
                 let seq = seq_of(row.get(0).map_err(&failed)?);
                 let event = epoch_of(seq).and_then(|epoch| match part {
                     Part::Readings => codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id)),
-                    Part::Others => codec::event_row(row, epoch),
+                    Part::Others | Part::Audit => codec::event_row(row, epoch),
                 });
                 events.push(event.map_err(|bad| bad.at(path, seq))?);
             }

@@ -116,6 +116,31 @@ pub(super) const MIGRATIONS: &[&str] = &[
         doubted TEXT
     ) STRICT;
 ",
+    "
+    -- Records of sensors that are stored, by what names them; a device that sends one again is told so by this. Kept
+    -- although the record itself is dropped one day, and bounded by the number of records a device.
+    CREATE TABLE known_record (
+        id INTEGER PRIMARY KEY,
+        device TEXT NOT NULL,
+        name TEXT NOT NULL,
+        UNIQUE (device, name)
+    ) STRICT;
+
+    -- All records of a device's memory up to this number have been taken.
+    CREATE TABLE record_mark (
+        device TEXT PRIMARY KEY,
+        through INTEGER NOT NULL
+    ) STRICT;
+
+    -- What people changed of the limits of patients while the bridge runs, as long as it holds.
+    CREATE TABLE limit_change (
+        patient TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (patient, rule, kind)
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

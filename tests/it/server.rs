@@ -1,5 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +66,7 @@ impl Server {
             engine: Engine::new(RuleSet::built_in(), 1),
             expected: Vec::new(),
             open_alerts: Vec::new(),
+            limit_changes: Vec::new(),
             store: opened.handle,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
@@ -407,6 +410,46 @@ async fn an_acknowledgement_is_for_what_the_person_saw_and_is_on_disk_when_it_is
     let (result, change) = (result.unwrap(), change.unwrap());
     assert_eq!((&result["data"]["ok"], &result["data"]["durable"]), (&json!(true), &json!(true)), "{result}");
     assert_eq!((&change["data"]["change"], &change["data"]["by"]), (&json!("acknowledge"), &json!("7")), "{change}");
+}
+
+#[tokio::test]
+async fn a_command_over_http_is_the_same_and_is_on_disk_when_it_is_answered() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let mut watching = server.signed_in(&server.claims(UserRole::Viewer)).await;
+    watching.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    watching.next_of("snapshot").await;
+    server.reading(&patient, Metric::Spo2, 70).await;
+    let alert = watching.next_of("alert").await;
+    let (id, seq) = (&alert["data"]["alert_id"], alert["seq"].as_u64().unwrap());
+    let acknowledge = json!({"name": "alert.acknowledge", "alert_id": id, "expected_seq": seq}).to_string();
+    let stale = json!({"name": "alert.acknowledge", "alert_id": id, "expected_seq": seq - 1}).to_string();
+    let (viewer, nurse) = (UserRole::Viewer, UserRole::Nurse);
+    for (role, body, status, code) in [
+        (None, acknowledge.as_str(), "401", json!("invalid_token")),
+        (Some(viewer), &acknowledge, "403", json!("permission_denied")),
+        (Some(nurse), "no json", "400", json!("format")),
+        (Some(nurse), r#"{"name":"fly"}"#, "400", json!("validation")),
+        (Some(nurse), r#"{"name":"device.command","source_id":"x","command":"y"}"#, "403", json!("permission_denied")),
+        (Some(nurse), &stale, "409", json!("stale")),
+        (Some(nurse), &acknowledge, "200", json!(null)),
+    ] {
+        let bearer = role.map(|role| format!("authorization: Bearer {}\r\n", server.token(&server.claims(role))));
+        let request = format!(
+            "POST /api/v1/commands HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             {}content-length: {}\r\n\r\n{body}",
+            bearer.unwrap_or_default(),
+            body.len()
+        );
+        let answer = server.http(&request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{role:?} {body}: {answer}");
+        let answer: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(answer["code"], code, "{answer}");
+        if status == "200" {
+            assert_eq!((&answer["ok"], &answer["durable"]), (&json!(true), &json!(true)), "{answer}");
+        }
+    }
+    assert_eq!(watching.next_of("alert").await["data"]["change"], "acknowledge");
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
         engine: Engine::new(RuleSet::built_in(), seed),
         expected: Vec::new(),
         open_alerts: opened.open_alerts,
+        limit_changes: opened.limit_changes,
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),

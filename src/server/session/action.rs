@@ -1,0 +1,66 @@
+//! What a session orders its socket to do, and what it is answered with.
+
+use bytes::Bytes;
+
+use crate::channel::Pattern;
+use crate::command::Command;
+use crate::hub::{Join, ListenerId, Scope};
+use crate::ids::{Epoch, Seq};
+use crate::secret::Secret;
+use crate::server::close::Close;
+#[cfg(doc)]
+use crate::server::session::Session;
+
+/// What the socket has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Write a text message.
+    Send(String),
+    /// Write a text message that many listeners share.
+    SendShared(Bytes),
+    /// Write a binary message that many listeners share.
+    SendBinary(Bytes),
+    /// Write a ping.
+    Ping,
+    /// Check a token; answer with [`Session::on_token`].
+    Verify(Secret),
+    /// Find where to go on after an event; answer with [`Session::on_located`].
+    Locate(Epoch, Seq),
+    /// Join the hub; answer with [`Session::on_joined`].
+    Join(Join),
+    /// Read these events from disk, oldest first; answer with [`Session::on_replay`] and [`Session::on_replayed`].
+    Replay {
+        /// The event before the first.
+        after: Seq,
+        /// The last.
+        through: Seq,
+    },
+    /// Leave these channels.
+    Unsubscribe(ListenerId, Vec<Pattern>),
+    /// Ask the pipeline; answer with [`Session::on_command_done`].
+    Command(CommandRequest),
+    /// Write the close frame and end.
+    Close(Close),
+}
+
+/// What a person wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandRequest {
+    /// Answered under this.
+    pub correlation_id: String,
+    /// What.
+    pub command: Command,
+    /// Who.
+    pub by: String,
+    /// On which channels that user may do it.
+    pub scope: Scope,
+}
+
+/// Where a resume goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// Everything after this one is replayed. `None`: the epoch is unknown here.
+    pub after: Option<Seq>,
+    /// Ranges after it that are no longer on disk.
+    pub lost: Vec<(Seq, Seq)>,
+}

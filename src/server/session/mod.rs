@@ -1,0 +1,404 @@
+//! One dashboard's session: text in, actions out. Pure, so that the same tests run it in virtual time and on sockets.
+
+mod action;
+mod signing_in;
+mod subscribing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+
+pub use self::action::{Action, CommandRequest, Located};
+use crate::channel::Pattern;
+use crate::clock::{Mono, Stamp};
+use crate::event::Event;
+use crate::hub::{ListenerId, Scope};
+use crate::ids::{BridgeId, Epoch, Seq, SiteId};
+use crate::outbox::{Delivery, Published};
+use crate::patient::Patient;
+use crate::server::auth::Rights;
+use crate::server::close::Close;
+use crate::server::message::{Message, Request, Unreadable};
+use crate::wire;
+
+/// A client that has not signed in by then is closed.
+pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A heartbeat goes out this often, whatever else flows.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// A WebSocket ping goes out this often.
+pub const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// An unanswered ping closes the session after this time.
+pub const PONG_DEADLINE: Duration = Duration::from_secs(8);
+
+/// A token is told to end this long before it does.
+pub const EXPIRY_NOTICE: Duration = Duration::from_mins(1);
+
+/// A session outlives its token by this, so that a refresh on the way is not lost.
+pub const EXPIRY_GRACE: Duration = Duration::from_secs(25);
+
+/// More wrong messages than this close the session.
+pub const MAX_ERRORS: u32 = 10;
+
+/// Most subscriptions of one session.
+pub const MAX_SUBSCRIPTIONS: usize = 128;
+
+/// A command is answered once it is on disk, or after this time with `durable: false`.
+pub const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Most events that a resume replays; beyond it the client gets the newest of them and `recovered: false`.
+pub const MAX_REPLAY: u64 = 100_000;
+
+/// What every session of a daemon has in common.
+#[derive(Debug)]
+pub struct Shared {
+    /// This bridge.
+    pub bridge: BridgeId,
+    /// Its place.
+    pub site: SiteId,
+    /// This run.
+    pub epoch: Epoch,
+    /// Everybody.
+    pub patients: Vec<Patient>,
+    /// When a number turns grey, and when it is no longer shown, in ms.
+    pub stale_and_lost_ms: (u64, u64),
+}
+
+impl Shared {
+    /// The ward of an event's patient.
+    pub fn ward_of(&self, event: &Event) -> Option<&crate::ids::WardId> {
+        let patient = event.patient()?;
+        self.patients.iter().find(|known| known.id == *patient).map(|known| &known.ward)
+    }
+}
+
+/// A subscribe that waits for its answer from the hub.
+#[derive(Debug)]
+struct Pending {
+    correlation_id: String,
+    patterns: Vec<Pattern>,
+    delivery: Delivery,
+    located: Option<Located>,
+}
+
+/// A command that was carried out and waits for the disk.
+#[derive(Debug)]
+struct Unanswered {
+    correlation_id: String,
+    seq: Seq,
+    due: Mono,
+}
+
+/// A join that has been answered and whose replay from disk is under way.
+#[derive(Debug)]
+struct Replaying {
+    patterns: Vec<Pattern>,
+    recent: Vec<Arc<Published>>,
+    latest: Vec<Arc<Published>>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    connection_id: String,
+    defaults: &'static [&'static str],
+    opened: Mono,
+    rights: Option<Rights>,
+    signing_in: Option<String>,
+    expiry_told: bool,
+    listener: Option<ListenerId>,
+    patterns: Vec<Pattern>,
+    delivery: Delivery,
+    pending: Option<Pending>,
+    commands: Vec<Unanswered>,
+    scope: Scope,
+    replaying: Option<Replaying>,
+    ages: BTreeMap<String, Mono>,
+    durable: Seq,
+    next_heartbeat: Mono,
+    next_ping: Mono,
+    pong_due: Option<Mono>,
+    errors: u32,
+    sent: u64,
+    closed: bool,
+}
+
+impl Session {
+    /// A session that has just been opened. `rights`: of a token that came with the upgrade; `defaults`: the channels
+    /// of a `subscribe` that names none.
+    pub fn new(
+        shared: Arc<Shared>,
+        connection_id: String,
+        rights: Option<Rights>,
+        defaults: &'static [&'static str],
+        now: Stamp,
+    ) -> (Self, Vec<Action>) {
+        let mut session = Self {
+            shared,
+            connection_id,
+            defaults,
+            opened: now.mono,
+            rights: None,
+            signing_in: None,
+            expiry_told: false,
+            listener: None,
+            patterns: Vec::new(),
+            delivery: Delivery::Latest,
+            pending: None,
+            commands: Vec::new(),
+            scope: Scope::Only(Vec::new()),
+            replaying: None,
+            ages: BTreeMap::new(),
+            durable: Seq::ZERO,
+            next_heartbeat: now.mono + HEARTBEAT,
+            next_ping: now.mono + PING_EVERY,
+            pong_due: None,
+            errors: 0,
+            sent: 0,
+            closed: false,
+        };
+        let mut out = Vec::new();
+        let data = json!({
+            "server": "vitalbridge", "version": env!("CARGO_PKG_VERSION"), "protocol": "vitals.v1.json",
+            "connection_id": session.connection_id, "bridge_id": session.shared.bridge, "site": session.shared.site,
+            "epoch": session.shared.epoch, "heartbeat_ms": HEARTBEAT.as_millis(), "mono_ms": now.mono.as_millis(),
+        });
+        session.send(&mut out, "welcome", &data, None, now);
+        if let Some(rights) = rights {
+            session.accept(rights, None, &mut out, now);
+        }
+        (session, out)
+    }
+
+    /// Who it is, once signed in.
+    pub fn rights(&self) -> Option<&Rights> {
+        self.rights.as_ref()
+    }
+
+    /// True while events from the outbox can be written: joined, and no replay under way.
+    pub fn is_live(&self) -> bool {
+        self.replaying.is_none() && self.pending.is_none() && !self.closed
+    }
+
+    /// True once a close was ordered.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// A text message from the client.
+    pub fn on_text(&mut self, text: &str, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.closed {
+            return out;
+        }
+        match Message::parse(text) {
+            Ok(message) => self.on_message(message, &mut out, now),
+            Err((unreadable, id)) => self.wrong(&mut out, &unreadable, id.as_deref(), now),
+        }
+        out
+    }
+
+    /// A binary message: this protocol has none from the client.
+    pub fn on_binary(&mut self, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        if !self.closed {
+            self.wrong(&mut out, &Unreadable::Binary, None, now);
+        }
+        out
+    }
+
+    /// A message over the size limit.
+    pub fn on_too_big(&mut self, now: Stamp) -> Vec<Action> {
+        self.close_now(Close::MessageTooBig, now)
+    }
+
+    /// The answer to a ping.
+    pub const fn on_pong(&mut self) {
+        self.pong_due = None;
+    }
+
+    /// The newest event on disk, told with the next heartbeat: answers the commands that waited for it.
+    pub fn on_durable(&mut self, seq: Seq, now: Stamp) -> Vec<Action> {
+        self.durable = seq;
+        self.answer_commands(now)
+    }
+
+    /// True while a command waits for the disk.
+    pub fn waits_for_disk(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    fn answer_commands(&mut self, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        let durable = self.durable;
+        let ready = |command: &mut Unanswered| command.seq <= durable || command.due <= now.mono;
+        let answers: Vec<Unanswered> = self.commands.extract_if(.., ready).collect();
+        for Unanswered { correlation_id, seq, .. } in answers {
+            let data = json!({"ok": true, "seq": seq, "durable": seq <= durable});
+            self.send(&mut out, "result", &data, Some(&correlation_id), now);
+        }
+        out
+    }
+
+    /// Ends the session for a reason of the server.
+    pub fn close_now(&mut self, close: Close, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.close(close, &mut out, now);
+        out
+    }
+
+    /// The next moment at which [`Session::on_deadline`] has something to do.
+    pub fn next_deadline(&self) -> Mono {
+        let auth = self.rights.is_none().then(|| self.opened + AUTH_DEADLINE);
+        let command = self.commands.iter().map(|command| command.due).min();
+        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.next_ping)
+    }
+
+    /// Time has passed.
+    pub fn on_deadline(&mut self, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.closed {
+            return out;
+        }
+        if self.rights.is_none() && now.mono >= self.opened + AUTH_DEADLINE {
+            self.close(Close::AuthTimeout, &mut out, now);
+            return out;
+        }
+        out.extend(self.answer_commands(now));
+        if self.pong_due.is_some_and(|due| now.mono >= due) {
+            self.close(Close::NoPong, &mut out, now);
+            return out;
+        }
+        if now.mono >= self.next_heartbeat {
+            self.next_heartbeat = now.mono + HEARTBEAT;
+            self.heartbeat(&mut out, now);
+            self.watch_expiry(&mut out, now);
+        }
+        if now.mono >= self.next_ping {
+            self.next_ping = now.mono + PING_EVERY;
+            // During a replay nothing is read, so nothing may be asked.
+            if self.replaying.is_some() {
+                return out;
+            }
+            self.pong_due = self.pong_due.or(Some(now.mono + PONG_DEADLINE));
+            out.push(Action::Ping);
+        }
+        out
+    }
+
+    /// A command was carried out, or refused with a code and a reason.
+    pub fn on_command_done(
+        &mut self,
+        correlation_id: &str,
+        done: Result<Seq, (&'static str, String)>,
+        now: Stamp,
+    ) -> Vec<Action> {
+        let mut out = Vec::new();
+        match done {
+            Ok(seq) => {
+                let (correlation_id, due) = (correlation_id.to_owned(), now.mono + DURABLE_DEADLINE);
+                self.commands.push(Unanswered { correlation_id, seq, due });
+                out.extend(self.answer_commands(now));
+            }
+            Err((code, message)) => {
+                let data = json!({"ok": false, "code": code, "message": message});
+                self.send(&mut out, "result", &data, Some(correlation_id), now);
+            }
+        }
+        out
+    }
+
+    fn on_message(&mut self, message: Message, out: &mut Vec<Action>, now: Stamp) {
+        let id = message.correlation_id;
+        match message.request {
+            Request::Authenticate { token } => {
+                // A second `authenticate` is a refresh; both name the same user or the session ends.
+                self.signing_in = Some(id.unwrap_or_default());
+                out.push(Action::Verify(token));
+            }
+            Request::Ping => self.send(out, "pong", &json!({"mono_ms": now.mono.as_millis()}), id.as_deref(), now),
+            // The client's own heartbeat needs no answer; ours goes out on its own.
+            Request::Heartbeat => {}
+            request if self.rights.is_none() => {
+                let name = request.name();
+                self.wrong(out, &Unreadable::NotSignedIn { name }, id.as_deref(), now);
+            }
+            Request::Subscribe { mut patterns, since, delivery } => {
+                if patterns.is_empty() {
+                    patterns = self.defaults.iter().filter_map(|channel| channel.parse().ok()).collect();
+                }
+                self.subscribe(patterns, since, delivery, id, out, now);
+            }
+            Request::Unsubscribe { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
+            Request::Command(command) => {
+                let Some(rights) = &self.rights else { return };
+                let (scope, by) = (rights.scope(command.needs()), rights.user.clone());
+                let correlation_id = id.unwrap_or_default();
+                out.push(Action::Command(CommandRequest { correlation_id, command, by, scope }));
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, out: &mut Vec<Action>, now: Stamp) {
+        let age = |at: &Mono| u64::try_from(now.mono.since(*at).as_millis()).unwrap_or(u64::MAX);
+        let ages: BTreeMap<&str, u64> = self.ages.iter().map(|(channel, at)| (channel.as_str(), age(at))).collect();
+        let data = json!({
+            "mono_ms": now.mono.as_millis(), "durable_through": self.durable, "epoch": self.shared.epoch, "ages": ages,
+        });
+        self.send(out, "heartbeat", &data, None, now);
+    }
+
+    fn wrong(&mut self, out: &mut Vec<Action>, what: &Unreadable, id: Option<&str>, now: Stamp) {
+        self.errors += 1;
+        let data = json!({
+            "code": what.code(), "message": what.to_string(), "retryable": false, "scope": what.scope(),
+        });
+        self.send(out, "error", &data, id, now);
+        if self.errors >= MAX_ERRORS {
+            self.close(Close::TooManyErrors, out, now);
+        }
+    }
+
+    fn close(&mut self, close: Close, out: &mut Vec<Action>, now: Stamp) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        // Spread the return of many dashboards over five seconds; the connection's own number is random enough.
+        let spread = self.connection_id.bytes().fold(0_u64, |sum, byte| sum * 31 % 5000 + u64::from(byte)) % 5000;
+        let retry_after_ms = if close == Close::ServerShutdown { spread } else { 0 };
+        let data = json!({
+            "code": close.code(), "reason": close.name(), "reconnect": close.reconnect(), "retry_after_ms": retry_after_ms,
+        });
+        self.send(out, "closing", &data, None, now);
+        out.push(Action::Close(close));
+    }
+
+    fn send(&mut self, out: &mut Vec<Action>, kind: &str, data: &impl Serialize, id: Option<&str>, now: Stamp) {
+        self.sent += 1;
+        let ours;
+        let id = match id {
+            Some(id) if !id.is_empty() => id,
+            _ => {
+                ours = format!("{}-{}", self.connection_id, self.sent);
+                &ours
+            }
+        };
+        // Data of this file's own making has string keys only, so it always serialises.
+        if let Ok(text) = wire::frame(kind, data, id, now.wall) {
+            out.push(Action::Send(text));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A session's answers in virtual time, without a socket.
+
+use bytes::Bytes;
+use serde_json::Value as Json;
+
+use super::*;
+use crate::channel::routes;
+use crate::clock::Wall;
+use crate::event::{
+    Activation, AlertChange, AlertEvent, AlertKind, EventBody, Presence, Priority, Signal, SignalPresence,
+};
+use crate::hub::Join;
+use crate::ids::AlertId;
+use crate::outbox::Parcel;
+use crate::server::auth::Role;
+use crate::server::jwt::Claims;
+use crate::vitals::Mode;
+
+fn at(seconds: u64) -> Stamp {
+    Stamp { mono: Mono::from_millis(seconds * 1000), wall: Wall(1_800_000_000_000) }
+}
+
+fn session() -> Session {
+    let shared = Shared {
+        bridge: "b".parse().unwrap(),
+        site: "s".parse().unwrap(),
+        epoch: "e".parse().unwrap(),
+        patients: Vec::new(),
+        stale_and_lost_ms: (5000, 10_000),
+    };
+    let exp = 1_800_003_600;
+    let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
+    Session::new(Arc::new(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], at(0)).0
+}
+
+fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
+    let signal = Signal { activation: Activation::On, presence: SignalPresence::On };
+    let body = EventBody::Alert(AlertEvent {
+        alert: AlertId(uuid::Uuid::from_u128(id)),
+        change,
+        patient: Some("P-1".parse().unwrap()),
+        device: None,
+        rule: "spo2_low".parse().unwrap(),
+        kind: AlertKind::Physiological,
+        priority: Priority::Medium,
+        metric: None,
+        value: None,
+        limit: String::new(),
+        message: String::new(),
+        presence: Presence::True,
+        audio: signal,
+        visual: signal,
+        onset: Wall(0),
+        announced: Wall(0),
+        paused_until: None,
+        hidden_by: None,
+        recurrence: 0,
+        by: None,
+        end_reason: None,
+        mode: Mode::Test,
+    });
+    let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: at(0), body };
+    let (routes, text) = (routes(&event, None), Bytes::from(wire::push(&event).unwrap()));
+    Arc::new(Published { event: Arc::new(event), routes, text })
+}
+
+/// The JSON of everything that is written, in its order.
+fn written(actions: &[Action]) -> Vec<Json> {
+    let text = |action: &Action| match action {
+        Action::Send(text) => Some(text.clone()),
+        Action::SendShared(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+        _ => None,
+    };
+    actions.iter().filter_map(text).map(|text| serde_json::from_str(&text).unwrap()).collect()
+}
+
+/// A session that resumes after event 1 and is being sent what the disk has; one alert stands.
+fn resuming() -> Session {
+    let mut session = session();
+    let subscribe = r#"{"type":"subscribe","channels":["alerts/+"],"since":{"epoch":"e","seq":1}}"#;
+    assert!(matches!(session.on_text(subscribe, at(1))[..], [Action::Locate(..)]));
+    assert!(matches!(session.on_located(Located { after: Some(Seq(1)), lost: vec![] })[..], [Action::Join(_)]));
+    let mut hub = crate::hub::Hub::new(Seq(90), Arc::default());
+    hub.publish(&alert(1, 91, AlertChange::Start));
+    let join = Join {
+        listener: None,
+        patterns: vec!["alerts/+".parse().unwrap()],
+        scope: Scope::Everything,
+        delivery: Delivery::All,
+        since: Some(Seq(1)),
+    };
+    let actions = session.on_joined(hub.join(join), at(1));
+    assert!(actions.iter().any(|action| matches!(action, Action::Replay { after: Seq(1), through: Seq(90) })));
+    session
+}
+
+#[test]
+fn the_snapshot_after_a_replay_knows_the_alerts_that_overtook_it() {
+    let mut session = resuming();
+    let overtaking = [alert(1, 95, AlertChange::End), alert(2, 96, AlertChange::Start)].map(Parcel::Event);
+    let shown = written(&session.on_parcels(&overtaking, at(2)));
+    assert_eq!(shown.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [95, 96]);
+    let messages = written(&session.on_replayed(at(3)));
+    let snapshot = messages.iter().find(|message| message["type"] == "snapshot").unwrap();
+    let seqs: Vec<u64> =
+        snapshot["data"]["alerts"].as_array().unwrap().iter().map(|alert| alert["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [96], "one has ended, the other has begun");
+}
+
+#[test]
+fn a_long_replay_is_not_taken_for_a_silent_client() {
+    let mut session = resuming();
+    for second in 2..60 {
+        let actions = session.on_deadline(at(second));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Ping | Action::Close(_))), "{second}");
+    }
+    session.on_replayed(at(60));
+    assert!(session.on_deadline(at(80)).iter().any(|action| matches!(action, Action::Ping)));
+    assert!(session.on_deadline(at(89)).iter().any(|action| matches!(action, Action::Close(Close::NoPong))));
+}
+
+#[test]
+fn a_command_is_answered_when_it_is_on_disk_or_with_the_word_that_it_is_not() {
+    let mut session = session();
+    assert!(session.on_command_done("a", Ok(Seq(5)), at(1)).is_empty());
+    assert!(session.on_durable(Seq(4), at(2)).is_empty());
+    let answer = written(&session.on_durable(Seq(5), at(3)));
+    assert_eq!((&answer[0]["correlation_id"], &answer[0]["data"]["durable"]), (&json!("a"), &json!(true)));
+
+    session.on_command_done("b", Ok(Seq(9)), at(4));
+    assert!(session.next_deadline() <= at(9).mono);
+    let late = written(&session.on_deadline(at(9)));
+    let answer = late.iter().find(|message| message["type"] == "result").unwrap();
+    assert_eq!((&answer["correlation_id"], &answer["data"]["durable"]), (&json!("b"), &json!(false)));
+}
+
+#[test]
+fn a_token_is_announced_to_end_and_then_ends_the_session() {
+    let mut session = session();
+    let later = |seconds: i64| Stamp { mono: at(100_000).mono, wall: Wall(1_800_000_000_000 + seconds * 1000) };
+    let kinds = |session: &mut Session, seconds| -> Vec<String> {
+        session.next_heartbeat = Mono(0);
+        session.pong_due = None;
+        let messages = written(&session.on_deadline(later(seconds)));
+        messages.iter().map(|message| message["type"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds(&mut session, 3500), ["heartbeat"]);
+    assert_eq!(kinds(&mut session, 3590), ["heartbeat", "token_expiring"]);
+    assert_eq!(kinds(&mut session, 3620), ["heartbeat"]);
+    assert_eq!(kinds(&mut session, 3626), ["heartbeat", "closing"]);
+}
