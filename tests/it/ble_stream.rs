@@ -200,9 +200,14 @@ async fn a_cuff_hands_over_its_measurement_and_ends_the_link_which_is_no_loss() 
     let between =
         bridge.until("the end of the visit", |message| reason(&message["link"]) == "between measurements").await;
     assert_eq!(between["link"]["link"], "waiting");
-    // It comes again.
+    // It comes again with what it has handed over already, and then with a new measurement.
     bluez.until("the next visit", |world| world.count("Connect") >= 2).await;
-    bridge.until_reading("blood_pressure").await;
+    bridge.until_link("live").await;
+    let newer = [&measured[..1], &[120, 80, 60], &measured[4..9], &[20], &measured[10..]].concat();
+    bluez.change(|world| world.strap(STRAP).services[0].1[0].stored.insert(0, newer)).await;
+    let newest = bridge.until_reading("blood_pressure").await;
+    assert_eq!(parts(&newest)["systolic"], 120, "what came before is known: {newest}");
+    assert_eq!(newest["device_time"], "2025-11-24T20:18");
     assert!(!bridge.links().iter().any(|link| link == "lost" || link == "silent"), "{:?}", bridge.links());
 }
 
