@@ -292,7 +292,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     };
     let hosts = Arc::new(config.server.hosts.clone());
     let air = config.air.status();
-    let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks: running.sessions.clone(), air });
+    let (tasks, models) = (running.sessions.clone(), config.devices.models());
+    let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
     let accepting =
         accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
     running.tasks.spawn("acceptor", Role::Vital, accepting);

@@ -1,9 +1,13 @@
 //! A device as commands and the API show it: one JSON object, and the lines that add it to a configuration.
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::kind::kind_of;
 use super::object::Device;
+use crate::profile::Models;
+use crate::profile::ble::{Sighting, Speaks};
+use crate::profile::model::DeviceKind;
 
 /// Names in the air have up to 248 bytes (Core 5.4, vol. 3 part C, 12.1); more than this says nothing to a person.
 const MAX_NAME_CHARS: usize = 40;
@@ -20,6 +24,12 @@ pub struct Record {
     pub adapter: String,
     /// What it measures, in words; `None` if nothing says so.
     pub what: Option<&'static str>,
+    /// The profile of its model, if one fits.
+    pub profile: Option<String>,
+    /// The model that the profile is of, in words.
+    pub model: Option<String>,
+    /// What whoever sets it up has to know or do, by its profile.
+    pub hints: Vec<String>,
     /// Whether such devices usually have to be paired with.
     pub pairs: bool,
     /// Signal strength in dBm; only while it is heard.
@@ -41,16 +51,31 @@ pub struct Record {
 }
 
 impl Record {
-    /// What is known about this device.
-    pub fn of(device: &Device) -> Self {
+    /// What is known about this device, by what it advertises and the models that are known.
+    pub fn of(device: &Device, models: &Models) -> Self {
         let kind = kind_of(device);
         let name = device.name.as_deref().map(printable).filter(|name| !name.is_empty());
+        let companies: Vec<u16> = device.manufacturer_data.keys().copied().collect();
+        let service_data: Vec<Uuid> = device.service_data.keys().copied().collect();
+        let (seen_name, services) = (device.name.as_deref(), device.services.as_slice());
+        let seen = Sighting {
+            name: seen_name,
+            services,
+            service_data: &service_data,
+            companies: &companies,
+            ..Sighting::default()
+        };
+        let profile = models.find(&seen);
+        let ble = profile.and_then(|profile| profile.ble());
         let mut record = Self {
             address: device.address.to_string(),
             name,
             adapter: device.peer.adapter.clone(),
-            what: kind.map(|kind| kind.what),
-            pairs: kind.is_some_and(|kind| kind.pairs),
+            what: kind.map(|kind| kind.what).or_else(|| profile.map(|profile| words(profile.kind()))),
+            profile: profile.map(|profile| profile.id().to_owned()),
+            model: profile.map(|profile| profile.name().to_owned()),
+            hints: ble.map(|ble| ble.hints.clone()).unwrap_or_default(),
+            pairs: ble.map_or_else(|| kind.is_some_and(|kind| kind.pairs), |ble| ble.needs_bond),
             rssi: device.rssi,
             battery: device.battery,
             bonded: device.bonded,
@@ -60,8 +85,22 @@ impl Record {
             services: device.services.iter().map(ToString::to_string).collect(),
             config: None,
         };
-        record.config = kind.map(|kind| record.config_lines(kind.word));
+        // Without a profile nothing here reads it; what only advertises is not connected to, and no source reads it.
+        let is_source = ble.is_some_and(|ble| !matches!(ble.speaks, Speaks::Advertised(_)));
+        let word = kind.map(|kind| kind.word).or_else(|| profile.map(|profile| profile.kind().name()));
+        record.config = word.filter(|_| is_source).map(|word| record.config_lines(word));
         record
+    }
+
+    /// Its services, as short as they can be written, for a person who knows no more of it.
+    pub fn service_words(&self) -> String {
+        const BASE: &str = "-0000-1000-8000-00805f9b34fb";
+        let short = |uuid: &String| {
+            let short = uuid.strip_prefix("0000").and_then(|rest| rest.strip_suffix(BASE));
+            short.map_or_else(|| uuid.clone(), str::to_owned)
+        };
+        let all: Vec<String> = self.services.iter().map(short).collect();
+        if all.is_empty() { "no services advertised".to_owned() } else { format!("services {}", all.join(", ")) }
     }
 
     /// Name and what it is, for a line of text.
@@ -93,11 +132,28 @@ impl Record {
         } else {
             String::new()
         };
-        let (title, id) = (self.title(), format!("{word}-{}", tail.to_lowercase()));
+        let (title, id) = (self.title(), format!("{}-{}", word.replace('_', "-"), tail.to_lowercase()));
         let address = &self.address;
+        let hints = self.hints.iter().fold(String::new(), |lines, hint| lines + "# " + hint + "\n");
+        let profile = self.profile.as_ref().map(|id| format!("profile = \"{id}\"\n")).unwrap_or_default();
         format!(
-            "# {title}\n{pairing}[[source]]\nid = \"{id}\"\nkind = \"ble\"\naddress = \"{address}\"\n# patient = \"P-0001\"\n"
+            "# {title}\n{pairing}{hints}[[source]]\nid = \"{id}\"\nkind = \"ble\"\naddress = \"{address}\"\n{profile}\
+             # patient = \"P-0001\"\n"
         )
+    }
+}
+
+/// What a device of this kind measures, for a person.
+const fn words(kind: DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::PulseOximeter => "pulse oximeter",
+        DeviceKind::BloodPressure => "blood pressure",
+        DeviceKind::MultiParameter => "monitor",
+        DeviceKind::HeartRate => "heart rate",
+        DeviceKind::Thermometer => "thermometer",
+        DeviceKind::Capnograph => "capnograph",
+        DeviceKind::Glucose => "glucose meter",
+        DeviceKind::Scales => "scale",
     }
 }
 

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{CommandError, say, with_bluez};
 use crate::bluez::{BleAddress, Bluez, Device, Record};
+use crate::profile::Models;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  vitalbridge devices\n  vitalbridge devices remove C0:FF:EE:00:00:0A")]
@@ -48,7 +49,9 @@ fn is_kept(device: &Device) -> bool {
 
 async fn list(bluez: &Bluez, args: &DevicesArgs) -> Result<(), CommandError> {
     let devices = bluez.devices(args.adapter.as_deref()).await?;
-    let records: Vec<Record> = devices.iter().filter(|device| args.all || is_kept(device)).map(Record::of).collect();
+    let models = super::decode::devices(None)?.models();
+    let records: Vec<Record> =
+        devices.iter().filter(|device| args.all || is_kept(device)).map(|device| Record::of(device, &models)).collect();
     for record in &records {
         if args.json {
             say(&serde_json::to_string(record).map_err(anyhow::Error::from)?)?;
@@ -74,7 +77,7 @@ async fn remove(bluez: &Bluez, address: BleAddress, adapter: Option<&str>) -> Re
     }
     for device in found {
         bluez.remove(&device.peer).await?;
-        let record = Record::of(device);
+        let record = Record::of(device, &Models::built_in());
         let bond = if device.bonded {
             "; its bond is gone: pair it again with `vitalbridge pair`, and forget the bridge at the device if it has a menu \
              for that"

@@ -10,6 +10,7 @@ use super::{CommandError, note, say, with_bluez};
 use crate::bluez::{
     AgentRequest, Bluez, BluezLimits, Capability, Named, Pairing, Question, Record, Step, find, parse_passkey,
 };
+use crate::profile::Models;
 
 /// How often a person may type something that is no answer.
 const ATTEMPTS: u8 = 3;
@@ -56,7 +57,7 @@ pub(super) fn run(args: &PairArgs) -> Result<(), CommandError> {
         let bluez = Bluez::connect_to(None, limits).await?;
         note(&format!("looking for {} for up to {} s", args.device, args.seconds));
         let device = find(&bluez, args.adapter.as_deref(), &args.device, Duration::from_secs(args.seconds)).await?;
-        let title = format!("{} {}", device.address, Record::of(&device).title());
+        let title = format!("{} {}", device.address, Record::of(&device, &Models::built_in()).title());
         note(&format!("pairing with {title}"));
         let mut pairing = Pairing::start(&bluez, device.peer.clone(), Capability::KeyboardDisplay).await?;
         let ended = tokio::select! {

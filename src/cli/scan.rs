@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::decode::devices;
 use super::{CommandError, note, say, with_bluez};
 use crate::bluez::{Bluez, BluezError, Device, Peer, Record, Scan};
+use crate::profile::Models;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  vitalbridge scan\n  vitalbridge scan --seconds 60 --all --json\n\n\
@@ -26,9 +29,13 @@ pub(super) struct ScanArgs {
     /// The adapter, such as hci1; without it, the first one.
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// Directory of further profiles [default: /etc/vitalbridge/devices, if it exists]
+    #[arg(long, value_name = "DIR")]
+    devices: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &ScanArgs) -> Result<(), CommandError> {
+    let models = devices(args.devices.as_deref())?.models();
     with_bluez(async || {
         let bluez = Bluez::connect().await?;
         let mut scan = Scan::start(&bluez, args.adapter.as_deref()).await?;
@@ -37,32 +44,32 @@ pub(super) fn run(args: &ScanArgs) -> Result<(), CommandError> {
             biased;
             _ = tokio::signal::ctrl_c() => {}
             () = tokio::time::sleep(Duration::from_secs(args.seconds)) => {}
-            error = tell_progress(&mut scan) => return Err(error.into()),
+            error = tell_progress(&mut scan, &models) => return Err(error.into()),
         }
-        Ok(show(args, &scan.end().await?)?)
+        Ok(show(args, &scan.end().await?, &models)?)
     })
 }
 
 /// Says what is heard as it is heard; returns only if the scan cannot go on.
-async fn tell_progress(scan: &mut Scan) -> BluezError {
+async fn tell_progress(scan: &mut Scan, models: &Models) -> BluezError {
     let mut told = BTreeSet::new();
     loop {
         match scan.look().await {
-            Ok(devices) => devices.iter().for_each(|device| tell(device, &mut told)),
+            Ok(devices) => devices.iter().for_each(|device| tell(device, models, &mut told)),
             Err(error) => return error,
         }
     }
 }
 
-fn tell(device: &Device, told: &mut BTreeSet<Peer>) {
-    let record = Record::of(device);
+fn tell(device: &Device, models: &Models, told: &mut BTreeSet<Peer>) {
+    let record = Record::of(device, models);
     if record.what.is_some() && told.insert(device.peer.clone()) {
         note(&format!("heard {} {}", record.address, record.title()));
     }
 }
 
-fn show(args: &ScanArgs, devices: &[Device]) -> io::Result<()> {
-    let mut records: Vec<Record> = devices.iter().map(Record::of).collect();
+fn show(args: &ScanArgs, devices: &[Device], models: &Models) -> io::Result<()> {
+    let mut records: Vec<Record> = devices.iter().map(|device| Record::of(device, models)).collect();
     records.sort_by_key(|record| (record.what.is_none(), std::cmp::Reverse(record.rssi), record.address.clone()));
     let others = records.iter().filter(|record| record.what.is_none()).count();
     if !args.all {
@@ -76,7 +83,9 @@ fn show(args: &ScanArgs, devices: &[Device]) -> io::Result<()> {
     }
     for record in &records {
         let signal = record.rssi.map_or_else(|| "-".to_owned(), |rssi| format!("{rssi} dBm"));
-        say(&format!("{}  {signal:>8}  {}  ({})", record.address, record.title(), record.states()))?;
+        // Of what no profile is known of, its services are all that can be said.
+        let known = record.profile.as_ref().map_or_else(|| record.service_words(), |id| format!("profile {id}"));
+        say(&format!("{}  {signal:>8}  {}  ({}; {known})", record.address, record.title(), record.states()))?;
     }
     if records.is_empty() {
         say("No sensor was heard. Is it awake, close, and connected to no phone?")?;

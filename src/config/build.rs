@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
+use super::model;
 use super::ports::{self, Ports};
 use super::{Broker, Config, Place, read_bounded};
 use crate::alerts::RuleSet;
@@ -22,7 +23,6 @@ use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
 use crate::patient::Patient;
 use crate::profile::Profile;
-use crate::profile::ble::{Ble, Speaks};
 use crate::profile::model::LineSettings;
 use crate::secret::Secret;
 use crate::sources::ble::{Air, AirSettings, BleConfig, MAX_USERS, SensorKind, Wanted};
@@ -383,6 +383,13 @@ impl<'a> Builder<'a> {
                     config.warnings.add(self.text, &place.span(), warning);
                 }
             }
+            if let (Some(place), SourceKind::Ble(BleConfig { profile: Some(profile), .. })) =
+                (&source.profile, &built.kind)
+            {
+                for warning in model::warnings(profile) {
+                    config.warnings.add(self.text, &place.span(), warning);
+                }
+            }
             self.shared_device(source, &built, config);
             self.mode_of_patient(source, &built, config);
             config.sources.push(built);
@@ -548,6 +555,14 @@ impl<'a> Builder<'a> {
     fn serial(&mut self, source: &file::Source) -> Option<SerialConfig> {
         let port = self.needed(source, "port", source.port.as_ref()).and_then(|port| self.parse(port));
         let profile = self.needed(source, "profile", source.profile.as_ref()).and_then(|place| self.profile(place));
+        if let (Some(place), Some(profile)) = (&source.profile, &profile)
+            && profile.serial().is_none()
+        {
+            let message =
+                format!("the profile {} is of a Bluetooth device: its source has kind = \"ble\"", profile.id());
+            self.problem(place, message);
+            return None;
+        }
         let mut serial = SerialConfig::new(port?, profile?);
         self.line_settings(source, &mut serial);
         self.identity(source, &mut serial);
@@ -643,13 +658,17 @@ impl<'a> Builder<'a> {
                 None
             }
         };
-        let profile = source.profile.as_ref().map(|place| self.model(place));
-        let sensor = self.sensor(source, profile.as_ref().and_then(Option::as_deref));
-        let is_stream = profile.iter().flatten().any(|profile| profile.gatt().is_some());
-        if is_stream {
-            self.members_of_standard_sensors(source);
+        let profile = source.profile.as_ref().map(|place| self.profile(place));
+        let known = profile.as_ref().and_then(Option::as_deref);
+        let mut found = Vec::new();
+        let sensor = model::sensor(source, known, &mut found);
+        if let Some(known) = known {
+            found.extend(model::contradictions(source, known, &self.devices.models()));
         }
-        let keeps_records = is_stream || sensor.is_none_or(|sensor| sensor == SensorKind::Glucose);
+        for (span, message) in found {
+            self.problems.add(self.text, &span, message);
+        }
+        let keeps_records = sensor.is_none_or(|sensor| sensor == SensorKind::Glucose);
         if let Some(place) = source.delete_records.as_ref().filter(|_| !keeps_records) {
             self.problem(place, "only a glucose meter's records can be deleted");
         }
@@ -657,58 +676,11 @@ impl<'a> Builder<'a> {
         let set_clock = source.set_clock.as_ref().and_then(|offset| self.offset(offset));
         let delete_records = source.delete_records.as_ref().is_some_and(|delete| *delete.get_ref());
         let profile = match profile {
-            Some(profile) => Some(profile?),
+            Some(found) => Some(found?),
             None => None,
         };
-        let known = BleConfig::new(wanted?, sensor?, config.air.clone());
-        Some(BleConfig { profile, users, delete_records, set_clock, ..known })
-    }
-
-    /// The profile of a Bluetooth model.
-    fn model(&mut self, place: &Spanned<String>) -> Option<Arc<Profile>> {
-        let profile = self.profile(place)?;
-        let why = match profile.ble().map(|ble| &ble.speaks) {
-            Some(Speaks::Standard(_) | Speaks::Stream(_)) => return Some(profile),
-            Some(Speaks::Advertised(_)) => "is of a device that only advertises, and is never connected to",
-            None => "has no section [ble]: its device has a serial line",
-        };
-        self.problem(place, format!("the profile {} {why}", profile.id()));
-        None
-    }
-
-    /// What the sensor measures: as the configuration says it, or the profile; a strap where neither does.
-    fn sensor(&mut self, source: &file::Source, profile: Option<&Profile>) -> Option<SensorKind> {
-        let of_profile = profile.and_then(Profile::ble).and_then(Ble::sensor);
-        let Some(place) = &source.sensor else { return Some(of_profile.unwrap_or(SensorKind::HeartRate)) };
-        let sensor = SensorKind::from_name(place.get_ref());
-        match (sensor, profile) {
-            (None, _) => {
-                let names: Vec<&str> = SensorKind::ALL.iter().map(|kind| kind.name()).collect();
-                let message = format!("`{}` is not a sensor; there are {}", place.get_ref(), names.join(", "));
-                self.problem(place, message);
-            }
-            (Some(_), Some(profile)) if sensor != of_profile => {
-                let message = format!("the profile {} says what it measures: leave `sensor` out", profile.id());
-                self.problem(place, message);
-            }
-            _ => {}
-        }
-        sensor
-    }
-
-    /// Members that only the standard characteristics have a place for.
-    fn members_of_standard_sensors(&mut self, source: &file::Source) {
-        let message =
-            |name| format!("`{name}` is for sensors of the standard; the profile has a protocol of its maker's");
-        if let Some(place) = source.users.values().next() {
-            self.problem(place, message("users"));
-        }
-        if let Some(place) = &source.delete_records {
-            self.problem(place, message("delete_records"));
-        }
-        if let Some(place) = &source.set_clock {
-            self.problem(place, message("set_clock"));
-        }
+        let plain = BleConfig::new(wanted?, sensor?, config.air.clone());
+        Some(BleConfig { profile, users, delete_records, set_clock, ..plain })
     }
 
     /// Whose the numbers are under which a sensor keeps its users.
@@ -780,20 +752,6 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_of_a_bluetooth_model_says_what_it_measures_and_what_it_speaks() {
-        for (profile, sensor, is_episodic, metrics) in [
-            ("beurer-bm85", SensorKind::BloodPressure, true, 0),
-            ("viatom-o2", SensorKind::HeartRate, false, 4),
-            ("yonker-bp", SensorKind::HeartRate, true, 0),
-        ] {
-            let config = parsed(&format!("name = \"S\"\nprofile = \"{profile}\"")).unwrap();
-            let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
-            assert_eq!(ble.profile.as_ref().map(|profile| profile.id()), Some(profile));
-            assert_eq!((ble.sensor, ble.habit().is_episodic(), ble.metrics().len()), (sensor, is_episodic, metrics));
-        }
-    }
-
-    #[test]
     fn a_bluetooth_sensor_is_a_strap_unless_it_says_what_it_is_and_knows_its_users() {
         let config = parsed("name = \"Strap\"").unwrap();
         let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
@@ -813,16 +771,6 @@ mod tests {
             ("name = \"S\"\nset_clock = \"local\"", "not an offset from UTC"),
             ("address = \"zz\"\nusers = { 255 = \"P-1\" }", "`255` is not a user's number"),
             ("name = \"S\"\n[ble]\nadapter = \"usb\"", "not an adapter such as hci0"),
-            ("name = \"S\"\nprofile = \"contec-v7\"", "the profile contec-v7 has no section [ble]"),
-            ("name = \"S\"\nprofile = \"viatom-o3\"", "there is no profile `viatom-o3`; near are viatom-o2"),
-            ("name = \"S\"\nprofile = \"viatom-o2\"\nsensor = \"pulse_oximeter\"", "leave `sensor` out"),
-            ("name = \"S\"\nprofile = \"beurer-bm85\"\nsensor = \"glucose\"", "leave `sensor` out"),
-            (
-                "name = \"S\"\nprofile = \"viatom-o2\"\nusers = { 1 = \"P-1\" }",
-                "`users` is for sensors of the standard",
-            ),
-            ("name = \"S\"\nprofile = \"viatom-o2\"\nset_clock = \"+01:00\"", "`set_clock` is for sensors"),
-            ("name = \"S\"\nprofile = \"viatom-o2\"\ndelete_records = true", "`delete_records` is for sensors"),
         ] {
             let problems = parsed(bad).unwrap_err();
             assert!(problems.contains(words), "{bad}: {problems}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::read_bounded;
 use crate::decode::self_test;
 use crate::document::Problems;
-use crate::profile::{Profile, built_in, built_in_ids, built_in_text, nearest_of};
+use crate::profile::{Models, Profile, built_in, built_in_ids, built_in_text, nearest_of};
 
 /// Where an installer's own profiles are looked for unless another directory is named.
 pub const DEFAULT_DEVICES_DIR: &str = "/etc/vitalbridge/devices";
@@ -118,6 +118,13 @@ impl Devices {
     pub fn ids(&self) -> BTreeSet<&str> {
         let own = self.own.iter().map(|own| own.id.as_str());
         built_in_ids().map(|id: &str| id).chain(own).collect()
+    }
+
+    /// The Bluetooth models among them: those of the directory, then the built-in ones that no file replaces.
+    pub fn models(&self) -> Models {
+        let own = self.own.iter().filter_map(|own| own.parsed.clone().ok());
+        let rest = built_in_ids().filter(|id| self.own_of(id).is_none()).filter_map(|id| built_in(id)?.ok());
+        Models::new(own.chain(rest))
     }
 
     /// The ids that are most like `id`, nearest first, at most three.

@@ -3,6 +3,7 @@
 mod build;
 mod devices;
 mod file;
+mod model;
 mod news2;
 mod ports;
 

@@ -16,6 +16,7 @@ use super::ble_job::{Desk, Order, Scribe, Terms, answer_to};
 use super::routes::{Site, failure, signed_in};
 use crate::bluez::{BleAddress, Bluez, BluezError, Cause, Device, Named, Record};
 use crate::event::AuditAction;
+use crate::profile::Models;
 use crate::server::auth::{Operation, Rights};
 
 /// The channel whose rights decide: a token for some patients only has none on it.
@@ -83,7 +84,8 @@ async fn devices(State(api): State<Api>, headers: HeaderMap) -> Response {
     let listed = async { Bluez::connect().await?.devices(None).await };
     match listed.await {
         Ok(devices) => {
-            axum::Json(json!({"devices": devices.iter().map(Record::of).collect::<Vec<_>>()})).into_response()
+            let records: Vec<_> = devices.iter().map(|device| Record::of(device, &api.site.models)).collect();
+            axum::Json(json!({"devices": records})).into_response()
         }
         Err(error) => failed(&error),
     }
@@ -97,7 +99,7 @@ async fn remove(State(api): State<Api>, headers: HeaderMap, Path(address): Path<
     let Ok(address) = address.parse::<BleAddress>() else {
         return failure(StatusCode::BAD_REQUEST, "format", "name a device by its address, such as C0:FF:EE:00:00:01");
     };
-    match forget(address).await {
+    match forget(address, &api.site.models).await {
         Ok(removed) if removed.is_empty() => {
             failure(StatusCode::NOT_FOUND, "unknown_device", "BlueZ does not know this device")
         }
@@ -119,13 +121,13 @@ fn scribe(api: &Api, rights: &Rights) -> Scribe {
 }
 
 /// Removes it from every adapter that knows it.
-async fn forget(address: BleAddress) -> Result<Vec<Record>, BluezError> {
+async fn forget(address: BleAddress, models: &Models) -> Result<Vec<Record>, BluezError> {
     let bluez = Bluez::connect().await?;
     let fits = |device: &Device| device.address == address || device.peer.address == address;
     let mut removed = vec![];
     for device in bluez.devices(None).await?.into_iter().filter(fits) {
         bluez.remove(&device.peer).await?;
-        removed.push(Record::of(&device));
+        removed.push(Record::of(&device, models));
     }
     Ok(removed)
 }
@@ -153,7 +155,7 @@ async fn scan(State(api): State<Api>, headers: HeaderMap, request: Body<ScanRequ
         return failure(StatusCode::BAD_REQUEST, "format", "send {} or {\"seconds\": 15} as application/json");
     };
     let listening = Duration::from_secs(seconds.unwrap_or(SCAN_SECONDS).clamp(1, MAX_SECONDS));
-    start(&api, &headers, Order::Scan, Terms { listening, adapter })
+    start(&api, &headers, Order::Scan, Terms { listening, adapter, models: api.site.models.clone() })
 }
 
 async fn pair(State(api): State<Api>, headers: HeaderMap, request: Body<PairRequest>) -> Response {
@@ -163,7 +165,7 @@ async fn pair(State(api): State<Api>, headers: HeaderMap, request: Body<PairRequ
     };
     let named = device.parse::<BleAddress>().map_or(Named::Name(device), Named::Address);
     let listening = Duration::from_secs(seconds.unwrap_or(FIND_SECONDS).clamp(1, MAX_SECONDS));
-    start(&api, &headers, Order::Pair(named), Terms { listening, adapter })
+    start(&api, &headers, Order::Pair(named), Terms { listening, adapter, models: api.site.models.clone() })
 }
 
 fn start(api: &Api, headers: &HeaderMap, order: Order, terms: Terms) -> Response {

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::bluez::{
-    AgentRequest, Bluez, BluezError, Capability, Cause, Named, Pairing, Question, Record, Scan, Step, find,
+    AgentRequest, Bluez, BluezError, Capability, Cause, Device, Named, Pairing, Question, Record, Scan, Step, find,
     parse_passkey,
 };
 use crate::event::{AuditAction, AuditEvent, AuditResult};
 use crate::pipeline::Control;
+use crate::profile::Models;
 use crate::tasks::{Role, Tasks};
 use crate::vitals::Mode;
 
@@ -36,6 +37,8 @@ pub(super) struct Terms {
     pub(super) listening: Duration,
     /// The adapter; the first one if `None`.
     pub(super) adapter: Option<String>,
+    /// The models that are known.
+    pub(super) models: Models,
 }
 
 /// Writes what somebody did into the audit trail.
@@ -214,7 +217,7 @@ async fn scan(terms: &Terms, views: &watch::Sender<View>, stop: &CancellationTok
     let listening = async {
         loop {
             let devices = scan.look().await?;
-            show(views, &devices.iter().map(Record::of).collect::<Vec<_>>());
+            show(views, &records(&devices, terms));
         }
     };
     tokio::select! {
@@ -225,8 +228,12 @@ async fn scan(terms: &Terms, views: &watch::Sender<View>, stop: &CancellationTok
         failed = listening => return failed,
     }
     let devices = scan.end().await?;
-    show(views, &devices.iter().map(Record::of).collect::<Vec<_>>());
+    show(views, &records(&devices, terms));
     Ok(())
+}
+
+fn records(devices: &[Device], terms: &Terms) -> Vec<Record> {
+    devices.iter().map(|device| Record::of(device, &terms.models)).collect()
 }
 
 fn show(views: &watch::Sender<View>, devices: &[Record]) {
@@ -244,14 +251,14 @@ async fn pair(
     let cancelled = || BluezError { doing: "pairing", cause: Cause::AuthenticationCanceled };
     let found = stop.run_until_cancelled(find(&bluez, terms.adapter.as_deref(), named, terms.listening)).await;
     let device = found.ok_or_else(cancelled)??;
-    show(views, &[Record::of(&device)]);
+    show(views, &[Record::of(&device, &terms.models)]);
     let mut pairing = Pairing::start(&bluez, device.peer.clone(), Capability::KeyboardDisplay).await?;
     let ended = stop.run_until_cancelled(drive(&mut pairing, views, &mut answers)).await;
     // Also after a stop: BlueZ would go on for a while, and refuse the next one meanwhile.
     pairing.end().await;
     ended.ok_or_else(cancelled)??;
     let device = bluez.device(&device.peer).await?;
-    show(views, &device.iter().map(Record::of).collect::<Vec<_>>());
+    show(views, &records(device.as_slice(), terms));
     Ok(())
 }
 

@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::clock::Wall;
 use crate::pipeline::Control;
+use crate::profile::Models;
 use crate::server::accept::Slot;
 use crate::server::auth::Rights;
 use crate::server::codes::{Codes, hex, random_bytes};
@@ -60,6 +61,8 @@ pub struct Site {
     pub tasks: Tasks,
     /// What the Bluetooth radio and its sensors are doing.
     pub air: watch::Receiver<AirStatus>,
+    /// The Bluetooth models that are known.
+    pub models: Models,
 }
 
 /// A file of the dashboard, in the binary.

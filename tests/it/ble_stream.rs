@@ -1,11 +1,15 @@
 //! Bluetooth sensors with protocols of their makers, through the unchanged btleplug against a fake BlueZ, to readings.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use vitalbridge::profile::built_in_text;
 
-use crate::ble::{Bridge, STRAP, Setup, reason};
+use crate::ble::{Bridge, OTHER, STRAP, Setup, reason};
+use crate::bridge;
+use crate::dashboard::Dashboard;
 use crate::fake_bluez::sensor::Characteristic;
-use crate::fake_bluez::{Bus, FakeBluez, Own, Strap, World};
+use crate::fake_bluez::{Bus, FakeBluez, Own, PATIENCE, Strap, World};
 
 /// The numbers by which the fake calls the maker's service and its two characteristics.
 const SERVICE: u16 = 0xE000;
@@ -196,9 +200,14 @@ async fn a_cuff_hands_over_its_measurement_and_ends_the_link_which_is_no_loss() 
     let between =
         bridge.until("the end of the visit", |message| reason(&message["link"]) == "between measurements").await;
     assert_eq!(between["link"]["link"], "waiting");
-    // It comes again.
+    // It comes again with what it has handed over already, and then with a new measurement.
     bluez.until("the next visit", |world| world.count("Connect") >= 2).await;
-    bridge.until_reading("blood_pressure").await;
+    bridge.until_link("live").await;
+    let newer = [&measured[..1], &[120, 80, 60], &measured[4..9], &[20], &measured[10..]].concat();
+    bluez.change(|world| world.strap(STRAP).services[0].1[0].stored.insert(0, newer)).await;
+    let newest = bridge.until_reading("blood_pressure").await;
+    assert_eq!(parts(&newest)["systolic"], 120, "what came before is known: {newest}");
+    assert_eq!(newest["device_time"], "2025-11-24T20:18");
     assert!(!bridge.links().iter().any(|link| link == "lost" || link == "silent"), "{:?}", bridge.links());
 }
 
@@ -303,4 +312,47 @@ async fn a_sensor_of_another_kind_and_one_that_takes_no_commands_are_named_as_su
     let silent = bridge.until_link("silent").await;
     let words = "no readable measurement for 1 s; writing to the sensor: ";
     assert!(reason(&silent).starts_with(words) && reason(&silent).contains("Write not permitted"), "{silent}");
+}
+
+#[tokio::test]
+async fn a_flood_and_a_ring_that_only_answers_reach_a_dashboard_side_by_side() {
+    let mut bus = Bus::absent();
+    bus.match_rules = 64;
+    bus.run().await;
+    let own = Own { cycle: vec![hex("8533461661")], beat_turns: Some(1), ..Own::default() };
+    let mut flood = sensor(BERRY, &["write"], own);
+    (flood.address, flood.name) = (OTHER, "BerryMed");
+    let answers = vec![(POLL.to_vec(), vec![vector("o2-chunk-1"), vec![0xAC]])];
+    let ring = sensor(O2, &["write"], Own { answers, ..Own::default() });
+    let _bluez = FakeBluez::start(&bus, World::new(vec![flood, ring])).await;
+    let (config, state) = (bus.folder().join("vitalbridge.toml"), bus.folder().join("state"));
+    std::fs::create_dir_all(&state).unwrap();
+    let source = |id: &str, patient: &str, rest: &str| {
+        format!(
+            "[[patient]]\nid = \"{patient}\"\n[[source]]\nid = \"{id}\"\nkind = \"ble\"\npatient = \"{patient}\"\n{rest}\n"
+        )
+    };
+    let text = source("flood", "P-1", "name = \"BerryMed\"\nprofile = \"berry-bci\"")
+        + &source("ring", "P-2", &format!("address = \"{STRAP}\"\nprofile = \"viatom-o2\""));
+    std::fs::write(&config, format!("[bridge]\nid = \"b\"\n{text}")).unwrap();
+    let mut command = bridge::program();
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.address()).args(["run", "--listen", "127.0.0.1:0", "--config"]);
+    command.arg(&config).arg("--state-dir").arg(&state);
+    let daemon = bridge::Bridge::start_command(command);
+    let token = bridge::token(&state, &["--role", "clinician"]);
+    let headers = [("Authorization", &*format!("Bearer {token}"))];
+    let mut dashboard = Dashboard::connect(&daemon.address, "/ws", &headers).await.unwrap();
+    dashboard.say(&json!({"type": "subscribe", "channels": ["patient/+/+"], "delivery": "all"})).await;
+    let mut heard: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let deadline = bridge::now() + 2 * PATIENCE;
+    while heard.values().filter(|values| values.len() >= 2).count() < 2 {
+        assert!(bridge::now() < deadline, "not both, but {heard:?}");
+        let reading = dashboard.next_of("health_update").await["data"].take();
+        if reading["metric"] == "spo2" && !reading["value"].is_null() {
+            heard.entry(reading["source_id"].as_str().unwrap().to_owned()).or_default().push(reading["value"].clone());
+        }
+    }
+    assert!(heard["flood"].iter().all(|value| *value == 97), "{heard:?}");
+    assert!(heard["ring"].iter().all(|value| *value == 96), "{heard:?}");
+    assert!(heard["flood"].len() <= 20, "no more than one a second: {heard:?}");
 }

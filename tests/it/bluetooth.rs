@@ -70,10 +70,16 @@ async fn a_scan_tells_sensors_from_other_devices_and_prints_lines_that_check_tak
     let output = run(&bus, &["scan", "--seconds", "1"]).await;
     let text = out(&output);
     let first = text.lines().next().unwrap();
-    assert_eq!(first, "C0:FF:EE:00:00:01   -47 dBm  Polar H10 12345678, heart rate  (near)", "{text}");
+    assert_eq!(
+        first, "C0:FF:EE:00:00:01   -47 dBm  Polar H10 12345678, heart rate  (near; profile polar-h10)",
+        "{text}"
+    );
     for words in [
-        "C0:FF:EE:00:00:0A   -56 dBm  A&D_UA-651BLE_1234, blood pressure  (near)",
-        "C0:FF:EE:00:00:05   -56 dBm  (no name), pulse oximeter  (near)",
+        "C0:FF:EE:00:00:0A   -56 dBm  A&D_UA-651BLE_1234, blood pressure  (near; profile and-ua-651ble)",
+        "C0:FF:EE:00:00:05   -56 dBm  (no name), pulse oximeter  (near; profile generic-pulse-oximeter)",
+        "profile = \"polar-h10\"",
+        "profile = \"and-ua-651ble\"",
+        "# Hold START until Pr is shown before pairing",
         "Thermo, thermometer",
         "1 other devices; --all shows them.",
         "# Pair it first: vitalbridge pair C0:FF:EE:00:00:0A",
@@ -99,6 +105,8 @@ async fn a_scan_tells_sensors_from_other_devices_and_prints_lines_that_check_tak
     assert_eq!((&records[0]["address"], &records[0]["rssi"]), (&Value::from(STRAP), &Value::from(-47)));
     let earphones = records.iter().find(|record| record["what"].is_null()).unwrap();
     assert_eq!(earphones["name"], "Ear\u{FFFD}[2Jphones");
+    assert_eq!((&earphones["profile"], &records[0]["profile"]), (&Value::Null, &Value::from("polar-h10")));
+    assert_eq!(records[0]["model"], "Polar H10 chest strap");
 }
 
 #[tokio::test]

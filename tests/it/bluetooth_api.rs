@@ -94,6 +94,10 @@ async fn a_scan_shows_what_is_near_while_it_goes_on_and_can_be_ended() {
     let found: Vec<_> = done["devices"].as_array().unwrap().iter().map(|device| &device["what"]).collect();
     assert_eq!(found, [&json!("heart rate"), &json!("blood pressure")]);
     assert!(done["devices"][1]["config"].as_str().unwrap().contains("# Pair it first: vitalbridge pair"), "{done}");
+    let profiles: Vec<_> = done["devices"].as_array().unwrap().iter().map(|device| &device["profile"]).collect();
+    assert_eq!(profiles, [&json!("generic-heart-rate"), &json!("generic-blood-pressure")]);
+    let lines = done["devices"][1]["config"].as_str().unwrap();
+    assert!(lines.contains("\nprofile = \"generic-blood-pressure\"\n"), "{lines}");
     fake.until("the scan has ended", |world| world.count("StopDiscovery") == 1).await;
 
     admin.ask("POST", "scan", Some(json!({"seconds": 60}))).await;

@@ -18,6 +18,7 @@ use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
 use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
+use vitalbridge::profile::Models;
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
@@ -99,7 +100,7 @@ impl Server {
         };
         let codes = Codes::Demo(Secret::new("c0de"));
         let air = Air::new(AirSettings::default()).status();
-        let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air };
+        let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air, models: Models::built_in() };
         Self { site, key, readings, clock, sessions, _dir: dir }
     }
 

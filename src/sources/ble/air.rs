@@ -112,7 +112,7 @@ pub(super) enum Report {
 /// A source that wants a sensor.
 #[derive(Debug)]
 struct Registration {
-    wanted: Wanted,
+    wanted: WantedSensor,
     subscription: Subscription,
     source: SourceId,
     device: DeviceId,
@@ -180,7 +180,7 @@ impl Air {
     /// Wants a sensor, for as long as the client lives. Waits until the radio runs; `None`: it has ended.
     pub(super) async fn want(
         &self,
-        wanted: Wanted,
+        wanted: WantedSensor,
         subscription: Subscription,
         source: SourceId,
         device: DeviceId,
@@ -343,8 +343,8 @@ impl Driver {
 
     fn register(&mut self, registration: Registration) {
         let Registration { wanted, subscription, source, device, deliver, news, answer } = registration;
-        let sensor = WantedSensor { wanted: wanted.clone(), habit: subscription.habit() };
-        let key = self.policy.add(sensor, self.clock.now());
+        let key = self.policy.add(wanted.clone(), self.clock.now());
+        let wanted = wanted.wanted;
         self.sensors.insert(key, Sensor { wanted, subscription, source, device, deliver, news, told: None });
         let registered = Registered { key, reports: self.reports_in.clone(), commits: self.commits.clone() };
         // Who has gone meanwhile is forgotten with the next turn.

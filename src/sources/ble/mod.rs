@@ -35,11 +35,11 @@ pub use self::wanted::Wanted;
 pub use crate::bluez::{BadBleAddress, BleAddress};
 
 use self::air::{Client, Report};
-use self::policy::{SensorPhase, SensorState};
+use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::Fetch;
 use self::radio::Delivery;
 use self::records::{GLUCOSE_CONTEXT, Intake, Known, is_record};
-use self::sensor::{CURRENT_TIME, Habit, RECORD_ACCESS};
+use self::sensor::{CURRENT_TIME, Habit, Manner, RECORD_ACCESS};
 use self::wires::{Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
@@ -96,7 +96,18 @@ impl BleConfig {
 
     /// How it comes and goes.
     pub fn habit(&self) -> Habit {
-        self.stream().map_or_else(|| self.sensor.habit(), |(_, wires)| wires.habit)
+        match (self.stream(), self.profile.as_ref().and_then(|profile| profile.ble())) {
+            (Some((_, wires)), _) => wires.habit,
+            (None, Some(ble)) => Habit::of(ble, self.sensor.habit()),
+            (None, None) => self.sensor.habit(),
+        }
+    }
+
+    /// How the connection policy treats it.
+    fn wanted_sensor(&self) -> WantedSensor {
+        let ble = self.profile.as_ref().and_then(|profile| profile.ble());
+        let manner = ble.map_or_else(Manner::default, Manner::of);
+        WantedSensor { wanted: self.wanted.clone(), habit: self.habit(), manner }
     }
 
     /// What it will deliver, for rules that miss what never comes.
@@ -138,7 +149,7 @@ pub(super) async fn run(
         Some((_, wires)) => Subscription::Stream(Arc::new(wires.clone())),
         None => Subscription::Standard(config.sensor),
     };
-    let wanting = config.air.want(config.wanted.clone(), subscription, source.id.clone(), source.device.clone());
+    let wanting = config.air.want(config.wanted_sensor(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
     if let Some((profile, wires)) = stream {
         return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
@@ -285,7 +296,7 @@ impl Reader<'_> {
                 self.output.reading(Observation::of(Vital::scalar(Metric::Battery, value)), received).await?;
             }
         }
-        let is_episodic = self.config.sensor.habit().is_episodic();
+        let is_episodic = self.config.habit().is_episodic();
         let Some((link, words)) = link_of(state, is_episodic, &self.malformed) else { return Ok(()) };
         if !matches!(state.phase, SensorPhase::Silent) {
             self.finish_records().await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub use crate::profile::ble::SensorKind;
+use crate::profile::ble::{Ble, EndsLink, Presence};
 use crate::vitals::Metric;
 
 /// A characteristic within its service; 16-bit numbers of the Bluetooth Assigned Numbers.
@@ -118,7 +119,43 @@ pub enum Habit {
     },
 }
 
+/// What a model wants beyond its habit; by default nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Pause between a link and the first subscription, which it refuses before.
+    pub settle: Duration,
+    /// A live sensor that ends its link, as some do when they are taken off: nothing is wrong then.
+    pub ends_normally: bool,
+    /// It sends nothing before it was paired with.
+    pub needs_bond: bool,
+}
+
+impl Manner {
+    /// That of a model.
+    pub const fn of(ble: &Ble) -> Self {
+        Self {
+            settle: ble.settle,
+            ends_normally: matches!(ble.ends_link, EndsLink::Normal),
+            needs_bond: ble.needs_bond,
+        }
+    }
+}
+
 impl Habit {
+    /// That of a model, of which `usual` is the habit of its kind.
+    pub fn of(ble: &Ble, usual: Self) -> Self {
+        match ble.presence {
+            Presence::Live => {
+                let silence = ble.silence.unwrap_or_else(|| usual.patience());
+                Self::Live { silence }
+            }
+            Presence::Episodic => {
+                let idle = ble.silence.unwrap_or_else(|| usual.patience());
+                Self::Episodic { idle }
+            }
+        }
+    }
+
     /// Whether it comes for single measurements.
     pub const fn is_episodic(self) -> bool {
         matches!(self, Self::Episodic { .. })

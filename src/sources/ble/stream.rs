@@ -4,7 +4,7 @@
 //! a clean framer. What is written to the sensor is decided by [`Talk`], and whether the link is a good one by the
 //! radio's connection policy, which is told of each sign of life that was understood.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ use crate::vitals::{Decimal, Metric, Value, Vital};
 /// The policy is told so often that data comes: some sensors send a hundred times a second.
 const UNDERSTOOD_EVERY: Duration = Duration::from_millis(250);
 
+/// Measurements of a sensor that measures now and then which are recognised when they come again; the oldest is forgotten.
+const MAX_REMEMBERED: usize = 512;
+
 /// One running source.
 pub(super) struct Reader<'r> {
     profile: Arc<Profile>,
@@ -43,6 +46,8 @@ pub(super) struct Reader<'r> {
     malformed: Malformed,
     understood: Option<Mono>,
     battery: Option<u8>,
+    /// What a sensor that measures now and then has handed over: some hand it over again at a later visit.
+    handed_over: VecDeque<Observation>,
 }
 
 impl<'r> Reader<'r> {
@@ -58,6 +63,7 @@ impl<'r> Reader<'r> {
             malformed: Malformed::default(),
             understood: None,
             battery: None,
+            handed_over: VecDeque::new(),
         }
     }
 
@@ -203,11 +209,31 @@ impl<'r> Reader<'r> {
         self.report_link().await
     }
 
-    async fn hand_on(&self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
+    async fn hand_on(&mut self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
         for Arrived { observation, received } in arrived {
-            self.output.reading(observation, received).await?;
+            if self.is_news(&observation) {
+                self.output.reading(observation, received).await?;
+            } else {
+                SourceCounters::add(&self.output.counters().records_again, 1);
+                debug!(device = %self.output.device(), "a measurement that is known came again");
+            }
         }
         Ok(())
+    }
+
+    /// False for a single measurement that came before: the same numbers at the same time of the device's clock.
+    fn is_news(&mut self, observation: &Observation) -> bool {
+        if !self.is_episodic || observation.device_time.is_none() {
+            return true;
+        }
+        if self.handed_over.contains(observation) {
+            return false;
+        }
+        if self.handed_over.len() >= MAX_REMEMBERED {
+            self.handed_over.pop_front();
+        }
+        self.handed_over.push_back(observation.clone());
+        true
     }
 
     async fn report_link(&mut self) -> Result<(), SourceError> {

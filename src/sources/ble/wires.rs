@@ -57,14 +57,6 @@ impl Wires {
 }
 
 impl Subscription {
-    /// How the sensor comes and goes.
-    pub(super) fn habit(&self) -> Habit {
-        match self {
-            Self::Standard(kind) => kind.habit(),
-            Self::Stream(wires) => wires.habit,
-        }
-    }
-
     /// What it measures, by name.
     pub(super) fn kind(&self) -> &'static str {
         match self {

@@ -31,7 +31,9 @@ pub(super) enum Link {
     Idle,
     /// `Connect` is under way; `resolving` since the link stands.
     Connecting { since: Mono, resolving: Option<Mono> },
-    /// The services are known, the subscription is being made.
+    /// The services are known; the sensor is given time before it is subscribed to.
+    Settling { since: Mono },
+    /// The subscription is being made.
     Subscribing { since: Mono },
     /// Subscribed. `quiet`: since when nothing readable has come.
     Open { quiet: Mono },
@@ -61,6 +63,8 @@ pub(super) enum Overdue {
     Connect,
     /// The services of a link that stands.
     Resolve,
+    /// Nothing: the sensor may be subscribed to now.
+    Settle,
     /// The subscription.
     Subscribe,
     /// Data.
@@ -209,6 +213,17 @@ impl Sensor {
         if kind == FailureKind::Ordinary { self.failures } else { 0 }
     }
 
+    /// What an operator can do about a failure at this point.
+    pub(super) fn advice(&self) -> String {
+        let is_refused = matches!(self.link, Link::Settling { .. } | Link::Subscribing { .. });
+        match self.address {
+            Some(address) if is_refused && self.wanted.manner.needs_bond && !self.bonded => {
+                format!("; such a sensor has to be paired first: vitalbridge pair {address}")
+            }
+            _ => String::new(),
+        }
+    }
+
     /// An episodic sensor has handed over what it had and ended the link: a success.
     pub(super) fn end_well(&mut self, limits: &BleLimits, now: Mono) {
         self.failures = 0;
@@ -246,6 +261,7 @@ impl Sensor {
                 let services = resolving.map(|since| (since + self.resolve_limit(limits), Overdue::Resolve));
                 services.filter(|(at, _)| *at < whole.0).unwrap_or(whole)
             }
+            Link::Settling { since } => (since + self.wanted.manner.settle, Overdue::Settle),
             Link::Subscribing { since } => (since + limits.subscribe, Overdue::Subscribe),
             Link::Open { quiet } => {
                 let data = (quiet + self.patience(limits), Overdue::Data);
@@ -265,7 +281,7 @@ impl Sensor {
             Link::Idle if self.is_fresh(limits, now) => SensorPhase::Heard,
             Link::Idle => SensorPhase::Searching,
             Link::Connecting { .. } => SensorPhase::Connecting,
-            Link::Subscribing { .. } => SensorPhase::Subscribing,
+            Link::Settling { .. } | Link::Subscribing { .. } => SensorPhase::Subscribing,
             Link::Open { .. } if self.was_asked => SensorPhase::Silent,
             Link::Open { .. } if self.carried != Carried::Nothing => SensorPhase::Live,
             Link::Open { .. } => SensorPhase::Waiting,

@@ -459,6 +459,13 @@ impl Policy {
             Link::Open { .. } | Link::Checking { .. } if sensor.wanted.habit.is_episodic() => {
                 self.end_well(key, now.mono);
             }
+            Link::Open { .. } | Link::Checking { .. } if sensor.wanted.manner.ends_normally && sensor.delivers() => {
+                self.end_well(key, now.mono);
+                if let Some(sensor) = self.sensors.get_mut(&key) {
+                    // Its numbers have ended all the same, and whoever waits for them has to know why.
+                    sensor.reason = Some("the sensor has ended the link, as it does when it is taken off".to_owned());
+                }
+            }
             _ => self.fail(key, Failure::ordinary("the sensor dropped the link"), now.mono),
         }
     }
@@ -486,11 +493,21 @@ impl Policy {
         }
         match result {
             Ok(()) => {
-                sensor.link = Link::Subscribing { since: now.mono };
+                sensor.link = Link::Settling { since: now.mono };
+                let settle = sensor.wanted.manner.settle;
                 self.slot = None;
-                self.orders.push(Order::Subscribe(key));
+                if settle.is_zero() {
+                    self.subscribe(key, now.mono);
+                }
             }
             Err(failure) => self.fail(key, failure, now.mono),
+        }
+    }
+
+    fn subscribe(&mut self, key: SensorKey, now: Mono) {
+        if let Some(sensor) = self.sensors.get_mut(&key) {
+            sensor.link = Link::Subscribing { since: now };
+            self.orders.push(Order::Subscribe(key));
         }
     }
 
@@ -587,7 +604,8 @@ impl Policy {
     fn fail(&mut self, key: SensorKey, failure: Failure, now: Mono) {
         let limits = self.limits;
         let Some(sensor) = self.sensors.get_mut(&key) else { return };
-        let failures = sensor.fail(failure.kind, failure.words, &limits, now);
+        let words = failure.words + &sensor.advice();
+        let failures = sensor.fail(failure.kind, words, &limits, now);
         self.counts.failures += u64::from(failure.kind != FailureKind::Vanished);
         let rung = (failures > 0 && failures.is_multiple_of(FAILURES_A_RUNG)).then_some(failures / FAILURES_A_RUNG);
         let cure = match rung.map(|rung| rung % 3) {
@@ -669,6 +687,7 @@ impl Policy {
                 sensor.unresolved = sensor.unresolved.saturating_add(1);
                 self.fail(key, Failure::ordinary("the link stands, but its services are not found"), now.mono);
             }
+            Overdue::Settle => self.subscribe(key, now.mono),
             Overdue::Subscribe => self.fail(key, timed_out("subscribing", limits.subscribe), now.mono),
             Overdue::Data if sensor.was_asked && !sensor.wanted.habit.is_episodic() => {
                 let words = silent_words(sensor.patience(&limits));

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::*;
 use crate::bluez::BleAddress;
 use crate::clock::Wall;
-use crate::sources::ble::sensor::SensorKind;
+use crate::sources::ble::sensor::{Manner, SensorKind};
 use crate::sources::ble::wanted::Wanted;
 
 const HOUR: u64 = 3600;
@@ -142,7 +142,7 @@ impl World {
             let address = BleAddress::new([0xC0, 0, 0, 0, 0, u8::try_from(index).unwrap()]);
             let name = format!("sensor {index}");
             let wanted = if index % 2 == 0 { Wanted::Address(address) } else { Wanted::Name(name.clone()) };
-            let key = policy.add(WantedSensor { wanted, habit: kind.habit() }, now);
+            let key = policy.add(WantedSensor { wanted, habit: kind.habit(), manner: Manner::default() }, now);
             sensors.push(FakeSensor {
                 key,
                 address,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::bluez::BleAddress;
 use crate::clock::Wall;
-use crate::sources::ble::sensor::SensorKind;
+use crate::sources::ble::sensor::{Manner, SensorKind};
 use crate::sources::ble::wanted::Wanted;
 
 const STRAP: BleAddress = BleAddress::new([0xC0, 0, 0, 0, 0, 1]);
@@ -15,7 +15,7 @@ struct Rig {
 }
 
 fn sensor(kind: SensorKind, address: BleAddress) -> WantedSensor {
-    WantedSensor { wanted: Wanted::Address(address), habit: kind.habit() }
+    WantedSensor { wanted: Wanted::Address(address), habit: kind.habit(), manner: Manner::default() }
 }
 
 impl Rig {

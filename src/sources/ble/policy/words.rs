@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::bluez::BleAddress;
 use crate::clock::{Mono, Stamp};
 use crate::named::named_enum;
-use crate::sources::ble::sensor::Habit;
+use crate::sources::ble::sensor::{Habit, Manner};
 use crate::sources::ble::wanted::Wanted;
 
 /// One wanted sensor, for as long as its source runs.
@@ -22,6 +22,8 @@ pub struct WantedSensor {
     pub wanted: Wanted,
     /// How it comes and goes.
     pub habit: Habit,
+    /// How else it wants to be treated.
+    pub manner: Manner,
 }
 
 /// How long each step may take, and how often it may be tried. BlueZ and btleplug have limits too, but longer ones, and
