@@ -13,6 +13,7 @@ use super::skeleton::{self, Frame};
 use crate::config::Devices;
 use crate::decode::self_test;
 use crate::document::{Problem, Problems};
+use crate::profile::ble::{Ble, Speaks};
 use crate::profile::model::DeviceKind;
 use crate::profile::{MAX_PROFILE_BYTES, Profile};
 
@@ -145,13 +146,17 @@ fn list(devices: &Devices, as_json: bool, out: &mut dyn Write) -> anyhow::Result
         if as_json {
             rows.push(json!({
                 "id": id, "name": profile.name(), "kind": profile.kind().name(), "settings": settings,
+                "transports": transports(&profile), "ble": profile.ble().map(ble_words),
+                "tried_on_hardware": profile.is_tried_on_hardware(),
                 "metrics": metrics, "tests": profile.tests().len(),
                 "file": own.map(|own| &own.file), "replaces": replaces, "problems": [],
             }));
             continue;
         }
-        let line = if settings.is_empty() { "BLE".to_owned() } else { settings.join(", ") };
-        writeln!(out, "{id}\n    {}\n    {line}; {}", profile.name(), metrics.join(", "))?;
+        let serial = (!settings.is_empty()).then(|| format!("serial {}", settings.join(", ")));
+        let ways: Vec<String> = serial.into_iter().chain(profile.ble().map(ble_words)).collect();
+        let tail = if metrics.is_empty() { String::new() } else { format!("; {}", metrics.join(", ")) };
+        writeln!(out, "{id}\n    {}\n    {}{tail}", profile.name(), ways.join("; "))?;
         if let Some(own) = own {
             let replaces = if replaces { ", replaces the built-in one" } else { "" };
             writeln!(out, "    {}{replaces}", own.file.display())?;
@@ -161,6 +166,27 @@ fn list(devices: &Devices, as_json: bool, out: &mut dyn Write) -> anyhow::Result
         writeln!(out, "{}", serde_json::Value::Array(rows))?;
     }
     Ok(())
+}
+
+fn transports(profile: &Profile) -> Vec<&'static str> {
+    let ways = [(profile.serial().is_some(), "serial"), (profile.ble().is_some(), "ble")];
+    ways.into_iter().filter(|(has, _)| *has).map(|(_, way)| way).collect()
+}
+
+/// What a Bluetooth model speaks and wants, in a few words.
+fn ble_words(ble: &Ble) -> String {
+    let speaks = match &ble.speaks {
+        Speaks::Standard(sensor) => format!("BLE {sensor}"),
+        Speaks::Stream(_) => "BLE, its maker's protocol".to_owned(),
+        Speaks::Advertised(_) => "BLE, advertisements only".to_owned(),
+    };
+    let pairing = match (ble.needs_bond, ble.pair_method) {
+        (false, _) => String::new(),
+        (true, None) => ", to be paired".to_owned(),
+        (true, Some(method)) => format!(", to be paired ({})", method.name().replace('_', " ")),
+    };
+    let deletes = if ble.deletes_on_transfer { ", deletes what it hands over" } else { "" };
+    format!("{speaks}{pairing}{deletes}")
 }
 
 fn show(id: &str, devices: &Devices, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Decoded, DecodedVital, Decoder, FrameCounters};
 use crate::profile::Profile;
+use crate::profile::ble::{Ble, SensorKind};
 use crate::profile::model::{EmbeddedTest, Expected, Rule, TestCase};
 use crate::vitals::{Absent, Decimal, Metric, Status, Value, Vital};
 
@@ -254,13 +255,27 @@ fn shown_expected(expected: &Expected) -> String {
     }
 }
 
-/// The metrics that a profile can give; of standard notifications, those that its tests show.
+/// What a standard sensor usually tells; some leave out what is optional.
+const fn usual_metrics(sensor: SensorKind) -> &'static [Metric] {
+    match sensor {
+        SensorKind::HeartRate => &[Metric::HeartRate, Metric::RrInterval],
+        SensorKind::PulseOximeter | SensorKind::PulseOximeterSpot => &[Metric::Spo2, Metric::PulseRate],
+        SensorKind::BloodPressure => &[Metric::BloodPressure, Metric::PulseRate],
+        SensorKind::Thermometer => &[Metric::Temperature],
+        SensorKind::Glucose => &[Metric::Glucose],
+        SensorKind::Scale => &[Metric::Weight],
+    }
+}
+
+/// The metrics that a profile can give; of a standard sensor, the usual ones and those that its tests show.
 pub fn metrics(profile: &Profile) -> BTreeSet<Metric> {
     if let Some(driver) = profile.driver() {
         return super::driver::metrics(driver.kind);
     }
     if profile.is_standard() {
-        return profile.tests().iter().flat_map(|test| &test.expect).flat_map(BTreeMap::keys).copied().collect();
+        let shown = profile.tests().iter().flat_map(|test| &test.expect).flat_map(BTreeMap::keys).copied();
+        let sensor = profile.ble().and_then(Ble::sensor);
+        return shown.chain(sensor.map_or(&[][..], usual_metrics).iter().copied()).collect();
     }
     profile.messages().iter().flat_map(|message| &message.fields).map(|field| field.metric).collect()
 }

@@ -3,6 +3,7 @@
 
 mod ble;
 mod ble_faults;
+mod ble_model;
 mod ble_records;
 mod ble_stream;
 mod bluetooth;

@@ -103,6 +103,8 @@ pub(super) enum Report {
     Understood,
     /// All records are taken and on disk.
     Finished,
+    /// Read this; what it says comes like a notification.
+    Read(Characteristic),
     /// Write this to the sensor.
     Write(Characteristic, Vec<u8>),
     /// Write the next bytes to its byte stream.
@@ -541,6 +543,11 @@ impl Driver {
         match report {
             Report::Understood => self.inputs.push_back(Input::Data(key)),
             Report::Finished => self.inputs.push_back(Input::Finished(key)),
+            Report::Read(characteristic) => {
+                if let Some(sensor) = self.sensors.get(&key) {
+                    self.order(Task::Read { key, characteristic, deliver: sensor.deliver.clone() });
+                }
+            }
             Report::Write(characteristic, bytes) => {
                 if let Some(generation) = &self.generation {
                     generation.order(Task::Write(key, characteristic, bytes));

@@ -5,12 +5,14 @@
 
 mod air;
 mod echo;
+mod join;
 mod leaks;
 pub mod policy;
 mod racp;
 mod radio;
 pub(super) mod records;
 pub mod sensor;
+mod set_clock;
 mod side;
 pub mod status;
 mod stream;
@@ -35,23 +37,24 @@ pub use self::wanted::Wanted;
 pub use crate::bluez::{BadBleAddress, BleAddress};
 
 use self::air::{Client, Report};
+use self::join::Join;
 use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::Fetch;
 use self::radio::Delivery;
 use self::records::{GLUCOSE_CONTEXT, Intake, Known, is_record};
 use self::sensor::{CURRENT_TIME, Habit, Manner, RECORD_ACCESS};
+use self::set_clock::SetClock;
 use self::wires::{Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
 use crate::decode::gatt;
-use crate::decode::gatt::date_time::CurrentTime;
 use crate::decode::self_test::metrics;
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
 use crate::profile::Profile;
-use crate::profile::ble::Quirk;
+use crate::profile::ble::{Ble, Quirk, TimeWrite};
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
 /// Most users of one sensor; GSS, User Index: one byte, of which 255 is nobody.
@@ -71,7 +74,8 @@ pub struct BleConfig {
     pub users: BTreeMap<u8, PatientId>,
     /// Whether a glucose meter's records are deleted from it once they are on disk.
     pub delete_records: bool,
-    /// Whether the sensor's clock is set after each connect, and how many minutes its local time is ahead of UTC.
+    /// Whether the sensor's clock is set, when its profile says it can be or else after each connect, and how many minutes
+    /// its local time is ahead of UTC.
     pub set_clock: Option<i16>,
     /// The radio.
     pub air: Air,
@@ -96,17 +100,26 @@ impl BleConfig {
 
     /// How it comes and goes.
     pub fn habit(&self) -> Habit {
-        match (self.stream(), self.profile.as_ref().and_then(|profile| profile.ble())) {
+        match (self.stream(), self.ble()) {
             (Some((_, wires)), _) => wires.habit,
             (None, Some(ble)) => Habit::of(ble, self.sensor.habit()),
             (None, None) => self.sensor.habit(),
         }
     }
 
+    fn ble(&self) -> Option<&Ble> {
+        self.profile.as_ref().and_then(|profile| profile.ble())
+    }
+
+    /// The clock that is to be set, if there is one.
+    fn clock(&self) -> Option<SetClock> {
+        let when = self.ble().map_or(TimeWrite::OnConnect, |ble| ble.time_write);
+        self.set_clock.map(|offset| SetClock::new(when, offset))
+    }
+
     /// How the connection policy treats it.
     fn wanted_sensor(&self) -> WantedSensor {
-        let ble = self.profile.as_ref().and_then(|profile| profile.ble());
-        let manner = ble.map_or_else(Manner::default, Manner::of);
+        let manner = self.ble().map_or_else(Manner::default, Manner::of);
         WantedSensor { wanted: self.wanted.clone(), habit: self.habit(), manner }
     }
 
@@ -147,7 +160,10 @@ pub(super) async fn run(
     let stream = config.stream();
     let subscription = match &stream {
         Some((_, wires)) => Subscription::Stream(Arc::new(wires.clone())),
-        None => Subscription::Standard(config.sensor),
+        None => Subscription::Standard {
+            kind: config.sensor,
+            tells_time: config.clock().is_some_and(|clock| clock.listens()),
+        },
     };
     let wanting = config.air.want(config.wanted_sensor(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
@@ -161,6 +177,7 @@ pub(super) async fn run(
     let users = others.collect();
     let nobody = output.for_device(None, source.device.clone());
     let fetch = (config.sensor == SensorKind::Glucose).then(|| Fetch::new(config.delete_records, known.through));
+    let join = config.ble().is_some_and(|ble| ble.multi_packet).then(Join::default);
     let reader = Reader {
         config,
         client,
@@ -170,6 +187,8 @@ pub(super) async fn run(
         known,
         intake: Intake::new(config.quirks()),
         fetch,
+        clock: config.clock(),
+        join,
         malformed: Malformed::default(),
         unassigned: None,
         battery: None,
@@ -191,6 +210,9 @@ struct Reader<'r> {
     /// Single measurements on their way.
     intake: Intake,
     fetch: Option<Fetch>,
+    clock: Option<SetClock>,
+    /// Of a model whose measurements come in parts.
+    join: Option<Join>,
     malformed: Malformed,
     /// A user of whom the configuration does not say who it is, after whose measurement nobody else's came.
     unassigned: Option<u8>,
@@ -227,11 +249,12 @@ impl Reader<'_> {
         SourceCounters::add(&self.output.counters().opened, 1);
         self.malformed = Malformed::default();
         self.output.state(LinkState::Waiting).await?;
-        let now = self.output.now().wall;
-        if let Some(now) = self.config.set_clock.and_then(|offset| CurrentTime::local(now, offset)) {
-            self.client.report(Report::Write(CURRENT_TIME, now.encode().to_vec())).await;
-        }
         let now = self.output.now();
+        if let Some(join) = &mut self.join {
+            join.reset();
+        }
+        let clock = self.clock.as_mut().and_then(|clock| clock.on_subscribed(now));
+        self.set_clock(clock).await;
         if let Some(step) = self.fetch.as_mut().map(|fetch| fetch.on_subscribed(now)) {
             self.carry_out(step).await?;
         }
@@ -242,12 +265,20 @@ impl Reader<'_> {
         let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         SourceCounters::add(&self.output.counters().reads, 1);
         SourceCounters::add(&self.output.counters().bytes, length);
+        if uuid == CURRENT_TIME.uuid {
+            let step = self.clock.as_mut().and_then(|clock| clock.on_told(payload, received));
+            self.set_clock(step).await;
+            return Ok(());
+        }
         // The control point talks to the fetching alone.
         if uuid == RECORD_ACCESS.uuid && self.fetch.is_some() {
             self.client.understood();
         } else {
             match gatt::decode_with(uuid, payload, self.config.quirks()) {
-                Ok(report) => {
+                Ok(mut report) => {
+                    if let Some(join) = &mut self.join {
+                        join.complete(&mut report, received);
+                    }
                     self.malformed = Malformed::default();
                     self.client.understood();
                     self.count_ignored(&report);
@@ -274,6 +305,14 @@ impl Reader<'_> {
             self.carry_out(step).await?;
         }
         Ok(())
+    }
+
+    async fn set_clock(&self, step: Option<set_clock::Step>) {
+        match step {
+            Some(set_clock::Step::Write(bytes)) => self.client.report(Report::Write(CURRENT_TIME, bytes)).await,
+            Some(set_clock::Step::Read) => self.client.report(Report::Read(CURRENT_TIME)).await,
+            None => {}
+        }
     }
 
     /// Hands on what a payload says, to whom it belongs.

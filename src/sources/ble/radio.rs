@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::echo::Echoes;
 use super::leaks::{self, THREAD};
 use super::policy::{BleLimits, Ended, Failure, FailureKind, Obstacle, SensorKey};
-use super::sensor::{BATTERY_LEVEL, Characteristic, SensorKind};
+use super::sensor::{BATTERY_LEVEL, CURRENT_TIME, Characteristic, SensorKind};
 use super::wires::{Subscription, Wires};
 use crate::bluez::BleAddress;
 use crate::clock::{Clock, Stamp};
@@ -90,6 +90,8 @@ pub(super) enum Task {
     Subscribe { key: SensorKey, to: Subscription, deliver: mpsc::Sender<Delivery> },
     /// Read the battery, or anything else.
     ReadBattery(SensorKey),
+    /// Read, where the sensor has such a characteristic, and hand it to `deliver` like a notification.
+    Read { key: SensorKey, characteristic: Characteristic, deliver: mpsc::Sender<Delivery> },
     /// Write, where the sensor has such a characteristic.
     Write(SensorKey, Characteristic, Vec<u8>),
     /// Write the next bytes to a byte stream; answered by [`Delivery::Sent`].
@@ -355,6 +357,10 @@ impl Side {
                 let Some(ear) = known.ear(key) else { return };
                 (key, Box::pin(read_sign_of_life(key, ear, self.limits.read, self.clock.clone())))
             }
+            Task::Read { key, characteristic, deliver } => {
+                let Some(ear) = known.ear(key) else { return };
+                (key, Box::pin(read(ear, characteristic, deliver, self.limits.read, self.clock.clone())))
+            }
             Task::Write(key, characteristic, bytes) => {
                 let Some(ear) = known.ear(key) else { return };
                 (key, Box::pin(write(ear.peripheral, characteristic, bytes, self.limits.read)))
@@ -455,7 +461,7 @@ async fn subscribe(
     }
     let offered = ear.peripheral.characteristics();
     let found = match &to {
-        Subscription::Standard(kind) => standard(*kind, &offered),
+        Subscription::Standard { kind, tells_time } => standard(*kind, *tells_time, &offered),
         Subscription::Stream(wires) => stream(wires, &offered),
     };
     let found = match found {
@@ -487,14 +493,15 @@ fn find(offered: &BTreeSet<Found>, service: Uuid, uuid: Uuid) -> Option<&Found> 
 }
 
 /// What a sensor of this kind has of its characteristics, or what it lacks.
-fn standard(kind: SensorKind, offered: &BTreeSet<Found>) -> Result<Vec<&Found>, String> {
+fn standard(kind: SensorKind, tells_time: bool, offered: &BTreeSet<Found>) -> Result<Vec<&Found>, String> {
     let find = |wanted: &Characteristic| find(offered, bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid));
     if !kind.needs().iter().any(|needed| find(needed).is_some()) {
         let named = kind.needs().iter();
         let named = named.map(|one| format!("service 0x{:04X}, characteristic 0x{:04X}", one.service, one.uuid));
         return Err(format!("the device has no {} ({})", kind.words(), named.collect::<Vec<_>>().join(", or ")));
     }
-    Ok(kind.characteristics().iter().filter_map(find).collect())
+    let time = tells_time.then_some(&CURRENT_TIME);
+    Ok(kind.characteristics().iter().chain(time).filter_map(find).collect())
 }
 
 /// The characteristic whose notifications are the stream, if the other direction is there too where it is needed.
@@ -529,6 +536,31 @@ async fn read_sign_of_life(key: SensorKey, ear: Ear, limit: Duration, clock: Clo
         _ => None,
     });
     Some(Done::Word(Word::BatteryRead(key, level)))
+}
+
+/// What cannot be read is told in the log: a sensor without the characteristic is none the worse.
+async fn read(
+    ear: Ear,
+    wanted: Characteristic,
+    deliver: mpsc::Sender<Delivery>,
+    limit: Duration,
+    clock: Clock,
+) -> Option<Done> {
+    let offered = ear.peripheral.characteristics();
+    let Some(found) = find(&offered, bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid)) else {
+        debug!(characteristic = wanted.uuid, "the sensor has nothing of this kind to read");
+        return None;
+    };
+    let reading = ear.echoes.reading(wanted.uuid);
+    let result = bounded("reading", limit, ear.peripheral.read(found)).await;
+    let received = clock.now();
+    reading.done(result.as_ref().ok(), received.mono);
+    match result {
+        // A source that has gone needs no answer.
+        Ok(bytes) => drop(deliver.send(Delivery::Payload { uuid: wanted.uuid, bytes, received }).await),
+        Err(error) => warn!(characteristic = wanted.uuid, %error, "the sensor could not be asked"),
+    }
+    None
 }
 
 /// What cannot be written is told in the log: a sensor without the characteristic is none the worse.

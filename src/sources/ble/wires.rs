@@ -12,7 +12,12 @@ use crate::profile::ble::Presence;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Subscription {
     /// Characteristics of the Bluetooth SIG, each notification a payload of its own.
-    Standard(SensorKind),
+    Standard {
+        /// Which.
+        kind: SensorKind,
+        /// Current Time too, with which it says when its clock may be set.
+        tells_time: bool,
+    },
     /// A maker's own, whose notifications are one stream of bytes.
     Stream(Arc<Wires>),
 }
@@ -60,7 +65,7 @@ impl Subscription {
     /// What it measures, by name.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Standard(kind) => kind.name(),
+            Self::Standard { kind, .. } => kind.name(),
             Self::Stream(wires) => wires.kind,
         }
     }
@@ -68,7 +73,7 @@ impl Subscription {
     /// The profile by which its stream is read.
     pub(super) fn profile(&self) -> Option<&str> {
         match self {
-            Self::Standard(_) => None,
+            Self::Standard { .. } => None,
             Self::Stream(wires) => Some(&wires.profile),
         }
     }

@@ -376,3 +376,72 @@ fn another_kind_of_device_is_not_tried_again_soon_and_costs_no_cure() {
         rig.wait(1);
     }
 }
+
+/// A sensor that wants this.
+fn with_manner(kind: SensorKind, manner: Manner) -> WantedSensor {
+    WantedSensor { manner, ..sensor(kind, STRAP) }
+}
+
+#[test]
+fn a_model_that_has_to_settle_is_subscribed_to_only_after_its_pause() {
+    let settle = Duration::from_millis(100);
+    let cuff = with_manner(SensorKind::BloodPressure, Manner { settle, ..Manner::default() });
+    let (mut rig, keys) = Rig::scanning(&[cuff]);
+    rig.connect(keys[0], STRAP);
+    rig.on(Input::LinkUp(keys[0]));
+    // The scan may go on meanwhile: the attempt is over.
+    assert!(!rig.on(Input::Connected(keys[0], Ok(()))).contains(&Order::Subscribe(keys[0])));
+    assert_eq!(rig.policy.next_deadline(rig.now), Some(rig.now.mono + settle));
+    assert_eq!(rig.wait(99), []);
+    assert_eq!(rig.state(keys[0]).phase, SensorPhase::Subscribing);
+    assert_eq!(rig.wait(1), [Order::Subscribe(keys[0])]);
+    assert_eq!(rig.on(Input::Subscribed(keys[0], Ok(()))), [Order::ReadBattery(keys[0])]);
+}
+
+#[test]
+fn a_link_that_drops_while_the_model_settles_is_a_failure_at_once() {
+    let settle = Duration::from_secs(1);
+    let (mut rig, keys) =
+        Rig::scanning(&[with_manner(SensorKind::BloodPressure, Manner { settle, ..Manner::default() })]);
+    rig.connect(keys[0], STRAP);
+    rig.on(Input::LinkUp(keys[0]));
+    rig.on(Input::Connected(keys[0], Ok(())));
+    assert!(rig.on(Input::LinkDown(keys[0])).contains(&Order::Disconnect(keys[0], STRAP)));
+    assert_eq!(rig.state(keys[0]).failures, 1);
+}
+
+#[test]
+fn a_strap_that_is_taken_off_ends_its_link_without_a_failure_but_says_so() {
+    for ends_normally in [false, true] {
+        let (mut rig, keys) =
+            Rig::scanning(&[with_manner(SensorKind::HeartRate, Manner { ends_normally, ..Manner::default() })]);
+        rig.open(keys[0], STRAP);
+        rig.on(Input::Data(keys[0]));
+        rig.on(Input::LinkDown(keys[0]));
+        let state = rig.state(keys[0]);
+        assert_eq!(state.failures, u32::from(!ends_normally));
+        let reason = state.reason.unwrap();
+        assert_eq!(reason.contains("taken off"), ends_normally, "{reason}");
+    }
+    // One that has sent nothing has not been taken off.
+    let manner = Manner { ends_normally: true, ..Manner::default() };
+    let (mut rig, keys) = Rig::scanning(&[with_manner(SensorKind::HeartRate, manner)]);
+    rig.open(keys[0], STRAP);
+    rig.on(Input::LinkDown(keys[0]));
+    assert_eq!(rig.state(keys[0]).failures, 1);
+}
+
+#[test]
+fn a_model_that_needs_a_bond_and_has_none_is_told_to_be_paired() {
+    let manner = Manner { needs_bond: true, ..Manner::default() };
+    for (bonded, advises) in [(false, true), (true, false)] {
+        let (mut rig, keys) = Rig::scanning(&[with_manner(SensorKind::BloodPressure, manner)]);
+        rig.on(Input::Bonded(keys[0], bonded));
+        rig.connect(keys[0], STRAP);
+        rig.on(Input::LinkUp(keys[0]));
+        rig.on(Input::Connected(keys[0], Ok(())));
+        rig.wait(30_000);
+        let reason = rig.state(keys[0]).reason.unwrap();
+        assert_eq!(reason.contains("has to be paired first: vitalbridge pair C0:00:00:00:00:01"), advises, "{reason}");
+    }
+}

@@ -1,0 +1,108 @@
+//! When a sensor's clock is set: a pure machine, because some models take the time only at one moment, and some only
+//! if theirs is wrong.
+
+use crate::clock::{Stamp, Wall};
+use crate::decode::gatt::date_time::CurrentTime;
+use crate::profile::ble::TimeWrite;
+
+/// A clock that is off by more than this is set, in milliseconds: Omron cuffs refuse smaller corrections.
+const TOLERANCE_MS: i64 = 10 * 60 * 1000;
+
+/// What the source is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write this to Current Time.
+    Write(Vec<u8>),
+    /// Read Current Time, and hand what it says to [`SetClock::on_told`].
+    Read,
+}
+
+/// The clock of one sensor.
+#[derive(Debug)]
+pub(super) struct SetClock {
+    when: TimeWrite,
+    /// How many minutes its local time is ahead of UTC.
+    offset: i16,
+    /// What it tells is waited for, once a link.
+    is_open: bool,
+}
+
+impl SetClock {
+    pub(super) const fn new(when: TimeWrite, offset: i16) -> Self {
+        Self { when, offset, is_open: false }
+    }
+
+    /// Whether the sensor has to be listened to for its time.
+    pub(super) const fn listens(&self) -> bool {
+        matches!(self.when, TimeWrite::OnNotifyIfOff10Min)
+    }
+
+    /// A new link is subscribed.
+    pub(super) fn on_subscribed(&mut self, now: Stamp) -> Option<Step> {
+        self.is_open = true;
+        match self.when {
+            TimeWrite::Never | TimeWrite::OnNotifyIfOff10Min => None,
+            TimeWrite::OnConnect => self.write(now),
+            TimeWrite::IfOff10Min => Some(Step::Read),
+        }
+    }
+
+    /// The sensor has told its time.
+    pub(super) fn on_told(&mut self, payload: &[u8], now: Stamp) -> Option<Step> {
+        let waits = std::mem::take(&mut self.is_open);
+        let may_write = matches!(self.when, TimeWrite::IfOff10Min | TimeWrite::OnNotifyIfOff10Min);
+        if !waits || !may_write || self.is_right(payload, now) {
+            return None;
+        }
+        self.write(now)
+    }
+
+    /// A time that cannot be read, or is none, is not right.
+    fn is_right(&self, payload: &[u8], now: Stamp) -> bool {
+        let Ok((told, _)) = CurrentTime::parse(payload) else { return false };
+        let Some(told) = Wall::parse(&format!("{}Z", told.time)) else { return false };
+        let local = now.wall.0.saturating_add(i64::from(self.offset) * 60_000);
+        told.0.saturating_sub(local).saturating_abs() <= TOLERANCE_MS
+    }
+
+    fn write(&self, now: Stamp) -> Option<Step> {
+        CurrentTime::local(now.wall, self.offset).map(|time| Step::Write(time.encode().to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Mono;
+
+    fn at(text: &str) -> Stamp {
+        Stamp { mono: Mono(0), wall: Wall::parse(text).unwrap() }
+    }
+
+    fn time(text: &str) -> Vec<u8> {
+        CurrentTime::local(Wall::parse(text).unwrap(), 0).unwrap().encode().to_vec()
+    }
+
+    #[test]
+    fn the_clock_is_written_when_the_model_takes_it_and_only_if_it_is_wrong() {
+        // The bridge's local time is 13:00:00.
+        let now = at("2026-11-21T12:00:00Z");
+        let local = time("2026-11-21T13:00:00Z");
+        let (near, far, never_set) = ("2026-11-21T13:09:59Z", "2026-11-21T12:49:59Z", vec![0; 10]);
+        for (when, first, told, then) in [
+            (TimeWrite::Never, None, time(far), None),
+            (TimeWrite::OnConnect, Some(Step::Write(local.clone())), time(far), None),
+            (TimeWrite::IfOff10Min, Some(Step::Read), time(near), None),
+            (TimeWrite::IfOff10Min, Some(Step::Read), time(far), Some(Step::Write(local.clone()))),
+            (TimeWrite::IfOff10Min, Some(Step::Read), never_set, Some(Step::Write(local.clone()))),
+            (TimeWrite::OnNotifyIfOff10Min, None, time(near), None),
+            (TimeWrite::OnNotifyIfOff10Min, None, time(far), Some(Step::Write(local.clone()))),
+        ] {
+            let mut clock = SetClock::new(when, 60);
+            assert_eq!(clock.on_told(&told, now), None, "{when}: before a link");
+            assert_eq!(clock.on_subscribed(now), first, "{when}");
+            assert_eq!(clock.on_told(&told, now), then, "{when}");
+            assert_eq!(clock.on_told(&time(far), now), None, "{when}: once a link");
+        }
+    }
+}
