@@ -81,6 +81,8 @@ pub struct Broker {
     pub password: Option<Secret>,
     /// Where messages go.
     pub topic: TopicTemplate,
+    /// The commands that are taken from it; none: nothing is listened to.
+    pub commands: Vec<String>,
 }
 
 /// Why there is no configuration.
@@ -217,6 +219,7 @@ impl Config {
             epoch: epoch.clone(),
             topic: broker.topic.clone(),
             limits: Limits::default(),
+            downlink: None,
         })
     }
 }

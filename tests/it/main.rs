@@ -17,6 +17,7 @@ mod drivers;
 mod emulate;
 mod encode;
 mod fake_bluez;
+mod limits;
 mod mqtt;
 mod oximeter;
 mod ports;
