@@ -1,13 +1,17 @@
 //! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
 
+mod inbox;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::inbox::{Dropped, InboxChange, Listens, Notification, NotificationKind, Preferences, Reminder};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
+use crate::record::RecordEvent;
 use crate::vitals::{Metric, Mode, Reading, Status, Value};
 
 /// One thing that happened. `(epoch, seq)` names it for ever.
@@ -36,12 +40,16 @@ pub enum EventBody {
     Chat(ChatMessage),
     /// A source or its device changed its state.
     Source(SourceEvent),
+    /// A single measurement as its sensor sent it, after its readings.
+    Record(RecordEvent),
     /// The bridge says something about itself.
     System(SystemEvent),
     /// Somebody did something, or was not allowed to.
     Audit(AuditEvent),
     /// The limits of a patient changed.
     Limits(LimitsEvent),
+    /// What became of messages for people.
+    Inbox(InboxChange),
 }
 
 named_enum! {
@@ -210,20 +218,6 @@ impl AlertEvent {
 }
 
 named_enum! {
-    /// Kinds of message for people (the names that older clients know).
-    NotificationKind {
-        /// An alert, in words.
-        HealthAlert = "health_alert",
-        /// Time for a medicine.
-        MedicationReminder = "medication_reminder",
-        /// Time for an appointment.
-        AppointmentReminder = "appointment_reminder",
-        /// Something about the bridge.
-        System = "system",
-    }
-}
-
-named_enum! {
     /// What a change of one rule of one patient is about.
     LimitKind {
         /// Other limits or delays.
@@ -301,27 +295,6 @@ pub struct LimitsEvent {
     pub before: String,
     /// What it says now, in words.
     pub after: String,
-}
-
-/// A message for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notification {
-    /// Its identity.
-    pub id: uuid::Uuid,
-    /// What kind.
-    pub kind: NotificationKind,
-    /// Whom it concerns.
-    pub patient: Option<PatientId>,
-    /// For one user only; `None`: for everybody who may see the patient.
-    pub user: Option<String>,
-    /// The headline.
-    pub title: String,
-    /// The text.
-    pub message: String,
-    /// How urgent.
-    pub priority: Priority,
-    /// When it was made.
-    pub created: Wall,
 }
 
 /// A message of the care team.
@@ -444,6 +417,10 @@ named_enum! {
         DeviceConfirmed = "device_confirmed",
         /// A command was sent to a device.
         DeviceCommand = "device_command",
+        /// All records of a device up to a number have been taken; the object is that number.
+        RecordsTaken = "records_taken",
+        /// The records of a device up to a number were deleted from it; the object is that number.
+        RecordsDeleted = "records_deleted",
         /// A person has seen an alert; the object is the alert.
         AlertAcknowledge = "alert_acknowledge",
         /// A person silenced an alert for a while.
@@ -466,6 +443,12 @@ named_enum! {
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
         BluetoothRemove = "bluetooth_remove",
+        /// A message for people was sent, or scheduled; the object is its id.
+        NotificationSend = "notification_send",
+        /// A scheduled message was taken back; the object is its id.
+        NotificationWithdraw = "notification_withdraw",
+        /// A user chose what to be told of; the object is what is muted.
+        PreferencesSet = "preferences_set",
     }
 }
 
@@ -551,6 +534,13 @@ pub struct NotDone {
 pub enum SourceMessage {
     /// A measurement.
     Reading(Reading),
+    /// A single measurement as its sensor sent it, with what was read of it.
+    Record {
+        /// The bytes; its `readings` are numbered by the pipeline.
+        record: RecordEvent,
+        /// The readings, in order.
+        readings: Vec<Reading>,
+    },
     /// The link to the device changed its state.
     Link(SourceEvent),
     /// Samples of a wave.
@@ -574,9 +564,10 @@ impl Event {
             EventBody::Alert(alert) => alert.patient.as_ref(),
             EventBody::Notification(notification) => notification.patient.as_ref(),
             EventBody::Source(source) => source.patient.as_ref(),
+            EventBody::Record(record) => record.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
             EventBody::Limits(limits) => Some(&limits.change.patient),
-            EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Chat(_) | EventBody::System(_) | EventBody::Inbox(_) => None,
         }
     }
 
@@ -586,8 +577,13 @@ impl Event {
             EventBody::Reading(reading) => Some(&reading.device),
             EventBody::Alert(alert) => alert.device.as_ref(),
             EventBody::Source(source) => Some(&source.device),
+            EventBody::Record(record) => Some(&record.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Limits(_) => None,
+            EventBody::Notification(_)
+            | EventBody::Chat(_)
+            | EventBody::System(_)
+            | EventBody::Limits(_)
+            | EventBody::Inbox(_) => None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod event;
 pub mod ids;
 mod named;
 pub mod patient;
+pub mod record;
 pub mod secret;
 pub mod vitals;
 
@@ -28,6 +29,7 @@ pub mod decode;
 pub mod derive;
 pub mod document;
 pub mod encode;
+pub mod notifier;
 pub mod profile;
 pub mod waveform;
 pub mod wire;

@@ -4,6 +4,7 @@
 //! queue is only ever tried.
 
 mod limits;
+mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,21 +16,23 @@ use tracing::{error, warn};
 
 use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
-use crate::clock::{Clock, Stamp};
+use crate::clock::{Clock, Mono, Stamp};
 use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, SignalPresence,
-    SourceMessage, SystemEvent, SystemKind, WaveBlock,
+    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, Preferences,
+    SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
+use crate::record::RecordEvent;
 use crate::store::StoreHandle;
-use crate::vitals::{Metric, Mode};
+use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
@@ -61,6 +64,10 @@ pub enum Control {
     Leave(ListenerId),
     /// Do what a person wants.
     Command(CommandWish),
+    /// A client of this user has these messages.
+    Delivered(String, Vec<uuid::Uuid>),
+    /// What this user wants to be told of.
+    Preferences(String, oneshot::Sender<Preferences>),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
@@ -119,6 +126,16 @@ pub async fn carry_out(
     }
 }
 
+/// What this user wants to be told of; `None` if the pipeline does not answer.
+pub async fn preferences(control: &mpsc::Sender<Control>, user: String) -> Option<Preferences> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        control.send(Control::Preferences(user, reply)).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(COMMAND_DEADLINE, asked).await.ok().flatten()
+}
+
 /// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
@@ -151,6 +168,8 @@ pub struct Parts {
     pub open_alerts: Vec<AlertEvent>,
     /// Changes of limits that held when the last run ended.
     pub limit_changes: Vec<LimitChange>,
+    /// Messages for people.
+    pub notifier: Notifier,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -173,9 +192,12 @@ pub struct Pipeline {
     modes: BTreeMap<PatientId, Mode>,
     engine: Engine,
     hub: Hub,
+    notifier: Notifier,
     desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
+    /// When messages for later were last looked at.
+    looked: Mono,
     /// Events that the store could not take: the first and the last number.
     lost: Option<(Seq, Seq)>,
     store: StoreHandle,
@@ -195,8 +217,10 @@ impl Pipeline {
             modes: BTreeMap::new(),
             engine: parts.engine,
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
+            notifier: parts.notifier,
             desk: Desk::default(),
             alarmed: BTreeMap::new(),
+            looked: Mono(0),
             lost: None,
             store: parts.store,
             metrics: parts.metrics,
@@ -242,6 +266,7 @@ impl Pipeline {
                 self.serve_the_patients(&mut sources);
             }
             let now = self.clock.now();
+            self.send_what_is_due(now);
             let longest = now.mono + LONGEST_TURN;
             let wait = self.engine.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
             tokio::select! {
@@ -302,11 +327,9 @@ impl Pipeline {
                 if self.mixes_modes(reading.patient.as_ref(), reading.mode) {
                     return;
                 }
-                self.metrics.readings_total.add_one();
-                let changes = self.engine.on_reading(&reading, now);
-                self.publish(EventBody::Reading(reading), now);
-                self.publish_alerts(changes, now);
+                self.on_reading(reading, now);
             }
+            SourceMessage::Record { record, readings } => self.on_record(record, readings, now),
             SourceMessage::Link(source) => {
                 if self.mixes_modes(source.patient.as_ref(), source.mode) {
                     return;
@@ -326,6 +349,26 @@ impl Pipeline {
                 }
             }
         }
+    }
+
+    fn on_reading(&mut self, reading: Reading, now: Stamp) -> Seq {
+        self.metrics.readings_total.add_one();
+        let changes = self.engine.on_reading(&reading, now);
+        let seq = self.publish(EventBody::Reading(reading), now);
+        self.publish_alerts(changes, now);
+        seq
+    }
+
+    /// The record comes after its readings: what is known of it is on disk with them or not at all.
+    fn on_record(&mut self, mut record: RecordEvent, readings: Vec<Reading>, now: Stamp) {
+        if self.mixes_modes(record.patient.as_ref(), record.mode) {
+            return;
+        }
+        for reading in readings {
+            let seq = self.on_reading(reading, now);
+            record.readings = Some((record.readings.map_or(seq, |(first, _)| first), seq));
+        }
+        self.publish(EventBody::Record(record), now);
     }
 
     /// Samples go to whoever watches this wave now, and nowhere else.
@@ -352,13 +395,26 @@ impl Pipeline {
     pub fn on_control(&mut self, wish: Control, now: Stamp) {
         match wish {
             Control::Join(join, reply) => {
-                if let Err(Some(joined)) = reply.send(self.hub.join(join)) {
+                if let Err(Some(joined)) = reply.send(self.join(join, now)) {
                     // The session went away while it waited.
-                    self.hub.leave(joined.listener);
+                    self.leave(joined.listener);
                 }
             }
-            Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
-            Control::Leave(listener) => self.hub.leave(listener),
+            Control::Unsubscribe(listener, patterns) => {
+                self.hub.unsubscribe(listener, &patterns);
+                if !self.hub.hears_own(listener) {
+                    self.notifier.on_left(listener.number());
+                }
+            }
+            Control::Leave(listener) => self.leave(listener),
+            Control::Delivered(user, ids) => {
+                let changes = self.notifier.on_delivered(&user, &ids);
+                self.publish_all(changes, now);
+            }
+            Control::Preferences(user, reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(self.notifier.preferences(&user));
+            }
             Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
@@ -408,6 +464,11 @@ impl Pipeline {
             Command::Limits(wish) => {
                 let done = self.on_limit_wish(&wish, &by, &scope, now);
                 // Nobody waits any more if the session went away; the change stands all the same.
+                let _ = reply.send(done);
+            }
+            Command::Notify(_) | Command::Withdraw(_) | Command::Prefer(_) => {
+                let done = self.on_message_command(command, &by, &scope, now);
+                // Nobody waits any more if the session went away; what was sent stands all the same.
                 let _ = reply.send(done);
             }
         }
@@ -511,7 +572,10 @@ impl Pipeline {
             });
             let again = matches!(change.change, AlertChange::Recur | AlertChange::Escalate);
             self.metrics.alerts_total.add_one();
+            // The alert goes first: what is said about it comes after it, also when the machine dies between the two.
+            let messages = self.notifier.on_alert(&change, now);
             let seq = self.publish(EventBody::Alert(change), now);
+            self.publish_all(messages, now);
             if !is_present {
                 self.alarmed.remove(&alert);
             } else if sounds && (again || !sounded) {
@@ -525,6 +589,9 @@ impl Pipeline {
         let event = Arc::new(Event { epoch: self.epoch.clone(), seq: self.next, at: now, body });
         let seq = event.seq;
         self.next = seq.next();
+        if let EventBody::Notification(notification) = &event.body {
+            self.notifier.on_published(notification.id, seq);
+        }
         self.metrics.events_total.add_one();
         self.keep(&event);
         let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);

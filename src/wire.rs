@@ -2,16 +2,21 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod notification;
+
 use serde::Serialize;
 
+use self::notification::NotificationData;
+pub use self::notification::{ToUser, preferences, to_user, user_id};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, LimitKind, LimitsEvent, Notification, Signal, SourceEvent,
+    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, InboxChange, LimitKind, LimitsEvent, Signal, SourceEvent,
     SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
+use crate::record::RecordEvent;
 use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
 
 /// Parts of a composite value, in the unit of the whole.
@@ -242,28 +247,41 @@ impl<'a> SourceData<'a> {
     }
 }
 
+/// The `data` of a `record`.
 #[derive(Serialize)]
-struct NotificationData<'a> {
-    id: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
+struct RecordData<'a> {
+    source_id: &'a str,
+    device_id: &'a str,
     patient_id: Option<&'a str>,
-    title: &'a str,
-    message: &'a str,
-    priority: &'static str,
-    created_at: String,
+    characteristic: String,
+    number: Option<u16>,
+    user: Option<u8>,
+    device_time: Option<&'a str>,
+    raw: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a str>,
+    found: &'a [String],
+    first_reading: Option<Seq>,
+    last_reading: Option<Seq>,
+    mode: &'static str,
 }
 
-impl<'a> NotificationData<'a> {
-    fn new(notification: &'a Notification) -> Self {
+impl<'a> RecordData<'a> {
+    fn new(record: &'a RecordEvent) -> Self {
         Self {
-            id: notification.id.to_string(),
-            kind: notification.kind.name(),
-            patient_id: notification.patient.as_ref().map(crate::ids::PatientId::as_str),
-            title: &notification.title,
-            message: &notification.message,
-            priority: notification.priority.name(),
-            created_at: notification.created.to_string(),
+            source_id: record.source.as_str(),
+            device_id: record.device.as_str(),
+            patient_id: record.patient.as_ref().map(crate::ids::PatientId::as_str),
+            characteristic: format!("{:04X}", record.characteristic),
+            number: record.number,
+            user: record.user,
+            device_time: record.device_time.as_deref(),
+            raw: &record.raw,
+            context: record.context.as_deref(),
+            found: &record.found,
+            first_reading: record.readings.map(|(first, _)| first),
+            last_reading: record.readings.map(|(_, last)| last),
+            mode: record.mode.name(),
         }
     }
 }
@@ -371,11 +389,13 @@ enum Data<'a> {
     Reading(Box<ReadingData<'a>>),
     Alert(Box<AlertData<'a>>),
     Source(SourceData<'a>),
-    Notification(NotificationData<'a>),
+    Record(Box<RecordData<'a>>),
+    Notification(Box<NotificationData<'a>>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
     Audit(AuditData<'a>),
     Limits(LimitsData<'a>),
+    Inbox(&'a InboxChange),
 }
 
 /// The envelope of a push.
@@ -405,9 +425,11 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Notification(_) => "notification",
         EventBody::Chat(_) => "chat_message",
         EventBody::Source(_) => "device_status",
+        EventBody::Record(_) => "record",
         EventBody::System(_) => "system",
         EventBody::Audit(_) => "audit",
         EventBody::Limits(_) => "limits_changed",
+        EventBody::Inbox(_) => "inbox",
     }
 }
 
@@ -421,14 +443,14 @@ pub fn channel_of(body: &EventBody) -> String {
         EventBody::Alert(alert) => {
             alert.patient.as_ref().map_or_else(|| "alerts/bridge".to_owned(), |patient| format!("alerts/{patient}"))
         }
-        EventBody::Notification(notification) => {
-            notification.user.as_ref().map_or_else(|| "notifications/all".to_owned(), |u| format!("notifications/{u}"))
-        }
+        EventBody::Notification(_) => "notifications".to_owned(),
         EventBody::Chat(chat) => format!("chat/{}", chat.room),
         EventBody::Source(source) => format!("device/{}/status", source.device),
+        EventBody::Record(record) => format!("device/{}/record", record.device),
         EventBody::System(_) => "system".to_owned(),
         EventBody::Audit(_) => "audit".to_owned(),
         EventBody::Limits(limits) => format!("alerts/{}", limits.change.patient),
+        EventBody::Inbox(_) => "inbox".to_owned(),
     }
 }
 
@@ -452,15 +474,17 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
-        EventBody::Notification(notification) => Data::Notification(NotificationData::new(notification)),
+        EventBody::Notification(notification) => Data::Notification(Box::new(NotificationData::of_all(notification))),
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
+        EventBody::Record(record) => Data::Record(Box::new(RecordData::new(record))),
         EventBody::System(system) => Data::System(SystemData::new(system)),
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
         EventBody::Limits(limits) => Data::Limits(LimitsData::new(limits)),
+        EventBody::Inbox(change) => Data::Inbox(change),
     };
     let notification = match &event.body {
-        EventBody::Notification(notification) => Some(NotificationData::new(notification)),
+        EventBody::Notification(notification) => Some(NotificationData::of_all(notification)),
         _ => None,
     };
     serde_json::to_string(&Push {
@@ -560,7 +584,12 @@ impl<'a> Snapshot<'a> {
                 EventBody::Limits(change) => {
                     limits.push(SnapshotLimits { data: LimitsData::new(change), channel, seq, epoch });
                 }
-                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+                EventBody::Record(_)
+                | EventBody::Notification(_)
+                | EventBody::Chat(_)
+                | EventBody::System(_)
+                | EventBody::Audit(_)
+                | EventBody::Inbox(_) => {}
             }
         }
         let mono_ms = now.as_millis();

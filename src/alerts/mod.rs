@@ -19,6 +19,7 @@ mod written;
 
 pub use engine::{AlertCommand, CommandRefused, Engine, LATE_AFTER, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
 pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
+pub(crate) use rule::metric_label;
 pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};
 
 use crate::named::named_enum;

@@ -161,7 +161,7 @@ impl fmt::Display for Quantity {
 }
 
 /// What a nurse calls a metric.
-pub(super) const fn metric_label(metric: Metric) -> &'static str {
+pub(crate) const fn metric_label(metric: Metric) -> &'static str {
     match metric {
         Metric::HeartRate => "Heart rate",
         Metric::PulseRate => "Pulse rate",

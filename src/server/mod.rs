@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod jwt;
 mod limits;
 pub mod message;
+mod notifications;
 pub mod routes;
 pub mod session;
 pub mod socket;

@@ -379,9 +379,11 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         NOTIFICATION => EventBody::Notification(json(&text)?),
         CHAT => EventBody::Chat(json(&text)?),
         SOURCE => EventBody::Source(json(&text)?),
+        RECORD => EventBody::Record(json(&text)?),
         SYSTEM => EventBody::System(json(&text)?),
         AUDIT => EventBody::Audit(json(&text)?),
         LIMITS => EventBody::Limits(json(&text)?),
+        INBOX => EventBody::Inbox(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
     };
     Ok(Event { epoch, seq: seq_of(row.get(0)?), at: stamp(row.get(2)?, row.get(3)?), body })
@@ -392,9 +394,12 @@ pub(super) const ALERT: &str = "alert";
 const NOTIFICATION: &str = "notification";
 const CHAT: &str = "chat";
 const SOURCE: &str = "source";
+/// The `kind` column of records.
+pub(super) const RECORD: &str = "record";
 const SYSTEM: &str = "system";
 const AUDIT: &str = "audit";
 const LIMITS: &str = "limits";
+const INBOX: &str = "inbox";
 
 /// The `kind` column. A reading has none, because it has a table of its own.
 const fn kind(body: &EventBody) -> &'static str {
@@ -404,9 +409,11 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Notification(_) => NOTIFICATION,
         EventBody::Chat(_) => CHAT,
         EventBody::Source(_) => SOURCE,
+        EventBody::Record(_) => RECORD,
         EventBody::System(_) => SYSTEM,
         EventBody::Audit(_) => AUDIT,
         EventBody::Limits(_) => LIMITS,
+        EventBody::Inbox(_) => INBOX,
     }
 }
 
@@ -421,9 +428,11 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::Notification(notification) => text(notification),
         EventBody::Chat(chat) => text(chat),
         EventBody::Source(source) => text(source),
+        EventBody::Record(record) => text(record),
         EventBody::System(system) => text(system),
         EventBody::Audit(audit) => text(audit),
         EventBody::Limits(limits) => text(limits),
+        EventBody::Inbox(change) => text(change),
     })
 }
 

@@ -101,9 +101,9 @@ pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
 impl StoreHandle {
     /// Queues an event; events must come in the order of their numbers.
     ///
-    /// Never waits. A reading is refused when only [`RESERVED_FOR_ALERTS`](super::RESERVED_FOR_ALERTS) places are left,
-    /// any other event only when none is. The number of a refused event stays empty in the log and is reported as lost
-    /// to those who resume.
+    /// Never waits. A reading or a record is refused when only [`RESERVED_FOR_ALERTS`](super::RESERVED_FOR_ALERTS)
+    /// places are left, any other event only when none is. The number of a refused event stays empty in the log and is
+    /// reported as lost to those who resume.
     pub fn try_append(&self, event: Arc<Event>) -> Result<(), Refused> {
         self.queue.push(event)
     }

@@ -11,10 +11,12 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, schema};
+use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, inbox, records, schema};
 use crate::clock::Stamp;
 use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, LimitsEvent};
-use crate::ids::{Epoch, Seq, SourceId};
+use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::notifier::Saved;
+use crate::record::KnownRecords;
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
 /// forgotten and looked up again.
@@ -186,6 +188,11 @@ impl Ledger {
         Ok(changes)
     }
 
+    /// What is in the inboxes.
+    pub(super) fn inboxes(&self) -> Result<Saved, StoreError> {
+        inbox::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the inboxes"))
+    }
+
     /// What each source's device is bound to. A row that cannot be read is left out with an error in the log.
     pub(super) fn identities(&self) -> Result<BTreeMap<SourceId, DeviceIdentity>, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot read the serial numbers of devices");
@@ -207,6 +214,11 @@ impl Ledger {
             }
         }
         Ok(identities)
+    }
+
+    /// Which records of sensors are stored.
+    pub(super) fn known_records(&self) -> Result<BTreeMap<DeviceId, KnownRecords>, StoreError> {
+        records::load(&self.connection, &self.path)
     }
 
     /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
@@ -298,9 +310,13 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
         .prepare_cached(codec::INSERT_EVENT)
         .and_then(|mut statement| codec::insert_event(&mut statement, event, &body))
         .map_err(&failed)?;
+    inbox::apply(transaction, event, &body).map_err(&failed)?;
     let alert = match &event.body {
         EventBody::Alert(alert) => alert,
-        EventBody::Audit(audit) => return keep_identity(transaction, audit).map_err(failed),
+        EventBody::Audit(audit) => {
+            return keep_identity(transaction, audit).and_then(|()| records::mark(transaction, audit)).map_err(failed);
+        }
+        EventBody::Record(record) => return records::keep(transaction, record).map_err(failed),
         EventBody::Limits(limits) => return keep_limits(transaction, limits, event.seq, path),
         _ => return Ok(()),
     };

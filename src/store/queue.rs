@@ -89,7 +89,7 @@ impl Queue {
     }
 }
 
-/// True for what may wait for others.
+/// True for what may wait for others: readings, and the records that follow them.
 pub(super) fn is_reading(event: &Event) -> bool {
-    matches!(event.body, EventBody::Reading(_))
+    matches!(event.body, EventBody::Reading(_) | EventBody::Record(_))
 }

@@ -36,7 +36,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 17] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -49,7 +49,15 @@ const TABLES: [(&str, &str); 9] = [
     ("alert_open", "rowid, alert, seq, body"),
     ("cursor", "rowid, lane, seq"),
     ("device_identity", "rowid, source, device, serial_number, doubted"),
+    ("known_record", "id, device, name"),
+    ("record_mark", "rowid, device, through"),
     ("limit_change", "rowid, patient, rule, kind, body"),
+    ("inbox_person", "rowid, user, listens, preferences, untold"),
+    ("inbox_message", "rowid, id, seq, body"),
+    ("inbox_waiting", "rowid, id, user"),
+    ("inbox_scheduled", "rowid, id, body"),
+    ("inbox_notified", "rowid, alert, priority"),
+    ("inbox_sent", "rowid, id, wall, seq"),
 ];
 
 /// Moves the database aside and opens a new one with what can be read of the old.

@@ -171,7 +171,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let (commits, mut wishes) = mpsc::channel::<CommitWish>(16);
     running.spawn(async move {
         while let Some(wish) = wishes.recv().await {
-            let _ = wish.send(());
+            let _ = wish.granted.send(());
         }
         Ok(())
     });
@@ -182,25 +182,29 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         Ok(())
     });
     while let Some(message) = messages.recv().await {
-        println!(
-            "{}",
-            match message {
-                SourceMessage::Reading(reading) => json!({"reading": ReadingData::reading(&reading)}),
-                SourceMessage::Link(event) => {
-                    let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
-                    // Of the first source: frames, bad checksums, bytes of no frame.
-                    let counted = counters.first().map(|counted| {
-                        [&counted.frames, &counted.bad_checksums, &counted.rubbish_bytes]
-                            .map(|counter| counter.load(Ordering::Relaxed))
-                    });
-                    json!({"link": event, "status": status, "tasks": tasks, "counted": counted})
-                }
-                SourceMessage::Wave(wave) => {
-                    json!({"wave": {"name": &*wave.name, "first": wave.first, "samples": wave.samples.len()}})
-                }
-                other => panic!("a strap has no {other:?}"),
+        let (message, readings) = match message {
+            SourceMessage::Record { record, readings } => (json!({"record": record}), readings),
+            SourceMessage::Reading(reading) => (json!({}), vec![reading]),
+            SourceMessage::Audit(audit) => (json!({"audit": audit}), vec![]),
+            SourceMessage::Link(event) => {
+                let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
+                // Of the first source: frames, bad checksums, bytes of no frame.
+                let counted = counters.first().map(|counted| {
+                    [&counted.frames, &counted.bad_checksums, &counted.rubbish_bytes]
+                        .map(|counter| counter.load(Ordering::Relaxed))
+                });
+                (json!({"link": event, "status": status, "tasks": tasks, "counted": counted}), vec![])
             }
-        );
+            SourceMessage::Wave(wave) => {
+                let wave = json!({"name": &*wave.name, "first": wave.first, "samples": wave.samples.len()});
+                (json!({"wave": wave}), vec![])
+            }
+            other @ SourceMessage::Answer { .. } => panic!("a strap has no {other:?}"),
+        };
+        for reading in readings {
+            println!("{}", json!({"reading": ReadingData::reading(&reading)}));
+        }
+        println!("{message}");
     }
     while let Some(ended) = running.join_next().await {
         ended.unwrap().unwrap();

@@ -3,6 +3,7 @@
 
 mod ble;
 mod ble_faults;
+mod ble_records;
 mod ble_stream;
 mod bluetooth;
 mod bluetooth_api;
@@ -17,8 +18,10 @@ mod drivers;
 mod emulate;
 mod encode;
 mod fake_bluez;
+mod inboxes;
 mod limits;
 mod mqtt;
+mod notifications;
 mod oximeter;
 mod ports;
 mod profiles;

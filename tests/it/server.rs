@@ -16,6 +16,7 @@ use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::Notifier;
 use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
@@ -66,6 +67,7 @@ impl Server {
             expected: Vec::new(),
             open_alerts: Vec::new(),
             limit_changes: Vec::new(),
+            notifier: Notifier::new(&config.patients, opened.inboxes, 1),
             store: opened.handle,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),

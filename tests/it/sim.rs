@@ -16,6 +16,7 @@ use vitalbridge::event::{AlertChange, Event, EventBody, SystemKind};
 use vitalbridge::hub::{Join, Scope};
 use vitalbridge::ids::{AlertId, Epoch, PatientId, Seq};
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::{Delivery, Parcel};
 use vitalbridge::pipeline::{CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::sources;
@@ -54,6 +55,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
     let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
     let config = Config::demo(seed, &Place::default()).unwrap();
+    let notifier = Notifier::new(&config.patients, opened.inboxes, seed);
     let pipeline = Pipeline::new(Parts {
         epoch,
         first: opened.first_seq,
@@ -62,6 +64,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
         expected: Vec::new(),
         open_alerts: opened.open_alerts,
         limit_changes: opened.limit_changes,
+        notifier,
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),
@@ -74,6 +77,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     let (reply, joined) = oneshot::channel();
     let everything = Join {
         listener: None,
+        user: None,
         patterns: vec!["#".parse().unwrap()],
         scope: Scope::Everything,
         delivery: Delivery::All,
@@ -175,9 +179,15 @@ async fn the_changes_of_an_alert_arrive_with_rising_numbers_and_nothing_comes_af
         let EventBody::Alert(alert) = &event.body else { continue };
         let before = last.insert(alert.alert, (event.seq, alert.change));
         assert_eq!(before.is_none(), alert.change == AlertChange::Start, "{event:?}");
-        assert!(before.is_none_or(|(seq, change)| seq < event.seq && change != AlertChange::End), "{before:?}: {event:?}");
+        assert!(
+            before.is_none_or(|(seq, change)| seq < event.seq && change != AlertChange::End),
+            "{before:?}: {event:?}"
+        );
     }
-    assert!(last.values().filter(|(_, change)| *change == AlertChange::End).count() > 3, "too little to tell: {last:?}");
+    assert!(
+        last.values().filter(|(_, change)| *change == AlertChange::End).count() > 3,
+        "too little to tell: {last:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::profile::ble::Quirk;
 
 pub(super) use reader::Reader;
+pub(crate) use report::hex_digits;
 pub use report::{Detail, Details, Report};
 
 /// Heart Rate Measurement.

@@ -39,6 +39,10 @@ pub enum Action {
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Ask the pipeline; answer with [`Session::on_command_done`].
     Command(CommandRequest),
+    /// Tell the pipeline that this user's client has these messages.
+    Delivered(String, Vec<uuid::Uuid>),
+    /// Ask the pipeline what this user has chosen; answer with [`Session::on_preferences`] and this correlation id.
+    Preferences(String, String),
     /// Write the close frame and end.
     Close(Close),
 }

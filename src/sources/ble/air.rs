@@ -34,6 +34,7 @@ use crate::bluez::{
 };
 use crate::clock::Clock;
 use crate::ids::{DeviceId, SourceId};
+use crate::record::RecordKey;
 
 /// Sources that may wait to be registered; each waits for the answer.
 const REGISTRATIONS_QUEUED: usize = 16;
@@ -70,7 +71,15 @@ pub struct AirSettings {
 }
 
 /// A source's wish to be told when all that it has handed on is on disk.
-pub type CommitWish = oneshot::Sender<()>;
+#[derive(Debug)]
+pub struct CommitWish {
+    /// Its device.
+    pub device: DeviceId,
+    /// Records of the device that must be among it.
+    pub records: Vec<RecordKey>,
+    /// Told when it is so; dropped if it is not.
+    pub granted: oneshot::Sender<()>,
+}
 
 /// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
 #[derive(Debug, Clone)]
@@ -143,10 +152,12 @@ impl Client {
         let _ = self.reports.send((self.key, report)).await;
     }
 
-    /// Waits until all that this source has handed on is on disk; false if that is not so in time, or nobody can tell.
-    pub(super) async fn committed(&self, limit: Duration) -> bool {
+    /// Waits until all that this source has handed on is on disk, these records of the device with it; false if that is
+    /// not so in time, or nobody can tell.
+    pub(super) async fn committed(&self, device: &DeviceId, records: Vec<RecordKey>, limit: Duration) -> bool {
         let Some(commits) = &self.commits else { return false };
-        let (wish, granted) = oneshot::channel();
+        let (grant, granted) = oneshot::channel();
+        let wish = CommitWish { device: device.clone(), records, granted: grant };
         let asked = async { commits.send(wish).await.is_ok() && granted.await.is_ok() };
         tokio::time::timeout(limit, asked).await == Ok(true)
     }
