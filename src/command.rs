@@ -21,6 +21,19 @@ pub use limits::{LimitOperation, LimitWish, MAX_LINES_BYTES};
 /// Longest audio pause (IEC 60601-1-8 leaves it to the maker; docs/alerts.md says 120 s).
 pub const MAX_AUDIO_PAUSE_S: u64 = 120;
 
+/// The names of the commands that can be allowed over the broker.
+pub const NAMES: [&str; 9] = [
+    "alert.acknowledge",
+    "alert.pause_audio",
+    "alert.reset",
+    "limits.set",
+    "limits.clear",
+    "rule.disable",
+    "rule.enable",
+    "device.confirm",
+    "device.command",
+];
+
 /// The names of all commands, as an error lists them.
 const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, limits.set, limits.clear, rule.disable, \
      rule.enable, observation.set, device.confirm, device.command, notification.send, notification.withdraw or \

@@ -458,7 +458,11 @@ fn start_uplink(
     clock: &Clock,
     seed: u64,
 ) -> Option<watch::Receiver<uplink::UplinkStatus>> {
-    let settings = config.uplink(epoch)?;
+    let mut settings = config.uplink(epoch)?;
+    let allow = config.broker.as_ref().map_or_else(Vec::new, |broker| broker.commands.clone());
+    if !allow.is_empty() {
+        settings.downlink = Some(uplink::Downlink { allow, control: running.control.clone() });
+    }
     let (status, told) = watch::channel(uplink::UplinkStatus::default());
     let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();

@@ -467,6 +467,8 @@ named_enum! {
         RuleEnable = "rule_enable",
         /// A change of limits came to its end without a person.
         LimitsEnd = "limits_end",
+        /// A command came by the broker that is not on the list; the object is its name.
+        RemoteCommand = "remote_command",
         /// A Bluetooth device was paired with; the object is its address.
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.

@@ -319,8 +319,15 @@ impl<'a> Builder<'a> {
                 }
             }
         });
+        for name in mqtt.commands.iter().filter(|name| !crate::command::NAMES.contains(&name.get_ref().as_str())) {
+            let message =
+                format!("`{}` is no command: it is one of {}", name.get_ref(), crate::command::NAMES.join(", "));
+            self.problem(name, message);
+        }
+        let commands = mqtt.commands.iter().map(|name| name.get_ref().clone()).collect();
         let client_id = mqtt.client_id.clone().unwrap_or_else(|| format!("vitalbridge-{}", config.bridge));
-        Some(Broker { address: address?, client_id, username: mqtt.username.clone(), password, topic: topic? })
+        let username = mqtt.username.clone();
+        Some(Broker { address: address?, client_id, username, password, topic: topic?, commands })
     }
 
     /// The directory of profiles. A broken file in it is no problem of the configuration: it stops the sources that name

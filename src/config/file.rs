@@ -109,6 +109,8 @@ pub(super) struct Mqtt {
     pub(super) username: Option<String>,
     pub(super) password_file: Option<Spanned<String>>,
     pub(super) topic: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) commands: Vec<Spanned<String>>,
 }
 
 /// `[[patient]]`: who lies where.

@@ -87,6 +87,8 @@ pub struct Broker {
     pub password: Option<Secret>,
     /// Where messages go.
     pub topic: TopicTemplate,
+    /// The commands that are taken from it; none: nothing is listened to.
+    pub commands: Vec<String>,
 }
 
 /// Why there is no configuration.
@@ -224,6 +226,7 @@ impl Config {
             epoch: epoch.clone(),
             topic: broker.topic.clone(),
             limits: Limits::default(),
+            downlink: None,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The way to the backend: sends the stored log to an MQTT broker, each event at least once.
 
+mod downlink;
 mod mqtt;
 pub mod plan;
 #[cfg(test)]
@@ -19,9 +20,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use self::downlink::Downlink;
 pub use self::plan::{Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
 
+use self::downlink::{COMMANDS, MAX_COMMANDS, RESULTS};
 use self::mqtt::{Announcement, Link, LinkEvent};
 use self::plan::{Action, Lane, Message, Plan, ReadRequest, Row};
 use crate::clock::{Clock, Mono, Stamp};
@@ -107,6 +110,8 @@ pub struct UplinkConfig {
     pub topic: TopicTemplate,
     /// Bounds and times.
     pub limits: Limits,
+    /// Who may do what by the broker; `None`: nothing is listened to.
+    pub downlink: Option<Downlink>,
 }
 
 impl UplinkConfig {
@@ -149,6 +154,9 @@ pub enum UplinkError {
     Encode(#[from] serde_json::Error),
 }
 
+/// The text of an answer to a command.
+type CommandAnswer = Result<String, serde_json::Error>;
+
 type ReadResult = (ReadRequest, Result<Vec<Row>, StoreError>);
 
 /// Sends the stored log to the broker until `stop`, then says that the bridge leaves.
@@ -178,6 +186,7 @@ pub async fn run(
         plan,
         link: None,
         reads: FuturesUnordered::new(),
+        commands: FuturesUnordered::new(),
         reader,
         handle,
         status,
@@ -193,6 +202,8 @@ pub async fn run(
             event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
             // Rows that were asked for.
             Some((request, result)) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(request, result),
+            // Commands that were carried out.
+            Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
             changed = durable.changed() => {
                 if changed.is_err() {
@@ -214,6 +225,8 @@ struct Uplink {
     link: Option<Link>,
     /// At most one read a lane.
     reads: FuturesUnordered<BoxFuture<'static, ReadResult>>,
+    /// At most [`MAX_COMMANDS`].
+    commands: FuturesUnordered<BoxFuture<'static, CommandAnswer>>,
     reader: Reader,
     handle: StoreHandle,
     status: watch::Sender<UplinkStatus>,
@@ -281,9 +294,22 @@ impl Uplink {
                 if let Some(link) = &mut self.link {
                     link.announce(birth);
                     link.announce(online);
+                    if self.config.downlink.is_some() {
+                        link.listen(self.config.topic.topic(&self.config.site, &self.config.bridge, COMMANDS, None));
+                    }
                 }
                 self.plan.on_connected(limits, now);
             }
+            LinkEvent::Listening(Ok(())) => info!("commands are taken from the broker"),
+            LinkEvent::Listening(Err(reason)) => warn!(%reason, "no commands come from the broker"),
+            LinkEvent::Command(incoming) => match &self.config.downlink {
+                Some(_) if self.commands.len() >= MAX_COMMANDS => self.reply(downlink::busy(&self.clock)?),
+                Some(downlink) => {
+                    let (downlink, durable, clock) = (downlink.clone(), self.handle.durable(), self.clock.clone());
+                    self.commands.push(Box::pin(downlink::answer(downlink, incoming, durable, clock)));
+                }
+                None => {}
+            },
             LinkEvent::Answer { ticket, code } => self.plan.on_puback(ticket, code, now),
             LinkEvent::Announced(Ok(())) => debug!("the broker has the bridge's status"),
             LinkEvent::Announced(Err(reason)) => warn!(%reason, "the bridge's status is not on the broker"),
@@ -299,6 +325,14 @@ impl Uplink {
             }
         }
         Ok(())
+    }
+
+    /// Answers a command, if the broker is still there; the audit trail has it in any case.
+    fn reply(&mut self, body: String) {
+        let topic = self.config.topic.topic(&self.config.site, &self.config.bridge, RESULTS, None);
+        if let Some(link) = &mut self.link {
+            link.reply(Announcement { topic, body });
+        }
     }
 
     fn on_read(&mut self, request: ReadRequest, result: Result<Vec<Row>, StoreError>) {

@@ -12,13 +12,16 @@ use futures_util::{FutureExt, StreamExt};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{
     ConnAck, DisconnectReasonCode, LastWill, LastWillProperties, Packet, PubAckReason, Publish, PublishProperties,
+    SubscribeReasonCode,
 };
 use rumqttc::{
     AsyncClient, Broker, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, PublishNoticeError,
     PublishOptions, PublishResult, StateError,
 };
 use tokio::sync::mpsc;
+use tracing::warn;
 
+use super::downlink::{Incoming, MAX_COMMANDS};
 use super::plan::{BrokerLimits, EndKind, Message, Ticket};
 use super::{BrokerAddress, UplinkConfig};
 use crate::wire;
@@ -26,11 +29,14 @@ use crate::wire;
 /// A broker that hears nothing for one and a half times this takes the client for gone; pings go out at this pace.
 const KEEP_ALIVE_S: u16 = 15;
 
-/// Largest packet from the broker. Nothing is subscribed, so only acknowledgements with their properties come.
+/// Largest packet from the broker: acknowledgements with their properties, and commands.
 const MAX_INCOMING_BYTES: u32 = 64 * 1024;
 
 /// Messages about the bridge that may wait beside the window: online, birth, offline.
 const ANNOUNCEMENTS: usize = 3;
+
+/// The subscription of commands.
+const SUBSCRIPTIONS: usize = 1;
 
 /// From DISCONNECT to the closed socket.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,6 +70,10 @@ pub(super) enum LinkEvent {
         /// MQTT 5.0 3.4.2.1.
         code: u8,
     },
+    /// The broker has answered the subscription of commands, with the reason if it refused it.
+    Listening(Result<(), String>),
+    /// Somebody has published a command.
+    Command(Incoming),
     /// The broker has answered an announcement, with the reason if it refused it.
     Announced(Result<(), String>),
     /// It is over; nothing more will come.
@@ -79,6 +89,7 @@ pub(super) enum LinkEvent {
 enum Sent {
     Row(Ticket),
     Announcement,
+    Reply,
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +112,8 @@ pub(super) struct Link {
     /// Turns the crate's event loop. It is kept, never cut off in the middle of a write; dropping it drops the socket.
     driver: Option<BoxFuture<'static, End>>,
     connected: mpsc::Receiver<BrokerLimits>,
+    /// Commands, and the answer to the subscription of them.
+    incoming: mpsc::Receiver<LinkEvent>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     announcements: usize,
     end: Option<End>,
@@ -110,13 +123,18 @@ impl Link {
     /// Begins to connect. `will` is what the broker publishes, retained, if the connection ends without a farewell.
     pub(super) fn open(config: &UplinkConfig, will: Announcement) -> Self {
         let window = config.limits.window;
-        let capacity = usize::from(window).saturating_add(ANNOUNCEMENTS);
+        let capacity = usize::from(window)
+            .saturating_add(ANNOUNCEMENTS)
+            .saturating_add(MAX_COMMANDS)
+            .saturating_add(SUBSCRIPTIONS);
         let (client, event_loop) = AsyncClient::builder(options(config, will)).capacity(capacity).build();
         let (report, connected) = mpsc::channel(1);
+        let (heard, incoming) = mpsc::channel(MAX_COMMANDS);
         Self {
             client,
-            driver: Some(Box::pin(drive(event_loop, report))),
+            driver: Some(Box::pin(drive(event_loop, report, heard))),
             connected,
+            incoming,
             answers: FuturesUnordered::new(),
             announcements: 0,
             end: None,
@@ -149,6 +167,27 @@ impl Link {
         }
     }
 
+    /// Subscribes the topic of commands.
+    pub(super) fn listen(&mut self, topic: String) {
+        if let Err(error) = self.client.try_subscribe(topic, QoS::AtLeastOnce) {
+            self.abandon(format!("subscription not queued: {error}"));
+        }
+    }
+
+    /// Queues the answer to a command. A broker that takes none of them is not worth the connection.
+    pub(super) fn reply(&mut self, reply: Announcement) {
+        let properties = PublishProperties {
+            payload_format_indicator: Some(UTF_8),
+            content_type: Some(CONTENT_TYPE.to_owned()),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties);
+        match self.client.try_publish_tracked(reply.topic, reply.body, options) {
+            Ok(notice) => self.answers.push(Box::pin(async move { (Sent::Reply, notice.wait_async().await) })),
+            Err(error) => self.abandon(format!("answer to a command not queued: {error}")),
+        }
+    }
+
     /// Announcements that the broker has not answered yet.
     pub(super) const fn pending_announcements(&self) -> usize {
         self.announcements
@@ -177,6 +216,8 @@ impl Link {
                     }
                 }
                 Some(limits) = self.connected.recv() => return LinkEvent::Connected(limits),
+                // What people want comes after what the log needs.
+                Some(heard) = self.incoming.recv() => return heard,
                 // The connection itself, which fills the two above.
                 end = driven(&mut self.driver) => {
                     self.driver = None;
@@ -194,6 +235,8 @@ impl Link {
             (Sent::Row(ticket), Ok(PublishResult::Qos1(ack))) => {
                 Some(LinkEvent::Answer { ticket, code: puback_code(ack.reason) })
             }
+            // Whoever asked may have gone; the audit trail has what was done.
+            (Sent::Reply, Ok(PublishResult::Qos1(_))) => None,
             (Sent::Announcement, Ok(PublishResult::Qos1(ack))) => Some(LinkEvent::Announced(match ack.reason {
                 PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
                 refused => Err(format!("the broker refuses the bridge's status: {refused:?}")),
@@ -238,7 +281,7 @@ async fn driven(driver: &mut Option<BoxFuture<'static, End>>) -> End {
 }
 
 /// Turns the event loop until the connection ends; it must not reconnect by itself.
-async fn drive(mut event_loop: EventLoop, report: mpsc::Sender<BrokerLimits>) -> End {
+async fn drive(mut event_loop: EventLoop, report: mpsc::Sender<BrokerLimits>, heard: mpsc::Sender<LinkEvent>) -> End {
     loop {
         match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => match broker_limits(&ack) {
@@ -246,9 +289,24 @@ async fn drive(mut event_loop: EventLoop, report: mpsc::Sender<BrokerLimits>) ->
                 Ok(limits) => drop(report.try_send(limits)),
                 Err(end) => return end,
             },
+            Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                let refused = ack.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
+                let listening = refused.map_or(Ok(()), |code| Err(format!("the broker refuses the topic: {code:?}")));
+                hear(&heard, LinkEvent::Listening(listening));
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                hear(&heard, LinkEvent::Command(Incoming { payload: publish.payload, is_retained: publish.retain }));
+            }
             Ok(_) => {}
             Err(error) => return end_of(&error),
         }
+    }
+}
+
+/// Hands on what the broker says; a flood of commands is dropped here, before it costs anything.
+fn hear(heard: &mpsc::Sender<LinkEvent>, event: LinkEvent) {
+    if heard.try_send(event).is_err() {
+        warn!("commands come faster from the broker than they can be taken; one is dropped without an answer");
     }
 }
 

@@ -21,6 +21,7 @@ mod emulate;
 mod encode;
 mod fake_bluez;
 mod inboxes;
+mod limits;
 mod mqtt;
 mod notifications;
 mod oximeter;

@@ -389,6 +389,7 @@ fn bridge() -> BridgeId {
 
 fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
     UplinkConfig {
+        downlink: None,
         broker: BrokerAddress { host: "127.0.0.1".to_owned(), port },
         client_id: "vitalbridge-b1".to_owned(),
         username: None,

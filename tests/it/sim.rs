@@ -14,7 +14,7 @@ use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::{AlertChange, Event, EventBody, SystemKind};
 use vitalbridge::hub::{Join, Scope};
-use vitalbridge::ids::{Epoch, PatientId, Seq};
+use vitalbridge::ids::{AlertId, Epoch, PatientId, Seq};
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::{Delivery, Parcel};
@@ -175,6 +175,25 @@ async fn two_hours_are_numbered_without_a_gap_and_kept_as_they_were_shown() {
     }
     assert!(matches!(&shown[0].body, EventBody::System(system) if system.kind == SystemKind::Started));
     assert!(matches!(&shown[shown.len() - 1].body, EventBody::System(system) if system.kind == SystemKind::Stopping));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_changes_of_an_alert_arrive_with_rising_numbers_and_nothing_comes_after_its_end() {
+    let outcome = run(2, Duration::from_mins(40)).await;
+    let mut last: BTreeMap<AlertId, (Seq, AlertChange)> = BTreeMap::new();
+    for event in &outcome.events {
+        let EventBody::Alert(alert) = &event.body else { continue };
+        let before = last.insert(alert.alert, (event.seq, alert.change));
+        assert_eq!(before.is_none(), alert.change == AlertChange::Start, "{event:?}");
+        assert!(
+            before.is_none_or(|(seq, change)| seq < event.seq && change != AlertChange::End),
+            "{before:?}: {event:?}"
+        );
+    }
+    assert!(
+        last.values().filter(|(_, change)| *change == AlertChange::End).count() > 3,
+        "too little to tell: {last:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

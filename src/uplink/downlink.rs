@@ -1,0 +1,127 @@
+//! Commands that come by the broker: those on the list, carried out by the pipeline and answered on a topic of their own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::command::{Command, Members};
+use crate::event::{AuditAction, AuditEvent, AuditResult};
+use crate::hub::Scope;
+use crate::ids::Seq;
+use crate::pipeline::{self, Control, Refusal};
+use crate::vitals::Mode;
+use crate::wire;
+
+/// The `{kind}` of the topic that is listened to.
+pub(super) const COMMANDS: &str = "cmd";
+
+/// The `{kind}` of the topic of answers.
+pub(super) const RESULTS: &str = "cmd_result";
+
+/// Commands under way at once. One more is answered as `busy`.
+pub(super) const MAX_COMMANDS: usize = 16;
+
+/// Longest command, in bytes. A longer one is refused.
+const MAX_COMMAND_BYTES: usize = 16 * 1024;
+
+/// Longest name of a person, in bytes.
+const MAX_BY_BYTES: usize = 100;
+
+/// Longest `correlation_id` that is kept for the answer, in characters.
+const MAX_CORRELATION_ID: usize = 64;
+
+/// An answer waits so long for the disk, and then says `durable: false`.
+const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Who may do what by the broker.
+#[derive(Debug, Clone)]
+pub struct Downlink {
+    /// The names of the commands that are taken.
+    pub allow: Vec<String>,
+    /// The pipeline.
+    pub control: mpsc::Sender<Control>,
+}
+
+/// A message on the topic of commands.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// What it says.
+    pub(super) payload: Bytes,
+    /// The broker kept it: nobody asks for it now.
+    pub(super) is_retained: bool,
+}
+
+/// Does what a message asks; gives the text of the answer.
+pub(super) async fn answer(
+    downlink: Downlink,
+    incoming: Incoming,
+    durable: watch::Receiver<Seq>,
+    clock: Clock,
+) -> Result<String, serde_json::Error> {
+    let json = parsed(&incoming);
+    let id = json.as_ref().ok().and_then(|json| Members(json).text("correlation_id"));
+    let id: String = id.unwrap_or_default().chars().take(MAX_CORRELATION_ID).collect();
+    let done = match &json {
+        Ok(json) => carry_out(&downlink, json, durable).await,
+        Err(refusal) => Err(refusal.clone()),
+    };
+    text(done, &id, &clock)
+}
+
+/// The answer to a message that comes while there are enough.
+pub(super) fn busy(clock: &Clock) -> Result<String, serde_json::Error> {
+    text(Err(refusal("busy", "too many commands at once; ask again")), "", clock)
+}
+
+fn text(done: Result<Json, Refusal>, id: &str, clock: &Clock) -> Result<String, serde_json::Error> {
+    let data = done.unwrap_or_else(|Refusal { code, reason }| json!({"ok": false, "code": code, "message": reason}));
+    wire::frame("result", &data, id, clock.now().wall)
+}
+
+fn refusal(code: &'static str, reason: impl Into<String>) -> Refusal {
+    Refusal { code, reason: reason.into() }
+}
+
+fn parsed(incoming: &Incoming) -> Result<Json, Refusal> {
+    if incoming.is_retained {
+        return Err(refusal("retained", "a command is not kept on the broker: publish it without `retain`"));
+    }
+    if incoming.payload.len() > MAX_COMMAND_BYTES {
+        return Err(refusal("format", format!("a command has at most {MAX_COMMAND_BYTES} bytes")));
+    }
+    serde_json::from_slice(&incoming.payload).map_err(|_| refusal("format", "a command is an object in JSON"))
+}
+
+async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receiver<Seq>) -> Result<Json, Refusal> {
+    let members = Members(json);
+    let by = members.text("by").map(str::trim).filter(|by| (1..=MAX_BY_BYTES).contains(&by.len()));
+    let by = by.ok_or_else(|| refusal("validation", format!("`by` is the person, of 1 to {MAX_BY_BYTES} bytes")))?;
+    // Told apart from a user of the same name who signed in here.
+    let by = format!("mqtt:{by}");
+    let command = Command::read(members).map_err(|bad| refusal("validation", bad.to_string()))?;
+    let name = members.text("name").unwrap_or_default();
+    if !downlink.allow.iter().any(|allowed| allowed == name) {
+        let refused = refusal("not_allowed", format!("`{name}` is not in mqtt.commands of this bridge"));
+        let audit = AuditEvent {
+            by,
+            action: AuditAction::RemoteCommand,
+            object: name.to_owned(),
+            patient: None,
+            device: None,
+            source: None,
+            result: AuditResult::Refused,
+            reason: Some(refused.reason.clone()),
+            mode: Mode::Real,
+        };
+        // A closed pipeline means that the daemon is about to end; the refusal stands.
+        let _ = downlink.control.send(Control::Audit(audit)).await;
+        return Err(refused);
+    }
+    let seq = pipeline::carry_out(&downlink.control, command, by, Scope::Everything).await?;
+    let waiting = durable.wait_for(|newest| *newest >= seq);
+    let durable = matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)));
+    Ok(json!({"ok": true, "seq": seq, "durable": durable}))
+}
