@@ -53,7 +53,17 @@ async fn limits_set_by_command_hold_at_once_and_everybody_who_watches_is_told() 
     clinician.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
     clinician.next_of("snapshot").await;
     clinician.say(&set(&patient)).await;
-    let change = clinician.next_of("limits_changed").await;
+    // The answer and the event come in either order.
+    let (mut result, mut change) = (None, None);
+    while result.is_none() || change.is_none() {
+        let message = clinician.next().await;
+        match message["type"].as_str() {
+            Some("result") => result = Some(message),
+            Some("limits_changed") => change = Some(message),
+            _ => {}
+        }
+    }
+    let (result, change) = (result.unwrap(), change.unwrap());
     let data = &change["data"];
     assert_eq!(
         (&data["action"], &data["before"], &data["after"], &data["by"], &data["reason"], &data["alarm_off"]),
@@ -68,7 +78,6 @@ async fn limits_set_by_command_hold_at_once_and_everybody_who_watches_is_told() 
         "{change}"
     );
     assert_eq!(change["channel"], format!("alerts/{patient}"));
-    let result = clinician.next_of("result").await;
     assert_eq!((&result["data"]["ok"], &result["data"]["durable"]), (&json!(true), &json!(true)), "{result}");
     assert_eq!(by_patient.next_of("limits_changed").await["seq"], change["seq"]);
 
