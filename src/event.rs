@@ -196,6 +196,9 @@ pub struct AlertEvent {
     pub by: Option<String>,
     /// Why it ended, if it did.
     pub end_reason: Option<EndReason>,
+    /// Which routes of escalation it has taken since somebody last acknowledged it: bit 0 is the first one.
+    #[serde(default)]
+    pub escalated: u32,
     /// Real, demo or test.
     pub mode: Mode,
 }

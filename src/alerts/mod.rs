@@ -3,12 +3,16 @@
 //! Pure: [`Engine`] is fed with what happened and when, and answers with the alerts that changed. `docs/alerts.md` is
 //! the specification: the table of transitions, the rule file and the default set.
 
+pub mod delivery;
 mod engine;
 mod episode;
+pub mod escalation;
 mod file;
 mod judge;
 mod relations;
 mod rule;
+#[cfg(test)]
+mod sample;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -39,6 +43,8 @@ named_enum! {
         ConfigurationError = "configuration_error",
         /// No annunciator has shown an alert in time.
         AlertUndelivered = "alert_undelivered",
+        /// The local fallback for undelivered alerts did not work.
+        FallbackFailed = "fallback_failed",
         /// More patients or devices than the engine watches.
         AlertLimit = "alert_limit",
     }
@@ -55,6 +61,7 @@ impl BridgeCondition {
             Self::ClockUnsynchronised => "Clock not synchronised",
             Self::ConfigurationError => "Configuration error",
             Self::AlertUndelivered => "Alert not shown anywhere",
+            Self::FallbackFailed => "The local alarm for alerts that nobody sees does not work",
             Self::AlertLimit => "Too many patients or devices: some are not watched",
         }
     }
