@@ -22,6 +22,7 @@ mod written;
 
 pub use engine::{AlertCommand, CommandRefused, Engine, LATE_AFTER, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
 pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
+pub(crate) use written::Time;
 pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};
 
 use crate::named::named_enum;

@@ -114,7 +114,7 @@ pub(super) struct Refused {
 
 /// Builds a [`Config`] from a text and collects what is wrong with it.
 pub(super) struct Builder<'a> {
-    text: &'a str,
+    pub(super) text: &'a str,
     folder: &'a Path,
     place: &'a Place,
     devices: Devices,
@@ -135,6 +135,7 @@ impl<'a> Builder<'a> {
             self.store(&file.store, &mut config);
             self.auth(file.auth, &mut config);
             self.alerts(&file.alerts, &mut config);
+            self.annunciation(&file.alerts, &mut config);
             self.log(&file.log, &mut config);
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
             self.patients(&file.patients, &mut config);
@@ -153,7 +154,7 @@ impl<'a> Builder<'a> {
         (built, self.devices)
     }
 
-    fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
+    pub(super) fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
         self.problems.add(self.text, &place.span(), message);
     }
 
@@ -184,7 +185,7 @@ impl<'a> Builder<'a> {
         None
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 

@@ -1,5 +1,6 @@
 //! The validated configuration: what the daemon is built from, with every problem of the file reported together.
 
+mod alerts;
 mod build;
 mod devices;
 mod file;
@@ -10,7 +11,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::alerts::RuleSet;
+use crate::alerts::escalation::Route;
 use crate::document::Problems;
+use crate::fallback::Action;
 use crate::ids::{BridgeId, Epoch, SiteId};
 use crate::logging;
 use crate::patient::Patient;
@@ -51,6 +54,12 @@ pub struct Config {
     pub log_filter: String,
     /// The alert rules.
     pub rules: RuleSet,
+    /// Alerts have to be shown by somebody; one that is not raises an alarm of its own.
+    pub confirms_delivery: bool,
+    /// What is on while nobody is shown an alert.
+    pub fallback: Option<Action>,
+    /// Where alerts go that nobody acknowledges.
+    pub escalation: Vec<Route>,
     /// The broker, if there is one.
     pub broker: Option<Broker>,
     /// Who lies where.
@@ -169,6 +178,9 @@ impl Config {
             state_dir,
             log_filter: logging::DEFAULT_FILTER.to_owned(),
             rules: RuleSet::built_in(),
+            confirms_delivery: true,
+            fallback: None,
+            escalation: Vec::new(),
             broker: None,
             patients: Vec::new(),
             sources: Vec::new(),
