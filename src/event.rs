@@ -369,6 +369,9 @@ named_enum! {
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
         BluetoothRemove = "bluetooth_remove",
+        /// An alert that nobody acknowledged went further; the object is its id, the reason says how old it was and where
+        /// it went.
+        AlertEscalated = "alert_escalated",
     }
 }
 
@@ -401,7 +404,7 @@ pub struct AuditEvent {
     pub source: Option<SourceId>,
     /// How it ended.
     pub result: AuditResult,
-    /// Why it was refused or failed, for people.
+    /// Why it was refused or failed, or why the bridge did it by itself, for people.
     pub reason: Option<String>,
     /// Real, demo or test.
     pub mode: Mode,

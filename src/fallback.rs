@@ -109,12 +109,12 @@ pub enum FallbackError {
     },
 }
 
-/// Does what is wanted until `stop`, and tells whether the last try failed. At its start, once it is known that nothing
+/// Does what is wanted until `stop`, and tells whether the last try failed; `None` before the first. At its start, once it is known that nothing
 /// is wanted, it switches off what an earlier run may have left on: what does not work is known before it is needed.
 pub async fn run(
     action: Action,
     mut wanted: watch::Receiver<Wanted>,
-    failed: watch::Sender<bool>,
+    failed: watch::Sender<Option<bool>>,
     metrics: Arc<Metrics>,
     seed: u64,
     stop: CancellationToken,
@@ -137,7 +137,8 @@ pub async fn run(
             result = act(&action, &next) => result,
         };
         // Nobody reads this any more only when the daemon ends.
-        failed.send_if_modified(|known| std::mem::replace(known, result.is_err()) != result.is_err());
+        let is_failure = Some(result.is_err());
+        failed.send_if_modified(|known| std::mem::replace(known, is_failure) != is_failure);
         match result {
             Ok(()) => {
                 info!(on = matches!(next, Wanted::On(_)), "the local fallback was switched");
@@ -253,7 +254,7 @@ mod tests {
 
     struct Running {
         wanted: watch::Sender<Wanted>,
-        failed: watch::Receiver<bool>,
+        failed: watch::Receiver<Option<bool>>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
         task: tokio::task::JoinHandle<()>,
@@ -261,7 +262,7 @@ mod tests {
 
     fn start(action: Action) -> Running {
         let (wanted, receiver) = watch::channel(Wanted::Undecided);
-        let (told, failed) = watch::channel(false);
+        let (told, failed) = watch::channel(None);
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
         #[expect(clippy::disallowed_methods, reason = "a test owns the tasks that it makes")]
         let task = tokio::spawn(run(action, receiver, told, Arc::clone(&metrics), 1, stop.clone()));
@@ -305,7 +306,7 @@ mod tests {
         let ids = "00000000-0000-0000-0000-000000000001 00000000-0000-0000-0000-000000000002";
         let on = format!("on|high|40|{ids}|Monitor 2: SpO2 70 %; rm -rf $HOME ||");
         assert_eq!(all.lines().collect::<Vec<_>>(), ["off||||||", on.as_str(), on.as_str(), "off||||||"]);
-        assert_eq!((*running.failed.borrow(), running.metrics.fallback_runs_total.get()), (false, 4));
+        assert_eq!((*running.failed.borrow(), running.metrics.fallback_runs_total.get()), (Some(false), 4));
     }
 
     #[tokio::test]
@@ -318,7 +319,10 @@ mod tests {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert_eq!((std::fs::read_to_string(&path).unwrap(), running.metrics.fallback_runs_total.get()), ("1".into(), 0));
+        assert_eq!(
+            (std::fs::read_to_string(&path).unwrap(), running.metrics.fallback_runs_total.get()),
+            ("1".into(), 0)
+        );
         running.wanted.send_replace(Wanted::Off);
         until_file(&path, |text| text == "0").await;
         running.wanted.send_replace(call(1));
@@ -334,10 +338,10 @@ mod tests {
         let (missing, line) = (dir.path().join("gone"), dir.path().join("gone/line"));
         let mut running = start(Action::Line { path: line.clone(), on: "on\n".to_owned(), off: "off\n".to_owned() });
         running.wanted.send_replace(call(1));
-        running.failed.wait_for(|failed| *failed).await.unwrap();
+        running.failed.wait_for(|failed| *failed == Some(true)).await.unwrap();
         std::fs::create_dir(&missing).unwrap();
         std::fs::write(&line, "").unwrap();
-        running.failed.wait_for(|failed| !*failed).await.unwrap();
+        running.failed.wait_for(|failed| *failed == Some(false)).await.unwrap();
         assert_eq!(std::fs::read_to_string(&line).unwrap(), "on\n");
         assert!(running.metrics.fallback_failed_total.get() > 0);
     }

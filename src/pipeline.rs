@@ -3,6 +3,8 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod annunciation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +13,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use self::annunciation::Annunciators;
+pub use self::annunciation::{Annunciation, NOT_CONFIRMED, Receipt, SELF_CHECK_EVERY};
 use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
-use crate::clock::{Clock, Stamp};
+use crate::clock::{Clock, Mono, Stamp};
 use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Refusal, Reply};
@@ -59,6 +63,10 @@ pub enum Control {
     Leave(ListenerId),
     /// Do what a person wants.
     Command(CommandWish),
+    /// A listener shows alerts to people from now on.
+    Annunciate(ListenerId),
+    /// What a listener says about alerts that it got.
+    Receipt(Receipt),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
@@ -170,6 +178,7 @@ pub struct Pipeline {
     desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
+    annunciators: Annunciators,
     /// Events that the store could not take: the first and the last number.
     lost: Option<(Seq, Seq)>,
     store: StoreHandle,
@@ -191,6 +200,7 @@ impl Pipeline {
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
             desk: Desk::default(),
             alarmed: BTreeMap::new(),
+            annunciators: Annunciators::new(Annunciation::default(), now),
             lost: None,
             store: parts.store,
             metrics: parts.metrics,
@@ -235,7 +245,7 @@ impl Pipeline {
             }
             let now = self.clock.now();
             let longest = now.mono + LONGEST_TURN;
-            let wait = self.engine.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
+            let wait = self.next_deadline().min(longest).since(now.mono);
             tokio::select! {
                 biased;
                 // Wishes are few and somebody waits for each of them.
@@ -250,11 +260,7 @@ impl Pipeline {
                     None => control_open = false,
                 },
                 // Timers before readings, so that a flood cannot hold back an alarm.
-                () = tokio::time::sleep(wait) => {
-                    let now = self.clock.now();
-                    let changes = self.engine.on_deadline(now);
-                    self.publish_alerts(changes, now);
-                }
+                () = tokio::time::sleep(wait) => self.on_deadline(self.clock.now()),
                 message = sources.recv() => match message {
                     Some(message) => self.on_source_message(message, self.clock.now()),
                     None => break,
@@ -266,12 +272,24 @@ impl Pipeline {
         Ok(())
     }
 
+    /// When [`Pipeline::on_deadline`] has something to do.
+    pub fn next_deadline(&self) -> Mono {
+        let next = self.annunciators.next_deadline();
+        self.engine.next_deadline().map_or(next, |due| due.min(next))
+    }
+
+    /// Time has passed.
+    pub fn on_deadline(&mut self, now: Stamp) {
+        let changes = self.engine.on_deadline(now);
+        self.publish_alerts(changes, now);
+        self.settle_annunciation(now);
+    }
+
     /// Due timers and waiting readings, without waiting: many wishing dashboards must not hold back an alarm.
     fn serve_the_patients(&mut self, sources: &mut mpsc::Receiver<SourceMessage>) {
         let now = self.clock.now();
-        if self.engine.next_deadline().is_some_and(|due| due <= now.mono) {
-            let changes = self.engine.on_deadline(now);
-            self.publish_alerts(changes, now);
+        if self.next_deadline() <= now.mono {
+            self.on_deadline(now);
         }
         for _ in 0..READINGS_BETWEEN_WISHES {
             let Ok(message) = sources.try_recv() else { return };
@@ -318,6 +336,7 @@ impl Pipeline {
                 }
             }
         }
+        self.settle_annunciation(now);
     }
 
     /// Samples go to whoever watches this wave now, and nowhere else.
@@ -350,7 +369,12 @@ impl Pipeline {
                 }
             }
             Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
-            Control::Leave(listener) => self.hub.leave(listener),
+            Control::Leave(listener) => {
+                self.hub.leave(listener);
+                self.on_annunciator_left(listener, now);
+            }
+            Control::Annunciate(listener) => self.on_annunciator(listener),
+            Control::Receipt(receipt) => self.on_receipt(&receipt),
             Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
@@ -372,6 +396,7 @@ impl Pipeline {
                 let _ = reply.send(newest);
             }
         }
+        self.settle_annunciation(now);
     }
 
     fn on_system(&mut self, system: SystemEvent, now: Stamp) {
@@ -447,6 +472,8 @@ impl Pipeline {
             });
             let again = matches!(change.change, AlertChange::Recur | AlertChange::Escalate);
             self.metrics.alerts_total.add_one();
+            let is_about_delivery = self.engine.is_about_delivery(&change.rule);
+            self.annunciators.on_alert(&change, is_about_delivery, self.next, now);
             let seq = self.publish(EventBody::Alert(change), now);
             if !is_present {
                 self.alarmed.remove(&alert);

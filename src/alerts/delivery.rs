@@ -455,7 +455,10 @@ mod tests {
             let expected: BTreeSet<AlertId> =
                 oracles.iter().filter(|(_, it)| it.is_late(at(now).mono)).map(|(id, _)| *id).collect();
             assert_eq!(late, expected, "{context}");
-            assert!(watch.next_deadline().is_none_or(|due| due > at(now).mono), "{context}: a deadline that has passed");
+            assert!(
+                watch.next_deadline().is_none_or(|due| due > at(now).mono),
+                "{context}: a deadline that has passed"
+            );
             assert_eq!(watch.annunciators(), there.len(), "{context}");
             lates += u64::try_from(late.len()).unwrap();
         }

@@ -94,12 +94,20 @@ impl Escalations {
         self.alerts.insert(event.alert, tracked);
     }
 
+    /// An alert takes a route now: it is not due again, also if no event of the alert says so.
+    pub fn on_taken(&mut self, alert: AlertId, route: usize) {
+        if let Some(tracked) = self.alerts.get_mut(&alert) {
+            tracked.taken |= bit_of(route);
+        }
+    }
+
     /// When a route is due next.
     pub fn next_deadline(&self) -> Option<Mono> {
         self.open().map(|(_, _, due)| due).min()
     }
 
-    /// Routes that alerts have to take now, the oldest first. Each stays due until an event of the alert has its bit.
+    /// Routes that alerts have to take now, the oldest first. Each stays due until
+    /// [`Escalations::on_taken`], or an event of the alert with its bit.
     pub fn due(&self, now: Stamp) -> Vec<(AlertId, usize)> {
         let mut due: Vec<_> = self.open().filter(|(_, _, due)| *due <= now.mono).collect();
         due.sort_by_key(|(alert, route, due)| (*due, *route, *alert));
@@ -284,7 +292,10 @@ mod tests {
                 let (event, since) = latest.get_mut(&alert).unwrap_or_else(|| panic!("{context}: it is over"));
                 let rule = &machine.routes[route];
                 assert_eq!(event.escalated & bit_of(route), 0, "{context}: taken twice");
-                assert!(now.mono.since(*since) >= rule.after && event.priority >= rule.priority, "{context}: too early");
+                assert!(
+                    now.mono.since(*since) >= rule.after && event.priority >= rule.priority,
+                    "{context}: too early"
+                );
                 assert!(event.audio.presence != SignalPresence::Ack && event.hidden_by.is_none(), "{context}");
                 event.escalated |= bit_of(route);
                 let marked = event.clone();

@@ -22,8 +22,8 @@ mod written;
 
 pub use engine::{AlertCommand, CommandRefused, Engine, LATE_AFTER, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
 pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
-pub(crate) use written::Time;
 pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};
+pub(crate) use written::Time;
 
 use crate::named::named_enum;
 

@@ -340,7 +340,8 @@ impl Subject {
         let about = Condition::Bridge(BridgeCondition::AlertUndelivered);
         let rules = Arc::clone(&self.rules);
         let is_about = |key: &Key| rules.get(key.rule).is_some_and(|rule| rule.condition == about);
-        for (_, track) in self.tracks.iter_mut().filter(|(key, track)| is_about(key) && track.episode.open().is_some()) {
+        for (_, track) in self.tracks.iter_mut().filter(|(key, track)| is_about(key) && track.episode.open().is_some())
+        {
             track.note(Outcome::Changed(AlertChange::Update));
         }
     }

@@ -64,7 +64,8 @@ impl Builder<'_> {
                 let argv = command.get_ref();
                 let is_whole = argv.first().is_some_and(|program| program.starts_with('/'));
                 if !is_whole || argv.len() > MAX_ARGUMENTS || argv.iter().any(|argument| argument.contains('\0')) {
-                    let form = "command is a list such as [\"/usr/local/bin/alarm\", \"--loud\"]: a program by its whole path";
+                    let form =
+                        "command is a list such as [\"/usr/local/bin/alarm\", \"--loud\"]: a program by its whole path";
                     self.problem(command, format!("{form}, and at most {MAX_ARGUMENTS} members"));
                     return None;
                 }
@@ -161,13 +162,20 @@ mod tests {
         let line = "/sys/class/leds/alarm/brightness".into();
         assert_eq!(config.fallback, Some(Action::Line { path: line, on: "255".into(), off: "0".into() }));
         let [first, second] = config.escalation.as_slice() else { panic!() };
-        assert_eq!((first.after.as_secs(), first.priority, first.targets().as_str()), (120, Priority::High, "user:anna, role:clinician"));
-        assert_eq!((second.after.as_secs(), second.priority, second.targets().as_str()), (300, Priority::Medium, "fallback"));
+        assert_eq!(
+            (first.after.as_secs(), first.priority, first.targets().as_str()),
+            (120, Priority::High, "user:anna, role:clinician")
+        );
+        assert_eq!(
+            (second.after.as_secs(), second.priority, second.targets().as_str()),
+            (300, Priority::Medium, "fallback")
+        );
     }
 
     #[test]
     fn a_command_has_no_shell_and_a_limit() {
-        let config = parse("[alerts.fallback]\ncommand = ['/usr/local/bin/alarm', '$HOME; x']\ntimeout = '20s'\n").unwrap();
+        let config =
+            parse("[alerts.fallback]\ncommand = ['/usr/local/bin/alarm', '$HOME; x']\ntimeout = '20s'\n").unwrap();
         let argv = vec!["/usr/local/bin/alarm".to_owned(), "$HOME; x".to_owned()];
         assert_eq!(config.fallback, Some(Action::Command { argv, limit: Duration::from_secs(20) }));
     }
@@ -178,7 +186,10 @@ mod tests {
             ("[alerts]\nannunciators = 'some'", "line 2: annunciators is `required` or `none`"),
             ("[alerts.fallback]\ncommand = ['alarm']", "line 2: command is a list such as"),
             ("[alerts.fallback]\ncommand = []", "line 2: command is a list such as"),
-            ("[alerts.fallback]\ncommand = ['/a']\nline = 'b'", "line 1: a fallback has either a `command` or a `line`"),
+            (
+                "[alerts.fallback]\ncommand = ['/a']\nline = 'b'",
+                "line 1: a fallback has either a `command` or a `line`",
+            ),
             ("[alerts.fallback]", "line 1: a fallback has either a `command` or a `line`"),
             ("[alerts.fallback]\ncommand = ['/a']\non = '1'", "line 1: `on` and `off` belong to `line`"),
             ("[alerts.fallback]\ncommand = ['/a']\ntimeout = '2m'", "line 3: timeout is 1s to 1m"),
@@ -189,7 +200,10 @@ mod tests {
             ("[[alerts.escalation]]\nafter = '1m'\nto = ['fallback']", "line 3: there is no [alerts.fallback]"),
             ("[[alerts.escalation]]\nafter = '1m'\nto = ['role:boss']", "line 3: `role:boss` is not"),
             ("[[alerts.escalation]]\nafter = '1m'\nto = ['user:']", "line 3: `user:` is not"),
-            ("[[alerts.escalation]]\nafter = '1m'\nto = ['user:a']\npriority = 'info'", "line 4: priority is high, medium"),
+            (
+                "[[alerts.escalation]]\nafter = '1m'\nto = ['user:a']\npriority = 'info'",
+                "line 4: priority is high, medium",
+            ),
         ] {
             let problems = parse(text).unwrap_err();
             assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{text}: {problems:?}");

@@ -311,7 +311,10 @@ fn keep_identity(transaction: &Transaction<'_>, audit: &AuditEvent) -> rusqlite:
             "INSERT INTO device_identity (source, device, doubted) VALUES (?1, ?2, ?3) \
              ON CONFLICT DO UPDATE SET device = ?2, doubted = ?3"
         }
-        AuditAction::DeviceCommand | AuditAction::BluetoothPair | AuditAction::BluetoothRemove => return Ok(()),
+        AuditAction::DeviceCommand
+        | AuditAction::BluetoothPair
+        | AuditAction::BluetoothRemove
+        | AuditAction::AlertEscalated => return Ok(()),
     };
     transaction.prepare_cached(script)?.execute(params![source.as_str(), device.as_str(), audit.object]).map(drop)
 }

@@ -12,6 +12,7 @@ mod cli;
 mod dashboard;
 mod day;
 mod decode;
+mod delivery;
 mod drivers;
 mod emulate;
 mod encode;
