@@ -20,9 +20,10 @@ use crate::desk::Counter;
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::fallback::{self, Wanted};
 use crate::host;
-use crate::ids::{Epoch, Seq, SourceId};
+use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
+use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::jwt::TokenKey;
@@ -267,7 +268,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         async move { Ok(writer.run(stop).await?) }
     });
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
-    let ties = tie(&config, &opened.identities, &mut pipeline);
+    let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = Gate {
@@ -293,7 +294,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
     running.tasks.spawn("acceptor", Role::Vital, accepting);
 
-    start_air(&config, &running, &clock);
+    start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
     start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
@@ -321,14 +322,14 @@ fn expected(config: &Config) -> Vec<Expected> {
             SourceKind::Serial(serial) => crate::decode::self_test::expected_metrics(&serial.profile),
             // Whom a sensor of several users measures next is not known.
             SourceKind::Ble(ble) if !ble.users.is_empty() => BTreeSet::new(),
-            SourceKind::Ble(ble) => ble.sensor.metrics().iter().copied().collect(),
+            SourceKind::Ble(ble) => ble.metrics(),
             // The ward names its own devices; a recording has the columns it has.
             SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
         };
         let patient = source.patient.clone()?;
         let is_spot = match &source.kind {
             SourceKind::Serial(serial) => serial.profile.is_spot_check(),
-            SourceKind::Ble(ble) => ble.sensor.habit().is_episodic(),
+            SourceKind::Ble(ble) => ble.habit().is_episodic(),
             _ => false,
         };
         Some(Expected { device: source.device.clone(), patient, metrics, is_spot, mode: source.mode })
@@ -355,7 +356,7 @@ fn boot_id() -> String {
 
 /// Starts the radio of the Bluetooth sources, if there are any. It ends by itself only when nothing inside this process
 /// has healed it; systemd then starts the daemon anew.
-fn start_air(config: &Config, running: &Running, clock: &Clock) {
+fn start_air(config: &Config, running: &Running, reader: &store::Reader, clock: &Clock) {
     if !config.sources.iter().any(|source| matches!(source.kind, SourceKind::Ble(_))) {
         return;
     }
@@ -363,9 +364,9 @@ fn start_air(config: &Config, running: &Running, clock: &Clock) {
     let stop = running.stages.inputs.clone();
     running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), Some(commits), stop));
     running.tasks.spawn("stored records", Role::Helper, {
-        let (control, durable) = (running.control.clone(), running.handle.durable());
+        let (control, durable, reader) = (running.control.clone(), running.handle.durable(), reader.clone());
         let stop = running.stages.inputs.clone();
-        stop.run_until_cancelled_owned(grant_commits(control, durable, wishes)).map_or_ok()
+        stop.run_until_cancelled_owned(grant_commits(control, durable, reader, wishes)).map_or_ok()
     });
 }
 
@@ -373,6 +374,7 @@ fn start_air(config: &Config, running: &Running, clock: &Clock) {
 async fn grant_commits(
     control: mpsc::Sender<Control>,
     mut durable: watch::Receiver<Seq>,
+    reader: store::Reader,
     mut wishes: mpsc::Receiver<CommitWish>,
 ) {
     while let Some(wish) = wishes.recv().await {
@@ -382,9 +384,15 @@ async fn grant_commits(
         }
         let Ok(newest) = numbered.await else { return };
         let limit = tokio::time::timeout(COMMIT_LIMIT, durable.wait_for(|through| *through >= newest));
-        if matches!(limit.await, Ok(Ok(_))) {
+        if !matches!(limit.await, Ok(Ok(_))) {
+            continue;
+        }
+        // What the store's full queue refused has a number, and later ones are on disk: each record is looked for.
+        match reader.has_records(&wish.device, wish.records).await {
             // The source gave up waiting; nothing is owed.
-            let _ = wish.send(());
+            Ok(true) => _ = wish.granted.send(()),
+            Ok(false) => warn!(device = %wish.device, "records of a sensor are not on disk"),
+            Err(error) => warn!(device = %wish.device, %error, "cannot tell whether a sensor's records are on disk"),
         }
     }
 }
@@ -431,6 +439,7 @@ fn annunciate(
 fn tie(
     config: &Config,
     identities: &BTreeMap<SourceId, DeviceIdentity>,
+    mut records: BTreeMap<DeviceId, KnownRecords>,
     pipeline: &mut Pipeline,
 ) -> BTreeMap<SourceId, Ties> {
     let mut ties = BTreeMap::new();
@@ -445,7 +454,11 @@ fn tie(
             serial_number: known.serial_number.clone(),
             doubted: known.doubted.clone(),
         });
-        ties.insert(source.id.clone(), Ties { bound, orders: Some(queue) });
+        ties.insert(source.id.clone(), Ties { bound, orders: Some(queue), ..Ties::default() });
+    }
+    for source in config.sources.iter().filter(|source| matches!(source.kind, SourceKind::Ble(_))) {
+        let records = records.remove(&source.device).unwrap_or_default();
+        ties.insert(source.id.clone(), Ties { records, ..Ties::default() });
     }
     ties
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
+use crate::record::RecordEvent;
 use crate::vitals::{Metric, Mode, Reading, Status, Value};
 
 /// One thing that happened. `(epoch, seq)` names it for ever.
@@ -36,6 +37,8 @@ pub enum EventBody {
     Chat(ChatMessage),
     /// A source or its device changed its state.
     Source(SourceEvent),
+    /// A single measurement as its sensor sent it, after its readings.
+    Record(RecordEvent),
     /// The bridge says something about itself.
     System(SystemEvent),
     /// Somebody did something, or was not allowed to.
@@ -365,6 +368,10 @@ named_enum! {
         DeviceConfirmed = "device_confirmed",
         /// A command was sent to a device.
         DeviceCommand = "device_command",
+        /// All records of a device up to a number have been taken; the object is that number.
+        RecordsTaken = "records_taken",
+        /// The records of a device up to a number were deleted from it; the object is that number.
+        RecordsDeleted = "records_deleted",
         /// A Bluetooth device was paired with; the object is its address.
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
@@ -457,6 +464,13 @@ pub struct NotDone {
 pub enum SourceMessage {
     /// A measurement.
     Reading(Reading),
+    /// A single measurement as its sensor sent it, with what was read of it.
+    Record {
+        /// The bytes; its `readings` are numbered by the pipeline.
+        record: RecordEvent,
+        /// The readings, in order.
+        readings: Vec<Reading>,
+    },
     /// The link to the device changed its state.
     Link(SourceEvent),
     /// Samples of a wave.
@@ -480,6 +494,7 @@ impl Event {
             EventBody::Alert(alert) => alert.patient.as_ref(),
             EventBody::Notification(notification) => notification.patient.as_ref(),
             EventBody::Source(source) => source.patient.as_ref(),
+            EventBody::Record(record) => record.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
             EventBody::Chat(_) | EventBody::System(_) => None,
         }
@@ -491,6 +506,7 @@ impl Event {
             EventBody::Reading(reading) => Some(&reading.device),
             EventBody::Alert(alert) => alert.device.as_ref(),
             EventBody::Source(source) => Some(&source.device),
+            EventBody::Record(record) => Some(&record.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
             EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
         }

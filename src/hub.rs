@@ -218,7 +218,11 @@ impl Hub {
             EventBody::Alert(alert) => {
                 self.alerts.remove(&alert.alert);
             }
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+            EventBody::Record(_)
+            | EventBody::Notification(_)
+            | EventBody::Chat(_)
+            | EventBody::System(_)
+            | EventBody::Audit(_) => {}
         }
     }
 

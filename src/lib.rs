@@ -17,6 +17,7 @@ pub mod event;
 pub mod ids;
 mod named;
 pub mod patient;
+pub mod record;
 pub mod secret;
 pub mod vitals;
 

@@ -161,6 +161,8 @@ impl Outbox {
                 };
                 lanes.put_reading(slot, published)
             }
+            // A meter has hundreds of them: they must not close a listener.
+            EventBody::Record(_) => lanes.put_reading(Slot::One(published.event.seq), published),
             _ => lanes.put_lossless(published),
         };
         drop(lanes);

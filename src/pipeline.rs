@@ -30,8 +30,9 @@ use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
+use crate::record::RecordEvent;
 use crate::store::StoreHandle;
-use crate::vitals::{Metric, Mode};
+use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
@@ -312,11 +313,9 @@ impl Pipeline {
                 if self.mixes_modes(reading.patient.as_ref(), reading.mode) {
                     return;
                 }
-                self.metrics.readings_total.add_one();
-                let changes = self.engine.on_reading(&reading, now);
-                self.publish(EventBody::Reading(reading), now);
-                self.publish_alerts(changes, now);
+                self.on_reading(reading, now);
             }
+            SourceMessage::Record { record, readings } => self.on_record(record, readings, now),
             SourceMessage::Link(source) => {
                 if self.mixes_modes(source.patient.as_ref(), source.mode) {
                     return;
@@ -337,6 +336,26 @@ impl Pipeline {
             }
         }
         self.settle_annunciation(now);
+    }
+
+    fn on_reading(&mut self, reading: Reading, now: Stamp) -> Seq {
+        self.metrics.readings_total.add_one();
+        let changes = self.engine.on_reading(&reading, now);
+        let seq = self.publish(EventBody::Reading(reading), now);
+        self.publish_alerts(changes, now);
+        seq
+    }
+
+    /// The record comes after its readings: what is known of it is on disk with them or not at all.
+    fn on_record(&mut self, mut record: RecordEvent, readings: Vec<Reading>, now: Stamp) {
+        if self.mixes_modes(record.patient.as_ref(), record.mode) {
+            return;
+        }
+        for reading in readings {
+            let seq = self.on_reading(reading, now);
+            record.readings = Some((record.readings.map_or(seq, |(first, _)| first), seq));
+        }
+        self.publish(EventBody::Record(record), now);
     }
 
     /// Samples go to whoever watches this wave now, and nowhere else.

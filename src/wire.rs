@@ -11,6 +11,7 @@ use crate::event::{
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
+use crate::record::RecordEvent;
 use crate::vitals::{Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis};
 
 /// Parts of a composite value, in the unit of the whole.
@@ -245,6 +246,45 @@ impl<'a> SourceData<'a> {
     }
 }
 
+/// The `data` of a `record`.
+#[derive(Serialize)]
+struct RecordData<'a> {
+    source_id: &'a str,
+    device_id: &'a str,
+    patient_id: Option<&'a str>,
+    characteristic: String,
+    number: Option<u16>,
+    user: Option<u8>,
+    device_time: Option<&'a str>,
+    raw: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a str>,
+    found: &'a [String],
+    first_reading: Option<Seq>,
+    last_reading: Option<Seq>,
+    mode: &'static str,
+}
+
+impl<'a> RecordData<'a> {
+    fn new(record: &'a RecordEvent) -> Self {
+        Self {
+            source_id: record.source.as_str(),
+            device_id: record.device.as_str(),
+            patient_id: record.patient.as_ref().map(crate::ids::PatientId::as_str),
+            characteristic: format!("{:04X}", record.characteristic),
+            number: record.number,
+            user: record.user,
+            device_time: record.device_time.as_deref(),
+            raw: &record.raw,
+            context: record.context.as_deref(),
+            found: &record.found,
+            first_reading: record.readings.map(|(first, _)| first),
+            last_reading: record.readings.map(|(_, last)| last),
+            mode: record.mode.name(),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct NotificationData<'a> {
     id: String,
@@ -334,6 +374,7 @@ enum Data<'a> {
     Reading(Box<ReadingData<'a>>),
     Alert(Box<AlertData<'a>>),
     Source(SourceData<'a>),
+    Record(Box<RecordData<'a>>),
     Notification(NotificationData<'a>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
@@ -367,6 +408,7 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Notification(_) => "notification",
         EventBody::Chat(_) => "chat_message",
         EventBody::Source(_) => "device_status",
+        EventBody::Record(_) => "record",
         EventBody::System(_) => "system",
         EventBody::Audit(_) => "audit",
     }
@@ -387,6 +429,7 @@ pub fn channel_of(body: &EventBody) -> String {
         }
         EventBody::Chat(chat) => format!("chat/{}", chat.room),
         EventBody::Source(source) => format!("device/{}/status", source.device),
+        EventBody::Record(record) => format!("device/{}/record", record.device),
         EventBody::System(_) => "system".to_owned(),
         EventBody::Audit(_) => "audit".to_owned(),
     }
@@ -415,6 +458,7 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
         EventBody::Notification(notification) => Data::Notification(NotificationData::new(notification)),
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
+        EventBody::Record(record) => Data::Record(Box::new(RecordData::new(record))),
         EventBody::System(system) => Data::System(SystemData::new(system)),
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
     };
@@ -505,7 +549,11 @@ impl<'a> Snapshot<'a> {
                 EventBody::Source(source) => {
                     devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
                 }
-                EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) | EventBody::Audit(_) => {}
+                EventBody::Record(_)
+                | EventBody::Notification(_)
+                | EventBody::Chat(_)
+                | EventBody::System(_)
+                | EventBody::Audit(_) => {}
             }
         }
         Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }

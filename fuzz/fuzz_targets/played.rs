@@ -28,7 +28,7 @@ pub fn holds(profile: &Arc<Profile>, bytes: &[u8], size: usize) -> Played {
     let whole = play(profile, std::iter::once(bytes));
     // A notification is one frame, whatever it is cut into.
     let is_notification =
-        matches!(profile.framing().rule, Rule::Payload { .. }) || profile.gatt().is_some_and(|gatt| gatt.is_standard);
+        matches!(profile.framing().rule, Rule::Payload { .. }) || profile.is_standard();
     if !is_notification {
         let pieces = play(profile, bytes.chunks(size.max(1)));
         assert_eq!(whole, pieces, "{} in pieces of {size}", profile.id());

@@ -332,6 +332,13 @@ impl Engine {
         counts
     }
 
+    /// Where a rule stands, in the words of the table of transitions.
+    #[cfg(test)]
+    pub(super) fn stage(&self, rule: &str) -> &'static str {
+        let subjects = self.patients.values().chain(std::iter::once(&self.bridge));
+        subjects.map(|subject| subject.stage(rule)).find(|stage| *stage != "idle").unwrap_or("idle")
+    }
+
     fn due(&self) -> Option<Mono> {
         self.patients.values().chain(std::iter::once(&self.bridge)).filter_map(Subject::due).min()
     }

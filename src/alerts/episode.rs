@@ -260,6 +260,21 @@ impl Episode {
         }
     }
 
+    /// Where it stands, in the words of the table of transitions.
+    #[cfg(test)]
+    pub(super) const fn stage_name(&self) -> &'static str {
+        match &self.stage {
+            Stage::Idle => "idle",
+            Stage::Pending { .. } => "pending",
+            Stage::Open(open) => match open.phase {
+                Phase::Alarming => "alarming",
+                Phase::Acknowledged { .. } => "acknowledged",
+                Phase::Paused { .. } => "paused",
+                Phase::Latched { .. } => "latched",
+            },
+        }
+    }
+
     /// When time alone changes something.
     pub(super) fn due(&self, terms: &Terms) -> Option<Mono> {
         match &self.stage {
@@ -613,6 +628,14 @@ mod tests {
         }
     }
 
+    fn change_name(outcome: &Outcome) -> Option<&'static str> {
+        match outcome {
+            Outcome::Nothing => None,
+            Outcome::Changed(change) => Some(change.name()),
+            Outcome::Ended(..) => Some(AlertChange::End.name()),
+        }
+    }
+
     #[test]
     fn a_million_random_steps_break_no_rule_of_the_table() {
         let seed = fastrand::u64(..);
@@ -626,6 +649,8 @@ mod tests {
         let mut sight = random_sight(&mut random);
         let (mut ends, mut latches) = (0, 0);
         let mut latching = Latching::Full;
+        let documented = crate::alerts::tests::table::documented();
+        let mut seen = std::collections::BTreeSet::new();
         for step in 0..STEPS {
             if is_idle(&episode) {
                 latching = Latching::ALL[random.usize(..Latching::ALL.len())];
@@ -641,26 +666,42 @@ mod tests {
             if random.u8(..4) == 0 {
                 sight = random_sight(&mut random);
             }
-            let before = episode.open().cloned();
+            let (before, from) = (episode.open().cloned(), episode.stage_name());
             let context = || format!("seed {seed}, step {step}, {sight:?}, before {before:?}");
-            match random.u8(..40) {
-                0 => {
-                    let ended = episode.acknowledge("n", &terms, now);
-                    assert!(before.is_none() || !matches!(ended, Ok(Outcome::Nothing)), "{}", context());
+            let outcome = match random.u16(..400) {
+                0..10 => {
+                    let outcome = episode.acknowledge("n", &terms, now);
+                    assert!(before.is_none() || !matches!(outcome, Ok(Outcome::Nothing)), "{}", context());
+                    outcome.unwrap_or(Outcome::Nothing)
                 }
-                1 => _ = episode.pause("n", random.u64(1..=10), &terms, now),
-                2 => {
+                10..20 => episode.pause("n", random.u64(0..=11), &terms, now).unwrap_or(Outcome::Nothing),
+                20..30 => {
                     let was_live = before.as_ref().is_some_and(Open::is_live);
-                    assert_eq!(episode.reset("n").is_err(), was_live, "{}", context());
+                    let outcome = episode.reset("n");
+                    assert_eq!(outcome.is_err(), was_live, "{}", context());
+                    outcome.unwrap_or(Outcome::Nothing)
                 }
+                30 => episode.end(EndReason::Unassigned),
                 _ => {
                     let outcome = episode.step(&sight, &terms, &mut ids, now);
                     ends += u64::from(matches!(outcome, Outcome::Ended(..)));
                     latches += u64::from(matches!(outcome, Outcome::Changed(AlertChange::Latch)));
                     check_step(before.as_ref(), &sight, &outcome, &episode, &context);
+                    outcome
                 }
+            };
+            let made = (from, episode.stage_name(), change_name(&outcome));
+            if made.0 != made.1 || made.2.is_some() {
+                assert!(documented.contains(&made), "no row of the table: {made:?}, {}", context());
+                seen.insert(made);
             }
         }
+        // Switched off is not a state of an episode: its rule is not stepped. What stays silently is no step.
+        let is_step = |step: &&(&str, &str, Option<&str>)| {
+            ![step.0, step.1].contains(&"switched off") && (step.0 != step.1 || step.2.is_some())
+        };
+        let missing: Vec<_> = documented.difference(&seen).filter(is_step).collect();
+        assert!(missing.is_empty(), "seed {seed}: the walk never took {missing:?}");
         assert!(ends > 1000 && latches > 1000, "seed {seed}: {ends} ends, {latches} latches: the walk proves little");
     }
 }

@@ -13,7 +13,7 @@ use crate::decode::gatt::advert::{self, Advertised};
 use crate::decode::gatt::{self, Characteristic, Details, Report};
 use crate::decode::vendor::{RECORDS, Record};
 use crate::decode::{Decoded, Decoder};
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 use crate::profile::{Profile, built_in, built_in_ids, hex};
 use crate::vitals::Status;
 use crate::wire::ReadingData;
@@ -101,8 +101,8 @@ fn characteristic(name: &str, args: &Args) -> anyhow::Result<Payload> {
     let devices = devices(args.devices.as_deref())?;
     let profile = args.profile.as_deref().map(|id| find_profile(id, &devices)).transpose()?;
     if let Some(known) = number(name).ok().and_then(gatt::characteristic) {
-        let gatt = profile.as_ref().and_then(|profile| profile.gatt());
-        return Ok(Payload::Standard(known, gatt.map(|gatt| gatt.quirks.clone()).unwrap_or_default()));
+        let quirks = profile.as_ref().map(|profile| profile.quirks().to_vec()).unwrap_or_default();
+        return Ok(Payload::Standard(known, quirks));
     }
     let uuid = Uuid::try_parse(name).ok();
     let notifies = |profile: &Profile| profile.gatt().is_some_and(|gatt| Some(gatt.notify) == uuid);

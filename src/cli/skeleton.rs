@@ -104,10 +104,14 @@ pub(super) fn text(kind: DeviceKind, frame: Frame, id: &str) -> anyhow::Result<S
 fn head(kind: DeviceKind, frame: Frame, id: &str) -> String {
     let way_in = if frame == Frame::Payload {
         format!(
-            r#"[gatt]
+            r#"[ble]
+match = [{{ name = "{MARK} Ox-1*" }}] # the advertised name; * stands for any characters
+# needs_bond = true # it sends nothing before it was paired with
+
+[ble.stream]
 service = "{MARK} FFE0" # the service's UUID, or its 4 digits
 notify = "{MARK} FFE1" # the characteristic that notifies
-# names = ["Ox-1"] # beginnings of the advertised name
+# write = "FFE2" # the characteristic that takes what [link] sends
 "#
         )
     } else {
@@ -127,6 +131,7 @@ name = "{MARK} maker, models, firmware"
 kind = "{kind}"
 nominal_hz = 1 # frames, lines or notifications a second: count them in a capture
 sources = ["{MARK} document, edition and section that the facts below are from"]
+tried_on_hardware = false # true once it was compared with the display of a real device
 
 {way_in}
 [link]

@@ -21,6 +21,7 @@ use crate::ids::{DeviceId, PatientId, SourceId, WardId};
 use crate::logging;
 use crate::patient::Patient;
 use crate::profile::Profile;
+use crate::profile::ble::{Ble, Speaks};
 use crate::profile::model::LineSettings;
 use crate::secret::Secret;
 use crate::sources::ble::{Air, AirSettings, BleConfig, MAX_USERS, SensorKind, Wanted};
@@ -459,7 +460,9 @@ impl<'a> Builder<'a> {
             "serial" => {
                 Some((self.unusable(source).or_else(|| self.serial(source).map(SourceKind::Serial))?, Mode::Real))
             }
-            "ble" => Some((SourceKind::Ble(self.ble(source, config)?), Mode::Real)),
+            "ble" => {
+                Some((self.unusable(source).or_else(|| self.ble(source, config).map(SourceKind::Ble))?, Mode::Real))
+            }
             "replay" => Some((SourceKind::Replay(self.replay(source)?), Mode::Test)),
             other => {
                 self.problem(&source.kind, format!("`{other}` is not a kind of source: serial, ble or replay"));
@@ -472,7 +475,6 @@ impl<'a> Builder<'a> {
     fn foreign_members(&mut self, source: &file::Source, kind: &str) {
         let text_members = [
             ("port", &source.port, "serial"),
-            ("profile", &source.profile, "serial"),
             ("settings", &source.settings, "serial"),
             ("serial_number", &source.serial_number, "serial"),
             ("address", &source.address, "ble"),
@@ -487,6 +489,9 @@ impl<'a> Builder<'a> {
             {
                 self.problem(place, format!("`{name}` belongs to a source of kind {owner}, this is {kind}"));
             }
+        }
+        if let Some(place) = source.profile.as_ref().filter(|_| !matches!(kind, "serial" | "ble")) {
+            self.problem(place, format!("`profile` belongs to a source of kind serial or ble, this is {kind}"));
         }
         if let Some(place) = source.allow_commands.as_ref().filter(|_| kind != "serial") {
             self.problem(place, format!("`allow_commands` belongs to a source of kind serial, this is {kind}"));
@@ -625,23 +630,72 @@ impl<'a> Builder<'a> {
                 None
             }
         };
-        let sensor = match &source.sensor {
-            None => Some(SensorKind::HeartRate),
-            Some(sensor) => SensorKind::from_name(sensor.get_ref()).or_else(|| {
-                let names: Vec<&str> = SensorKind::ALL.iter().map(|kind| kind.name()).collect();
-                let message = format!("`{}` is not a sensor; there are {}", sensor.get_ref(), names.join(", "));
-                self.problem(sensor, message);
-                None
-            }),
-        };
-        let keeps_records = sensor.is_none_or(|sensor| sensor == SensorKind::Glucose);
+        let profile = source.profile.as_ref().map(|place| self.model(place));
+        let sensor = self.sensor(source, profile.as_ref().and_then(Option::as_deref));
+        let is_stream = profile.iter().flatten().any(|profile| profile.gatt().is_some());
+        if is_stream {
+            self.members_of_standard_sensors(source);
+        }
+        let keeps_records = is_stream || sensor.is_none_or(|sensor| sensor == SensorKind::Glucose);
         if let Some(place) = source.delete_records.as_ref().filter(|_| !keeps_records) {
             self.problem(place, "only a glucose meter's records can be deleted");
         }
         let users = self.users(source, config);
         let set_clock = source.set_clock.as_ref().and_then(|offset| self.offset(offset));
         let delete_records = source.delete_records.as_ref().is_some_and(|delete| *delete.get_ref());
-        Some(BleConfig { users, delete_records, set_clock, ..BleConfig::new(wanted?, sensor?, config.air.clone()) })
+        let profile = match profile {
+            Some(profile) => Some(profile?),
+            None => None,
+        };
+        let known = BleConfig::new(wanted?, sensor?, config.air.clone());
+        Some(BleConfig { profile, users, delete_records, set_clock, ..known })
+    }
+
+    /// The profile of a Bluetooth model.
+    fn model(&mut self, place: &Spanned<String>) -> Option<Arc<Profile>> {
+        let profile = self.profile(place)?;
+        let why = match profile.ble().map(|ble| &ble.speaks) {
+            Some(Speaks::Standard(_) | Speaks::Stream(_)) => return Some(profile),
+            Some(Speaks::Advertised(_)) => "is of a device that only advertises, and is never connected to",
+            None => "has no section [ble]: its device has a serial line",
+        };
+        self.problem(place, format!("the profile {} {why}", profile.id()));
+        None
+    }
+
+    /// What the sensor measures: as the configuration says it, or the profile; a strap where neither does.
+    fn sensor(&mut self, source: &file::Source, profile: Option<&Profile>) -> Option<SensorKind> {
+        let of_profile = profile.and_then(Profile::ble).and_then(Ble::sensor);
+        let Some(place) = &source.sensor else { return Some(of_profile.unwrap_or(SensorKind::HeartRate)) };
+        let sensor = SensorKind::from_name(place.get_ref());
+        match (sensor, profile) {
+            (None, _) => {
+                let names: Vec<&str> = SensorKind::ALL.iter().map(|kind| kind.name()).collect();
+                let message = format!("`{}` is not a sensor; there are {}", place.get_ref(), names.join(", "));
+                self.problem(place, message);
+            }
+            (Some(_), Some(profile)) if sensor != of_profile => {
+                let message = format!("the profile {} says what it measures: leave `sensor` out", profile.id());
+                self.problem(place, message);
+            }
+            _ => {}
+        }
+        sensor
+    }
+
+    /// Members that only the standard characteristics have a place for.
+    fn members_of_standard_sensors(&mut self, source: &file::Source) {
+        let message =
+            |name| format!("`{name}` is for sensors of the standard; the profile has a protocol of its maker's");
+        if let Some(place) = source.users.values().next() {
+            self.problem(place, message("users"));
+        }
+        if let Some(place) = &source.delete_records {
+            self.problem(place, message("delete_records"));
+        }
+        if let Some(place) = &source.set_clock {
+            self.problem(place, message("set_clock"));
+        }
     }
 
     /// Whose the numbers are under which a sensor keeps its users.
@@ -713,6 +767,20 @@ mod tests {
     }
 
     #[test]
+    fn the_profile_of_a_bluetooth_model_says_what_it_measures_and_what_it_speaks() {
+        for (profile, sensor, is_episodic, metrics) in [
+            ("beurer-bm85", SensorKind::BloodPressure, true, 0),
+            ("viatom-o2", SensorKind::HeartRate, false, 4),
+            ("yonker-bp", SensorKind::HeartRate, true, 0),
+        ] {
+            let config = parsed(&format!("name = \"S\"\nprofile = \"{profile}\"")).unwrap();
+            let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
+            assert_eq!(ble.profile.as_ref().map(|profile| profile.id()), Some(profile));
+            assert_eq!((ble.sensor, ble.habit().is_episodic(), ble.metrics().len()), (sensor, is_episodic, metrics));
+        }
+    }
+
+    #[test]
     fn a_bluetooth_sensor_is_a_strap_unless_it_says_what_it_is_and_knows_its_users() {
         let config = parsed("name = \"Strap\"").unwrap();
         let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
@@ -732,6 +800,16 @@ mod tests {
             ("name = \"S\"\nset_clock = \"local\"", "not an offset from UTC"),
             ("address = \"zz\"\nusers = { 255 = \"P-1\" }", "`255` is not a user's number"),
             ("name = \"S\"\n[ble]\nadapter = \"usb\"", "not an adapter such as hci0"),
+            ("name = \"S\"\nprofile = \"contec-v7\"", "the profile contec-v7 has no section [ble]"),
+            ("name = \"S\"\nprofile = \"viatom-o3\"", "there is no profile `viatom-o3`; near are viatom-o2"),
+            ("name = \"S\"\nprofile = \"viatom-o2\"\nsensor = \"pulse_oximeter\"", "leave `sensor` out"),
+            ("name = \"S\"\nprofile = \"beurer-bm85\"\nsensor = \"glucose\"", "leave `sensor` out"),
+            (
+                "name = \"S\"\nprofile = \"viatom-o2\"\nusers = { 1 = \"P-1\" }",
+                "`users` is for sensors of the standard",
+            ),
+            ("name = \"S\"\nprofile = \"viatom-o2\"\nset_clock = \"+01:00\"", "`set_clock` is for sensors"),
+            ("name = \"S\"\nprofile = \"viatom-o2\"\ndelete_records = true", "`delete_records` is for sensors"),
         ] {
             let problems = parsed(bad).unwrap_err();
             assert!(problems.contains(words), "{bad}: {problems}");

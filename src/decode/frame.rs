@@ -104,6 +104,11 @@ impl Framer {
         self.was_broken = false;
     }
 
+    /// Bytes that wait for the rest of a frame.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.buffer.len().saturating_sub(self.start)
+    }
+
     /// Takes as many bytes as there is room for and gives back the rest.
     pub(crate) fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         if self.start > 0 {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::clock::{Mono, Stamp};
 use crate::profile::Profile;
+use crate::profile::ble::Speaks;
 use crate::profile::model::Rule;
 use crate::vitals::{Absent, Metric, Pressure, Quality, Status, Value, Vital};
 
@@ -142,7 +143,7 @@ impl Decoder {
     }
 
     /// Takes bytes as they arrive, in pieces of any size, and adds what they say to `out`. Where the profile has a
-    /// frame a notification (`[gatt]` without `[frame]`), `bytes` is one notification.
+    /// frame a notification (`[ble]` without `[frame]`), `bytes` is one notification.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
         self.take_bytes(bytes, None, out);
     }
@@ -156,7 +157,7 @@ impl Decoder {
         if let Some(driver) = &mut self.driver {
             return driver.push(bytes, now, out);
         }
-        if self.profile.gatt().is_some_and(|gatt| gatt.is_standard) {
+        if self.profile.is_standard() {
             self.take_standard(bytes, out);
             return;
         }
@@ -218,14 +219,22 @@ impl Decoder {
         if let Some(driver) = &self.driver {
             return driver.counters();
         }
-        if self.profile.gatt().is_some_and(|gatt| gatt.is_standard) { self.standard } else { self.framer.counters() }
+        if self.profile.is_standard() { self.standard } else { self.framer.counters() }
+    }
+
+    /// Bytes at the end of what came that wait for the rest of their frame; 0 with a driver, which does not tell.
+    pub const fn waiting(&self) -> usize {
+        self.framer.waiting()
     }
 
     /// One notification of the standard characteristic that the profile names.
     fn take_standard(&mut self, bytes: &[u8], out: &mut Vec<Decoded>) {
-        let Some(gatt) = self.profile.gatt() else { return };
-        let report = gatt::short_form(gatt.notify).map(|uuid| gatt::decode_with(uuid, bytes, &gatt.quirks));
-        if let Some(Ok(report)) = report {
+        let report = match self.profile.ble().map(|ble| &ble.speaks) {
+            Some(Speaks::Standard(sensor)) => gatt::decode_with(sensor.measurement(), bytes, self.profile.quirks()),
+            Some(Speaks::Advertised(field)) => gatt::advert::decode(gatt::advert::Advertised::of(*field, bytes)),
+            Some(Speaks::Stream(_)) | None => return,
+        };
+        if let Ok(report) = report {
             self.standard.frames += 1;
             out.extend(report.decoded);
         } else {

@@ -259,7 +259,7 @@ pub fn metrics(profile: &Profile) -> BTreeSet<Metric> {
     if let Some(driver) = profile.driver() {
         return super::driver::metrics(driver.kind);
     }
-    if profile.gatt().is_some_and(|gatt| gatt.is_standard) {
+    if profile.is_standard() {
         return profile.tests().iter().flat_map(|test| &test.expect).flat_map(BTreeMap::keys).copied().collect();
     }
     profile.messages().iter().flat_map(|message| &message.fields).map(|field| field.metric).collect()

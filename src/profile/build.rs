@@ -9,11 +9,9 @@ use super::Profile;
 use super::build_frame::{self, Extent};
 use super::checksum::Checksum;
 use super::driver;
-use super::model::{
-    Command, DEFAULT_SILENCE, Framing, Gatt, LineSettings, Link, Quirk, Repeat, Rule, Serial, StateValue, Step,
-};
-use super::schema::{ChecksumDoc, GattDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
-use super::{build_message, build_test, hex, unasked};
+use super::model::{Command, DEFAULT_SILENCE, Framing, LineSettings, Link, Repeat, Rule, Serial, StateValue, Step};
+use super::schema::{ChecksumDoc, LinkDoc, ProfileDoc, RepeatDoc, SerialDoc, StepDoc};
+use super::{build_ble, build_message, build_test, hex, unasked};
 use crate::document::{Problems, line_of};
 use crate::vitals::Status;
 
@@ -143,23 +141,26 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
     let context = &mut context;
     check_head(&doc, context);
     let serial = doc.serial.as_ref().map(|serial| build_serial(serial.get_ref(), context));
-    let gatt = doc.gatt.as_ref().and_then(|gatt| build_gatt(gatt.get_ref(), context));
+    let ble = doc.ble.as_ref().and_then(|ble| build_ble::ble(ble, &doc, context));
     let driven = doc.driver.as_ref().map(|driver| {
         let silence = doc.link.as_ref().and_then(|link| parse_duration(link.get_ref().silence.get_ref()));
         driver::settings(driver, &doc, silence.unwrap_or(DEFAULT_SILENCE), context)
     });
     let (driver, framing) = match driven {
         Some(driven) => driven.unzip(),
-        None => (None, build_frame::framing(doc.frame.as_ref(), doc.gatt.is_some(), context)),
+        None => (None, build_frame::framing(doc.frame.as_ref(), doc.ble.is_some(), context)),
     };
     let superframe = doc.superframe.as_ref().and_then(|superframe| build_frame::superframe(superframe, context));
     let link = doc.link.as_ref().map(|link| build_link(link.get_ref(), framing.as_ref(), context)).unwrap_or_default();
-    let messages = if doc.driver.is_some() || gatt.as_ref().is_some_and(|gatt| gatt.is_standard) {
+    let is_stream = doc.ble.as_ref().is_none_or(|ble| ble.get_ref().stream.is_some());
+    let messages = if doc.driver.is_some() || !is_stream {
         Vec::new()
     } else {
         build_message::messages(&doc.message, superframe.is_some(), framing.as_ref(), context)
     };
-    let tests = build_test::tests(&doc.test, context);
+    // What the program itself decodes, as the standard has it, is proven by the program's own tests.
+    let needs_tests = is_stream || ble.as_ref().is_some_and(|ble| !ble.quirks.is_empty());
+    let tests = build_test::tests(&doc.test, needs_tests, context);
     let problems = std::mem::take(&mut context.problems);
     match framing {
         Some(framing) if problems.is_empty() => Ok(Profile {
@@ -168,8 +169,9 @@ pub(super) fn profile(text: &str, doc: ProfileDoc, problems: Problems) -> Result
             kind: doc.kind.into_inner(),
             nominal_hz: context.nominal_hz,
             sources: doc.sources,
+            tried_on_hardware: doc.tried_on_hardware.unwrap_or(false),
             serial,
-            gatt,
+            ble,
             link,
             framing,
             driver,
@@ -200,16 +202,8 @@ fn check_head(doc: &ProfileDoc, context: &mut Context<'_>) {
     if !(hz > 0.0 && hz <= 10_000.0) {
         context.problem(&doc.nominal_hz.span(), format!("nominal_hz {hz} must be above 0 and at most 10000"));
     }
-    if doc.serial.is_none() && doc.gatt.is_none() {
-        context.problem(&(0..0), "a profile needs [serial] or [gatt]");
-    }
-    let standard = doc.gatt.as_ref().and_then(|gatt| gatt.get_ref().standard.as_ref());
-    if let Some(standard) = standard.filter(|standard| *standard.get_ref())
-        && (doc.serial.is_some() || doc.frame.is_some() || doc.superframe.is_some() || !doc.message.is_empty())
-    {
-        let message =
-            "standard notifications are decoded by the program: no [serial], [frame], [superframe], [[message]]";
-        context.problem(&standard.span(), message);
+    if doc.serial.is_none() && doc.ble.is_none() {
+        context.problem(&(0..0), "a profile needs [serial] or [ble]");
     }
 }
 
@@ -242,42 +236,6 @@ fn usb_id(text: &str) -> Option<(u16, Option<u16>)> {
         Some((vendor, product)) => Some((number(vendor)?, Some(number(product)?))),
         None => Some((number(text)?, None)),
     }
-}
-
-/// A 16-bit short form or a whole UUID.
-fn uuid_of(text: &Spanned<String>, context: &mut Context<'_>) -> Option<uuid::Uuid> {
-    /// Bluetooth Core 5.4, Vol 3, Part B, 2.5.1: the base to which a short form is added.
-    const BASE: u128 = 0x0000_0000_0000_1000_8000_0080_5F9B_34FB;
-    let short = (text.get_ref().len() == 4).then(|| u16::from_str_radix(text.get_ref(), 16).ok()).flatten();
-    let uuid = match short {
-        Some(short) => Some(uuid::Uuid::from_u128(BASE | (u128::from(short) << 96))),
-        None => uuid::Uuid::try_parse(text.get_ref()).ok(),
-    };
-    if uuid.is_none() {
-        context.problem(&text.span(), format!("`{}` is not a UUID or its 4 digit short form", text.get_ref()));
-    }
-    uuid
-}
-
-fn build_gatt(doc: &GattDoc, context: &mut Context<'_>) -> Option<Gatt> {
-    let service = uuid_of(&doc.service, context);
-    let notify = uuid_of(&doc.notify, context);
-    let write = doc.write.as_ref().map(|write| uuid_of(write, context));
-    let is_standard = doc.standard.as_ref().is_some_and(|standard| *standard.get_ref());
-    let mut quirks = Vec::new();
-    for name in &doc.quirks {
-        match Quirk::from_name(name.get_ref()) {
-            Some(_) if !is_standard => context.problem(&name.span(), "quirks need `standard = true`"),
-            Some(quirk) => quirks.push(quirk),
-            None => {
-                let known = nearest(name.get_ref(), Quirk::ALL.iter().map(|quirk| quirk.name()));
-                let message = format!("`{}` is not a quirk; the nearest is `{known}`", name.get_ref());
-                context.problem(&name.span(), message);
-            }
-        }
-    }
-    let (write, names) = (write.flatten(), doc.names.clone());
-    Some(Gatt { service: service?, notify: notify?, write, names, is_standard, quirks })
 }
 
 /// Without `at` the checksum is the last of the frame, and without `to` it covers all before it.
@@ -431,7 +389,7 @@ mod tests {
                 "user_with_flag",
                 "`user_with_flag` is not a quirk; the nearest is `user_without_flag`",
             ),
-            ("standard = true\n", "", "quirks need `standard = true`"),
+            ("\"blood_pressure\"\nquirks", "\"scale\"\nquirks", "`pulse_and_status_big_endian` needs `sensor"),
             ("[[test]]", message, "standard notifications are decoded by the program"),
         ] {
             let problems = Profile::parse(&good.replacen(from, to, 1)).unwrap_err();

@@ -14,9 +14,9 @@ use crate::vitals::{Absent, Decimal, Metric};
 /// Bytes of one test, repetitions included.
 const MAX_TEST_BYTES: usize = 64 * 1024;
 
-pub(super) fn tests(docs: &[Spanned<TestDoc>], context: &mut Context<'_>) -> Vec<EmbeddedTest> {
+pub(super) fn tests(docs: &[Spanned<TestDoc>], are_needed: bool, context: &mut Context<'_>) -> Vec<EmbeddedTest> {
     for case in TestCase::ALL {
-        if !docs.iter().any(|doc| doc.get_ref().case == *case) {
+        if are_needed && !docs.iter().any(|doc| doc.get_ref().case == *case) {
             context.problem(&(0..0), format!("a profile needs a [[test]] with case = \"{case}\""));
         }
     }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::build::{Context, nearest};
 use super::checksum::{Checksum, ChecksumKind, Encoding, Endian};
 use super::model::{Delimited, Escape, Escaped, Framing, Rule};
-use super::schema::{DriverDoc, LinkDoc, ProfileDoc};
+use super::schema::{DriverDoc, ProfileDoc};
 use crate::named::named_enum;
 
 /// Waves that one device is asked for at most: a DRI request has room for 8 (M1017617, 4), of the 12 that MEDIBUS can
@@ -204,16 +204,12 @@ fn is_fast(doc: &ProfileDoc) -> bool {
 }
 
 fn refuse_what_a_driver_does(doc: &ProfileDoc, span: &Range<usize>, context: &mut Context<'_>) {
-    let talks = |link: &LinkDoc| {
-        let is_quiet = link.init.is_empty() && link.poll.is_empty() && link.stop.is_empty() && link.command.is_empty();
-        !is_quiet || link.keep_alive.is_some()
-    };
     let tables = [
         ("[frame]", doc.frame.is_some()),
         ("[superframe]", doc.superframe.is_some()),
         ("[[message]]", !doc.message.is_empty()),
-        ("[gatt]", doc.gatt.is_some()),
-        ("init, poll, keep_alive, stop or commands in [link]", doc.link.as_ref().is_some_and(|l| talks(l.get_ref()))),
+        ("[ble]", doc.ble.is_some()),
+        ("init, poll, keep_alive, stop or commands in [link]", doc.link.as_ref().is_some_and(|l| l.get_ref().sends())),
     ];
     for (table, is_there) in tables {
         if is_there {

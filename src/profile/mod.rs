@@ -2,7 +2,9 @@
 //!
 //! [`Profile::parse`] reads and checks one. docs/profiles.md teaches how to write one.
 
+pub mod ble;
 mod build;
+mod build_ble;
 mod build_frame;
 mod build_message;
 mod build_test;
@@ -11,6 +13,7 @@ pub mod checksum;
 pub mod driver;
 pub mod hex;
 pub mod model;
+mod models;
 mod overlap;
 mod schema;
 mod unasked;
@@ -22,11 +25,13 @@ use std::time::Duration;
 pub(crate) use build::{nearest, parse_duration};
 pub use build_frame::MAX_FRAME;
 pub use built_in::{built_in, built_in_ids, built_in_text, nearest_ids, nearest_of};
+pub use models::Models;
 
 use crate::document::{self, Problems};
 use crate::vitals::{Metric, Status};
+use ble::{Ble, Gatt, Quirk};
 use driver::DriverSettings;
-use model::{DeviceKind, EmbeddedTest, Framing, Gatt, Link, Message, Rule, Serial, Superframe};
+use model::{DeviceKind, EmbeddedTest, Framing, Link, Message, Rule, Serial, Superframe};
 
 /// Largest profile file that is read, in bytes.
 pub const MAX_PROFILE_BYTES: usize = 256 * 1024;
@@ -60,7 +65,8 @@ pub struct Profile {
     nominal_hz: f64,
     sources: Vec<String>,
     serial: Option<Serial>,
-    gatt: Option<Gatt>,
+    tried_on_hardware: bool,
+    ble: Option<Ble>,
     link: Link,
     framing: Framing,
     driver: Option<DriverSettings>,
@@ -123,9 +129,30 @@ impl Profile {
         self.serial.as_ref()
     }
 
-    /// The GATT service, if the device has one.
-    pub const fn gatt(&self) -> Option<&Gatt> {
-        self.gatt.as_ref()
+    /// Whether it was read from the device itself, or only from descriptions and captures.
+    pub const fn is_tried_on_hardware(&self) -> bool {
+        self.tried_on_hardware
+    }
+
+    /// The Bluetooth side, if the device has one.
+    pub const fn ble(&self) -> Option<&Ble> {
+        self.ble.as_ref()
+    }
+
+    /// The GATT service whose notifications carry the bytes of [`Profile::framing`], if the device has one.
+    pub fn gatt(&self) -> Option<&Gatt> {
+        self.ble.as_ref().and_then(Ble::stream)
+    }
+
+    /// In what it departs from the standard characteristics.
+    pub fn quirks(&self) -> &[Quirk] {
+        self.ble.as_ref().map_or(&[], |ble| &ble.quirks)
+    }
+
+    /// True if the program itself decodes what the device sends, payload by payload: standard characteristics, or
+    /// advertised data.
+    pub fn is_standard(&self) -> bool {
+        self.ble.as_ref().is_some_and(|ble| ble.stream().is_none())
     }
 
     /// How the host talks to the device.

@@ -137,37 +137,6 @@ pub struct Serial {
     pub usb: Vec<(u16, Option<u16>)>,
 }
 
-named_enum! {
-    /// In what a model departs from the specification of a standard characteristic.
-    Quirk {
-        /// Blood pressure: pulse and status are written most significant byte first.
-        PulseAndStatusBigEndian = "pulse_and_status_big_endian",
-        /// Blood pressure: a user is there without its flag.
-        UserWithoutFlag = "user_without_flag",
-        /// Heart rate: the contact bit says nothing.
-        ContactUnreliable = "contact_unreliable",
-        /// Glucose context: meal 6 says that the record is a ketone.
-        KetoneAsMeal = "ketone_as_meal",
-    }
-}
-
-/// A GATT service whose notifications carry the frames.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gatt {
-    /// The service.
-    pub service: uuid::Uuid,
-    /// The characteristic that notifies.
-    pub notify: uuid::Uuid,
-    /// The characteristic that takes the commands of the link.
-    pub write: Option<uuid::Uuid>,
-    /// Beginnings of advertised names.
-    pub names: Vec<String>,
-    /// True: the notifications are what the Bluetooth SIG has standardised, and the profile has no messages.
-    pub is_standard: bool,
-    /// In what they depart from it.
-    pub quirks: Vec<Quirk>,
-}
-
 /// Bytes to send, and the answer to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

@@ -20,8 +20,10 @@ pub(super) struct ProfileDoc {
     /// Where the protocol is described, for whoever has to check the profile.
     #[serde(default)]
     pub(super) sources: Vec<String>,
+    /// Whether it was read from the device itself, or only from descriptions and captures.
+    pub(super) tried_on_hardware: Option<bool>,
     pub(super) serial: Option<Spanned<SerialDoc>>,
-    pub(super) gatt: Option<Spanned<GattDoc>>,
+    pub(super) ble: Option<Spanned<BleDoc>>,
     pub(super) link: Option<Spanned<LinkDoc>>,
     pub(super) frame: Option<Spanned<FrameDoc>>,
     pub(super) driver: Option<Spanned<DriverDoc>>,
@@ -56,19 +58,78 @@ pub(super) struct DriverDoc {
     pub(super) waves: Vec<Spanned<String>>,
 }
 
+impl LinkDoc {
+    /// Whether anything is ever sent.
+    pub(super) const fn sends(&self) -> bool {
+        let asks = !self.init.is_empty() || !self.poll.is_empty() || !self.stop.is_empty();
+        asks || self.keep_alive.is_some() || !self.command.is_empty()
+    }
+}
+
+/// A Bluetooth model.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GattDoc {
+pub(super) struct BleDoc {
+    /// How it is recognised: any of these.
+    #[serde(default, rename = "match")]
+    pub(super) matches: Vec<Spanned<MatchDoc>>,
+    /// The standard sensor that it is.
+    pub(super) sensor: Option<Spanned<String>>,
+    /// Or the service that carries the bytes of `[frame]`.
+    pub(super) stream: Option<Spanned<StreamDoc>>,
+    /// Or the advertised data that it sends without a connection.
+    pub(super) advert: Option<Spanned<AdvertDoc>>,
+    #[serde(default)]
+    pub(super) quirks: Vec<Spanned<String>>,
+    pub(super) presence: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) needs_bond: bool,
+    pub(super) pair_method: Option<Spanned<String>>,
+    pub(super) settle: Option<Spanned<String>>,
+    pub(super) users: Option<Spanned<UsersDoc>>,
+    pub(super) time_write: Option<Spanned<String>>,
+    pub(super) stored: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) deletes_on_transfer: bool,
+    pub(super) ends_link: Option<Spanned<String>>,
+    pub(super) multi_packet: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) hints: Vec<String>,
+}
+
+/// One way to recognise a model: everything that is given must fit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MatchDoc {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) service: Option<Spanned<String>>,
+    pub(super) service_data: Option<Spanned<String>>,
+    pub(super) company: Option<Spanned<String>>,
+    pub(super) manufacturer: Option<Spanned<String>>,
+    pub(super) model: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamDoc {
     pub(super) service: Spanned<String>,
     pub(super) notify: Spanned<String>,
     pub(super) write: Option<Spanned<String>>,
-    /// Beginnings of advertised names.
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdvertDoc {
+    pub(super) service_data: Option<Spanned<String>>,
+    pub(super) manufacturer_data: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UsersDoc {
+    pub(super) count: Spanned<u8>,
     #[serde(default)]
-    pub(super) names: Vec<String>,
-    /// The notifications are standard ones: no `[frame]`, no `[[message]]`.
-    pub(super) standard: Option<Spanned<bool>>,
-    #[serde(default)]
-    pub(super) quirks: Vec<Spanned<String>>,
+    pub(super) needs_consent: bool,
 }
 
 #[derive(Debug, Deserialize)]

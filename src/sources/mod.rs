@@ -26,9 +26,11 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono};
 use crate::event::{LinkState, NotDone, Order, SourceMessage};
 use crate::ids::{DeviceId, PatientId, SourceId};
+use crate::record::KnownRecords;
 use crate::vitals::{Mode, Status};
 
 use self::ble::BleConfig;
+use self::ble::records::Known;
 use self::output::{SourceCounters, SourceOutput};
 use self::replay::{ReplayConfig, ReplayError};
 use self::serial::{Bound, PortMemory, SerialConfig};
@@ -141,6 +143,8 @@ pub struct Ties {
     pub bound: Bound,
     /// What people order. Only a serial source takes orders.
     pub orders: Option<mpsc::Receiver<Order>>,
+    /// What earlier runs have taken of the device's memory.
+    pub records: KnownRecords,
 }
 
 /// Runs a source on its own: nobody gives it orders, and it knows nothing of earlier runs. See [`run_with`].
@@ -299,6 +303,8 @@ struct Memory {
     orders: Option<mpsc::Receiver<Order>>,
     /// The number of the order that is being carried out.
     in_hand: Option<u64>,
+    /// Records of the device that came before.
+    known: Known,
 }
 
 impl Memory {
@@ -307,7 +313,7 @@ impl Memory {
             SourceKind::Serial(serial) => PortMemory::new(serial, ties.bound),
             _ => PortMemory::default(),
         };
-        Self { port, orders: ties.orders, ..Self::default() }
+        Self { port, orders: ties.orders, known: ties.records.into(), ..Self::default() }
     }
 
     /// Answers what nobody will carry out any more.
@@ -333,7 +339,7 @@ async fn run_once(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     match &config.kind {
-        SourceKind::Ble(sensor) => ble::run(sensor, config, output, stop).await,
+        SourceKind::Ble(sensor) => ble::run(sensor, config, output, &mut memory.known, stop).await,
         SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
         SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
         SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,

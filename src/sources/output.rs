@@ -9,7 +9,8 @@ use crate::clock::{Clock, Stamp};
 use crate::decode::WaveSamples;
 use crate::event::{AuditAction, AuditEvent, AuditResult, LinkState, NotDone, SourceEvent, SourceMessage, WaveBlock};
 use crate::ids::{DeviceId, PatientId, SourceId};
-use crate::vitals::{Mode, Quality, Reading, Status, Taken, Value, Vital};
+use crate::record::RecordEvent;
+use crate::vitals::{Mode, Quality, Reading, Status, Taken, TimeSource, Value, Vital};
 
 use super::{SourceConfig, SourceError};
 
@@ -38,6 +39,27 @@ impl Observation {
         let quality = if is_absent { Quality::NotAvailable } else { Quality::Valid };
         Self { vital, mdc: None, quality, device_time: None }
     }
+}
+
+/// What a sensor sent in one record, and what it turned out to be: see [`RecordEvent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RecordBytes {
+    /// The characteristic.
+    pub(super) characteristic: u16,
+    /// Its number in the sensor.
+    pub(super) number: Option<u16>,
+    /// The sensor's number for the person.
+    pub(super) user: Option<u8>,
+    /// What the sensor's clock said.
+    pub(super) device_time: Option<String>,
+    /// In hexadecimal digits.
+    pub(super) raw: String,
+    /// In hexadecimal digits.
+    pub(super) context: Option<String>,
+    /// What it says beside its readings.
+    pub(super) found: Vec<String>,
+    /// It was kept in the sensor until now.
+    pub(super) is_late: bool,
 }
 
 /// What was last reported about a link.
@@ -126,10 +148,46 @@ impl SourceOutput {
 
     /// Hands a reading on. Waits while the pipeline's queue is full; fails when the pipeline has gone.
     pub async fn reading(&self, observation: Observation, received: Stamp) -> Result<(), SourceError> {
+        let taken = Taken { device_time: observation.device_time.clone(), ..Taken::on_arrival(received) };
+        self.send(SourceMessage::Reading(self.compose(observation, taken, received))).await
+    }
+
+    /// Hands a record on with the readings in it. A late one was measured some time ago, nobody knows exactly when.
+    pub(super) async fn record(
+        &self,
+        bytes: RecordBytes,
+        observations: Vec<Observation>,
+        received: Stamp,
+    ) -> Result<(), SourceError> {
+        let RecordBytes { characteristic, number, user, device_time, raw, context, found, is_late } = bytes;
+        let compose = |observation: Observation| {
+            let taken = Taken { device_time: observation.device_time.clone(), ..Taken::on_arrival(received) };
+            let unknown = Taken { wall: None, source: TimeSource::Unknown, ..taken.clone() };
+            self.compose(observation, if is_late { unknown } else { taken }, received)
+        };
+        let readings = observations.into_iter().map(compose).collect();
+        let record = RecordEvent {
+            source: self.source.clone(),
+            device: self.device.clone(),
+            patient: self.patient.clone(),
+            characteristic,
+            number,
+            user,
+            device_time,
+            raw,
+            context,
+            found,
+            readings: None,
+            mode: self.mode,
+        };
+        self.send(SourceMessage::Record { record, readings }).await
+    }
+
+    fn compose(&self, observation: Observation, taken: Taken, received: Stamp) -> Reading {
         let is_absent = matches!(Observation::of(observation.vital.clone()).quality, Quality::NotAvailable);
         let counter = if is_absent { &self.counters.absent } else { &self.counters.valid };
         SourceCounters::add(counter, 1);
-        let reading = Reading {
+        Reading {
             patient: self.patient.clone(),
             device: self.device.clone(),
             source: self.source.clone(),
@@ -137,10 +195,9 @@ impl SourceOutput {
             mdc: observation.mdc,
             quality: observation.quality,
             mode: self.mode,
-            taken: Taken { device_time: observation.device_time, ..Taken::on_arrival(received) },
+            taken,
             received,
-        };
-        self.send(SourceMessage::Reading(reading)).await
+        }
     }
 
     /// Hands samples of a wave on, if they do not crowd out what counts: only while half of the pipeline's queue is

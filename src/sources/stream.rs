@@ -67,6 +67,8 @@ pub struct Stream {
     thinning: Thinning,
     /// The checksum is so short that a frame has to be confirmed by what follows it.
     confirms: bool,
+    /// What is pushed is a notification, of which no byte is ever lost alone: a frame within one needs no confirmation.
+    are_notifications: bool,
     /// At most the vitals of one frame.
     unconfirmed: Vec<Unconfirmed>,
     silence: Duration,
@@ -105,6 +107,7 @@ impl Stream {
             confirms: matches!(profile.framing().rule, Rule::Packet(_))
                 && profile.superframe().is_none()
                 && profile.framing().checksum.as_ref().is_some_and(|checksum| checksum.kind.width() == 1),
+            are_notifications: false,
             unconfirmed: Vec::new(),
             silence: profile.link().silence,
             pushed: now,
@@ -121,6 +124,11 @@ impl Stream {
             counters_taken: FrameCounters::default(),
             waves: Vec::new(),
         }
+    }
+
+    /// The stream of the notifications of a link that was made at `now`: each is to be pushed as a whole.
+    pub fn of_notifications(profile: &Arc<Profile>, now: Stamp) -> Self {
+        Self { are_notifications: true, ..Self::new(profile, now) }
     }
 
     /// Takes bytes; what must not wait for the end of the second (a cuff's measurement, beats) is returned.
@@ -140,15 +148,17 @@ impl Stream {
             at_once.clear();
         }
         // Byte by byte, to see what comes right after a frame: monitors send a few kilobytes a second.
-        for piece in bytes.chunks(if self.confirms { 1 } else { bytes.len().max(1) }) {
+        for (place, piece) in bytes.chunks(if self.confirms { 1 } else { bytes.len().max(1) }).enumerate() {
             let skipped = self.decoder.counters().skipped_bytes;
+            // A frame that ends here began with the bytes that waited for its end: in this notification, or before it.
+            let is_whole = self.are_notifications && self.decoder.waiting() <= place;
             self.decoder.push_at(piece, now, &mut decoded);
             let counted = self.decoder.counters();
             if counted.skipped_bytes > skipped {
                 self.unconfirmed.retain(|waiting| waiting.frame != counted.frames);
             }
             self.confirm(|waiting| waiting.frame != counted.frames, &mut at_once);
-            self.take(&mut decoded, now, &mut at_once);
+            self.take(&mut decoded, now, is_whole, &mut at_once);
         }
         self.decoded = decoded;
         self.withhold(at_once, now)
@@ -169,7 +179,7 @@ impl Stream {
         let mut decoded = std::mem::take(&mut self.decoded);
         self.decoder.on_time(now, &mut decoded);
         let mut at_once = Vec::new();
-        self.take(&mut decoded, now, &mut at_once);
+        self.take(&mut decoded, now, false, &mut at_once);
         self.decoded = decoded;
         self.withhold(at_once, now)
     }
@@ -190,13 +200,19 @@ impl Stream {
         self.is_live(now) || (self.decoder.profile().driver().is_some() && self.decoder.counters().frames > 0)
     }
 
-    /// Takes what was decoded from bytes that came at `received`.
-    fn take(&mut self, decoded: &mut Vec<Decoded>, received: Stamp, at_once: &mut Vec<(DecodedVital, Stamp)>) {
+    /// Takes what was decoded from bytes that came at `received`, `certain` if nothing of it needs to be confirmed.
+    fn take(
+        &mut self,
+        decoded: &mut Vec<Decoded>,
+        received: Stamp,
+        certain: bool,
+        at_once: &mut Vec<(DecodedVital, Stamp)>,
+    ) {
         for found in decoded.drain(..) {
             match found {
                 Decoded::Vital(vital) => {
                     self.hear(received);
-                    if self.confirms {
+                    if self.confirms && !certain {
                         let frame = self.decoder.counters().frames;
                         self.unconfirmed.push(Unconfirmed { vital, frame, received });
                     } else {
@@ -225,7 +241,7 @@ impl Stream {
         let is_silent = self.silent_for(now) >= self.silence;
         let mut decoded = std::mem::take(&mut self.decoded);
         self.decoder.idle(&mut decoded);
-        self.take(&mut decoded, self.pushed, at_once);
+        self.take(&mut decoded, self.pushed, false, at_once);
         self.decoded = decoded;
         if is_silent {
             (self.heard, self.spoke) = before;
@@ -294,6 +310,14 @@ impl Stream {
             Thinning::Median(decimator) => decimator.on_time(now, &mut due),
         }
         self.withhold(due, now)
+    }
+
+    /// The link has ended: nothing follows that could give the last frame away, so that what it said counts, such as the one
+    /// measurement of a cuff. The numbers of the second that had begun go with the link.
+    pub fn last(&mut self, now: Stamp) -> Vec<Arrived> {
+        let mut at_once = Vec::new();
+        self.take_idle(now, &mut at_once);
+        self.withhold(at_once, now)
     }
 
     /// A number from the part of the second before its sensor came off is not given out after it: it is absent. What the
@@ -627,5 +651,50 @@ mod tests {
             assert_eq!(told_after(after, 60_000), [], "{before} frames before");
             assert_eq!(told_after(25, 60_400), [Value::Valid(Decimal::integer(97))], "{before} frames before");
         }
+    }
+
+    /// A frame with 96 % and one with 95 %, of a profile with a checksum of 8 bits.
+    const FRAMES: [[u8; 12]; 2] = [
+        [0xAA, 0x55, 0x0F, 0x08, 0x01, 0x60, 0x3F, 0x00, 0x2D, 0x00, 0x38, 0x8C],
+        [0xAA, 0x55, 0x0F, 0x08, 0x01, 0x5F, 0x47, 0x00, 0x81, 0x00, 0x18, 0x78],
+    ];
+
+    fn saturations(arrived: Vec<Arrived>) -> Vec<Decimal> {
+        let vitals = arrived.into_iter().map(|arrived| arrived.observation.vital);
+        let spo2 = vitals.filter(|vital| vital.metric() == Metric::Spo2);
+        spo2.filter_map(|vital| vital.leading().valid()).collect()
+    }
+
+    #[test]
+    fn a_frame_within_a_notification_counts_whatever_follows_and_one_that_was_split_is_confirmed() {
+        let profile = built_in("viatom-pc60").unwrap().unwrap();
+        let [first, second] = FRAMES;
+        let (rubbish, split) = ([0x00; 4], [&first[7..], &[0x00; 4], &second[..]].concat());
+        let both = [&rubbish[..], &first[..], &rubbish[..], &second[..], &rubbish[..]].concat();
+        let (number_96, number_95) = (Decimal::integer(96), Decimal::integer(95));
+        for (pushes, expected) in [
+            (vec![&both[..]], vec![number_96, number_95]),
+            (vec![&rubbish[..], &first, &rubbish, &second], vec![number_96, number_95]),
+            // A notification may be lost between the two halves of the first one.
+            (vec![&first[..7], &split], vec![number_95]),
+        ] {
+            let mut stream = Stream::of_notifications(&profile, at(0));
+            let arrived = pushes.iter().flat_map(|push| stream.push(push, at(0))).collect();
+            assert_eq!(saturations(arrived), expected, "{pushes:02X?}");
+        }
+        let mut serial = Stream::new(&profile, at(0));
+        assert_eq!(saturations(serial.push(&both, at(0))), [], "a serial line may have lost a byte in each");
+    }
+
+    #[test]
+    fn what_still_waits_for_confirmation_when_the_link_ends_counts() {
+        let profile = built_in("viatom-pc60").unwrap().unwrap();
+        let [first, second] = FRAMES;
+        let mut stream = Stream::of_notifications(&profile, at(0));
+        assert_eq!(saturations(stream.push(&first[..7], at(0))), []);
+        assert_eq!(saturations(stream.push(&[&first[7..], &second[..5]].concat(), at(0))), []);
+        let last = stream.last(at(10));
+        assert!(last.iter().all(|arrived| arrived.received == at(0)), "{last:?}");
+        assert_eq!(saturations(last), [Decimal::integer(96)]);
     }
 }

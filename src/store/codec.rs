@@ -375,6 +375,7 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         NOTIFICATION => EventBody::Notification(json(&text)?),
         CHAT => EventBody::Chat(json(&text)?),
         SOURCE => EventBody::Source(json(&text)?),
+        RECORD => EventBody::Record(json(&text)?),
         SYSTEM => EventBody::System(json(&text)?),
         AUDIT => EventBody::Audit(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
@@ -387,6 +388,8 @@ pub(super) const ALERT: &str = "alert";
 const NOTIFICATION: &str = "notification";
 const CHAT: &str = "chat";
 const SOURCE: &str = "source";
+/// The `kind` column of records.
+pub(super) const RECORD: &str = "record";
 const SYSTEM: &str = "system";
 const AUDIT: &str = "audit";
 
@@ -398,6 +401,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Notification(_) => NOTIFICATION,
         EventBody::Chat(_) => CHAT,
         EventBody::Source(_) => SOURCE,
+        EventBody::Record(_) => RECORD,
         EventBody::System(_) => SYSTEM,
         EventBody::Audit(_) => AUDIT,
     }
@@ -414,6 +418,7 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::Notification(notification) => text(notification),
         EventBody::Chat(chat) => text(chat),
         EventBody::Source(source) => text(source),
+        EventBody::Record(record) => text(record),
         EventBody::System(system) => text(system),
         EventBody::Audit(audit) => text(audit),
     })

@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::writer::MAX_BATCH;
+use super::queue::Queue;
 use crate::clock::Stamp;
-use crate::event::{Event, EventBody};
+use crate::event::Event;
 use crate::ids::Seq;
 
-/// Events that may wait for the disk: 27 minutes of ten readings a second.
-pub const QUEUE: usize = 16_384;
-/// Places of [`QUEUE`] that readings never take, so that alerts fit when readings no longer do.
-pub const RESERVED_FOR_ALERTS: usize = 1024;
 /// Questions whether the writer is alive that may wait; each comes from a task that waits for the answer.
 const PINGS: usize = 8;
 
@@ -47,8 +43,6 @@ pub enum StoreHealth {
 pub(super) struct Moved {
     /// The newest place of each lane. As many as there are lanes.
     cursors: Mutex<BTreeMap<String, Seq>>,
-    /// Tells the writer that there is something.
-    pub(super) news: Notify,
 }
 
 impl Moved {
@@ -69,8 +63,7 @@ impl Moved {
 /// Puts events into the writer's queue. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoreHandle {
-    queue: mpsc::Sender<Arc<Event>>,
-    hurry: Arc<Notify>,
+    queue: Arc<Queue>,
     pings: mpsc::Sender<oneshot::Sender<()>>,
     moved: Arc<Moved>,
     durable: watch::Receiver<Seq>,
@@ -80,9 +73,8 @@ pub struct StoreHandle {
 /// The writer's ends of what [`StoreHandle`] holds.
 #[derive(Debug)]
 pub(super) struct Ends {
-    pub(super) queue: mpsc::Receiver<Arc<Event>>,
-    /// Told when the queue holds something that ends the group: what is no reading, or a full batch.
-    pub(super) hurry: Arc<Notify>,
+    pub(super) queue: Arc<Queue>,
+    /// Ends with the last handle.
     pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) moved: Arc<Moved>,
     pub(super) durable: watch::Sender<Seq>,
@@ -91,42 +83,29 @@ pub(super) struct Ends {
 
 /// A handle and the writer's ends; `durable` is the newest stored number.
 pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
-    let (queue_in, queue) = mpsc::channel(QUEUE);
+    let queue = Arc::new(Queue::default());
     let (pings_in, pings) = mpsc::channel(PINGS);
     let (durable, durable_out) = watch::channel(durable);
     let (health, health_out) = watch::channel(StoreHealth::Ok);
     let moved = Arc::new(Moved::default());
-    let hurry = Arc::new(Notify::new());
     let handle = StoreHandle {
-        queue: queue_in,
-        hurry: Arc::clone(&hurry),
+        queue: Arc::clone(&queue),
         pings: pings_in,
         moved: Arc::clone(&moved),
         durable: durable_out,
         health: health_out,
     };
-    (handle, Ends { queue, hurry, pings, moved, durable, health })
+    (handle, Ends { queue, pings, moved, durable, health })
 }
 
 impl StoreHandle {
     /// Queues an event; events must come in the order of their numbers.
     ///
-    /// Never waits. A reading is refused when only [`RESERVED_FOR_ALERTS`] places are left, any other event only when
-    /// none is. The number of a refused event stays empty in the log and is reported as lost to those who resume.
+    /// Never waits. A reading or a record is refused when only [`RESERVED_FOR_ALERTS`](super::RESERVED_FOR_ALERTS)
+    /// places are left, any other event only when none is. The number of a refused event stays empty in the log and is
+    /// reported as lost to those who resume.
     pub fn try_append(&self, event: Arc<Event>) -> Result<(), Refused> {
-        let is_reading = matches!(event.body, EventBody::Reading(_));
-        if is_reading && self.queue.capacity() <= RESERVED_FOR_ALERTS && !self.queue.is_closed() {
-            return Err(Refused::Full);
-        }
-        self.queue.try_send(event).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Full,
-            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
-        })?;
-        // A reading alone wakes nobody: the writer takes it when its group is complete.
-        if !is_reading || self.queued() >= MAX_BATCH {
-            self.hurry.notify_one();
-        }
-        Ok(())
+        self.queue.push(event)
     }
 
     /// The newest number that would survive a power cut.
@@ -139,9 +118,9 @@ impl StoreHandle {
         self.health.clone()
     }
 
-    /// Events that wait in the queue, of [`QUEUE`].
+    /// Events that wait in the queue, of [`QUEUE`](super::QUEUE).
     pub fn queued(&self) -> usize {
-        QUEUE.saturating_sub(self.queue.capacity())
+        self.queue.len()
     }
 
     /// Remembers that `lane` is done with everything up to `seq`.
@@ -150,7 +129,6 @@ impl StoreHandle {
     /// the newest stored event is kept in memory until that event is stored.
     pub fn set_cursor(&self, lane: &str, seq: Seq) {
         self.moved.cursors.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), seq);
-        self.moved.news.notify_one();
     }
 
     /// Returns when the writer has turned its loop since the call.

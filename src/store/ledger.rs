@@ -11,10 +11,11 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, schema};
+use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, records, schema};
 use crate::clock::Stamp;
 use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody};
-use crate::ids::{Epoch, Seq, SourceId};
+use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::record::KnownRecords;
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
 /// forgotten and looked up again.
@@ -187,6 +188,11 @@ impl Ledger {
         Ok(identities)
     }
 
+    /// Which records of sensors are stored.
+    pub(super) fn known_records(&self) -> Result<BTreeMap<DeviceId, KnownRecords>, StoreError> {
+        records::load(&self.connection, &self.path)
+    }
+
     /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
     ///
     /// After an error only [`Self::reopen`] may follow: numbers that were given to new streams are void.
@@ -278,7 +284,10 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
         .map_err(&failed)?;
     let alert = match &event.body {
         EventBody::Alert(alert) => alert,
-        EventBody::Audit(audit) => return keep_identity(transaction, audit).map_err(failed),
+        EventBody::Audit(audit) => {
+            return keep_identity(transaction, audit).and_then(|()| records::mark(transaction, audit)).map_err(failed);
+        }
+        EventBody::Record(record) => return records::keep(transaction, record).map_err(failed),
         _ => return Ok(()),
     };
     let id = alert.alert.to_string();
@@ -312,6 +321,8 @@ fn keep_identity(transaction: &Transaction<'_>, audit: &AuditEvent) -> rusqlite:
              ON CONFLICT DO UPDATE SET device = ?2, doubted = ?3"
         }
         AuditAction::DeviceCommand
+        | AuditAction::RecordsTaken
+        | AuditAction::RecordsDeleted
         | AuditAction::BluetoothPair
         | AuditAction::BluetoothRemove
         | AuditAction::AlertEscalated => return Ok(()),

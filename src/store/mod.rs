@@ -10,7 +10,9 @@ mod codec;
 mod directory;
 mod handle;
 mod ledger;
+mod queue;
 mod reader;
+mod records;
 mod resume;
 mod retention;
 mod salvage;
@@ -28,8 +30,10 @@ use tokio::sync::mpsc;
 use crate::clock::Stamp;
 use crate::event::AlertEvent;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::record::KnownRecords;
 
-pub use handle::{QUEUE, RESERVED_FOR_ALERTS, Refused, StoreHandle, StoreHealth};
+pub use handle::{Refused, StoreHandle, StoreHealth};
+pub use queue::{QUEUE, RESERVED_FOR_ALERTS};
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;
@@ -113,6 +117,8 @@ pub struct Opened {
     pub open_alerts: Vec<AlertEvent>,
     /// What each source's device is bound to.
     pub identities: BTreeMap<SourceId, DeviceIdentity>,
+    /// Which records of each device are stored.
+    pub records: BTreeMap<DeviceId, KnownRecords>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -260,14 +266,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
-        let identities = ledger.identities()?;
-        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, identities))
+        let remembered = (ledger.identities()?, ledger.known_records()?);
+        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
     let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
         let begun = begin(&mut ledger)?;
         Ok((ledger, begun))
     });
-    let (ledger, (first_seq, open_alerts, identities), salvaged) = match sound {
+    let (ledger, (first_seq, open_alerts, (identities, records)), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
             let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
@@ -281,5 +287,5 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;
     let writer = Writer::new(directory, ledger, ends, report, options.group_commit.clamp(shortest, longest), now);
-    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, dropped, salvaged })
+    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, records, dropped, salvaged })
 }

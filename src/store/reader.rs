@@ -10,10 +10,11 @@ use tokio::sync::Mutex;
 use super::codec::{self, BadRow, Stream, row_id, seq_of, stamp};
 use super::directory::Directory;
 use super::resume::{self, ResumePoint};
-use super::{SeqRange, StoreError, schema};
+use super::{SeqRange, StoreError, records, schema};
 use crate::clock::Stamp;
 use crate::event::Event;
-use crate::ids::{Epoch, Seq};
+use crate::ids::{DeviceId, Epoch, Seq};
+use crate::record::RecordKey;
 
 /// Most events that one call returns.
 pub const MAX_READ: usize = 10_000;
@@ -141,6 +142,12 @@ impl Reader {
     /// Which of the numbers after `after` and up to `last` are no longer in the log.
     pub async fn lost(&self, after: Seq, last: Seq) -> Result<Vec<SeqRange>, StoreError> {
         self.query(move |transaction| resume::lost(transaction, after, last)).await
+    }
+
+    /// True if each of these records of a device is on disk.
+    pub async fn has_records(&self, device: &DeviceId, keys: Vec<RecordKey>) -> Result<bool, StoreError> {
+        let device = device.clone();
+        self.query(move |transaction| records::has_all(transaction, &device, &keys)).await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::codec::{row_id, seq_of, stamp};
+use super::codec::{RECORD, row_id, seq_of, stamp};
 use super::schema::PAGE_BYTES;
 use super::{SeqRange, StoreOptions};
 use crate::clock::{Mono, Stamp};
@@ -208,10 +208,18 @@ fn give_back(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes readings up to `last` and the holes they had.
+/// Deletes readings up to `last`, the holes they had, and the records they were read from.
 fn delete_readings(transaction: &Transaction<'_>, last: Seq) -> rusqlite::Result<()> {
+    let oldest = "SELECT min(seq) FROM reading";
+    let first: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
     transaction.execute("DELETE FROM reading WHERE seq <= ?1", [row_id(last)])?;
     transaction.execute("DELETE FROM hole WHERE last <= ?1", [row_id(last)])?;
+    // A record follows its readings. Those before the first one went with the readings before it, so that not all events
+    // have to be looked through for each few readings.
+    let next: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
+    let next = next.unwrap_or_else(|| row_id(last.next()));
+    let between = params![first.unwrap_or(0), next, RECORD];
+    transaction.execute("DELETE FROM event WHERE seq > ?1 AND seq < ?2 AND kind = ?3", between)?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 10] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -49,6 +49,8 @@ const TABLES: [(&str, &str); 8] = [
     ("alert_open", "rowid, alert, seq, body"),
     ("cursor", "rowid, lane, seq"),
     ("device_identity", "rowid, source, device, serial_number, doubted"),
+    ("known_record", "id, device, name"),
+    ("record_mark", "rowid, device, through"),
 ];
 
 /// Moves the database aside and opens a new one with what can be read of the old.

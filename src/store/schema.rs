@@ -116,6 +116,22 @@ pub(super) const MIGRATIONS: &[&str] = &[
         doubted TEXT
     ) STRICT;
 ",
+    "
+    -- Records of sensors that are stored, by what names them; a device that sends one again is told so by this. Kept
+    -- although the record itself is dropped one day, and bounded by the number of records a device.
+    CREATE TABLE known_record (
+        id INTEGER PRIMARY KEY,
+        device TEXT NOT NULL,
+        name TEXT NOT NULL,
+        UNIQUE (device, name)
+    ) STRICT;
+
+    -- All records of a device's memory up to this number have been taken.
+    CREATE TABLE record_mark (
+        device TEXT PRIMARY KEY,
+        through INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

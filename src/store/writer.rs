@@ -14,9 +14,10 @@ use tracing::{error, info, warn};
 use super::directory::Directory;
 use super::handle::{Ends, StoreHealth};
 use super::ledger::{Committed, Ledger};
+use super::queue::is_reading;
 use super::{SeqRange, StoreError};
 use crate::clock::Stamp;
-use crate::event::{Event, EventBody};
+use crate::event::Event;
 use crate::ids::Seq;
 
 /// Most events in one transaction.
@@ -53,12 +54,10 @@ enum State {
 /// What woke the writer.
 enum Wake {
     Ping,
-    Stop,
     Timer,
-    /// So many events were taken from the queue.
-    Queue(usize),
-    Cursor,
-    /// The queue is closed, and empty or not to be emptied.
+    /// A group is complete.
+    Hurry,
+    /// The daemon ends, or every handle is gone.
     End,
 }
 
@@ -90,47 +89,48 @@ impl Writer {
     /// # Errors
     /// Damage of the database (noted, so that the next start checks and salvages it), an event out of order, or events
     /// that could not be stored before the end. A disk that is full or fails is no error: see [`StoreHealth`].
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
-        let mut timer = pin!(sleep(Duration::ZERO));
-        let mut armed = false;
-        loop {
-            match self.wait(&stop, timer.as_mut(), armed).await {
-                Wake::Ping => {}
-                // What is queued is still taken; nothing new is.
-                Wake::Stop => self.ends.queue.close(),
-                Wake::End => return self.finish().await,
-                Wake::Queue(taken) if self.is_complete(taken) => {
-                    self.commit().await?;
-                    armed = self.state == State::Failing;
-                    timer.set(sleep(RETRY_EVERY));
-                }
-                Wake::Queue(_) | Wake::Cursor => {
-                    if !armed {
-                        armed = true;
-                        timer.set(sleep(self.group_commit));
-                    }
-                }
-                Wake::Timer => {
-                    if self.state == State::Healthy {
-                        self.gather();
-                    }
-                    self.commit().await?;
-                    armed = self.state == State::Failing;
-                    timer.set(sleep(RETRY_EVERY));
-                }
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let runtime = Handle::current();
+        match runtime.runtime_flavor() {
+            // A thread of its own, which may block: a commit costs no change of threads, and holds up nobody.
+            RuntimeFlavor::MultiThread => {
+                tokio::task::spawn_blocking(move || runtime.block_on(self.turn(stop))).await?
             }
+            // Everything runs on this thread, perhaps in paused time, which a thread that never ends would hold still.
+            _ => self.turn(stop).await,
         }
     }
 
-    /// Takes what is queued, as far as it fits into the batch; returns how much that was.
-    fn gather(&mut self) -> usize {
-        let before = self.batch.len();
-        while self.batch.len() < MAX_BATCH
-            && let Ok(event) = self.ends.queue.try_recv()
-        {
-            self.batch.push(event);
+    async fn turn(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut timer = pin!(sleep(self.group_commit));
+        loop {
+            match self.wait(&stop, timer.as_mut()).await {
+                Wake::Ping => continue,
+                Wake::End => {
+                    // What is queued is still taken; nothing new is.
+                    self.ends.queue.close();
+                    return self.finish().await;
+                }
+                Wake::Hurry => {
+                    let taken = self.ends.queue.take_into(&mut self.batch);
+                    if !self.is_complete(taken) {
+                        continue;
+                    }
+                    self.commit().await?;
+                }
+                Wake::Timer => {
+                    if self.state == State::Healthy {
+                        self.ends.queue.take_into(&mut self.batch);
+                    }
+                    self.commit().await?;
+                }
+            }
+            // What is still queued behind a full batch may be what must not wait.
+            if self.ends.queue.len() > 0 {
+                self.ends.queue.hurry();
+            }
+            timer.set(sleep(if self.state == State::Healthy { self.group_commit } else { RETRY_EVERY }));
         }
-        self.batch.len().saturating_sub(before)
     }
 
     /// True if the batch, of which the last `taken` events are new, is to be stored now.
@@ -140,35 +140,27 @@ impl Writer {
     }
 
     /// Waits for whatever comes first.
-    async fn wait(&mut self, stop: &CancellationToken, timer: std::pin::Pin<&mut Sleep>, armed: bool) -> Wake {
-        let room = MAX_BATCH.saturating_sub(self.batch.len());
-        let is_failing = self.state == State::Failing;
-        // A failing disk is not asked to stop twice: `finish` makes the last try.
-        let is_open = !self.ends.queue.is_closed();
-        // The timer runs: whoever queues a reading need not wake this task.
-        let is_gathering = armed && is_open && !is_failing;
+    async fn wait(&mut self, stop: &CancellationToken, timer: std::pin::Pin<&mut Sleep>) -> Wake {
+        // While the disk fails events stay in the queue, which is what bounds them, until the next try.
+        let takes_events = self.state == State::Healthy;
         tokio::select! {
             biased;
             // The watchdog's question: rare, and never behind a full queue.
-            Some(answer) = self.ends.pings.recv() => {
-                // Nobody waits for the answer any more if this fails.
-                let _ = answer.send(());
-                Wake::Ping
-            }
+            question = self.ends.pings.recv() => match question {
+                Some(answer) => {
+                    // Nobody waits for the answer any more if this fails.
+                    let _ = answer.send(());
+                    Wake::Ping
+                }
+                None => Wake::End,
+            },
             // The daemon ends.
-            () = stop.cancelled(), if is_open => Wake::Stop,
-            // A group is complete, or the disk gets another chance.
-            () = timer, if armed => Wake::Timer,
-            // More events of a group that has begun: not one by one, but when one of them ends it.
-            () = self.ends.hurry.notified(), if is_gathering => Wake::Queue(self.gather()),
-            // Events. While the disk fails they stay in the queue, which is what bounds them, until the end comes.
-            taken = self.ends.queue.recv_many(&mut self.batch, room), if !is_failing && !is_gathering => {
-                if taken == 0 { Wake::End } else { Wake::Queue(taken) }
-            }
-            // A cursor moved: it rides with the next group.
-            () = self.ends.moved.news.notified(), if !armed => Wake::Cursor,
-            // Closed while the disk fails: no event can come, so the end is now.
-            () = std::future::ready(()), if is_failing && !is_open => Wake::End,
+            () = stop.cancelled() => Wake::End,
+            // A group is due, or the disk gets another chance. Readings and moved cursors wake nobody: they are found
+            // when this comes round.
+            () = timer => Wake::Timer,
+            // What is no reading has come, or a full batch.
+            () = self.ends.queue.hurried(), if takes_events => Wake::Hurry,
         }
     }
 
@@ -240,9 +232,9 @@ impl Writer {
             (batch, moved, outcome)
         };
         let (batch, moved, outcome) = match Handle::current().runtime_flavor() {
-            // The worker hands its other tasks over while it blocks: a commit costs no change of threads.
-            RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-            // Everything runs on this thread, perhaps in paused time, which stands still until the disk has answered.
+            // This is the writer's own thread.
+            RuntimeFlavor::MultiThread => work(),
+            // Paused time stands still until the disk has answered.
             _ => tokio::task::spawn_blocking(work).await?,
         };
         self.batch = batch;
@@ -298,7 +290,7 @@ impl Writer {
             if self.state == State::Failing {
                 return Err(self.left_behind());
             }
-            if self.ends.queue.recv_many(&mut self.batch, MAX_BATCH).await == 0 {
+            if self.ends.queue.take_into(&mut self.batch) == 0 {
                 break;
             }
         }
@@ -312,19 +304,12 @@ impl Writer {
         .await?
     }
 
-    fn left_behind(mut self) -> StoreError {
-        let mut events = self.batch.len();
-        while self.ends.queue.try_recv().is_ok() {
-            events = events.saturating_add(1);
-        }
+    fn left_behind(self) -> StoreError {
+        let events = self.batch.len().saturating_add(self.ends.queue.len());
         let reason = match &*self.ends.health.borrow() {
             StoreHealth::Degraded { reason, .. } => reason.clone(),
             StoreHealth::Ok => String::new(),
         };
         StoreError::LeftBehind { events, reason }
     }
-}
-
-fn is_reading(event: &Event) -> bool {
-    matches!(event.body, EventBody::Reading(_))
 }

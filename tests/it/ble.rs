@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use vitalbridge::clock::Clock;
 use vitalbridge::event::SourceMessage;
+use vitalbridge::profile::Profile;
 use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Wanted};
 use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::replay::{ReplayConfig, Speed};
@@ -55,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) users: BTreeMap<u8, String>,
     /// Whether records are deleted from a meter.
     pub(crate) delete_records: bool,
+    /// The text of the profile of a maker's own protocol.
+    pub(crate) profile: Option<String>,
     pub(crate) pace: Pace,
 }
 
@@ -81,6 +85,7 @@ impl Setup {
             sensor: SensorKind::HeartRate,
             users: BTreeMap::new(),
             delete_records: false,
+            profile: None,
             pace: Pace::Short,
         }
     }
@@ -134,11 +139,18 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let (out, mut messages) = mpsc::channel(16);
     let mut running = JoinSet::new();
     let air = Air::new(setup.air());
+    let mut counters = vec![];
     let straps = setup.wanted.iter().map(|wanted| {
         let wanted = wanted.parse().map_or_else(|_| Wanted::Name(wanted.clone()), Wanted::Address);
         let users = setup.users.iter().map(|(slot, patient)| (*slot, patient.parse().unwrap())).collect();
         let delete_records = setup.delete_records;
-        SourceKind::Ble(BleConfig { users, delete_records, ..BleConfig::new(wanted, setup.sensor, air.clone()) })
+        let profile = setup.profile.as_ref().map(|text| Arc::new(Profile::parse(text).unwrap()));
+        SourceKind::Ble(BleConfig {
+            users,
+            delete_records,
+            profile,
+            ..BleConfig::new(wanted, setup.sensor, air.clone())
+        })
     });
     let recording = setup.recording.clone();
     let replay = recording.map(|path| SourceKind::Replay(ReplayConfig { path, speed: Speed::REAL_TIME }));
@@ -150,15 +162,16 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
             mode: Mode::Test,
             kind,
         };
-        let counters = Arc::new(SourceCounters::default());
-        running.spawn(sources::run(config, out.clone(), Clock::System, counters, stop.clone()));
+        let counted = Arc::new(SourceCounters::default());
+        counters.push(Arc::clone(&counted));
+        running.spawn(sources::run(config, out.clone(), Clock::System, counted, stop.clone()));
     }
     drop(out);
     // Stands for the pipeline and the disk: what was printed is kept.
     let (commits, mut wishes) = mpsc::channel::<CommitWish>(16);
     running.spawn(async move {
         while let Some(wish) = wishes.recv().await {
-            let _ = wish.send(());
+            let _ = wish.granted.send(());
         }
         Ok(())
     });
@@ -169,17 +182,29 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         Ok(())
     });
     while let Some(message) = messages.recv().await {
-        println!(
-            "{}",
-            match message {
-                SourceMessage::Reading(reading) => json!({"reading": ReadingData::reading(&reading)}),
-                SourceMessage::Link(event) => {
-                    let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
-                    json!({"link": event, "status": status, "tasks": tasks})
-                }
-                other => panic!("a strap has no {other:?}"),
+        let (message, readings) = match message {
+            SourceMessage::Record { record, readings } => (json!({"record": record}), readings),
+            SourceMessage::Reading(reading) => (json!({}), vec![reading]),
+            SourceMessage::Audit(audit) => (json!({"audit": audit}), vec![]),
+            SourceMessage::Link(event) => {
+                let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
+                // Of the first source: frames, bad checksums, bytes of no frame.
+                let counted = counters.first().map(|counted| {
+                    [&counted.frames, &counted.bad_checksums, &counted.rubbish_bytes]
+                        .map(|counter| counter.load(Ordering::Relaxed))
+                });
+                (json!({"link": event, "status": status, "tasks": tasks, "counted": counted}), vec![])
             }
-        );
+            SourceMessage::Wave(wave) => {
+                let wave = json!({"name": &*wave.name, "first": wave.first, "samples": wave.samples.len()});
+                (json!({"wave": wave}), vec![])
+            }
+            other @ SourceMessage::Answer { .. } => panic!("a strap has no {other:?}"),
+        };
+        for reading in readings {
+            println!("{}", json!({"reading": ReadingData::reading(&reading)}));
+        }
+        println!("{message}");
     }
     while let Some(ended) = running.join_next().await {
         ended.unwrap().unwrap();

@@ -4,6 +4,7 @@
 //! is one signal with both `Connected` and `ServicesResolved` false, a daemon that dies sends nothing at all, and a link
 //! outlives the daemon in the kernel.
 
+mod own;
 mod pairing;
 pub(crate) mod sensor;
 
@@ -22,6 +23,7 @@ use zbus::{Connection, MessageStream, ObjectPath, Variant};
 
 use self::pairing::{AGENT_MANAGER, Ongoing, RegisteredAgent};
 
+pub(crate) use self::own::Own;
 pub(crate) use self::pairing::Pairs;
 pub(crate) use self::sensor::{Advert, Strap};
 
@@ -453,10 +455,21 @@ impl World {
 
     fn write_value(&mut self, message: &Message, path: &str) -> Reply {
         let body = message.body();
-        let (value, _): (Vec<u8>, BTreeMap<String, Variant<'_>>) = body.deserialize().unwrap();
+        let (value, options): (Vec<u8>, BTreeMap<String, Variant<'_>>) = body.deserialize().unwrap();
+        let is_command = options.get("type").and_then(|how| String::try_from(how).ok()).as_deref() == Some("command");
+        let turn = self.turn;
         let strap = self.strap_at(path);
-        let uuid = strap.characteristics().into_iter().find(|(found, _)| found == path).map(|(_, found)| found.uuid);
-        strap.writes.push((uuid.unwrap(), value));
+        let found = strap.characteristics().into_iter().find(|(found, _)| found == path).map(|(_, found)| found);
+        let characteristic = found.unwrap();
+        if !characteristic.flags.contains(if is_command { &"write-without-response" } else { &"write" }) {
+            return Err(("org.bluez.Error.NotSupported", "Operation is not supported"));
+        }
+        if strap.own.refuses_writes {
+            return Err(("org.bluez.Error.NotPermitted", "Write not permitted"));
+        }
+        strap.own.commands += usize::from(is_command);
+        strap.own.on_write(&value, turn);
+        strap.writes.push((characteristic.uuid, value));
         reply(&message.header(), &())
     }
 
@@ -616,11 +629,9 @@ impl World {
     }
 
     fn beat(&mut self, index: usize) {
-        if !self.turn.is_multiple_of(BEAT_TURNS) {
-            return;
-        }
+        let turn = self.turn;
         let strap = &mut self.straps[index];
-        if !strap.connected {
+        if !turn.is_multiple_of(strap.own.beat_turns.unwrap_or(BEAT_TURNS)) || !strap.connected {
             return;
         }
         let (address, ends_link) = (strap.address, strap.ends_link);
@@ -634,6 +645,10 @@ impl World {
             && strap.notifying.contains_key(&path)
         {
             self.notify(address, &payload);
+        } else if let Some(path) = strap.sender(None).filter(|path| strap.notifying.contains_key(path))
+            && let Some(payload) = strap.own.next(turn)
+        {
+            self.send_value(&path, &payload);
         }
     }
 

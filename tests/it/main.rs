@@ -3,6 +3,8 @@
 
 mod ble;
 mod ble_faults;
+mod ble_records;
+mod ble_stream;
 mod bluetooth;
 mod bluetooth_api;
 mod bluez;

@@ -85,6 +85,7 @@ async fn a_row_holds_until_the_next_and_a_cuff_speaks_once() {
     assert_eq!(readings(&seen, Metric::BloodPressure), shown(&[(1000, "120")]));
     let links = seen.iter().filter_map(|(at, message)| match message {
         SourceMessage::Audit(_) | SourceMessage::Answer { .. } => panic!("a recording takes no orders"),
+        SourceMessage::Record { .. } => panic!("a recording has no records of a sensor"),
         SourceMessage::Link(event) => Some((*at, event.link)),
         SourceMessage::Reading(reading) => {
             assert_eq!(

@@ -15,10 +15,11 @@ use vitalbridge::event::{
     Event, EventBody, LinkState, Notification, NotificationKind, Presence, Priority, Signal, SignalPresence,
     SourceEvent, SystemEvent, SystemKind,
 };
-use vitalbridge::ids::{AlertId, Epoch, Seq, SourceId};
+use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
+use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
 use vitalbridge::store::{
-    self, DeviceIdentity, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY, Reader, Refused, ResumePoint,
-    SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
+    self, DeviceIdentity, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY, Reader, Refused,
+    ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
 };
 use vitalbridge::vitals::{
     Absent, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, Taken, TimeSource, Value, Vital,
@@ -52,6 +53,7 @@ struct Running {
     first_seq: Seq,
     open_alerts: Vec<AlertEvent>,
     identities: BTreeMap<SourceId, DeviceIdentity>,
+    records: BTreeMap<DeviceId, KnownRecords>,
     dropped: mpsc::Receiver<SeqRange>,
     salvaged: Option<SalvageReport>,
     stop: CancellationToken,
@@ -64,12 +66,26 @@ impl Running {
     }
 
     fn of(opened: Opened) -> Self {
-        let Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, dropped, salvaged } = opened;
+        let Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, records, dropped, salvaged } =
+            opened;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(stop.clone()));
         let next = first_seq;
-        Self { handle, reader, epoch, next, first_seq, open_alerts, identities, dropped, salvaged, stop, writer: tasks }
+        Self {
+            handle,
+            reader,
+            epoch,
+            next,
+            first_seq,
+            open_alerts,
+            identities,
+            records,
+            dropped,
+            salvaged,
+            stop,
+            writer: tasks,
+        }
     }
 
     /// Numbers a body and queues it.
@@ -169,6 +185,25 @@ fn system(message: &str) -> EventBody {
     EventBody::System(SystemEvent { kind: SystemKind::Started, message: message.to_owned(), first: None, last: None })
 }
 
+/// A record of a glucose meter.
+fn record(number: u16) -> RecordEvent {
+    let [low, high] = number.to_le_bytes();
+    RecordEvent {
+        source: "meter".parse().unwrap(),
+        device: "meter-1".parse().unwrap(),
+        patient: Some("P-0001".parse().unwrap()),
+        characteristic: 0x2A18,
+        number: Some(number),
+        user: None,
+        device_time: Some("2026-11-20T08:00:00".to_owned()),
+        raw: format!("12{low:02x}{high:02x}ea070b140800007000b011"),
+        context: Some("02070006".to_owned()),
+        found: vec!["ketone".to_owned()],
+        readings: Some((Seq(3), Seq(4))),
+        mode: Mode::Real,
+    }
+}
+
 fn bodies_of_every_kind() -> Vec<EventBody> {
     let mut bodies = vec![
         EventBody::Alert(alert(1, AlertChange::Start)),
@@ -206,6 +241,7 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             reason: Some("serial number changed".to_owned()),
             mode: Mode::Demo,
         }),
+        EventBody::Record(record(7)),
         EventBody::Audit(AuditEvent {
             by: "m.mustermann".to_owned(),
             action: AuditAction::DeviceCommand,
@@ -375,12 +411,29 @@ async fn readings_wait_for_their_group_and_an_alert_takes_them_along_at_once() {
     durable.changed().await.unwrap();
     assert_eq!((passed(), *durable.borrow_and_update()), (before, Seq(4)));
 
-    // The next group's time begins with its own first reading.
-    tokio::time::sleep(SECOND * 5).await;
+    // The writer comes round every second after its last commit, so that no reading has to wake it.
+    tokio::time::sleep(SECOND * 11 / 2).await;
     let before = passed();
     store.append(at(9), spo2(95, at(9)));
     durable.changed().await.unwrap();
-    assert_eq!((passed().saturating_sub(before), *durable.borrow_and_update()), (SECOND, Seq(5)));
+    assert_eq!((passed().saturating_sub(before), *durable.borrow_and_update()), (SECOND / 2, Seq(5)));
+    store.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_behind_a_full_batch_does_not_wait_for_the_next_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Running::start(folder.path(), &StoreOptions::default(), 1);
+    let clock = Clock::tokio(start_of_time());
+    let before = clock.now().mono;
+    let mut durable = store.handle.durable();
+    for _ in 0..MAX_BATCH + 10 {
+        store.append(at(0), spo2(97, at(0)));
+    }
+    store.append(at(0), EventBody::Alert(alert(1, AlertChange::Start)));
+    let last = Seq(u64::try_from(MAX_BATCH).unwrap() + 11);
+    durable.wait_for(|seq| *seq == last).await.unwrap();
+    assert_eq!(clock.now().mono, before);
     store.end().await.unwrap();
 }
 
@@ -1016,4 +1069,93 @@ async fn what_a_device_is_bound_to_is_remembered() {
         assert_eq!(known.device.as_str(), "rad-8");
         reopened.end().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn records_that_are_on_disk_are_known_to_the_next_run_and_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::default();
+    let meter: DeviceId = "meter-1".parse().unwrap();
+    let key = |number| record(number).key().unwrap();
+    let mark = |action, object: &str| {
+        EventBody::Audit(AuditEvent {
+            by: AuditEvent::BRIDGE.to_owned(),
+            action,
+            object: object.to_owned(),
+            patient: None,
+            device: Some("meter-1".parse().unwrap()),
+            source: Some("meter".parse().unwrap()),
+            result: AuditResult::Done,
+            reason: None,
+            mode: Mode::Real,
+        })
+    };
+    let mut store = Running::start(dir.path(), &options, 1);
+    assert_eq!(store.records, BTreeMap::new());
+    // A number for the second record, which never reaches the disk: the store's queue had no place.
+    store.append(at(1), EventBody::Record(record(1)));
+    store.number(at(2), EventBody::Record(record(2)));
+    store.append(at(3), EventBody::Record(record(3)));
+    store.settle().await;
+    for (numbers, expected) in [(&[1][..], true), (&[1, 3], true), (&[], true), (&[1, 2, 3], false), (&[4], false)] {
+        let keys: Vec<RecordKey> = numbers.iter().map(|number| key(*number)).collect();
+        assert_eq!(store.reader.has_records(&meter, keys).await.unwrap(), expected, "{numbers:?}");
+    }
+    assert!(!store.reader.has_records(&"meter-2".parse().unwrap(), vec![key(1)]).await.unwrap(), "another meter");
+    store.append(at(4), mark(AuditAction::RecordsTaken, "3"));
+    // The same again, as after a power cut between a reading and its record.
+    store.append(at(5), EventBody::Record(record(3)));
+    store.end().await.unwrap();
+
+    let mut store = Running::start(dir.path(), &options, 2);
+    let known = KnownRecords { keys: vec![key(1), key(3)], through: Some(3) };
+    assert_eq!(store.records, BTreeMap::from([(meter.clone(), known)]));
+    store.append(at(6), mark(AuditAction::RecordsDeleted, "3"));
+    store.end().await.unwrap();
+    let store = Running::start(dir.path(), &options, 3);
+    assert_eq!(store.records[&meter], KnownRecords { keys: vec![key(1), key(3)], through: None });
+    store.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_goes_with_its_readings_and_stays_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { retention: Duration::from_hours(1), ..StoreOptions::default() };
+    let mut store = Running::start(dir.path(), &options, 1);
+    store.append(at(1), spo2(97, at(1)));
+    store.append(at(1), EventBody::Record(record(1)));
+    store.append(at(1), EventBody::Alert(alert(1, AlertChange::Start)));
+    for _ in 0..2047 {
+        store.append(at(2), spo2(97, at(2)));
+    }
+    // Right after the last reading that goes, which is its own.
+    store.append(at(2), EventBody::Record(record(3)));
+    for _ in 0..1000 {
+        store.append(at(2), spo2(97, at(2)));
+    }
+    store.settle().await;
+    store.append(at(2), EventBody::Record(record(2)));
+    for second in 7200..7210 {
+        store.append(at(second), spo2(97, at(second)));
+    }
+    store.settle().await;
+    let left: Vec<EventBody> = store.all().await.into_iter().map(|event| event.body).collect();
+    let numbers: Vec<_> = left
+        .iter()
+        .filter_map(|body| if let EventBody::Record(record) = body { record.number } else { None })
+        .collect();
+    assert_eq!(numbers, [2], "the older one has gone with the first 2048 readings");
+    assert!(left.iter().any(|body| matches!(body, EventBody::Alert(_))), "an alert stays longer");
+    assert_eq!(known_records(&store).await, 2);
+    store.end().await.unwrap();
+}
+
+async fn known_records(store: &Running) -> usize {
+    let meter: DeviceId = "meter-1".parse().unwrap();
+    let mut known = 0;
+    for number in 1..=2 {
+        let keys = vec![record(number).key().unwrap()];
+        known += usize::from(store.reader.has_records(&meter, keys).await.unwrap());
+    }
+    known
 }

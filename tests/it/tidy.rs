@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Top-level modules, lowest first. A module uses only modules that stand before it.
 const ORDER: &[&str] = &[
     // Layer 0: words of the field.
-    "named", "clock", "ids", "secret", "backoff", "vitals", "event", "patient", // Layer 1: pure.
+    "named", "clock", "ids", "secret", "backoff", "vitals", "record", "event", "patient", // Layer 1: pure.
     "document", "derive", "wire", "waveform", "channel", "command", "profile", "decode", "encode",
     "alerts", // Layer 2: services for tasks.
     "metrics", "host", "systemd", "logging", "tasks", "fallback", "bluez", // Layer 3: edges in and down.

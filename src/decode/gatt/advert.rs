@@ -4,6 +4,7 @@
 use super::date_time::DateTime;
 use super::plausible::{Judged, judge};
 use super::{GattError, Reader, Report, units};
+use crate::profile::ble::AdvertField;
 use crate::vitals::{Absent, Decimal, Metric, Quality, Status, Value};
 
 /// One field of an advertisement, without its number.
@@ -23,6 +24,16 @@ pub enum Advertised<'a> {
         /// Its data, after the company's number.
         data: &'a [u8],
     },
+}
+
+impl<'a> Advertised<'a> {
+    /// The data of a field that a profile names.
+    pub const fn of(field: AdvertField, data: &'a [u8]) -> Self {
+        match field {
+            AdvertField::Service(uuid) => Self::Service { uuid, data },
+            AdvertField::Manufacturer(company) => Self::Manufacturer { company, data },
+        }
+    }
 }
 
 /// The company number of Polar.

@@ -5,7 +5,7 @@ use super::date_time::DateTime;
 use super::plausible::{Judged, is_plausible, judge};
 use super::report::{Detail, names_of, statuses_of};
 use super::{GattError, Reader, Report, units};
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 use crate::vitals::{Absent, Decimal, MDC_PULSE_RATE_CUFF, Metric, Pressure, Quality, Status, Value, Vital};
 
 /// The fields of a packet, as sent.

@@ -1,7 +1,7 @@
 //! Glucose Measurement Context (0x2A34) of the Glucose Service 1.0.1: what belongs to a record of 0x2A18.
 
 use super::{GattError, Reader, Report};
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 use crate::vitals::{Absent, Decimal};
 
 /// The fields of a packet, as sent.

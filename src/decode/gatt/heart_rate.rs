@@ -2,7 +2,7 @@
 
 use super::plausible::{Judged, judge};
 use super::{GattError, Reader, Report};
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 use crate::vitals::{Absent, Decimal, Metric, Quality, Status, Value, Vital};
 
 /// Beat intervals that a heart can have, in 1/1024 s: 300 to 2000 ms.

@@ -25,9 +25,10 @@ pub mod weight;
 
 use uuid::Uuid;
 
-use crate::profile::model::Quirk;
+use crate::profile::ble::Quirk;
 
 pub(super) use reader::Reader;
+pub(crate) use report::hex_digits;
 pub use report::{Detail, Details, Report};
 
 /// Heart Rate Measurement.

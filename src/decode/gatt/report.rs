@@ -180,7 +180,7 @@ impl Report {
 }
 
 /// Bytes as hexadecimal digits without anything between them.
-pub(in crate::decode) fn hex_digits(bytes: &[u8]) -> String {
+pub(crate) fn hex_digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String does not fail.
         let _ = write!(text, "{byte:02x}");

@@ -23,16 +23,18 @@ use super::policy::{
     Advert, BleLimits, Ended, Input, Known, Obstacle, Order, Policy, SensorKey, SensorPhase, SensorState, WantedSensor,
 };
 use super::radio::{Delivery, Generation, Task, Word};
-use super::sensor::{Characteristic, SensorKind};
+use super::sensor::Characteristic;
 use super::side::{Side, SideEvent};
 use super::status::{AirStatus, SensorStatus};
 use super::wanted::Wanted;
+use super::wires::Subscription;
 use crate::bluez::{
     AgentRole, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Capability, Cause, Configured, Device, Peer,
     Transport,
 };
 use crate::clock::Clock;
 use crate::ids::{DeviceId, SourceId};
+use crate::record::RecordKey;
 
 /// Sources that may wait to be registered; each waits for the answer.
 const REGISTRATIONS_QUEUED: usize = 16;
@@ -69,7 +71,15 @@ pub struct AirSettings {
 }
 
 /// A source's wish to be told when all that it has handed on is on disk.
-pub type CommitWish = oneshot::Sender<()>;
+#[derive(Debug)]
+pub struct CommitWish {
+    /// Its device.
+    pub device: DeviceId,
+    /// Records of the device that must be among it.
+    pub records: Vec<RecordKey>,
+    /// Told when it is so; dropped if it is not.
+    pub granted: oneshot::Sender<()>,
+}
 
 /// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
 #[derive(Debug, Clone)]
@@ -95,13 +105,15 @@ pub(super) enum Report {
     Finished,
     /// Write this to the sensor.
     Write(Characteristic, Vec<u8>),
+    /// Write the next bytes to its byte stream.
+    Send(Vec<u8>),
 }
 
 /// A source that wants a sensor.
 #[derive(Debug)]
 struct Registration {
     wanted: Wanted,
-    kind: SensorKind,
+    subscription: Subscription,
     source: SourceId,
     device: DeviceId,
     deliver: mpsc::Sender<Delivery>,
@@ -140,10 +152,12 @@ impl Client {
         let _ = self.reports.send((self.key, report)).await;
     }
 
-    /// Waits until all that this source has handed on is on disk; false if that is not so in time, or nobody can tell.
-    pub(super) async fn committed(&self, limit: Duration) -> bool {
+    /// Waits until all that this source has handed on is on disk, these records of the device with it; false if that is
+    /// not so in time, or nobody can tell.
+    pub(super) async fn committed(&self, device: &DeviceId, records: Vec<RecordKey>, limit: Duration) -> bool {
         let Some(commits) = &self.commits else { return false };
-        let (wish, granted) = oneshot::channel();
+        let (grant, granted) = oneshot::channel();
+        let wish = CommitWish { device: device.clone(), records, granted: grant };
         let asked = async { commits.send(wish).await.is_ok() && granted.await.is_ok() };
         tokio::time::timeout(limit, asked).await == Ok(true)
     }
@@ -167,14 +181,14 @@ impl Air {
     pub(super) async fn want(
         &self,
         wanted: Wanted,
-        kind: SensorKind,
+        subscription: Subscription,
         source: SourceId,
         device: DeviceId,
     ) -> Option<Client> {
         let (deliver, deliveries) = mpsc::channel(DELIVERIES_QUEUED);
         let (tell, news) = mpsc::channel(NEWS_QUEUED);
         let (answer, answered) = oneshot::channel();
-        let registration = Registration { wanted, kind, source, device, deliver, news: tell, answer };
+        let registration = Registration { wanted, subscription, source, device, deliver, news: tell, answer };
         self.shared.registrations.send(registration).await.ok()?;
         let Registered { key, reports, commits } = answered.await.ok()?;
         Some(Client { key, deliveries, news, reports, commits })
@@ -227,7 +241,7 @@ impl Air {
 /// A source and its sensor.
 struct Sensor {
     wanted: Wanted,
-    kind: SensorKind,
+    subscription: Subscription,
     source: SourceId,
     device: DeviceId,
     deliver: mpsc::Sender<Delivery>,
@@ -328,10 +342,10 @@ impl Driver {
     }
 
     fn register(&mut self, registration: Registration) {
-        let Registration { wanted, kind, source, device, deliver, news, answer } = registration;
-        let sensor = WantedSensor { wanted: wanted.clone(), habit: kind.habit() };
+        let Registration { wanted, subscription, source, device, deliver, news, answer } = registration;
+        let sensor = WantedSensor { wanted: wanted.clone(), habit: subscription.habit() };
         let key = self.policy.add(sensor, self.clock.now());
-        self.sensors.insert(key, Sensor { wanted, kind, source, device, deliver, news, told: None });
+        self.sensors.insert(key, Sensor { wanted, subscription, source, device, deliver, news, told: None });
         let registered = Registered { key, reports: self.reports_in.clone(), commits: self.commits.clone() };
         // Who has gone meanwhile is forgotten with the next turn.
         let _ = answer.send(registered);
@@ -532,6 +546,13 @@ impl Driver {
                     generation.order(Task::Write(key, characteristic, bytes));
                 }
             }
+            Report::Send(bytes) => {
+                if let Some(Sensor { subscription: Subscription::Stream(wires), deliver, .. }) = self.sensors.get(&key)
+                {
+                    let (wires, deliver) = (Arc::clone(wires), deliver.clone());
+                    self.order(Task::Send { key, wires, bytes, deliver });
+                }
+            }
         }
     }
 
@@ -572,8 +593,8 @@ impl Driver {
             Order::Connect(key, address) => self.order(Task::Connect(key, address)),
             Order::Subscribe(key) => {
                 if let Some(sensor) = self.sensors.get(&key) {
-                    let (kind, deliver) = (sensor.kind, sensor.deliver.clone());
-                    self.order(Task::Subscribe { key, kind, deliver });
+                    let (to, deliver) = (sensor.subscription.clone(), sensor.deliver.clone());
+                    self.order(Task::Subscribe { key, to, deliver });
                 }
             }
             Order::ReadBattery(key) => self.order(Task::ReadBattery(key)),
@@ -724,7 +745,8 @@ impl Driver {
         let sensors = self.sensors.iter().filter_map(|(key, sensor)| {
             let state = self.policy.sensor(*key, now)?;
             let (source, device) = (sensor.source.clone(), sensor.device.clone());
-            Some(SensorStatus { source, device, sensor: sensor.kind, state })
+            let (kind, profile) = (sensor.subscription.kind(), sensor.subscription.profile().map(ToOwned::to_owned));
+            Some(SensorStatus { source, device, sensor: kind, profile, state })
         });
         let status = AirStatus {
             adapter: self.adapter.clone(),

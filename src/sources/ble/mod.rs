@@ -9,17 +9,23 @@ mod leaks;
 pub mod policy;
 mod racp;
 mod radio;
+pub(super) mod records;
 pub mod sensor;
 mod side;
 pub mod status;
+mod stream;
+mod taking;
+mod talk;
 mod wanted;
+mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 pub use self::air::{Air, AirSettings, CommitWish};
 pub use self::policy::BleLimits;
@@ -30,35 +36,38 @@ pub use crate::bluez::{BadBleAddress, BleAddress};
 
 use self::air::{Client, Report};
 use self::policy::{SensorPhase, SensorState};
-use self::racp::{Fetch, Step};
+use self::racp::Fetch;
 use self::radio::Delivery;
-use self::sensor::{CURRENT_TIME, RECORD_ACCESS};
+use self::records::{GLUCOSE_CONTEXT, Intake, Known, is_record};
+use self::sensor::{CURRENT_TIME, Habit, RECORD_ACCESS};
+use self::wires::{Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
 use crate::decode::gatt;
 use crate::decode::gatt::date_time::CurrentTime;
+use crate::decode::self_test::metrics;
 use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
+use crate::profile::Profile;
+use crate::profile::ble::Quirk;
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
-/// How long records may take to the disk before the sensor is let go of without its records being deleted.
-const COMMIT_LIMIT: Duration = Duration::from_secs(15);
 /// Most users of one sensor; GSS, User Index: one byte, of which 255 is nobody.
 pub const MAX_USERS: usize = 255;
-/// The user index that a sensor sends for somebody it does not know (GSS, User Index).
-const UNKNOWN_USER: u8 = 255;
 
 /// One Bluetooth sensor.
 #[derive(Debug, Clone)]
 pub struct BleConfig {
     /// How it is recognised.
     pub wanted: Wanted,
-    /// What it measures.
+    /// What it measures, by the standard characteristics that it has.
     pub sensor: SensorKind,
-    /// Whose the numbers are under which the sensor keeps its users. Empty: all are the source's patient's. Otherwise
-    /// what comes under another number, or under none, is nobody's.
+    /// What is known of its model. If that speaks a protocol of its maker's, `sensor` says nothing.
+    pub profile: Option<Arc<Profile>>,
+    /// Whose the numbers are under which the sensor keeps its users. What comes under another number is nobody's, and so
+    /// is what comes under none, unless this is empty: then it is the source's patient's.
     pub users: BTreeMap<u8, PatientId>,
     /// Whether a glucose meter's records are deleted from it once they are on disk.
     pub delete_records: bool,
@@ -71,7 +80,33 @@ pub struct BleConfig {
 impl BleConfig {
     /// A sensor about which nothing special is known.
     pub const fn new(wanted: Wanted, sensor: SensorKind, air: Air) -> Self {
-        Self { wanted, sensor, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
+        Self { wanted, sensor, profile: None, users: BTreeMap::new(), delete_records: false, set_clock: None, air }
+    }
+
+    /// In what its model departs from the specification.
+    fn quirks(&self) -> &[Quirk] {
+        self.profile.as_ref().map_or(&[], |profile| profile.quirks())
+    }
+
+    /// The profile and the characteristics of its byte stream, if it sends one.
+    fn stream(&self) -> Option<(&Arc<Profile>, Wires)> {
+        let profile = self.profile.as_ref()?;
+        Some((profile, Wires::of(profile)?))
+    }
+
+    /// How it comes and goes.
+    pub fn habit(&self) -> Habit {
+        self.stream().map_or_else(|| self.sensor.habit(), |(_, wires)| wires.habit)
+    }
+
+    /// What it will deliver, for rules that miss what never comes.
+    pub fn metrics(&self) -> BTreeSet<Metric> {
+        match self.stream() {
+            // It measures now and then: nothing is missed between measurements.
+            Some((_, wires)) if wires.habit.is_episodic() => BTreeSet::new(),
+            Some((profile, _)) => metrics(profile),
+            None => self.sensor.metrics().iter().copied().collect(),
+        }
     }
 }
 
@@ -94,20 +129,40 @@ pub(super) async fn run(
     config: &BleConfig,
     source: &SourceConfig,
     output: &mut SourceOutput,
+    known: &mut Known,
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     output.state(LinkState::Opening).await?;
-    let wanting = config.air.want(config.wanted.clone(), config.sensor, source.id.clone(), source.device.clone());
+    let stream = config.stream();
+    let subscription = match &stream {
+        Some((_, wires)) => Subscription::Stream(Arc::new(wires.clone())),
+        None => Subscription::Standard(config.sensor),
+    };
+    let wanting = config.air.want(config.wanted.clone(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
+    if let Some((profile, wires)) = stream {
+        return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
+    }
     let others = config
         .users
         .iter()
         .map(|(slot, patient)| (*slot, output.for_device(Some(patient.clone()), source.device.clone())));
     let users = others.collect();
     let nobody = output.for_device(None, source.device.clone());
-    let fetch = (config.sensor == SensorKind::Glucose).then(|| Fetch::new(config.delete_records));
-    let reader =
-        Reader { config, client, output, users, nobody, fetch, malformed: Malformed::default(), battery: None };
+    let fetch = (config.sensor == SensorKind::Glucose).then(|| Fetch::new(config.delete_records, known.through));
+    let reader = Reader {
+        config,
+        client,
+        output,
+        users,
+        nobody,
+        known,
+        intake: Intake::new(config.quirks()),
+        fetch,
+        malformed: Malformed::default(),
+        unassigned: None,
+        battery: None,
+    };
     reader.run().await
 }
 
@@ -120,8 +175,14 @@ struct Reader<'r> {
     users: BTreeMap<u8, SourceOutput>,
     /// The way of what is nobody's.
     nobody: SourceOutput,
+    /// The records that came before.
+    known: &'r mut Known,
+    /// Single measurements on their way.
+    intake: Intake,
     fetch: Option<Fetch>,
     malformed: Malformed,
+    /// A user of whom the configuration does not say who it is, after whose measurement nobody else's came.
+    unassigned: Option<u8>,
     battery: Option<u8>,
 }
 
@@ -129,7 +190,9 @@ impl Reader<'_> {
     async fn run(mut self) -> Result<(), SourceError> {
         loop {
             let now = self.output.now();
-            let due = self.fetch.as_ref().and_then(Fetch::deadline).map(|at| at.since(now.mono));
+            let due =
+                self.fetch.as_ref().and_then(Fetch::deadline).into_iter().chain(self.intake.next_deadline()).min();
+            let due = due.map(|at| at.since(now.mono));
             tokio::select! {
                 biased;
                 // What has arrived comes before what became of the link: no record is lost, and none makes a link that
@@ -137,16 +200,14 @@ impl Reader<'_> {
                 delivery = self.client.deliveries.recv() => match delivery {
                     Some(Delivery::Subscribed) => self.on_subscribed().await?,
                     Some(Delivery::Payload { uuid, bytes, received }) => self.on_payload(uuid, &bytes, received).await?,
+                    // Of a byte stream, which was not subscribed to.
+                    Some(Delivery::Bytes { .. } | Delivery::Sent(_)) => {}
                     // The radio has ended.
-                    None => return Ok(()),
+                    None => return self.finish_records().await,
                 },
                 Some(state) = self.client.news.recv() => self.on_news(&state).await?,
-                // A meter has stopped in the middle of its records.
-                () = sleep(due) => {
-                    if let Some(step) = self.fetch.as_mut().map(Fetch::on_deadline) {
-                        self.carry_out(step).await;
-                    }
-                }
+                // A record has waited for long enough, or a meter has stopped in the middle of its records.
+                () = sleep(due) => self.on_deadline().await?,
             }
         }
     }
@@ -161,7 +222,7 @@ impl Reader<'_> {
         }
         let now = self.output.now();
         if let Some(step) = self.fetch.as_mut().map(|fetch| fetch.on_subscribed(now)) {
-            self.carry_out(step).await;
+            self.carry_out(step).await?;
         }
         Ok(())
     }
@@ -174,47 +235,43 @@ impl Reader<'_> {
         if uuid == RECORD_ACCESS.uuid && self.fetch.is_some() {
             self.client.understood();
         } else {
-            match gatt::decode(uuid, payload) {
+            match gatt::decode_with(uuid, payload, self.config.quirks()) {
                 Ok(report) => {
                     self.malformed = Malformed::default();
                     self.client.understood();
-                    self.hand_on(report.decoded, report.user, received).await?;
+                    self.count_ignored(&report);
+                    if is_record(uuid) {
+                        self.on_record(uuid, report, received).await?;
+                    } else if uuid == GLUCOSE_CONTEXT {
+                        self.on_context(&report).await?;
+                    } else {
+                        self.hand_on(report.decoded, report.user, received).await?;
+                    }
                 }
                 Err(error) => {
                     SourceCounters::add(&self.output.counters().rubbish_bytes, length);
                     debug!(device = %self.output.device(), %error, "malformed payload");
                     self.malformed = Malformed { count: self.malformed.count + 1, last: error.to_string() };
+                    if is_record(uuid) {
+                        self.on_malformed_record(uuid, payload, received).await?;
+                    }
                 }
             }
         }
         let now = self.output.now();
         if let Some(step) = self.fetch.as_mut().and_then(|fetch| fetch.on_payload(uuid, payload, now)) {
-            self.carry_out(step).await;
+            self.carry_out(step).await?;
         }
         Ok(())
     }
 
     /// Hands on what a payload says, to whom it belongs.
     async fn hand_on(&mut self, decoded: Vec<Decoded>, user: Option<u8>, received: Stamp) -> Result<(), SourceError> {
-        let mut status = BTreeSet::new();
-        let mut vitals = vec![];
-        for part in decoded {
-            match part {
-                Decoded::Vital(vital) => vitals.push(vital),
-                Decoded::MeasurementFailed(failed) => vitals.push(failed.vital()),
-                Decoded::Status(said) => status.extend(said),
-                _ => {}
-            }
-        }
-        let state = if status.contains(&Status::SensorOff) { LinkState::SensorOff } else { LinkState::Live };
-        self.output.link(state, &status, None).await?;
-        let output = match user.filter(|user| *user != UNKNOWN_USER).and_then(|user| self.users.get(&user)) {
-            _ if self.users.is_empty() => &*self.output,
-            Some(output) => output,
-            None => &self.nobody,
-        };
-        for DecodedVital { vital, mdc, quality, device_time } in vitals {
-            output.reading(Observation { vital, mdc, quality, device_time }, received).await?;
+        let (status, observations) = parts(decoded);
+        self.tell_live(&status, user).await?;
+        let output = self.output_of(user);
+        for observation in observations {
+            output.reading(observation, received).await?;
         }
         Ok(())
     }
@@ -229,53 +286,57 @@ impl Reader<'_> {
             }
         }
         let is_episodic = self.config.sensor.habit().is_episodic();
-        let (link, words) = match state.phase {
-            SensorPhase::Unavailable => (LinkState::Lost, state.reason.clone()),
-            SensorPhase::Silent if !is_episodic => {
-                let reason = state.reason.clone().unwrap_or_default();
-                (LinkState::Silent, Some(format!("{reason}{}", self.malformed)))
+        let Some((link, words)) = link_of(state, is_episodic, &self.malformed) else { return Ok(()) };
+        if !matches!(state.phase, SensorPhase::Silent) {
+            self.finish_records().await?;
+            if let Some(fetch) = &mut self.fetch {
+                fetch.on_link_lost();
             }
-            // The source itself says what it subscribes and understands.
-            SensorPhase::Waiting | SensorPhase::Live | SensorPhase::Silent => return Ok(()),
-            _ if is_episodic => {
-                // It is not there most of the time, and that is no fault.
-                let words = state.reason.clone().unwrap_or_else(|| "between measurements".to_owned());
-                (LinkState::Waiting, Some(words))
-            }
-            _ if state.reason.is_some() => {
-                (LinkState::Lost, state.reason.as_ref().map(|reason| format!("{reason}{}", self.malformed)))
-            }
-            // Nothing has been tried yet.
-            _ => return Ok(()),
-        };
-        if let Some(fetch) = &mut self.fetch
-            && !matches!(state.phase, SensorPhase::Silent)
-        {
-            fetch.on_link_lost();
         }
+        let words = self.with_stranger(words);
         self.output.link(link, &BTreeSet::new(), words.as_deref()).await
     }
+}
 
-    /// Goes on with the fetching until it waits for the meter.
-    async fn carry_out(&mut self, step: Step) {
-        let mut next = Some(step);
-        while let Some(step) = next.take() {
-            match step {
-                Step::Write(bytes) => self.client.report(Report::Write(RECORD_ACCESS, bytes)).await,
-                Step::Commit => {
-                    let is_on_disk = self.client.committed(COMMIT_LIMIT).await;
-                    let now = self.output.now();
-                    next = self.fetch.as_mut().map(|fetch| fetch.on_committed(is_on_disk, now));
-                }
-                Step::Done(result) => {
-                    if let Err(reason) = result {
-                        warn!(device = %self.output.device(), reason, "stored records");
-                    }
-                    self.client.report(Report::Finished).await;
-                }
+/// What a sensor says of itself, and what it has measured; a failed measurement takes the place of the last one.
+fn parts(decoded: Vec<Decoded>) -> (BTreeSet<Status>, Vec<Observation>) {
+    let (mut status, mut observations) = (BTreeSet::new(), vec![]);
+    for part in decoded {
+        let DecodedVital { vital, mdc, quality, device_time } = match part {
+            Decoded::Vital(vital) => vital,
+            Decoded::MeasurementFailed(failed) => failed.vital(),
+            Decoded::Status(said) => {
+                status.extend(said);
+                continue;
             }
-        }
+            _ => continue,
+        };
+        observations.push(Observation { vital, mdc, quality, device_time });
     }
+    (status, observations)
+}
+
+/// What the state of its radio says about the link of a source; `None`: nothing that the source does not say itself.
+fn link_of(state: &SensorState, is_episodic: bool, malformed: &Malformed) -> Option<(LinkState, Option<String>)> {
+    Some(match state.phase {
+        SensorPhase::Unavailable => (LinkState::Lost, state.reason.clone()),
+        SensorPhase::Silent if !is_episodic => {
+            let reason = state.reason.clone().unwrap_or_default();
+            (LinkState::Silent, Some(format!("{reason}{malformed}")))
+        }
+        // The source itself says what it subscribes and understands.
+        SensorPhase::Waiting | SensorPhase::Live | SensorPhase::Silent => return None,
+        _ if is_episodic => {
+            // It is not there most of the time, and that is no fault.
+            let words = state.reason.clone().unwrap_or_else(|| "between measurements".to_owned());
+            (LinkState::Waiting, Some(words))
+        }
+        _ if state.reason.is_some() => {
+            (LinkState::Lost, state.reason.as_ref().map(|reason| format!("{reason}{malformed}")))
+        }
+        // Nothing has been tried yet.
+        _ => return None,
+    })
 }
 
 async fn sleep(due: Option<Duration>) {

@@ -5,14 +5,14 @@
 //! the bus has died; ending a generation gives all of that back, and whatever goes wrong in one ends nothing but it. What
 //! is done when is decided elsewhere: a generation carries out [`Task`]s and tells how they went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use btleplug::api::{Central, Manager as _, Peripheral as _, WriteType};
+use btleplug::api::{Central, CharPropFlags, Manager as _, Peripheral as _, WriteType};
 use btleplug::platform::{Adapter, Manager, Peripheral};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
@@ -25,6 +25,7 @@ use super::echo::Echoes;
 use super::leaks::{self, THREAD};
 use super::policy::{BleLimits, Ended, Failure, FailureKind, Obstacle, SensorKey};
 use super::sensor::{BATTERY_LEVEL, Characteristic, SensorKind};
+use super::wires::{Subscription, Wires};
 use crate::bluez::BleAddress;
 use crate::clock::{Clock, Stamp};
 
@@ -69,6 +70,15 @@ pub(super) enum Delivery {
         /// When it arrived.
         received: Stamp,
     },
+    /// One notification or indication of a byte stream.
+    Bytes {
+        /// The next bytes.
+        bytes: Vec<u8>,
+        /// When they arrived.
+        received: Stamp,
+    },
+    /// How a [`Task::Send`] went.
+    Sent(Result<(), String>),
 }
 
 /// What a generation is to do.
@@ -77,11 +87,13 @@ pub(super) enum Task {
     /// Connect and wait for the services.
     Connect(SensorKey, BleAddress),
     /// Discover, listen and subscribe; hand everything to `deliver`.
-    Subscribe { key: SensorKey, kind: SensorKind, deliver: mpsc::Sender<Delivery> },
+    Subscribe { key: SensorKey, to: Subscription, deliver: mpsc::Sender<Delivery> },
     /// Read the battery, or anything else.
     ReadBattery(SensorKey),
     /// Write, where the sensor has such a characteristic.
     Write(SensorKey, Characteristic, Vec<u8>),
+    /// Write the next bytes to a byte stream; answered by [`Delivery::Sent`].
+    Send { key: SensorKey, wires: Arc<Wires>, bytes: Vec<u8>, deliver: mpsc::Sender<Delivery> },
     /// Drop whatever is going on with this sensor.
     Release(SensorKey),
 }
@@ -202,7 +214,9 @@ struct Ear {
 /// A subscription.
 #[derive(Debug)]
 struct Listening {
-    wanted: Vec<u16>,
+    wanted: Vec<Uuid>,
+    /// All of it is one stream of bytes.
+    is_stream: bool,
     deliver: mpsc::Sender<Delivery>,
     is_announced: AtomicBool,
 }
@@ -333,9 +347,9 @@ impl Side {
                     },
                 )
             }
-            Task::Subscribe { key, kind, deliver } => {
+            Task::Subscribe { key, to, deliver } => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(subscribe(key, ear, kind, deliver, self.limits.subscribe)))
+                (key, Box::pin(subscribe(key, ear, to, deliver, self.limits.subscribe)))
             }
             Task::ReadBattery(key) => {
                 let Some(ear) = known.ear(key) else { return };
@@ -344,6 +358,10 @@ impl Side {
             Task::Write(key, characteristic, bytes) => {
                 let Some(ear) = known.ear(key) else { return };
                 (key, Box::pin(write(ear.peripheral, characteristic, bytes, self.limits.read)))
+            }
+            Task::Send { key, wires, bytes, deliver } => {
+                let Some(ear) = known.ear(key) else { return };
+                (key, Box::pin(send(ear.peripheral, wires, bytes, deliver, self.limits.read)))
             }
         };
         let Some(cancel) = known.links.get(&key).map(|linked| linked.cancel.clone()) else { return };
@@ -404,24 +422,30 @@ async fn pass_on(mut notifications: Notifications, ear: Ear, clock: Clock) -> Op
     while let Some(notification) = notifications.next().await {
         let received = clock.now();
         let Some(listening) = ear.listening.borrow().clone() else { continue };
-        let Some(uuid) = short_uuid(notification.uuid).filter(|uuid| listening.wanted.contains(uuid)) else { continue };
+        if !listening.wanted.contains(&notification.uuid) {
+            continue;
+        }
+        let (short, bytes) = (short_uuid(notification.uuid), notification.value);
         // BlueZ tells the answer to a read as if it had been sent.
-        if ear.echoes.is_echo(uuid, &notification.value, received.mono) {
+        if short.is_some_and(|uuid| ear.echoes.is_echo(uuid, &bytes, received.mono)) {
             continue;
         }
         listening.announce().await;
-        let payload = Delivery::Payload { uuid, bytes: notification.value, received };
+        let payload = match short {
+            Some(uuid) if !listening.is_stream => Delivery::Payload { uuid, bytes, received },
+            _ => Delivery::Bytes { bytes, received },
+        };
         // While the source takes none, this waits, and libdbus keeps the rest. One that has gone needs none.
         let _ = listening.deliver.send(payload).await;
     }
     Some(Done::Exhausted("the notifications of BlueZ ended".to_owned()))
 }
 
-/// Discovers, and subscribes to what a sensor of this kind has.
+/// Discovers, and subscribes to what the sensor has of it.
 async fn subscribe(
     key: SensorKey,
     ear: Ear,
-    kind: SensorKind,
+    to: Subscription,
     deliver: mpsc::Sender<Delivery>,
     limit: Duration,
 ) -> Option<Done> {
@@ -430,29 +454,61 @@ async fn subscribe(
         return failed(words);
     }
     let offered = ear.peripheral.characteristics();
-    let find = |wanted: Characteristic| {
-        let (service, uuid) = (bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid));
-        offered.iter().find(|found| found.service_uuid == service && found.uuid == uuid)
+    let found = match &to {
+        Subscription::Standard(kind) => standard(*kind, &offered),
+        Subscription::Stream(wires) => stream(wires, &offered),
     };
-    if !kind.needs().iter().any(|needed| find(*needed).is_some()) {
-        let named = kind.needs().iter();
-        let named = named.map(|one| format!("service 0x{:04X}, characteristic 0x{:04X}", one.service, one.uuid));
-        let words = format!("the device has no {} ({})", kind.words(), named.collect::<Vec<_>>().join(", or "));
-        let failure = Failure { kind: FailureKind::WrongDevice, words };
-        return Some(Done::Word(Word::Subscribed(key, Err(failure))));
-    }
-    let found: Vec<_> = kind.characteristics().iter().filter_map(|one| Some((one.uuid, find(*one)?))).collect();
-    let wanted = found.iter().map(|(uuid, _)| *uuid).collect();
-    let listening = Arc::new(Listening { wanted, deliver, is_announced: AtomicBool::new(false) });
+    let found = match found {
+        Ok(found) => found,
+        Err(words) => {
+            let failure = Failure { kind: FailureKind::WrongDevice, words };
+            return Some(Done::Word(Word::Subscribed(key, Err(failure))));
+        }
+    };
+    let wanted = found.iter().map(|characteristic| characteristic.uuid).collect();
+    let is_stream = matches!(to, Subscription::Stream(_));
+    let listening = Arc::new(Listening { wanted, is_stream, deliver, is_announced: AtomicBool::new(false) });
     // Before subscribing, so that not even the first one is missed: stored records come at once.
     ear.listening.send_replace(Some(Arc::clone(&listening)));
-    for (_, characteristic) in found {
+    for characteristic in found {
         if let Err(words) = bounded("subscribing", limit, ear.peripheral.subscribe(characteristic)).await {
             return failed(words);
         }
     }
     listening.announce().await;
     Some(Done::Word(Word::Subscribed(key, Ok(()))))
+}
+
+/// A characteristic as btleplug knows it.
+type Found = btleplug::api::Characteristic;
+
+fn find(offered: &BTreeSet<Found>, service: Uuid, uuid: Uuid) -> Option<&Found> {
+    offered.iter().find(|found| found.service_uuid == service && found.uuid == uuid)
+}
+
+/// What a sensor of this kind has of its characteristics, or what it lacks.
+fn standard(kind: SensorKind, offered: &BTreeSet<Found>) -> Result<Vec<&Found>, String> {
+    let find = |wanted: &Characteristic| find(offered, bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid));
+    if !kind.needs().iter().any(|needed| find(needed).is_some()) {
+        let named = kind.needs().iter();
+        let named = named.map(|one| format!("service 0x{:04X}, characteristic 0x{:04X}", one.service, one.uuid));
+        return Err(format!("the device has no {} ({})", kind.words(), named.collect::<Vec<_>>().join(", or ")));
+    }
+    Ok(kind.characteristics().iter().filter_map(find).collect())
+}
+
+/// The characteristic whose notifications are the stream, if the other direction is there too where it is needed.
+fn stream<'o>(wires: &Wires, offered: &'o BTreeSet<Found>) -> Result<Vec<&'o Found>, String> {
+    let needed = wires.write.filter(|_| wires.is_asked).into_iter().chain([wires.notify]);
+    for uuid in needed {
+        if find(offered, wires.service, uuid).is_none() {
+            let (profile, service) = (&wires.profile, wires.service);
+            return Err(format!(
+                "the device is none of the profile {profile}: it has no service {service} with characteristic {uuid}"
+            ));
+        }
+    }
+    Ok(find(offered, wires.service, wires.notify).into_iter().collect())
 }
 
 async fn read_sign_of_life(key: SensorKey, ear: Ear, limit: Duration, clock: Clock) -> Option<Done> {
@@ -486,6 +542,33 @@ async fn write(peripheral: Peripheral, wanted: Characteristic, bytes: Vec<u8>, l
     if let Err(error) = bounded("writing", limit, peripheral.write(found, &bytes, WriteType::WithResponse)).await {
         warn!(characteristic = %uuid, %error, "the sensor did not take what was written");
     }
+    None
+}
+
+/// Writes the next bytes to a byte stream, and tells the source how that went.
+async fn send(
+    peripheral: Peripheral,
+    wires: Arc<Wires>,
+    bytes: Vec<u8>,
+    deliver: mpsc::Sender<Delivery>,
+    limit: Duration,
+) -> Option<Done> {
+    let offered = peripheral.characteristics();
+    let found = wires.write.and_then(|uuid| find(&offered, wires.service, uuid));
+    let result = match found {
+        Some(found) => {
+            // With a response where it is possible: then a refusal is told.
+            let how = if found.properties.contains(CharPropFlags::WRITE) {
+                WriteType::WithResponse
+            } else {
+                WriteType::WithoutResponse
+            };
+            bounded("writing to the sensor", limit, peripheral.write(found, &bytes, how)).await
+        }
+        None => Err("the sensor has nothing that can be written to".to_owned()),
+    };
+    // A source that has gone needs no answer.
+    let _ = deliver.send(Delivery::Sent(result)).await;
     None
 }
 

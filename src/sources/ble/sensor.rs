@@ -2,28 +2,8 @@
 
 use std::time::Duration;
 
-use crate::named::named_enum;
+pub use crate::profile::ble::SensorKind;
 use crate::vitals::Metric;
-
-named_enum! {
-    /// What a sensor measures, by the service that the Bluetooth SIG has standardised for it.
-    SensorKind {
-        /// Heart Rate Service: a strap or band that sends once a second.
-        HeartRate = "heart_rate",
-        /// Pulse Oximeter Service, continuous.
-        PulseOximeter = "pulse_oximeter",
-        /// Pulse Oximeter Service, one measurement at a time.
-        PulseOximeterSpot = "pulse_oximeter_spot",
-        /// Blood Pressure Service: a cuff.
-        BloodPressure = "blood_pressure",
-        /// Health Thermometer Service.
-        Thermometer = "thermometer",
-        /// Glucose Service: a meter with a memory.
-        Glucose = "glucose",
-        /// Weight Scale and Body Composition Service.
-        Scale = "scale",
-    }
-}
 
 /// A characteristic within its service; 16-bit numbers of the Bluetooth Assigned Numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

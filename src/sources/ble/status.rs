@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::policy::{RadioState, SensorState};
-use super::sensor::SensorKind;
 use crate::ids::{DeviceId, SourceId};
 
 /// The radio and all sensors.
@@ -30,8 +29,11 @@ pub struct SensorStatus {
     pub source: SourceId,
     /// The device.
     pub device: DeviceId,
-    /// What it measures.
-    pub sensor: SensorKind,
+    /// What it measures: a [`super::SensorKind`], or the kind of device that its profile is for.
+    pub sensor: &'static str,
+    /// The profile by which its stream of bytes is read, if it sends one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// How it is.
     #[serde(flatten)]
     pub state: SensorState,

@@ -11,9 +11,9 @@ use vitalbridge::decode::gatt::{
 use vitalbridge::decode::ieee11073::{float, sfloat};
 use vitalbridge::decode::vendor::{RECORDS, microlife, omron, tempsitter};
 use vitalbridge::decode::{Decoded, DecodedVital, Decoder, FrameCounters};
+use vitalbridge::profile::ble::Quirk;
 use vitalbridge::profile::checksum::ChecksumKind;
 use vitalbridge::profile::hex;
-use vitalbridge::profile::model::Quirk;
 use vitalbridge::vitals::{Absent, Decimal, Metric, Value, Vital};
 
 use super::{profile, shown};

@@ -1,5 +1,7 @@
 //! Defects that public decoders of the same protocols have; each was seen to give wrong numbers.
 
+use std::sync::Arc;
+
 use vitalbridge::decode::{Decoded, Decoder};
 use vitalbridge::profile::{Profile, built_in_ids, built_in_text, hex};
 use vitalbridge::vitals::Metric;
@@ -241,9 +243,12 @@ fn no_profile_makes_a_zero_of_nothing() {
                 assert!(lowest <= 0 || !is_zero, "{id}, {}: {vital:?}", test.name);
             }
         }
-        let mut decoder = Decoder::new(profile(id));
+        // What the program decodes as the standard has it carries no tests of its own.
+        let profile = profile(id);
+        let Some(test) = profile.tests().first() else { continue };
+        let mut decoder = Decoder::new(Arc::clone(&profile));
         let mut decoded = Vec::new();
-        decoder.push(&profile(id).tests()[0].bytes, &mut decoded);
+        decoder.push(&test.bytes, &mut decoded);
         decoded.clear();
         decoder.reset();
         decoder.finish(&mut decoded);

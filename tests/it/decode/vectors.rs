@@ -248,9 +248,10 @@ id = "plx-spot-check"
 name = "PLX Spot-Check Measurement without its optional parts"
 kind = "pulse_oximeter"
 nominal_hz = 0.1
-[gatt]
-service = "1822"
-notify = "2A5E"
+tried_on_hardware = false
+[ble]
+match = [{{ service = "1822" }}]
+stream = {{ service = "1822", notify = "2A5E" }}
 [frame]
 kind = "payload"
 min = 5

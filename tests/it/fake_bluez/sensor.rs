@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use zbus::message::Message;
 
+use super::own::Own;
 use super::pairing::Pairs;
 use super::{ADAPTER, CHARACTERISTIC1, DESCRIPTOR1, Dictionary, OnConnect, SERVICE1, object_path, uuid};
 
@@ -99,6 +100,8 @@ pub(crate) struct Strap {
     pub(crate) ends_link: bool,
     /// What was written to it: 16-bit UUID and payload.
     pub(crate) writes: Vec<(u16, Vec<u8>)>,
+    /// What it does by a protocol of its maker's.
+    pub(crate) own: Own,
     pub(super) resolved: bool,
     pub(super) known: bool,
     pub(super) heard: bool,
@@ -138,6 +141,7 @@ impl Strap {
             trusted: false,
             ends_link: false,
             writes: vec![],
+            own: Own::default(),
             resolved: false,
             known: false,
             heard: false,
@@ -202,9 +206,9 @@ impl Strap {
     }
 
     pub(super) fn properties(&self) -> Dictionary {
-        let mut uuids: Vec<String> = self.advert.services.iter().map(|service| uuid(*service)).collect();
+        let mut uuids: Vec<String> = self.advert.services.iter().map(|service| self.uuid(*service)).collect();
         if self.resolved {
-            uuids.extend(self.offered().iter().map(|(service, _)| uuid(*service)));
+            uuids.extend(self.offered().iter().map(|(service, _)| self.uuid(*service)));
             uuids.sort();
             uuids.dedup();
         }
@@ -282,7 +286,7 @@ impl Strap {
         for (index, (service, _)) in self.offered().into_iter().enumerate() {
             let path = format!("{}/service{:04x}", self.path(), 0x10 + 0x20 * index);
             let properties = Dictionary::from([
-                ("UUID", uuid(service).into()),
+                ("UUID", self.uuid(service).into()),
                 ("Device", object_path(&self.path()).into()),
                 ("Primary", true.into()),
             ]);
@@ -292,7 +296,7 @@ impl Strap {
             let service = path.rsplit_once('/').unwrap().0;
             let flags: Vec<String> = characteristic.flags.iter().map(ToString::to_string).collect();
             let properties = Dictionary::from([
-                ("UUID", uuid(characteristic.uuid).into()),
+                ("UUID", self.uuid(characteristic.uuid).into()),
                 ("Service", object_path(service).into()),
                 ("Value", characteristic.value.into()),
                 ("Flags", flags.into()),
@@ -315,5 +319,6 @@ impl Strap {
         (self.resolve_at, self.drop_at) = (None, None);
         self.notifying.clear();
         self.to_send.clear();
+        self.own.unlink();
     }
 }

@@ -122,9 +122,10 @@ id = "context"
 name = "Context"
 kind = "pulse_oximeter"
 nominal_hz = 1
-[gatt]
-service = "1822"
-notify = "2A5E"
+tried_on_hardware = false
+[ble]
+match = [{ service = "1822" }]
+stream = { service = "1822", notify = "2A5E" }
 [[message]]
 id = "context"
 [[test]]
@@ -318,14 +319,21 @@ fn vectors() -> BTreeMap<String, (usize, usize)> {
 fn the_table_of_devices_is_counted() {
     let vectors = vectors();
     let mut table = String::from(
-        "| profile | devices | source of its facts | tests | vectors | on hardware |\n|---|---|---|---|---|---|\n",
+        "| profile | devices | transport | source of its facts | tests | vectors | on hardware |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for id in built_in_ids() {
         let profile = built_in(id).unwrap().unwrap();
         let (all, captured) = vectors.get(id).copied().unwrap_or_default();
         let vectors = if captured == 0 { all.to_string() } else { format!("{all}, {captured} captured") };
         let (name, sources, tests) = (profile.name(), profile.sources().join("; "), profile.tests().len());
-        writeln!(table, "| `{id}` | {name} | {sources} | {tests} | {vectors} | no |").unwrap();
+        let transport = match (profile.serial().is_some(), profile.ble().is_some()) {
+            (true, true) => "serial, BLE",
+            (true, false) => "serial",
+            _ => "BLE",
+        };
+        let tried = if profile.is_tried_on_hardware() { "yes" } else { "no" };
+        writeln!(table, "| `{id}` | {name} | {transport} | {sources} | {tests} | {vectors} | {tried} |").unwrap();
     }
     let page = page("devices.md");
     assert!(page.contains(&table), "docs/devices.md must hold this table:\n{table}");

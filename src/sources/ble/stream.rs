@@ -1,0 +1,254 @@
+//! A sensor of a maker's own protocol as a source: its notifications are a stream of bytes, read as at a serial port.
+//!
+//! Framing, decoding, confirmation and thinning are those of [`crate::sources::stream`]; a new subscription begins with
+//! a clean framer. What is written to the sensor is decided by [`Talk`], and whether the link is a good one by the
+//! radio's connection policy, which is told of each sign of life that was understood.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, warn};
+
+use super::air::{Client, Report};
+use super::policy::{SensorPhase, SensorState};
+use super::radio::Delivery;
+use super::sensor::Habit;
+use super::talk::Talk;
+use super::{Malformed, link_of, sleep};
+use crate::clock::{Mono, Stamp};
+use crate::decode::FrameCounters;
+use crate::event::LinkState;
+use crate::profile::Profile;
+use crate::sources::output::{Observation, SourceCounters, SourceOutput};
+use crate::sources::stream::{Arrived, Stream};
+use crate::sources::{RESEND_EVERY, SourceError};
+use crate::vitals::{Decimal, Metric, Value, Vital};
+
+/// The policy is told so often that data comes: some sensors send a hundred times a second.
+const UNDERSTOOD_EVERY: Duration = Duration::from_millis(250);
+
+/// One running source.
+pub(super) struct Reader<'r> {
+    profile: Arc<Profile>,
+    is_episodic: bool,
+    client: Client,
+    output: &'r mut SourceOutput,
+    /// What came since the subscription; `None`: there is no link.
+    stream: Option<Stream>,
+    talk: Talk,
+    /// What the radio says about the link, where it is not for the stream to say.
+    told: Option<(LinkState, Option<String>)>,
+    malformed: Malformed,
+    understood: Option<Mono>,
+    battery: Option<u8>,
+}
+
+impl<'r> Reader<'r> {
+    pub(super) fn new(profile: Arc<Profile>, habit: Habit, client: Client, output: &'r mut SourceOutput) -> Self {
+        Self {
+            is_episodic: habit.is_episodic(),
+            talk: Talk::new(Arc::clone(&profile)),
+            profile,
+            client,
+            output,
+            stream: None,
+            told: None,
+            malformed: Malformed::default(),
+            understood: None,
+            battery: None,
+        }
+    }
+
+    /// Reads until the radio ends, which it does when the daemon stops.
+    pub(super) async fn run(mut self) -> Result<(), SourceError> {
+        let mut seconds = tokio::time::interval(RESEND_EVERY);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick comes at once.
+        seconds.tick().await;
+        loop {
+            let now = self.output.now();
+            if let Some(bytes) = self.talk.next(now) {
+                self.client.report(Report::Send(bytes)).await;
+            }
+            let due = self.talk.next_deadline().map(|at| at.since(now.mono));
+            tokio::select! {
+                biased;
+                // A second is over. First, so that a flood of notifications cannot hold it up.
+                _ = seconds.tick() => self.second().await?,
+                // Something is to be written.
+                () = sleep(due) => {}
+                // What has arrived comes before what became of the link: no measurement is lost, and none makes a link
+                // that has gone look live.
+                delivery = self.client.deliveries.recv() => match delivery {
+                    Some(Delivery::Subscribed) => self.on_subscribed().await?,
+                    Some(Delivery::Bytes { bytes, received }) => self.on_bytes(&bytes, received).await?,
+                    Some(Delivery::Sent(result)) => self.on_sent(result),
+                    // Standard characteristics were not subscribed to.
+                    Some(Delivery::Payload { .. }) => {}
+                    // The radio has ended.
+                    None => return self.end_stream().await,
+                },
+                Some(state) = self.client.news.recv() => self.on_news(&state).await?,
+            }
+        }
+    }
+
+    async fn on_subscribed(&mut self) -> Result<(), SourceError> {
+        // What was told before is about the link before.
+        while let Ok(state) = self.client.news.try_recv() {
+            self.on_news(&state).await?;
+        }
+        self.end_stream().await?;
+        SourceCounters::add(&self.output.counters().opened, 1);
+        self.stream = Some(Stream::of_notifications(&self.profile, self.output.now()));
+        self.talk.on_subscribed();
+        (self.told, self.understood, self.malformed) = (None, None, Malformed::default());
+        self.output.state(LinkState::Waiting).await
+    }
+
+    /// The link has gone: hands on what its last frame said. The next link begins with a clean framer.
+    async fn end_stream(&mut self) -> Result<(), SourceError> {
+        self.talk.on_link_lost();
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        let last = stream.last(self.output.now());
+        let framed = stream.take_counters();
+        self.count(framed);
+        self.hand_on(last).await
+    }
+
+    async fn on_bytes(&mut self, bytes: &[u8], received: Stamp) -> Result<(), SourceError> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let counters = self.output.counters();
+        SourceCounters::add(&counters.reads, 1);
+        SourceCounters::add(&counters.bytes, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let arrived = stream.push(bytes, received);
+        let framed = stream.take_counters();
+        let is_data = stream.is_live(received) && stream.silent_for(received).is_zero();
+        let waves = stream.take_waves();
+        self.talk.on_bytes(bytes);
+        self.count(framed);
+        self.notice(framed);
+        for wave in waves {
+            self.output.wave(wave, received);
+        }
+        if is_data {
+            self.on_data(received.mono);
+        }
+        self.hand_on(arrived).await?;
+        // The first data is told at once; every other change waits for the end of the second.
+        if is_data && matches!(self.output.link_state(), Some(LinkState::Waiting | LinkState::Silent)) {
+            self.report_link().await?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, framed: FrameCounters) {
+        let counters = self.output.counters();
+        for (counter, amount) in [
+            (&counters.frames, framed.frames),
+            (&counters.bad_checksums, framed.bad_checksum),
+            (&counters.rubbish_bytes, framed.skipped_bytes),
+            (&counters.resyncs, framed.resyncs),
+        ] {
+            SourceCounters::add(counter, amount);
+        }
+    }
+
+    /// Remembers what is wrong with what comes, until something good comes.
+    fn notice(&mut self, framed: FrameCounters) {
+        let last = match (framed.bad_checksum, framed.skipped_bytes) {
+            (0, 0) => {
+                if framed.frames > 0 {
+                    self.malformed = Malformed::default();
+                }
+                return;
+            }
+            (0, skipped) => format!("{skipped} bytes belong to no frame of the profile {}", self.profile.id()),
+            _ => format!("a frame of the profile {} has a wrong checksum", self.profile.id()),
+        };
+        debug!(device = %self.output.device(), last, "malformed notification");
+        self.malformed = Malformed { count: self.malformed.count + 1, last };
+    }
+
+    /// The sensor lives, and was understood.
+    fn on_data(&mut self, now: Mono) {
+        if self.told.as_ref().is_some_and(|(link, _)| *link == LinkState::Silent) {
+            self.told = None;
+        }
+        if self.understood.is_none_or(|last| now.since(last) >= UNDERSTOOD_EVERY) {
+            self.understood = Some(now);
+            self.client.understood();
+        }
+    }
+
+    fn on_sent(&mut self, result: Result<(), String>) {
+        if let Err(words) = &result
+            && self.talk.trouble().is_none()
+        {
+            warn!(device = %self.output.device(), reason = words, "the sensor did not take what was written");
+        }
+        self.talk.on_written(result, self.output.now());
+    }
+
+    /// The end of a second: hands on what it brought.
+    async fn second(&mut self) -> Result<(), SourceError> {
+        let now = self.output.now();
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let arrived = stream.second(now);
+        let framed = stream.take_counters();
+        self.count(framed);
+        self.hand_on(arrived).await?;
+        self.report_link().await
+    }
+
+    async fn hand_on(&self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
+        for Arrived { observation, received } in arrived {
+            self.output.reading(observation, received).await?;
+        }
+        Ok(())
+    }
+
+    async fn report_link(&mut self) -> Result<(), SourceError> {
+        if let Some((link, words)) = &self.told {
+            return self.output.link(*link, &BTreeSet::new(), words.as_deref()).await;
+        }
+        let Some(stream) = &self.stream else { return Ok(()) };
+        match stream.link(self.output.now()) {
+            // It measures now and then.
+            (LinkState::Silent, _) if self.is_episodic => self.output.state(LinkState::Waiting).await,
+            // The radio says so too, and what it does about it.
+            (LinkState::Silent, _) => Ok(()),
+            (link, status) => self.output.link(link, &status, None).await,
+        }
+    }
+
+    async fn on_news(&mut self, state: &SensorState) -> Result<(), SourceError> {
+        if state.battery.is_some() && state.battery != self.battery {
+            self.battery = state.battery;
+            if let Some(level) = state.battery {
+                let value = Value::reported(Metric::Battery, Decimal::integer(i32::from(level)));
+                let received = self.output.now();
+                self.output.reading(Observation::of(Vital::scalar(Metric::Battery, value)), received).await?;
+            }
+        }
+        // The link has gone, or is about to.
+        if matches!(
+            state.phase,
+            SensorPhase::Unavailable
+                | SensorPhase::Searching
+                | SensorPhase::Heard
+                | SensorPhase::Connecting
+                | SensorPhase::Ending
+        ) {
+            self.end_stream().await?;
+        }
+        self.told = link_of(state, self.is_episodic, &self.malformed);
+        if let (Some((_, Some(words))), Some(trouble)) = (&mut self.told, self.talk.trouble()) {
+            words.push_str("; ");
+            words.push_str(trouble);
+        }
+        self.report_link().await
+    }
+}

@@ -1,0 +1,106 @@
+//! Where at a sensor the radio listens and writes: characteristics of the specification, or those of its maker.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::sensor::{Habit, SensorKind};
+use crate::profile::Profile;
+use crate::profile::ble::Presence;
+
+/// What is subscribed to at a sensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Subscription {
+    /// Characteristics of the Bluetooth SIG, each notification a payload of its own.
+    Standard(SensorKind),
+    /// A maker's own, whose notifications are one stream of bytes.
+    Stream(Arc<Wires>),
+}
+
+/// The two directions of a byte stream over GATT, as its profile names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wires {
+    /// The profile's id.
+    pub(super) profile: String,
+    /// What kind of device it is, by its name.
+    pub(super) kind: &'static str,
+    /// The service of all of them.
+    pub(super) service: Uuid,
+    /// The characteristic whose notifications or indications are the stream.
+    pub(super) notify: Uuid,
+    /// The characteristic that takes the commands.
+    pub(super) write: Option<Uuid>,
+    /// Whether the sensor sends nothing before it is told to.
+    pub(super) is_asked: bool,
+    /// How it comes and goes.
+    pub(super) habit: Habit,
+}
+
+impl Wires {
+    /// Those of a profile; `None`: its devices have no byte stream over GATT.
+    pub(super) fn of(profile: &Profile) -> Option<Self> {
+        let ble = profile.ble()?;
+        let (gatt, link) = (ble.stream()?, profile.link());
+        Some(Self {
+            profile: profile.id().to_owned(),
+            kind: profile.kind().name(),
+            service: gatt.service,
+            notify: gatt.notify,
+            write: gatt.write,
+            is_asked: !link.init.is_empty() || !link.poll.is_empty(),
+            habit: match ble.presence {
+                Presence::Episodic => Habit::Episodic { idle: link.silence },
+                Presence::Live => Habit::Live { silence: link.silence },
+            },
+        })
+    }
+}
+
+impl Subscription {
+    /// How the sensor comes and goes.
+    pub(super) fn habit(&self) -> Habit {
+        match self {
+            Self::Standard(kind) => kind.habit(),
+            Self::Stream(wires) => wires.habit,
+        }
+    }
+
+    /// What it measures, by name.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Standard(kind) => kind.name(),
+            Self::Stream(wires) => wires.kind,
+        }
+    }
+
+    /// The profile by which its stream is read.
+    pub(super) fn profile(&self) -> Option<&str> {
+        match self {
+            Self::Standard(_) => None,
+            Self::Stream(wires) => Some(&wires.profile),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::built_in;
+
+    #[test]
+    fn a_cuff_comes_for_a_measurement_and_an_oximeter_sends_all_the_time() {
+        for (id, is_episodic, seconds, is_asked) in [
+            ("yonker-bp", true, 120, false),
+            ("viatom-o2", false, 8, true),
+            ("contec-cms50d-bt", false, 5, true),
+            ("berry-bci", false, 2, false),
+        ] {
+            let wires = Wires::of(&built_in(id).unwrap().unwrap()).unwrap();
+            assert_eq!((wires.habit.is_episodic(), wires.is_asked), (is_episodic, is_asked), "{id}");
+            assert_eq!(wires.habit.patience().as_secs(), seconds, "{id}");
+        }
+        for id in ["nonin-df2", "beurer-bm85"] {
+            assert_eq!(Wires::of(&built_in(id).unwrap().unwrap()), None, "{id}: no stream over GATT");
+        }
+    }
+}

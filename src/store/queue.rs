@@ -1,0 +1,95 @@
+//! What waits for the disk: a bounded queue that is filled without waiting and emptied a group at a time.
+//!
+//! A channel would hand over event by event and wake the writer for the first reading of each group. Here a reading
+//! costs one short lock and wakes nobody: the writer comes by itself once a group is due, and is called only for what
+//! must not wait.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::handle::Refused;
+use super::writer::MAX_BATCH;
+
+use crate::event::{Event, EventBody};
+
+/// Events that may wait for the disk: 27 minutes of ten readings a second.
+pub const QUEUE: usize = 16_384;
+/// Places of [`QUEUE`] that readings never take, so that alerts fit when readings no longer do.
+pub const RESERVED_FOR_ALERTS: usize = 1024;
+
+/// The queue between those who have events and the one who writes them.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Tells the writer that a group is complete: by what is no reading, or by its size.
+    hurry: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// At most [`QUEUE`].
+    events: VecDeque<Arc<Event>>,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// Held for a push or for moving one batch of pointers, never across an `.await`.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an event at the end; readings leave [`RESERVED_FOR_ALERTS`] places free.
+    pub(super) fn push(&self, event: Arc<Event>) -> Result<(), Refused> {
+        let is_reading = is_reading(&event);
+        let room = if is_reading { QUEUE - RESERVED_FOR_ALERTS } else { QUEUE };
+        let mut waiting = self.waiting();
+        if waiting.is_closed {
+            return Err(Refused::Stopped);
+        }
+        if waiting.events.len() >= room {
+            return Err(Refused::Full);
+        }
+        waiting.events.push_back(event);
+        let is_complete = !is_reading || waiting.events.len() >= MAX_BATCH;
+        drop(waiting);
+        if is_complete {
+            self.hurry.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Moves the oldest events to the end of `batch`, until that holds [`MAX_BATCH`]; returns how many were moved.
+    pub(super) fn take_into(&self, batch: &mut Vec<Arc<Event>>) -> usize {
+        let mut waiting = self.waiting();
+        let moved = MAX_BATCH.saturating_sub(batch.len()).min(waiting.events.len());
+        batch.extend(waiting.events.drain(..moved));
+        moved
+    }
+
+    /// Returns once a group has become complete since the last call; also when it was complete before.
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
+    }
+
+    /// Calls the writer, for instance because it left a complete group behind.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Takes no more events; those that wait stay.
+    pub(super) fn close(&self) {
+        self.waiting().is_closed = true;
+    }
+
+    /// Events that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting().events.len()
+    }
+}
+
+/// True for what may wait for others: readings, and the records that follow them.
+pub(super) fn is_reading(event: &Event) -> bool {
+    matches!(event.body, EventBody::Reading(_) | EventBody::Record(_))
+}
