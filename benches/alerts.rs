@@ -20,6 +20,7 @@ use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::event::{SourceMessage, SystemEvent, SystemKind};
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::{Notifier, Saved};
 use vitalbridge::pipeline::{CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
@@ -117,6 +118,8 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         engine: Engine::new(rules, 1),
         expected: Vec::new(),
         open_alerts: Vec::new(),
+        limit_changes: Vec::new(),
+        notifier: Notifier::new(&[], Saved::default(), 1),
         store: opened.handle,
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),

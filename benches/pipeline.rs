@@ -19,6 +19,7 @@ use vitalbridge::event::SourceMessage;
 use vitalbridge::hub::{Join, Joined, Scope};
 use vitalbridge::ids::{Epoch, Seq};
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::{Notifier, Saved};
 use vitalbridge::outbox::Delivery;
 use vitalbridge::pipeline::{Control, Parts, Pipeline};
 use vitalbridge::store::{self, StoreOptions};
@@ -51,6 +52,8 @@ fn main() -> anyhow::Result<()> {
         engine: Engine::new(RuleSet::built_in(), 1),
         expected: Vec::new(),
         open_alerts: Vec::new(),
+        limit_changes: Vec::new(),
+        notifier: Notifier::new(&[], Saved::default(), 1),
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),
@@ -99,6 +102,7 @@ fn join(pipeline: &mut Pipeline, clock: &Clock) -> anyhow::Result<Joined> {
     let (reply, mut answer) = oneshot::channel();
     let join = Join {
         listener: None,
+        user: None,
         patterns: vec!["#".parse()?],
         scope: Scope::Everything,
         delivery: Delivery::All,

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::event::{Event, EventBody};
-use crate::ids::WardId;
+use crate::event::{Event, EventBody, InboxChange};
+use crate::ids::{MAX_ID_BYTES, WardId};
 use crate::named::named_enum;
 
 named_enum! {
@@ -102,15 +102,36 @@ impl Pattern {
     }
 }
 
+/// The channel of a user's own notifications. Characters that no channel has are replaced; who gets a notification goes
+/// by the user's whole name and never by the channel, so two users with one channel do not see each other's.
+pub fn notifications_of(user: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
+    let level: String = user.chars().take(MAX_ID_BYTES).map(|it| if plain(it) { it } else { '_' }).collect();
+    format!("notifications/{level}")
+}
+
 /// Every channel on which an event can be found: its own, then those of the people and places it concerns.
 ///
 /// The first is the one it is published under; a listener that matches several gets the event once.
+///
+/// A notification is on its users' own channels alone. That one was handed over is on none: the message that is handed
+/// over stands for it.
 pub fn routes(event: &Event, ward: Option<&WardId>) -> Vec<String> {
+    match &event.body {
+        EventBody::Notification(notification) => {
+            return notification.users.iter().map(|user| notifications_of(user)).collect();
+        }
+        EventBody::Inbox(InboxChange::HandedOver { .. }) => return Vec::new(),
+        _ => {}
+    }
     let mut routes = vec![crate::wire::channel_of(&event.body)];
     if let EventBody::Source(source) = &event.body
         && let Some(patient) = &source.patient
     {
         routes.push(format!("patient/{patient}/device_status"));
+    }
+    if let EventBody::Limits(limits) = &event.body {
+        routes.push(format!("patient/{}/limits", limits.change.patient));
     }
     if let (Some(ward), Some(_)) = (ward, event.patient()) {
         let inner: Vec<String> = routes.iter().map(|route| format!("ward/{ward}/{route}")).collect();

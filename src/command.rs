@@ -3,19 +3,26 @@
 //! A command is read here, allowed by what [`Command::needs`], and carried out by the pipeline, which knows who gave it
 //! and where that person may.
 
+mod limits;
+mod notify;
+
 use std::borrow::Cow;
 
 use serde_json::Value as Json;
 
+pub use self::notify::{MAX_NAMED, MAX_USER_BYTES, NewNotification, ROLES};
 use crate::channel::Operation;
-use crate::event::OrderKind;
+use crate::event::{OrderKind, Preferences};
 use crate::ids::{AlertId, Seq, SourceId};
+
+pub use limits::{LimitOperation, LimitWish, MAX_LINES_BYTES};
 
 /// Longest audio pause (IEC 60601-1-8 leaves it to the maker; docs/alerts.md says 120 s).
 pub const MAX_AUDIO_PAUSE_S: u64 = 120;
 
 /// The names of all commands, as an error lists them.
-const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, device.confirm or device.command";
+const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, limits.set, limits.clear, rule.disable, \
+     rule.enable, device.confirm, device.command, notification.send, notification.withdraw or preferences.set";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +43,14 @@ pub enum Command {
         /// What.
         kind: OrderKind,
     },
+    /// Change one rule of one patient.
+    Limits(LimitWish),
+    /// Send a message to people, now or later.
+    Notify(Box<NewNotification>),
+    /// Take a message for later back.
+    Withdraw(uuid::Uuid),
+    /// Choose what to be told of.
+    Prefer(Preferences),
 }
 
 /// Operations on one alert.
@@ -109,6 +124,9 @@ impl Command {
                 let command = members.required("command")?.to_owned();
                 device(members, OrderKind::Command { command })
             }
+            Some("notification.send") => notify::send(members),
+            Some("notification.withdraw") => notify::withdraw(members),
+            Some("preferences.set") => notify::prefer(members),
             Some("alert.acknowledge") => alert(members, AlertOperation::Acknowledge),
             Some("alert.reset") => alert(members, AlertOperation::Reset),
             Some("alert.pause_audio") => {
@@ -117,15 +135,35 @@ impl Command {
                 let seconds = seconds.ok_or(BadMember::new("seconds", "is 1 to 120"))?;
                 alert(members, AlertOperation::PauseAudio { seconds })
             }
+            Some(name) if limits::NAMES.contains(&name) => limits::read(name, members),
             _ => Err(BadMember::new("name", KNOWN)),
         }
+    }
+
+    /// Reads what somebody wants to be told of, for where that needs no `name`.
+    ///
+    /// # Errors
+    /// `mute` is missing or of another form.
+    pub fn read_preferences(members: Members<'_>) -> Result<Self, BadMember> {
+        notify::prefer(members)
+    }
+
+    /// Reads a message for people, for where that needs no `name`.
+    ///
+    /// # Errors
+    /// The first member that is missing or of another form.
+    pub fn read_notification(members: Members<'_>) -> Result<Self, BadMember> {
+        notify::send(members)
     }
 
     /// What somebody has to be allowed, on the channels that the command concerns.
     pub const fn needs(&self) -> Operation {
         match self {
             Self::Alert { .. } => Operation::Acknowledge,
-            Self::Device { .. } => Operation::Command,
+            Self::Device { .. } | Self::Limits(_) => Operation::Command,
+            Self::Notify(_) | Self::Withdraw(_) => Operation::Publish,
+            // One's own; nobody is kept from it.
+            Self::Prefer(_) => Operation::Subscribe,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::fallback::{self, Wanted};
 use crate::host;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
@@ -259,6 +260,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         engine: Engine::new(config.rules.clone(), seeds),
         expected: expected(&config),
         open_alerts: opened.open_alerts,
+        limit_changes: opened.limit_changes,
+        notifier: Notifier::new(&config.patients, opened.inboxes, seeds.rotate_left(32)),
         store: opened.handle.clone(),
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),

@@ -1,10 +1,13 @@
 //! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
 
+mod inbox;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::inbox::{Dropped, InboxChange, Listens, Notification, NotificationKind, Preferences, Reminder};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
 use crate::named::named_enum;
@@ -43,6 +46,10 @@ pub enum EventBody {
     System(SystemEvent),
     /// Somebody did something, or was not allowed to.
     Audit(AuditEvent),
+    /// The limits of a patient changed.
+    Limits(LimitsEvent),
+    /// What became of messages for people.
+    Inbox(InboxChange),
 }
 
 named_enum! {
@@ -214,38 +221,83 @@ impl AlertEvent {
 }
 
 named_enum! {
-    /// Kinds of message for people (the names that older clients know).
-    NotificationKind {
-        /// An alert, in words.
-        HealthAlert = "health_alert",
-        /// Time for a medicine.
-        MedicationReminder = "medication_reminder",
-        /// Time for an appointment.
-        AppointmentReminder = "appointment_reminder",
-        /// Something about the bridge.
-        System = "system",
+    /// What a change of one rule of one patient is about.
+    LimitKind {
+        /// Other limits or delays.
+        Limits = "limits",
+        /// ALARM OFF.
+        Off = "off",
     }
 }
 
-/// A message for people.
+named_enum! {
+    /// What became of a change of limits.
+    LimitAction {
+        /// A person set other limits.
+        Set = "set",
+        /// A person took them back.
+        Cleared = "cleared",
+        /// A person switched the rule off.
+        Disabled = "disabled",
+        /// A person switched it on again.
+        Enabled = "enabled",
+        /// It was set before the bridge started, and still holds.
+        Stands = "stands",
+        /// Its time is over.
+        Expired = "expired",
+        /// The rule file has a later override of the same rule.
+        Replaced = "replaced",
+        /// The rules were changed, and it no longer fits them.
+        Unfit = "unfit",
+    }
+}
+
+impl LimitAction {
+    /// True while the change holds after this.
+    pub const fn is_in_force(self) -> bool {
+        matches!(self, Self::Set | Self::Disabled | Self::Stands)
+    }
+}
+
+/// A change of one rule of one patient: an override that a person made while the bridge runs, or one of the rule file
+/// whose time is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notification {
-    /// Its identity.
-    pub id: uuid::Uuid,
-    /// What kind.
-    pub kind: NotificationKind,
-    /// Whom it concerns.
-    pub patient: Option<PatientId>,
-    /// For one user only; `None`: for everybody who may see the patient.
-    pub user: Option<String>,
-    /// The headline.
-    pub title: String,
-    /// The text.
-    pub message: String,
-    /// How urgent.
-    pub priority: Priority,
-    /// When it was made.
-    pub created: Wall,
+pub struct LimitChange {
+    /// Whose.
+    pub patient: PatientId,
+    /// Which rule.
+    pub rule: RuleId,
+    /// Limits, or ALARM OFF.
+    pub kind: LimitKind,
+    /// The keys of an override in a rule file, one in a line.
+    pub lines: String,
+    /// Why, in the person's words.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// Until when.
+    pub expires: Wall,
+    /// When it was set. `None`: it stands in the rule file.
+    pub set: Option<Wall>,
+    /// What the rule file's own override of the same rule said then: a later one there takes its place.
+    pub beside: Option<String>,
+}
+
+/// The limits of a patient changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsEvent {
+    /// The change.
+    pub change: LimitChange,
+    /// What became of it.
+    pub action: LimitAction,
+    /// Who did this; [`AuditEvent::BRIDGE`] where nobody did.
+    pub by: String,
+    /// Why, in words.
+    pub reason: String,
+    /// What the rule said before, in words.
+    pub before: String,
+    /// What it says now, in words.
+    pub after: String,
 }
 
 /// A message of the care team.
@@ -372,6 +424,22 @@ named_enum! {
         RecordsTaken = "records_taken",
         /// The records of a device up to a number were deleted from it; the object is that number.
         RecordsDeleted = "records_deleted",
+        /// A person has seen an alert; the object is the alert.
+        AlertAcknowledge = "alert_acknowledge",
+        /// A person silenced an alert for a while.
+        AlertPauseAudio = "alert_pause_audio",
+        /// A person put a latched alert away.
+        AlertReset = "alert_reset",
+        /// A person set other limits for a patient; the object is the rule.
+        LimitsSet = "limits_set",
+        /// A person took limits back.
+        LimitsClear = "limits_clear",
+        /// A person switched a rule off for a patient.
+        RuleDisable = "rule_disable",
+        /// A person switched it on again.
+        RuleEnable = "rule_enable",
+        /// A change of limits came to its end without a person.
+        LimitsEnd = "limits_end",
         /// A Bluetooth device was paired with; the object is its address.
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
@@ -379,6 +447,12 @@ named_enum! {
         /// An alert that nobody acknowledged went further; the object is its id, the reason says how old it was and where
         /// it went.
         AlertEscalated = "alert_escalated",
+        /// A message for people was sent, or scheduled; the object is its id.
+        NotificationSend = "notification_send",
+        /// A scheduled message was taken back; the object is its id.
+        NotificationWithdraw = "notification_withdraw",
+        /// A user chose what to be told of; the object is what is muted.
+        PreferencesSet = "preferences_set",
     }
 }
 
@@ -411,7 +485,8 @@ pub struct AuditEvent {
     pub source: Option<SourceId>,
     /// How it ended.
     pub result: AuditResult,
-    /// Why it was refused or failed, or why the bridge did it by itself, for people.
+    /// Why it was refused or failed, or why the bridge did it by itself; of a change of limits what it was, what it is now
+    /// and the person's reason.
     pub reason: Option<String>,
     /// Real, demo or test.
     pub mode: Mode,
@@ -496,7 +571,8 @@ impl Event {
             EventBody::Source(source) => source.patient.as_ref(),
             EventBody::Record(record) => record.patient.as_ref(),
             EventBody::Audit(audit) => audit.patient.as_ref(),
-            EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Limits(limits) => Some(&limits.change.patient),
+            EventBody::Chat(_) | EventBody::System(_) | EventBody::Inbox(_) => None,
         }
     }
 
@@ -508,7 +584,11 @@ impl Event {
             EventBody::Source(source) => Some(&source.device),
             EventBody::Record(record) => Some(&record.device),
             EventBody::Audit(audit) => audit.device.as_ref(),
-            EventBody::Notification(_) | EventBody::Chat(_) | EventBody::System(_) => None,
+            EventBody::Notification(_)
+            | EventBody::Chat(_)
+            | EventBody::System(_)
+            | EventBody::Limits(_)
+            | EventBody::Inbox(_) => None,
         }
     }
 }

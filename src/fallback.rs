@@ -269,15 +269,16 @@ mod tests {
         Running { wanted, failed, metrics, stop, task }
     }
 
-    /// Waits until a file has this text; the time limit is that of the test runner.
+    /// Waits until a file has this text, for half a minute.
     async fn until_file(path: &Path, accept: impl Fn(&str) -> bool) -> String {
-        loop {
+        for _ in 0..3000 {
             let text = std::fs::read_to_string(path).unwrap_or_default();
             if accept(&text) {
                 return text;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        panic!("{}: {:?}", path.display(), std::fs::read_to_string(path));
     }
 
     fn script(dir: &Path, text: &str) -> Vec<String> {

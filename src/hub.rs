@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::channel::Pattern;
-use crate::event::EventBody;
-use crate::ids::{AlertId, DeviceId, PatientId, Seq, SourceId};
+use crate::channel::{Pattern, notifications_of};
+use crate::event::{EventBody, LimitKind};
+use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
+use crate::notifier::Letter;
 use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put, SelfCheck};
 use crate::vitals::Metric;
 
@@ -80,11 +81,22 @@ fn chooses(patterns: &[Pattern], routes: &[String]) -> bool {
     routes.iter().any(|route| patterns.iter().any(|pattern| pattern.matches(route)))
 }
 
+/// Who listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user's name.
+    pub name: String,
+    /// The name of the user's role.
+    pub role: &'static str,
+}
+
 /// A wish to listen, or to listen to more.
 #[derive(Debug, Clone)]
 pub struct Join {
     /// An earlier listener that wants more; `None` for a new one.
     pub listener: Option<ListenerId>,
+    /// Who listens; nobody's notifications reach a listener of nobody.
+    pub user: Option<User>,
     /// Channels to add.
     pub patterns: Vec<Pattern>,
     /// What the listener may see.
@@ -111,19 +123,35 @@ pub struct Joined {
     pub recent: Vec<Arc<Published>>,
     /// Memory holds every event from this one on; what lies before must come from disk.
     pub recent_from: Seq,
+    /// Messages that wait for this user, if the listener did not hear the user's notifications before. The hub has none:
+    /// its owner adds them.
+    pub letters: Vec<Letter>,
 }
 
 #[derive(Debug)]
 struct Listener {
     outbox: Arc<Outbox>,
+    user: Option<User>,
     patterns: Vec<Pattern>,
     scope: Scope,
     delivery: Delivery,
 }
 
 impl Listener {
-    fn wants(&self, routes: &[String]) -> bool {
-        chooses(&self.patterns, routes) && self.scope.allows(routes)
+    /// A notification is for its users only, whatever a token allows on channels.
+    fn wants(&self, published: &Published) -> bool {
+        match &published.event.body {
+            EventBody::Notification(notification) => {
+                self.hears_own() && self.user.as_ref().is_some_and(|user| notification.users.contains(&user.name))
+            }
+            _ => chooses(&self.patterns, &published.routes) && self.scope.allows(&published.routes),
+        }
+    }
+
+    /// True if it listens to the notifications of its user.
+    fn hears_own(&self) -> bool {
+        let channel = self.user.as_ref().map(|user| notifications_of(&user.name));
+        channel.is_some_and(|channel| self.patterns.iter().any(|pattern| pattern.matches(&channel)))
     }
 
     /// Waves come only to those who named them: `#` does not.
@@ -143,6 +171,8 @@ pub struct Hub {
     streams: BTreeMap<(Option<PatientId>, DeviceId, Metric), Arc<Published>>,
     sources: BTreeMap<SourceId, Arc<Published>>,
     alerts: BTreeMap<AlertId, Arc<Published>>,
+    /// What people changed of the limits, while it holds; the engine bounds how many.
+    limits: BTreeMap<(PatientId, RuleId, LimitKind), Arc<Published>>,
     metrics: Arc<Metrics>,
 }
 
@@ -157,6 +187,7 @@ impl Hub {
             streams: BTreeMap::new(),
             sources: BTreeMap::new(),
             alerts: BTreeMap::new(),
+            limits: BTreeMap::new(),
             metrics,
         }
     }
@@ -169,7 +200,7 @@ impl Hub {
         }
         self.ring.push_back(Arc::clone(published));
         self.remember(published);
-        for listener in self.listeners.values().filter(|listener| listener.wants(&published.routes)) {
+        for listener in self.listeners.values().filter(|listener| listener.wants(published)) {
             match listener.outbox.put(published, listener.delivery) {
                 Put::Queued => {}
                 Put::Conflated => self.metrics.listener_conflated_total.add_one(),
@@ -218,11 +249,21 @@ impl Hub {
             EventBody::Alert(alert) => {
                 self.alerts.remove(&alert.alert);
             }
+            EventBody::Limits(limits) => {
+                let change = &limits.change;
+                let key = (change.patient.clone(), change.rule.clone(), change.kind);
+                if limits.action.is_in_force() {
+                    self.limits.insert(key, Arc::clone(published));
+                } else if change.set.is_some() {
+                    self.limits.remove(&key);
+                }
+            }
             EventBody::Record(_)
             | EventBody::Notification(_)
             | EventBody::Chat(_)
             | EventBody::System(_)
-            | EventBody::Audit(_) => {}
+            | EventBody::Audit(_)
+            | EventBody::Inbox(_) => {}
         }
     }
 
@@ -253,10 +294,12 @@ impl Hub {
         };
         let listener = self.listeners.entry(id).or_insert_with(|| Listener {
             outbox: Arc::default(),
+            user: join.user.clone(),
             patterns: Vec::new(),
             scope: join.scope.clone(),
             delivery: join.delivery,
         });
+        listener.user = join.user;
         listener.scope = join.scope;
         listener.delivery = join.delivery;
         for pattern in &join.patterns {
@@ -264,10 +307,16 @@ impl Hub {
                 listener.patterns.push(pattern.clone());
             }
         }
-        let scope = &listener.scope;
-        let wanted =
-            |published: &&Arc<Published>| chooses(&join.patterns, &published.routes) && scope.allows(&published.routes);
-        let state = self.streams.values().chain(self.sources.values()).chain(self.alerts.values());
+        let added = Listener {
+            outbox: Arc::clone(&listener.outbox),
+            user: listener.user.clone(),
+            patterns: join.patterns,
+            scope: listener.scope.clone(),
+            delivery: listener.delivery,
+        };
+        let wanted = |published: &&Arc<Published>| added.wants(published);
+        let state =
+            self.streams.values().chain(self.sources.values()).chain(self.alerts.values()).chain(self.limits.values());
         let latest = state.filter(wanted).cloned().collect();
         let recent = match join.since {
             Some(since) => self.ring.iter().filter(|p| p.event.seq > since).filter(wanted).cloned().collect(),
@@ -275,7 +324,13 @@ impl Hub {
         };
         let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);
         let outbox = Arc::clone(&listener.outbox);
-        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from })
+        let letters = Vec::new();
+        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters })
+    }
+
+    /// True if this listener hears the notifications of its user.
+    pub fn hears_own(&self, id: ListenerId) -> bool {
+        self.listeners.get(&id).is_some_and(Listener::hears_own)
     }
 
     /// Takes channels from a listener.

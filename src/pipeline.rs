@@ -4,6 +4,8 @@
 //! queue is only ever tried.
 
 mod annunciation;
+mod limits;
+mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,19 +17,20 @@ use tracing::{error, warn};
 
 use self::annunciation::Annunciators;
 pub use self::annunciation::{Annunciation, NOT_CONFIRMED, Receipt, SELF_CHECK_EVERY};
-use crate::alerts::{AlertCommand, BridgeCondition, Engine, RuleSet};
+use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Mono, Stamp};
 use crate::command::{AlertOperation, Command};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditEvent, Event, EventBody, SignalPresence, SourceMessage, SystemEvent, SystemKind,
-    WaveBlock,
+    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, Preferences,
+    SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
@@ -68,10 +71,16 @@ pub enum Control {
     Annunciate(ListenerId),
     /// What a listener says about alerts that it got.
     Receipt(Receipt),
+    /// A client of this user has these messages.
+    Delivered(String, Vec<uuid::Uuid>),
+    /// What this user wants to be told of.
+    Preferences(String, oneshot::Sender<Preferences>),
     /// A condition of the bridge itself began or ended.
     Condition(BridgeCondition, bool),
     /// The rules were read again.
     Rules(Box<RuleSet>),
+    /// Answered with the limits in force for a patient, if there is such a patient.
+    Limits(PatientId, oneshot::Sender<Option<Vec<EffectiveLimit>>>),
     /// Something to be logged as an event.
     System(SystemEvent),
     /// A row for the audit trail.
@@ -124,6 +133,16 @@ pub async fn carry_out(
     }
 }
 
+/// What this user wants to be told of; `None` if the pipeline does not answer.
+pub async fn preferences(control: &mpsc::Sender<Control>, user: String) -> Option<Preferences> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        control.send(Control::Preferences(user, reply)).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(COMMAND_DEADLINE, asked).await.ok().flatten()
+}
+
 /// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
@@ -154,6 +173,10 @@ pub struct Parts {
     pub expected: Vec<Expected>,
     /// Alerts that had not ended when the last run did.
     pub open_alerts: Vec<AlertEvent>,
+    /// Changes of limits that held when the last run ended.
+    pub limit_changes: Vec<LimitChange>,
+    /// Messages for people.
+    pub notifier: Notifier,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -176,10 +199,13 @@ pub struct Pipeline {
     modes: BTreeMap<PatientId, Mode>,
     engine: Engine,
     hub: Hub,
+    notifier: Notifier,
     desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
     annunciators: Annunciators,
+    /// When messages for later were last looked at.
+    looked: Mono,
     /// Events that the store could not take: the first and the last number.
     lost: Option<(Seq, Seq)>,
     store: StoreHandle,
@@ -199,9 +225,11 @@ impl Pipeline {
             modes: BTreeMap::new(),
             engine: parts.engine,
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
+            notifier: parts.notifier,
             desk: Desk::default(),
             alarmed: BTreeMap::new(),
             annunciators: Annunciators::new(Annunciation::default(), now),
+            looked: Mono(0),
             lost: None,
             store: parts.store,
             metrics: parts.metrics,
@@ -209,6 +237,8 @@ impl Pipeline {
         };
         let message = format!("vitalbridge {} started", env!("CARGO_PKG_VERSION"));
         pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
+        let changed = pipeline.engine.take_back_changes(parts.limit_changes, now);
+        pipeline.publish_alerts(changed, now);
         let restored = pipeline.engine.restore(parts.open_alerts, now);
         pipeline.publish_alerts(restored, now);
         pipeline.publish_what_stands(now);
@@ -245,6 +275,7 @@ impl Pipeline {
                 self.serve_the_patients(&mut sources);
             }
             let now = self.clock.now();
+            self.send_what_is_due(now);
             let longest = now.mono + LONGEST_TURN;
             let wait = self.next_deadline().min(longest).since(now.mono);
             tokio::select! {
@@ -382,15 +413,28 @@ impl Pipeline {
     pub fn on_control(&mut self, wish: Control, now: Stamp) {
         match wish {
             Control::Join(join, reply) => {
-                if let Err(Some(joined)) = reply.send(self.hub.join(join)) {
+                if let Err(Some(joined)) = reply.send(self.join(join, now)) {
                     // The session went away while it waited.
-                    self.hub.leave(joined.listener);
+                    self.leave(joined.listener);
                 }
             }
-            Control::Unsubscribe(listener, patterns) => self.hub.unsubscribe(listener, &patterns),
+            Control::Unsubscribe(listener, patterns) => {
+                self.hub.unsubscribe(listener, &patterns);
+                if !self.hub.hears_own(listener) {
+                    self.notifier.on_left(listener.number());
+                }
+            }
             Control::Leave(listener) => {
-                self.hub.leave(listener);
+                self.leave(listener);
                 self.on_annunciator_left(listener, now);
+            }
+            Control::Delivered(user, ids) => {
+                let changes = self.notifier.on_delivered(&user, &ids);
+                self.publish_all(changes, now);
+            }
+            Control::Preferences(user, reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(self.notifier.preferences(&user));
             }
             Control::Annunciate(listener) => self.on_annunciator(listener),
             Control::Receipt(receipt) => self.on_receipt(&receipt),
@@ -402,6 +446,11 @@ impl Pipeline {
             Control::Rules(rules) => {
                 let changes = self.engine.replace_rules(*rules, now);
                 self.publish_alerts(changes, now);
+            }
+            Control::Limits(patient, reply) => {
+                let known = self.patients.contains_key(&patient);
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(known.then(|| self.engine.limits(&patient, now.wall)));
             }
             Control::System(system) => self.on_system(system, now),
             Control::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
@@ -436,6 +485,40 @@ impl Pipeline {
                 let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
                 self.tell_the_end(ended, now);
             }
+            Command::Limits(wish) => {
+                let done = self.on_limit_wish(&wish, &by, &scope, now);
+                // Nobody waits any more if the session went away; the change stands all the same.
+                let _ = reply.send(done);
+            }
+            Command::Notify(_) | Command::Withdraw(_) | Command::Prefer(_) => {
+                let done = self.on_message_command(command, &by, &scope, now);
+                // Nobody waits any more if the session went away; what was sent stands all the same.
+                let _ = reply.send(done);
+            }
+        }
+    }
+
+    /// The row of the audit trail for a command about an alert, as long as nothing has gone wrong.
+    fn alert_row(&self, alert: AlertId, operation: AlertOperation, by: &str) -> AuditEvent {
+        let known = self.hub.alert(alert).and_then(|published| match &published.event.body {
+            EventBody::Alert(alert) => Some(alert),
+            _ => None,
+        });
+        let (action, reason) = match operation {
+            AlertOperation::Acknowledge => (AuditAction::AlertAcknowledge, None),
+            AlertOperation::PauseAudio { seconds } => (AuditAction::AlertPauseAudio, Some(format!("for {seconds} s"))),
+            AlertOperation::Reset => (AuditAction::AlertReset, None),
+        };
+        AuditEvent {
+            by: by.to_owned(),
+            action,
+            object: alert.to_string(),
+            patient: known.and_then(|alert| alert.patient.clone()),
+            device: None,
+            source: None,
+            result: AuditResult::Done,
+            reason,
+            mode: known.map_or(Mode::Real, |alert| alert.mode),
         }
     }
 
@@ -448,6 +531,31 @@ impl Pipeline {
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
+        let row = self.alert_row(alert, operation, &by);
+        let done = self.try_alert_command(alert, operation, expected_seq, by, scope, now);
+        self.publish_outcome(row, done.as_ref().err(), now);
+        self.publish_alerts(done?, now);
+        Ok(Seq(self.next.0.saturating_sub(1)))
+    }
+
+    /// What became of what a person wanted, for the audit trail.
+    fn publish_outcome(&mut self, row: AuditEvent, refused: Option<&Refusal>, now: Stamp) {
+        let row = match refused {
+            Some(refusal) => AuditEvent { result: AuditResult::Refused, reason: Some(refusal.reason.clone()), ..row },
+            None => row,
+        };
+        self.publish(EventBody::Audit(row), now);
+    }
+
+    fn try_alert_command(
+        &mut self,
+        alert: AlertId,
+        operation: AlertOperation,
+        expected_seq: Option<Seq>,
+        by: String,
+        scope: &Scope,
+        now: Stamp,
+    ) -> Result<Vec<AlertEvent>, Refusal> {
         let refuse = |code, reason: &str| Err(Refusal { code, reason: reason.to_owned() });
         let Some(published) = self.hub.alert(alert) else {
             return refuse("unknown_alert", "this alert is not present (any more)");
@@ -464,13 +572,9 @@ impl Pipeline {
             AlertOperation::PauseAudio { seconds } => AlertCommand::PauseAudio { alert, by, seconds },
             AlertOperation::Reset => AlertCommand::Reset { alert, by },
         };
-        match self.engine.on_command(&command, now) {
-            Ok(changes) => {
-                self.publish_alerts(changes, now);
-                Ok(Seq(self.next.0.saturating_sub(1)))
-            }
-            Err(refused) => Err(Refusal { code: "refused", reason: refused.to_string() }),
-        }
+        self.engine
+            .on_command(&command, now)
+            .map_err(|refused| Refusal { code: "refused", reason: refused.to_string() })
     }
 
     /// Alerts of the last run that did not change at the start of this one: dashboards know only what was published.
@@ -482,6 +586,7 @@ impl Pipeline {
     }
 
     fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
+        self.publish_limit_news(now);
         for change in changes {
             let (alert, is_present, sounds) = (change.alert, change.is_present(), sounds(&change));
             // It alarms (again) when its sound comes on: at the start, after a pause, by the reminder, at a recurrence.
@@ -493,7 +598,10 @@ impl Pipeline {
             self.metrics.alerts_total.add_one();
             let is_about_delivery = self.engine.is_about_delivery(&change.rule);
             self.annunciators.on_alert(&change, is_about_delivery, self.next, now);
+            // The alert goes first: what is said about it comes after it, also when the machine dies between the two.
+            let messages = self.notifier.on_alert(&change, now);
             let seq = self.publish(EventBody::Alert(change), now);
+            self.publish_all(messages, now);
             if !is_present {
                 self.alarmed.remove(&alert);
             } else if sounds && (again || !sounded) {
@@ -507,6 +615,9 @@ impl Pipeline {
         let event = Arc::new(Event { epoch: self.epoch.clone(), seq: self.next, at: now, body });
         let seq = event.seq;
         self.next = seq.next();
+        if let EventBody::Notification(notification) = &event.body {
+            self.notifier.on_published(notification.id, seq);
+        }
         self.metrics.events_total.add_one();
         self.keep(&event);
         let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);

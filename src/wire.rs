@@ -2,12 +2,17 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod notification;
+
 use serde::Serialize;
 
+use self::notification::NotificationData;
+pub use self::notification::{ToUser, preferences, to_user, user_id};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, Notification, Signal, SourceEvent, SystemEvent,
+    AlertEvent, AuditEvent, ChatMessage, Event, EventBody, InboxChange, LimitKind, LimitsEvent, Signal, SourceEvent,
+    SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::patient::Patient;
@@ -286,32 +291,6 @@ impl<'a> RecordData<'a> {
 }
 
 #[derive(Serialize)]
-struct NotificationData<'a> {
-    id: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    patient_id: Option<&'a str>,
-    title: &'a str,
-    message: &'a str,
-    priority: &'static str,
-    created_at: String,
-}
-
-impl<'a> NotificationData<'a> {
-    fn new(notification: &'a Notification) -> Self {
-        Self {
-            id: notification.id.to_string(),
-            kind: notification.kind.name(),
-            patient_id: notification.patient.as_ref().map(crate::ids::PatientId::as_str),
-            title: &notification.title,
-            message: &notification.message,
-            priority: notification.priority.name(),
-            created_at: notification.created.to_string(),
-        }
-    }
-}
-
-#[derive(Serialize)]
 struct ChatData<'a> {
     message: &'a str,
     sender: &'a str,
@@ -367,6 +346,46 @@ impl<'a> AuditData<'a> {
     }
 }
 
+/// The `data` of a `limits_changed`: what one rule says for one patient from now on.
+#[derive(Serialize)]
+struct LimitsData<'a> {
+    patient_id: &'a str,
+    rule: &'a str,
+    action: &'static str,
+    /// The change holds from now on; false: it has come to its end.
+    in_force: bool,
+    /// ALARM OFF.
+    alarm_off: bool,
+    /// Until when, if it holds.
+    until: Option<String>,
+    before: &'a str,
+    after: &'a str,
+    reason: &'a str,
+    by: &'a str,
+    set_by: &'a str,
+    set: Option<String>,
+}
+
+impl<'a> LimitsData<'a> {
+    fn new(limits: &'a LimitsEvent) -> Self {
+        let (change, in_force) = (&limits.change, limits.action.is_in_force());
+        Self {
+            patient_id: change.patient.as_str(),
+            rule: change.rule.as_str(),
+            action: limits.action.name(),
+            in_force,
+            alarm_off: in_force && change.kind == LimitKind::Off,
+            until: in_force.then(|| change.expires.to_string()),
+            before: &limits.before,
+            after: &limits.after,
+            reason: &limits.reason,
+            by: &limits.by,
+            set_by: &change.by,
+            set: change.set.map(|set| set.to_string()),
+        }
+    }
+}
+
 /// `data` of any event.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -375,10 +394,12 @@ enum Data<'a> {
     Alert(Box<AlertData<'a>>),
     Source(SourceData<'a>),
     Record(Box<RecordData<'a>>),
-    Notification(NotificationData<'a>),
+    Notification(Box<NotificationData<'a>>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
     Audit(AuditData<'a>),
+    Limits(LimitsData<'a>),
+    Inbox(&'a InboxChange),
 }
 
 /// The envelope of a push.
@@ -411,6 +432,8 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Record(_) => "record",
         EventBody::System(_) => "system",
         EventBody::Audit(_) => "audit",
+        EventBody::Limits(_) => "limits_changed",
+        EventBody::Inbox(_) => "inbox",
     }
 }
 
@@ -424,14 +447,14 @@ pub fn channel_of(body: &EventBody) -> String {
         EventBody::Alert(alert) => {
             alert.patient.as_ref().map_or_else(|| "alerts/bridge".to_owned(), |patient| format!("alerts/{patient}"))
         }
-        EventBody::Notification(notification) => {
-            notification.user.as_ref().map_or_else(|| "notifications/all".to_owned(), |u| format!("notifications/{u}"))
-        }
+        EventBody::Notification(_) => "notifications".to_owned(),
         EventBody::Chat(chat) => format!("chat/{}", chat.room),
         EventBody::Source(source) => format!("device/{}/status", source.device),
         EventBody::Record(record) => format!("device/{}/record", record.device),
         EventBody::System(_) => "system".to_owned(),
         EventBody::Audit(_) => "audit".to_owned(),
+        EventBody::Limits(limits) => format!("alerts/{}", limits.change.patient),
+        EventBody::Inbox(_) => "inbox".to_owned(),
     }
 }
 
@@ -455,15 +478,17 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
-        EventBody::Notification(notification) => Data::Notification(NotificationData::new(notification)),
+        EventBody::Notification(notification) => Data::Notification(Box::new(NotificationData::of_all(notification))),
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
         EventBody::Record(record) => Data::Record(Box::new(RecordData::new(record))),
         EventBody::System(system) => Data::System(SystemData::new(system)),
         EventBody::Audit(audit) => Data::Audit(AuditData::new(audit)),
+        EventBody::Limits(limits) => Data::Limits(LimitsData::new(limits)),
+        EventBody::Inbox(change) => Data::Inbox(change),
     };
     let notification = match &event.body {
-        EventBody::Notification(notification) => Some(NotificationData::new(notification)),
+        EventBody::Notification(notification) => Some(NotificationData::of_all(notification)),
         _ => None,
     };
     serde_json::to_string(&Push {
@@ -508,6 +533,15 @@ struct SnapshotSource<'a> {
     epoch: &'a Epoch,
 }
 
+#[derive(Serialize)]
+struct SnapshotLimits<'a> {
+    #[serde(flatten)]
+    data: LimitsData<'a>,
+    channel: String,
+    seq: Seq,
+    epoch: &'a Epoch,
+}
+
 /// The `data` of a `snapshot`: the state that later pushes change.
 #[derive(Serialize)]
 pub struct Snapshot<'a> {
@@ -515,6 +549,8 @@ pub struct Snapshot<'a> {
     readings: Vec<SnapshotReading<'a>>,
     alerts: Vec<SnapshotAlert<'a>>,
     devices: Vec<SnapshotSource<'a>>,
+    /// What people changed of the limits, ALARM OFF among it.
+    limits: Vec<SnapshotLimits<'a>>,
     stale_after_ms: u64,
     lost_after_ms: u64,
     mode: &'static str,
@@ -533,7 +569,7 @@ impl<'a> Snapshot<'a> {
     ) -> Self {
         let patients: Vec<&Patient> = patients.collect();
         let mode = patients.iter().map(|patient| patient.mode).max().unwrap_or(Mode::Real).name();
-        let (mut readings, mut alerts, mut devices) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut readings, mut alerts, mut devices, mut limits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for event in latest {
             let (channel, seq, epoch) = (channel_of(&event.body), event.seq, &event.epoch);
             match &event.body {
@@ -549,14 +585,19 @@ impl<'a> Snapshot<'a> {
                 EventBody::Source(source) => {
                     devices.push(SnapshotSource { data: SourceData::new(source), channel, seq, epoch });
                 }
+                EventBody::Limits(change) => {
+                    limits.push(SnapshotLimits { data: LimitsData::new(change), channel, seq, epoch });
+                }
                 EventBody::Record(_)
                 | EventBody::Notification(_)
                 | EventBody::Chat(_)
                 | EventBody::System(_)
-                | EventBody::Audit(_) => {}
+                | EventBody::Audit(_)
+                | EventBody::Inbox(_) => {}
             }
         }
-        Self { patients, readings, alerts, devices, stale_after_ms, lost_after_ms, mode, mono_ms: now.as_millis() }
+        let mono_ms = now.as_millis();
+        Self { patients, readings, alerts, devices, limits, stale_after_ms, lost_after_ms, mode, mono_ms }
     }
 }
 

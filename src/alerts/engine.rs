@@ -1,16 +1,19 @@
 //! The alert engine: takes what happened, in the order of time, and answers with the alerts that changed.
 
+mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::alerts::BridgeCondition;
+use crate::alerts::change::ChangeKey;
 use crate::alerts::episode::AlertIds;
 pub use crate::alerts::episode::CommandRefused;
 use crate::alerts::rule::{Condition, Rule, RuleSet};
 use crate::alerts::subject::Subject;
 use crate::clock::{Mono, Stamp, Wall};
-use crate::event::{AlertChange, AlertEvent, EndReason, SourceEvent};
+use crate::event::{AlertChange, AlertEvent, EndReason, LimitsEvent, SourceEvent};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId};
 use crate::vitals::{Metric, Mode, Quality, Reading};
 
@@ -68,6 +71,10 @@ pub struct Engine {
     last: Stamp,
     /// Events of due time that a refused command could not return; the next call does.
     held: Vec<AlertEvent>,
+    /// When each change that a person made ends on the monotonic clock.
+    ends: BTreeMap<ChangeKey, Mono>,
+    /// What became of such changes since it was last asked.
+    limit_news: Vec<LimitsEvent>,
 }
 
 impl Engine {
@@ -86,6 +93,8 @@ impl Engine {
             owners: BTreeMap::new(),
             last: Stamp::default(),
             held: Vec::new(),
+            ends: BTreeMap::new(),
+            limit_news: Vec::new(),
         }
     }
 
@@ -295,13 +304,16 @@ impl Engine {
             Some(self.last.mono + Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
         });
         let held = (!self.held.is_empty()).then_some(self.last.mono);
-        self.due().into_iter().chain(date).chain(held).min()
+        let ends = self.ends.values().copied();
+        self.due().into_iter().chain(date).chain(held).chain(ends).min()
     }
 
-    /// Changes the rules: new limits hold at once, alerts of rules that are gone end.
+    /// Changes the rules: new limits hold at once, alerts of rules that are gone end. What people changed meanwhile stays
+    /// over them as far as it fits.
     pub fn replace_rules(&mut self, rules: RuleSet, now: Stamp) -> Vec<AlertEvent> {
         let (now, mut events) = self.advance(now);
-        self.rules = rules;
+        let changes = self.rules.changes().cloned().collect();
+        self.adopt(rules, changes, now);
         self.unchanged = None;
         self.refresh_rules(&mut events, now);
         events
@@ -339,6 +351,12 @@ impl Engine {
         subjects.map(|subject| subject.stage(rule)).find(|stage| *stage != "idle").unwrap_or("idle")
     }
 
+    /// The rules with what people changed.
+    #[cfg(test)]
+    pub(super) const fn rules_for_tests(&self) -> &RuleSet {
+        &self.rules
+    }
+
     fn due(&self) -> Option<Mono> {
         self.patients.values().chain(std::iter::once(&self.bridge)).filter_map(Subject::due).min()
     }
@@ -368,8 +386,12 @@ impl Engine {
 
     /// Puts the rules of this moment in force if a date has passed, or if they were replaced.
     fn refresh_rules(&mut self, events: &mut Vec<AlertEvent>, now: Stamp) {
+        self.end_changes(now);
         if self.unchanged.is_some_and(|(from, until)| from <= now.wall && now.wall < until) {
             return;
+        }
+        if let Some((_, until)) = self.unchanged.filter(|(_, until)| *until <= now.wall) {
+            self.tell_file_overrides(until, now);
         }
         self.unchanged = Some(self.rules.unchanged_around(now.wall));
         self.common = Arc::new(self.rules.effective(None, now.wall));

@@ -30,7 +30,7 @@ const MAX_WINDOW: Duration = Duration::from_mins(15);
 /// Longest audio pause (IEC 60601-1-8, 6.8.3: a pause is limited in time).
 pub(super) const MAX_AUDIO_PAUSE: Duration = Duration::from_mins(2);
 /// Longest reason and name of a person, in bytes.
-const MAX_WORDS_BYTES: usize = 200;
+pub(super) const MAX_WORDS_BYTES: usize = 200;
 
 const DEFAULT_CLEAR_DELAY: Duration = Duration::from_secs(5);
 const DEFAULT_REMINDER: Duration = Duration::from_mins(3);
@@ -86,18 +86,20 @@ impl RuleSet {
         let overrides = reader.overrides(&file, &drafts);
         let mut rules: Vec<Rule> = drafts.iter().map(|draft| draft.rule.clone()).collect();
         rules.sort_by_key(|rule| (rule.kind, std::cmp::Reverse(rule.priority)));
-        let set = Self { rules, overrides };
+        let lines =
+            drafts.iter().filter(|draft| draft.line > 0).map(|draft| (draft.rule.id.clone(), draft.line)).collect();
+        let set = Self { rules, overrides, lines };
         reader.check_orders(&set, &file, &drafts);
         if reader.problems.is_empty() { Ok(set) } else { Err(reader.problems) }
     }
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str, source: LimitSource) -> Self {
+    pub(super) fn new(text: &'a str, source: LimitSource) -> Self {
         Self { text, source, problems: Problems::default() }
     }
 
-    fn file(&mut self) -> Option<RawFile> {
+    pub(super) fn file(&mut self) -> Option<RawFile> {
         document::read(self.text, &mut self.problems)
     }
 
@@ -603,7 +605,7 @@ impl<'a> Reader<'a> {
         words.to_owned()
     }
 
-    fn overrides(&mut self, file: &RawFile, drafts: &[Draft]) -> BTreeMap<PatientId, Vec<Override>> {
+    pub(super) fn overrides(&mut self, file: &RawFile, drafts: &[Draft]) -> BTreeMap<PatientId, Vec<Override>> {
         let mut overrides = BTreeMap::new();
         let mut count = 0_usize;
         for (name, raw) in &file.patient {
@@ -615,6 +617,9 @@ impl<'a> Reader<'a> {
                 count += 1;
                 match drafts.iter().find(|draft| draft.rule.id.as_str() == id.get_ref()) {
                     None => self.wrong(id, format!("`{}` is no rule", id.get_ref())),
+                    Some(draft) if matches!(draft.rule.condition, Condition::Bridge(_)) => {
+                        self.wrong(id, format!("`{}` is about the bridge, not about a patient", id.get_ref()));
+                    }
                     Some(draft) => changes.extend(self.change(raw, &draft.rule, self.line(id))),
                 }
             }
@@ -653,7 +658,15 @@ impl<'a> Reader<'a> {
         };
         let expires = Some(self.date(&raw.expires)?);
         let decision = Decision { reason: self.words(&raw.reason), by: self.words(&raw.by), expires };
-        Some(Override { rule: rule.id.clone(), line, condition, times, off: raw.enabled == Some(false), decision })
+        Some(Override {
+            rule: rule.id.clone(),
+            line,
+            condition,
+            times,
+            off: raw.enabled == Some(false),
+            decision,
+            change: None,
+        })
     }
 
     /// The rule's own limits with another clear level.

@@ -3,6 +3,7 @@
 //! Pure: [`Engine`] is fed with what happened and when, and answers with the alerts that changed. `docs/alerts.md` is
 //! the specification: the table of transitions, the rule file and the default set.
 
+mod change;
 pub mod delivery;
 mod engine;
 mod episode;
@@ -22,6 +23,7 @@ mod written;
 
 pub use engine::{AlertCommand, CommandRefused, Engine, LATE_AFTER, MAX_BY_BYTES, MAX_DEVICES, MAX_PATIENTS};
 pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
+pub(crate) use rule::metric_label;
 pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};
 pub(crate) use written::Time;
 

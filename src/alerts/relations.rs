@@ -7,7 +7,7 @@ use crate::alerts::rule::{Condition, Level, Limit, Rule, RuleSet, resolve};
 use crate::alerts::written::RawFile;
 use crate::clock::Wall;
 use crate::event::AlertKind;
-use crate::ids::RuleId;
+use crate::ids::{PatientId, RuleId};
 
 impl Reader<'_> {
     /// Checks what rules say about each other, and turns every `inhibits` into `inhibited_by`.
@@ -107,12 +107,18 @@ impl Reader<'_> {
                 .map(|id| self.line(id))
                 .collect();
             let first = lines.into_iter().min().unwrap_or(0);
-            // Overrides end one by one, and each time another mixture of limits is in force.
-            let ends = changes.iter().filter_map(|change| change.decision.expires);
-            for moment in std::iter::once(Wall(i64::MIN)).chain(ends) {
-                let rules = set.effective(Some(patient), moment);
-                self.check_order(&rules, &format!(" for {patient}"), &|_| first);
-            }
+            self.check_patient(set, patient, Wall(i64::MIN), first);
+        }
+    }
+
+    /// Checks the limits of one patient as they are from a moment on.
+    pub(super) fn check_patient(&mut self, set: &RuleSet, patient: &PatientId, from: Wall, line: usize) {
+        // Overrides end one by one, and each time another mixture of limits is in force.
+        let changes = set.overrides.get(patient).into_iter().flatten();
+        let ends = changes.filter_map(|change| change.decision.expires).filter(|end| *end > from);
+        for moment in std::iter::once(from).chain(ends) {
+            let rules = set.effective(Some(patient), moment);
+            self.check_order(&rules, &format!(" for {patient}"), &|_| line);
         }
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::alerts::BridgeCondition;
 use crate::clock::Wall;
-use crate::event::{AlertKind, Priority};
+use crate::event::{AlertKind, LimitChange, LimitKind, Priority};
 use crate::ids::{PatientId, RuleId};
 use crate::named::named_enum;
 use crate::vitals::{Decimal, Metric, Quality, Rhythm, Status, Value, Vital};
@@ -161,7 +161,7 @@ impl fmt::Display for Quantity {
 }
 
 /// What a nurse calls a metric.
-pub(super) const fn metric_label(metric: Metric) -> &'static str {
+pub(crate) const fn metric_label(metric: Metric) -> &'static str {
     match metric {
         Metric::HeartRate => "Heart rate",
         Metric::PulseRate => "Pulse rate",
@@ -422,6 +422,8 @@ named_enum! {
         File = "file",
         /// The rule file, for this patient.
         Override = "override",
+        /// A person, for this patient, while the bridge runs.
+        Runtime = "runtime",
     }
 }
 
@@ -437,7 +439,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn in_force(&self, now: Wall) -> bool {
+    pub(super) fn in_force(&self, now: Wall) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 }
@@ -572,6 +574,15 @@ pub(super) struct Override {
     pub off: bool,
     /// Why, by whom and until when.
     pub decision: Decision,
+    /// What a person asked for while the bridge runs. `None`: it stands in the rule file.
+    pub change: Option<LimitChange>,
+}
+
+impl Override {
+    /// True if it switches the rule off beside whatever limits hold.
+    fn is_off_alone(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.kind == LimitKind::Off)
+    }
 }
 
 /// One limit in force, for `check`, the snapshot and the dashboard.
@@ -601,13 +612,30 @@ pub struct EffectiveLimit {
     pub no_valid_for_ms: Option<u64>,
     /// Who set it.
     pub source: LimitSource,
+    /// Where it stands in the rule file, if it does.
+    pub line: Option<usize>,
     /// Why, by whom and until when, for an override.
     pub decision: Option<Decision>,
     /// ALARM OFF: why, by whom and until when.
     pub off: Option<Decision>,
 }
 
-fn millis(time: Duration) -> u64 {
+impl EffectiveLimit {
+    /// What is in force, in words: `below 90 % for 15 s`, or `ALARM OFF until ...`.
+    pub fn summary(&self) -> String {
+        let until = |off: &Decision| off.expires.map_or_else(String::new, |expires| format!(" until {expires}"));
+        let delay = match self.delay_ms {
+            0 => String::new(),
+            ms => format!(" for {}", span_text(Duration::from_millis(ms))),
+        };
+        match &self.off {
+            Some(off) => format!("ALARM OFF{} ({}{delay})", until(off), self.text),
+            None => format!("{}{delay}", self.text),
+        }
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -632,6 +660,7 @@ impl From<&Rule> for EffectiveLimit {
             stale_after_ms: silence.map(|_| millis(rule.stale_after)),
             no_valid_for_ms: silence.map(millis),
             source: rule.source,
+            line: None,
             decision: rule.decision.clone(),
             off: rule.off.clone(),
         }
@@ -645,6 +674,8 @@ pub struct RuleSet {
     pub(super) rules: Vec<Rule>,
     /// By patient.
     pub(super) overrides: BTreeMap<PatientId, Vec<Override>>,
+    /// Where each rule of the rule file stands in it.
+    pub(super) lines: BTreeMap<RuleId, usize>,
 }
 
 impl RuleSet {
@@ -655,8 +686,15 @@ impl RuleSet {
             rule.off = rule.off.take().filter(|off| off.in_force(now));
         }
         let changes = patient.and_then(|patient| self.overrides.get(patient)).map_or(&[][..], Vec::as_slice);
-        for change in changes.iter().filter(|change| change.decision.in_force(now)) {
-            if let Some(rule) = rules.iter_mut().find(|rule| rule.id == change.rule) {
+        let in_force = |change: &&Override| change.decision.in_force(now);
+        // What a person set while the bridge runs stands in place of the rule file's override, and ALARM OFF over both.
+        let mut changes: Vec<&Override> = changes.iter().filter(in_force).collect();
+        changes.sort_by_key(|change| (change.change.is_some(), change.is_off_alone()));
+        let own: Vec<&Override> =
+            changes.iter().filter(|one| one.change.is_some() && !one.is_off_alone()).copied().collect();
+        for change in changes {
+            let is_replaced = change.change.is_none() && own.iter().any(|other| other.rule == change.rule);
+            if let Some(rule) = rules.iter_mut().find(|rule| rule.id == change.rule && !is_replaced) {
                 apply(rule, change);
             }
         }
@@ -666,7 +704,20 @@ impl RuleSet {
 
     /// The limits in force for a patient, the most urgent physiological first.
     pub fn limits(&self, patient: &PatientId, now: Wall) -> Vec<EffectiveLimit> {
-        self.effective(Some(patient), now).iter().map(EffectiveLimit::from).collect()
+        let with_line = |rule: &Rule| {
+            let line = match rule.source {
+                LimitSource::File => self.lines.get(&rule.id).copied(),
+                LimitSource::Override => self.override_line(patient, &rule.id),
+                LimitSource::BuiltIn | LimitSource::Runtime => None,
+            };
+            EffectiveLimit { line, ..EffectiveLimit::from(rule) }
+        };
+        self.effective(Some(patient), now).iter().map(with_line).collect()
+    }
+
+    fn override_line(&self, patient: &PatientId, rule: &RuleId) -> Option<usize> {
+        let own = self.overrides.get(patient)?.iter();
+        own.filter(|one| one.change.is_none() && one.rule == *rule).map(|one| one.line).next()
     }
 
     /// True if this patient has limits of its own, now or at another time.
@@ -698,11 +749,15 @@ impl RuleSet {
 }
 
 fn apply(rule: &mut Rule, change: &Override) {
+    if change.is_off_alone() {
+        rule.off = Some(change.decision.clone());
+        return;
+    }
     if let Some(condition) = &change.condition {
         rule.condition = condition.clone();
     }
     rule.times = change.times;
-    rule.source = LimitSource::Override;
+    rule.source = if change.change.is_some() { LimitSource::Runtime } else { LimitSource::Override };
     rule.decision = Some(change.decision.clone());
     if change.off {
         rule.off = Some(change.decision.clone());

@@ -1,5 +1,6 @@
 //! The whole of alerting under scripts: what happens at which second, and which changes of alerts follow.
 
+mod changes;
 pub(in crate::alerts) mod table;
 mod walk;
 

@@ -178,7 +178,7 @@ impl Trial {
                 bare(rule);
             }
         }
-        let set = RuleSet { rules: rules.clone(), overrides: BTreeMap::new() };
+        let set = RuleSet { rules: rules.clone(), overrides: BTreeMap::new(), lines: BTreeMap::new() };
         let began = Stamp { mono: BEGAN, wall };
         let mut trial = Self {
             engine: Engine::new(set, 0),

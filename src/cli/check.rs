@@ -1,23 +1,30 @@
 //! `vitalbridge check`: every problem of a configuration at once; then what is in force.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{CommandError, say};
-use crate::alerts::EffectiveLimit;
+use crate::alerts::{Decision, EffectiveLimit};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Place};
 use crate::document::Problems;
+use crate::ids::PatientId;
+use crate::patient::Patient;
 use crate::vitals::Decimal;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: vitalbridge check --config vitalbridge.toml")]
+#[command(
+    after_help = "Examples: vitalbridge check --config vitalbridge.toml\n          vitalbridge check --patient P-0001 --json"
+)]
 pub(super) struct CheckArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "/etc/vitalbridge/vitalbridge.toml")]
     config: PathBuf,
+    /// Show the limits of this patient alone.
+    #[arg(long, value_name = "ID")]
+    patient: Option<PatientId>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -45,12 +52,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         let replaced: Vec<_> = devices.replacing().map(|own| json!({"id": own.id, "file": own.file})).collect();
         let warnings: Vec<_> =
             warnings.as_slice().iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
+        let patients = loaded.as_ref().map_or_else(|_| Ok(Vec::new()), |config| limits_of(config, args));
         let report = json!({
             "file": args.config, "ok": ok, "problems": problems, "warnings": warnings, "profiles": broken,
-            "replaced": replaced,
+            "replaced": replaced, "patients": patients.as_deref().unwrap_or_default(),
         });
         say(&report.to_string())?;
         loaded?;
+        patients?;
         return refuse(&broken);
     }
     if loaded.is_err() || !broken.is_empty() {
@@ -64,6 +73,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         Err(error) => return Err(CommandError::Refused(format!("{error}\nand the profiles:\n{}", broken.join("\n")))),
     };
     refuse(&broken)?;
+    let shown = wanted(&config, args)?;
     let now = Clock::System.now().wall;
     say(&format!("{}: no problem found", args.config.display()))?;
     for warning in warnings.as_slice() {
@@ -75,13 +85,41 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
             if devices.replacing().any(|other| other.id == own.id) { ", replaces the built-in one" } else { "" };
         say(&format!("  profile {} ({}){replaces}", own.id, own.file.display()))?;
     }
-    for patient in &config.patients {
+    for patient in shown {
         say(&format!("  patient {} ({}), bed {}, ward {}", patient.id, patient.name, patient.bed, patient.ward))?;
         for limit in config.rules.limits(&patient.id, now) {
-            say(&format!("    {}", line(&limit)))?;
+            say(&format!("    {}", line(&limit, config.rules_file.as_deref())))?;
         }
     }
     Ok(())
+}
+
+/// The patients whose limits are shown.
+fn wanted<'c>(config: &'c Config, args: &CheckArgs) -> Result<Vec<&'c Patient>, CommandError> {
+    let Some(wanted) = &args.patient else {
+        return Ok(config.patients.iter().collect());
+    };
+    match config.patients.iter().find(|patient| patient.id == *wanted) {
+        Some(patient) => Ok(vec![patient]),
+        None => Err(CommandError::Refused(format!("{} has no patient {wanted}", args.config.display()))),
+    }
+}
+
+/// The limits of the patients for a program.
+fn limits_of(config: &Config, args: &CheckArgs) -> Result<Vec<Json>, CommandError> {
+    let now = Clock::System.now().wall;
+    let shown = |limit: &EffectiveLimit| {
+        let mut json = json!(limit);
+        if let Some(members) = json.as_object_mut() {
+            members.insert("summary".to_owned(), limit.summary().into());
+        }
+        json
+    };
+    let of = |patient: &&Patient| {
+        let limits: Vec<Json> = config.rules.limits(&patient.id, now).iter().map(shown).collect();
+        json!({"patient_id": patient.id, "limits": limits})
+    };
+    Ok(wanted(config, args)?.iter().map(of).collect())
 }
 
 /// Broken profiles of the directory, all at once.
@@ -92,16 +130,24 @@ fn refuse(broken: &[String]) -> Result<(), CommandError> {
     Err(CommandError::Refused(format!("the profiles have {} problems:\n{}", broken.len(), broken.join("\n"))))
 }
 
-/// One limit in a line: what, how urgent, after how long, and who set it.
-fn line(limit: &EffectiveLimit) -> String {
+/// One limit in a line: what, how urgent, after how long, and where that stands or who set it until when.
+fn line(limit: &EffectiveLimit, rules_file: Option<&Path>) -> String {
     let metrics = limit.metrics.join(" or ");
     let delay = Decimal::new(i64::try_from(limit.delay_ms).unwrap_or(i64::MAX), -3).map_or(String::new(), |seconds| {
         format!(" for {} s", seconds.to_string().trim_end_matches('0').trim_end_matches('.'))
     });
+    let place = match (limit.line, rules_file) {
+        (Some(line), Some(file)) => format!("{}:{line}", file.display()),
+        _ => "default set".to_owned(),
+    };
+    let who = |decision: &Decision| {
+        let until = decision.expires.map_or_else(String::new, |expires| format!(" until {expires}"));
+        format!("by {}{until}: {}", decision.by, decision.reason)
+    };
     let set_by = match (&limit.off, &limit.decision) {
-        (Some(off), _) => format!("ALARM OFF by {}: {}", off.by, off.reason),
-        (None, Some(decision)) => format!("{}, by {}: {}", limit.source, decision.by, decision.reason),
-        (None, None) => limit.source.to_string(),
+        (Some(off), _) => format!("ALARM OFF, {place}, {}", who(off)),
+        (None, Some(decision)) => format!("{}, {place}, {}", limit.source, who(decision)),
+        (None, None) => place,
     };
     let what = format!("{metrics} {}", limit.text);
     let delay = if limit.delay_ms == 0 { "" } else { &delay };

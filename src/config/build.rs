@@ -250,7 +250,10 @@ impl<'a> Builder<'a> {
         let path = self.path(place.get_ref());
         match read_bounded(&path) {
             Ok(text) => match RuleSet::parse(&text) {
-                Ok(rules) => config.rules = rules,
+                Ok(rules) => {
+                    config.rules = rules;
+                    config.rules_file = Some(path);
+                }
                 Err(problems) => {
                     for problem in problems.as_slice() {
                         self.problem(place, format!("{}, {problem}", path.display()));

@@ -60,6 +60,8 @@ pub struct Config {
     pub fallback: Option<Action>,
     /// Where alerts go that nobody acknowledges.
     pub escalation: Vec<Route>,
+    /// The file that they were read from; `None`: the default set alone.
+    pub rules_file: Option<PathBuf>,
     /// The broker, if there is one.
     pub broker: Option<Broker>,
     /// Who lies where.
@@ -181,6 +183,7 @@ impl Config {
             confirms_delivery: true,
             fallback: None,
             escalation: Vec::new(),
+            rules_file: None,
             broker: None,
             patients: Vec::new(),
             sources: Vec::new(),

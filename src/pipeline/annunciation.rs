@@ -7,16 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::Pipeline;
 use crate::alerts::BridgeCondition;
 use crate::alerts::delivery::{Annunciator, DeliveryWatch};
 use crate::alerts::escalation::{Escalations, Route, bit_of};
 use crate::clock::{Mono, Stamp};
-use crate::event::{
-    AlertEvent, AuditAction, AuditEvent, AuditResult, EventBody, Notification, NotificationKind, Priority,
-};
+use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, EventBody, Priority};
 use crate::fallback::{Call, MAX_NAMED, Wanted};
 use crate::hub::{ListenerId, Scope};
 use crate::ids::{AlertId, Seq};
@@ -220,29 +217,8 @@ impl Pipeline {
                 mode: event.mode,
             };
             self.publish(EventBody::Audit(audit), now);
-            self.call_people(event, &route, now);
-        }
-    }
-
-    /// Tells people of an alert by name; for a role everybody who may see the patient is told, so that nobody who has it
-    /// is missed.
-    fn call_people(&mut self, event: &AlertEvent, route: &Route, now: Stamp) {
-        let named = route.users.iter().map(|user| Some(user.clone()));
-        let everybody = (!route.roles.is_empty()).then_some(None);
-        for (place, user) in named.chain(everybody).enumerate() {
-            let place = u128::try_from(place).unwrap_or(0);
-            let notification = Notification {
-                // The same alarm that goes the same way again after a restart is the same message.
-                id: Uuid::from_u128(event.alert.0.as_u128() ^ (place + 1) ^ (u128::from(route.after.as_secs()) << 16)),
-                kind: NotificationKind::HealthAlert,
-                patient: event.patient.clone(),
-                user,
-                title: "Alert not acknowledged".to_owned(),
-                message: event.message.clone(),
-                priority: event.priority,
-                created: now.wall,
-            };
-            self.publish(EventBody::Notification(notification), now);
+            let messages = self.notifier.call(event, &route.users, &route.roles, now);
+            self.publish_all(messages, now);
         }
     }
 

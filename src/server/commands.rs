@@ -47,12 +47,17 @@ pub(super) async fn carry_out(site: &Site, rights: &Rights, command: Command) ->
             let durable = is_durable(site, seq).await;
             axum::Json(json!({"ok": true, "seq": seq, "durable": durable})).into_response()
         }
-        Err(Refusal { code, reason }) => failure(status_of(code), code, &reason),
+        Err(refusal) => refused(&refusal),
     }
 }
 
+/// The answer to somebody whose command was not carried out.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    failure(status_of(refusal.code), refusal.code, &refusal.reason)
+}
+
 /// Waits for an event to be on disk, for a limited time.
-async fn is_durable(site: &Site, seq: Seq) -> bool {
+pub(super) async fn is_durable(site: &Site, seq: Seq) -> bool {
     let mut durable = site.gate.durable.clone();
     let waiting = durable.wait_for(|newest| *newest >= seq);
     matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)))

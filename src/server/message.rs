@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::channel::{BadPattern, Pattern};
+use crate::channel::{BadPattern, Pattern, notifications_of};
 use crate::command::{BadMember, Command, Members};
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::Delivery;
@@ -14,6 +14,8 @@ pub const MAX_JSON_DEPTH: usize = 16;
 
 /// Most alerts of one receipt.
 pub const MAX_RECEIPTS: usize = 256;
+/// Most messages that one `ack` names.
+const MAX_ACKED: usize = 128;
 
 /// Longest correlation id that is echoed, in characters; longer ones are cut.
 const MAX_CORRELATION_ID: usize = 128;
@@ -62,6 +64,15 @@ pub enum Request {
     },
     /// Do something.
     Command(Command),
+    /// I have these messages, or everything on a channel up to a number.
+    Ack {
+        /// Ids of notifications.
+        ids: Vec<uuid::Uuid>,
+        /// The channel and the number.
+        through: Option<(Pattern, Seq)>,
+    },
+    /// What am I told of?
+    GetPreferences,
     /// Are you there?
     Ping,
     /// I am here.
@@ -77,6 +88,8 @@ impl Request {
             Self::Unsubscribe { .. } => "unsubscribe",
             Self::Receipt { .. } => "alert_receipt",
             Self::Command(_) => "command",
+            Self::Ack { .. } => "ack",
+            Self::GetPreferences => "get_preferences",
             Self::Ping => "ping",
             Self::Heartbeat => "heartbeat",
         }
@@ -105,7 +118,8 @@ pub enum Unreadable {
     NoType,
     /// A type that this server does not have.
     #[error(
-        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, alert_receipt, command, ping, heartbeat"
+        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, alert_receipt, command, ack, set_preferences, \
+         get_preferences, ping, heartbeat"
     )]
     UnknownType,
     /// A member is missing or of another form.
@@ -190,6 +204,9 @@ impl Request {
             "unsubscribe" => Ok(Self::Unsubscribe { patterns: fields.patterns()? }),
             "alert_receipt" => fields.receipt(),
             "command" => Ok(Self::Command(Command::read(fields.0)?)),
+            "set_preferences" => Ok(Self::Command(Command::read_preferences(fields.0)?)),
+            "get_preferences" => Ok(Self::GetPreferences),
+            "ack" => fields.ack(),
             "ping" => Ok(Self::Ping),
             "heartbeat" | "pong" => Ok(Self::Heartbeat),
             _ => Err(Unreadable::UnknownType),
@@ -287,6 +304,20 @@ impl Fields<'_> {
         Ok(Request::Receipt { shown, alerts, epoch })
     }
 
+    fn ack(&self) -> Result<Request, Unreadable> {
+        let wrong = missing("ids", "is not a list of at most 128 ids");
+        let ids = self.0.get("ids").map_or(Some(&[][..]), |list| list.as_array().map(Vec::as_slice));
+        let ids = ids.filter(|ids| ids.len() <= MAX_ACKED).ok_or(wrong.clone())?;
+        let id = |id: &Json| id.as_str().and_then(|text| text.parse().ok()).ok_or(wrong.clone());
+        let ids = ids.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+        let through = match (self.0.text("channel"), self.0.get("seq").and_then(Json::as_u64)) {
+            (Some(channel), Some(seq)) => Some((channel.parse().map_err(Unreadable::Channel)?, Seq(seq))),
+            _ if ids.is_empty() => return Err(missing("ids", "is missing, or `channel` and `seq` are")),
+            _ => None,
+        };
+        Ok(Request::Ack { ids, through })
+    }
+
     fn delivery(&self) -> Result<Option<Delivery>, Unreadable> {
         match self.0.text("delivery") {
             None => Ok(None),
@@ -303,7 +334,10 @@ fn aliased(text: &str) -> Result<Vec<Pattern>, Unreadable> {
         "health_updates" => &["patient/+/+", "alerts/+"],
         "notifications" => &["notifications/+"],
         "chat" => &["chat/+"],
-        other => &[other],
+        other => match other.strip_prefix("user:") {
+            Some(user) => return Ok(vec![notifications_of(user).parse().map_err(Unreadable::Channel)?]),
+            None => &[other],
+        },
     };
     channels.iter().map(|channel| channel.parse().map_err(Unreadable::Channel)).collect()
 }

@@ -1,6 +1,7 @@
 //! The server: WebSocket and HTTP for dashboards.
 
 pub mod accept;
+mod audit;
 pub mod auth;
 mod ble;
 mod ble_job;
@@ -9,7 +10,9 @@ pub mod codes;
 mod commands;
 pub mod hosts;
 pub mod jwt;
+mod limits;
 pub mod message;
+mod notifications;
 pub mod routes;
 pub mod session;
 pub mod socket;

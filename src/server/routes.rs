@@ -31,7 +31,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
-use crate::server::{ble, commands};
+use crate::server::{audit, ble, commands, limits, notifications};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -110,6 +110,9 @@ pub fn router(site: Site) -> Router {
         .with_state(site.clone())
         .merge(ble::router(site.clone()))
         .merge(commands::router(site.clone()))
+        .merge(limits::router(site.clone()))
+        .merge(audit::router(site.clone()))
+        .merge(notifications::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
@@ -224,7 +227,7 @@ async fn sign_in(
     }
 }
 
-fn internal(error: &dyn std::fmt::Display) -> Response {
+pub(super) fn internal(error: &dyn std::fmt::Display) -> Response {
     warn!(%error, "a request failed");
     failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the bridge could not do this; its log says why")
 }

@@ -188,10 +188,7 @@ where
         match message {
             Some(Ok(Message::Text(text))) => Ok(self.session.on_text(text.as_str(), now)),
             Some(Ok(Message::Binary(_))) => Ok(self.session.on_binary(now)),
-            Some(Ok(Message::Pong(_))) => {
-                self.session.on_pong();
-                Ok(Vec::new())
-            }
+            Some(Ok(Message::Pong(_))) => Ok(self.session.on_pong(now)),
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(Vec::new()),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
@@ -300,6 +297,15 @@ where
                 Vec::new()
             }
             Action::Command(request) => self.command(request).await,
+            Action::Delivered(user, ids) => {
+                // If the pipeline has ended they wait on, and come again with the same ids.
+                let _ = self.gate.control.send(Control::Delivered(user, ids)).await;
+                Vec::new()
+            }
+            Action::Preferences(correlation_id, user) => {
+                let chosen = pipeline::preferences(&self.gate.control, user).await;
+                self.session.on_preferences(&correlation_id, chosen, self.gate.clock.now())
+            }
             Action::Send(_)
             | Action::SendShared(_)
             | Action::SendBinary(_)
@@ -343,7 +349,7 @@ where
             let Some(newest) = events.get(..until).and_then(<[_]>::last).map(|event| event.seq) else {
                 break;
             };
-            let mut actions = self.session.on_replay(events.get(..until).unwrap_or(&[]));
+            let mut actions = self.session.on_replay(events.get(..until).unwrap_or(&[]), self.gate.clock.now());
             last = newest;
             if let Some(outbox) = &self.outbox {
                 let mut urgent = Vec::new();

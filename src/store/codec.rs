@@ -33,6 +33,10 @@ pub(super) const SELECT_READINGS: &str = "SELECT seq, stream, mono, wall, receiv
 pub(super) const SELECT_EVENTS: &str =
     "SELECT seq, kind, mono, wall, body FROM event WHERE seq > ?1 AND seq <= ?3 ORDER BY seq LIMIT ?2";
 
+/// Up to ?2 rows of the audit trail after ?1 and up to ?3, the newest first, as [`event_row`] wants them.
+pub(super) const SELECT_AUDIT: &str = "SELECT seq, kind, mono, wall, body FROM event \
+     WHERE kind = 'audit' AND seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
+
 /// Adds a stream, or does nothing if it is there.
 pub(super) const INSERT_STREAM: &str = "INSERT INTO stream (patient, device, source, metric, mdc, mode, quality, \
      time_source) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
@@ -378,6 +382,8 @@ pub(super) fn event_row(row: &Row<'_>, epoch: Epoch) -> Result<Event, BadRow> {
         RECORD => EventBody::Record(json(&text)?),
         SYSTEM => EventBody::System(json(&text)?),
         AUDIT => EventBody::Audit(json(&text)?),
+        LIMITS => EventBody::Limits(json(&text)?),
+        INBOX => EventBody::Inbox(json(&text)?),
         _ => return Err(content(format!("`{kind}` is no kind of event"))),
     };
     Ok(Event { epoch, seq: seq_of(row.get(0)?), at: stamp(row.get(2)?, row.get(3)?), body })
@@ -392,6 +398,8 @@ const SOURCE: &str = "source";
 pub(super) const RECORD: &str = "record";
 const SYSTEM: &str = "system";
 const AUDIT: &str = "audit";
+const LIMITS: &str = "limits";
+const INBOX: &str = "inbox";
 
 /// The `kind` column. A reading has none, because it has a table of its own.
 const fn kind(body: &EventBody) -> &'static str {
@@ -404,6 +412,8 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Record(_) => RECORD,
         EventBody::System(_) => SYSTEM,
         EventBody::Audit(_) => AUDIT,
+        EventBody::Limits(_) => LIMITS,
+        EventBody::Inbox(_) => INBOX,
     }
 }
 
@@ -421,6 +431,8 @@ pub(super) fn body_text(body: &EventBody) -> Option<Result<String, serde_json::E
         EventBody::Record(record) => text(record),
         EventBody::System(system) => text(system),
         EventBody::Audit(audit) => text(audit),
+        EventBody::Limits(limits) => text(limits),
+        EventBody::Inbox(change) => text(change),
     })
 }
 

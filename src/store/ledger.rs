@@ -11,10 +11,11 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, records, schema};
+use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, inbox, records, schema};
 use crate::clock::Stamp;
-use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody};
+use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, LimitsEvent};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
@@ -165,6 +166,33 @@ impl Ledger {
         Ok(alerts)
     }
 
+    /// The changes of limits that people made and that held when the last run ended.
+    ///
+    /// One that cannot be read is left out with an error in the log: the patient then has the limits of the rule file.
+    pub(super) fn limit_changes(&self) -> Result<Vec<LimitChange>, StoreError> {
+        let failed = StoreError::sqlite(&self.path, "cannot read the changes of limits");
+        let mut statement = self
+            .connection
+            .prepare("SELECT patient, rule, body FROM limit_change ORDER BY patient, rule, kind")
+            .map_err(&failed)?;
+        let mut rows = statement.query([]).map_err(&failed)?;
+        let mut changes = Vec::new();
+        while let Some(row) = rows.next().map_err(&failed)? {
+            let (patient, rule): (String, String) = (row.get(0).map_err(&failed)?, row.get(1).map_err(&failed)?);
+            let body: String = row.get(2).map_err(&failed)?;
+            match serde_json::from_str(&body) {
+                Ok(change) => changes.push(change),
+                Err(error) => error!(%patient, %rule, %error, "limits set by a person cannot be restored"),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// What is in the inboxes.
+    pub(super) fn inboxes(&self) -> Result<Saved, StoreError> {
+        inbox::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the inboxes"))
+    }
+
     /// What each source's device is bound to. A row that cannot be read is left out with an error in the log.
     pub(super) fn identities(&self) -> Result<BTreeMap<SourceId, DeviceIdentity>, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot read the serial numbers of devices");
@@ -282,12 +310,14 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
         .prepare_cached(codec::INSERT_EVENT)
         .and_then(|mut statement| codec::insert_event(&mut statement, event, &body))
         .map_err(&failed)?;
+    inbox::apply(transaction, event, &body).map_err(&failed)?;
     let alert = match &event.body {
         EventBody::Alert(alert) => alert,
         EventBody::Audit(audit) => {
             return keep_identity(transaction, audit).and_then(|()| records::mark(transaction, audit)).map_err(failed);
         }
         EventBody::Record(record) => return records::keep(transaction, record).map_err(failed),
+        EventBody::Limits(limits) => return keep_limits(transaction, limits, event.seq, path),
         _ => return Ok(()),
     };
     let id = alert.alert.to_string();
@@ -306,6 +336,30 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
     changed.map(drop).map_err(failed)
 }
 
+/// The changes of limits that hold after a restart.
+fn keep_limits(transaction: &Transaction<'_>, limits: &LimitsEvent, seq: Seq, path: &Path) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path, "cannot store events");
+    let change = &limits.change;
+    let (patient, rule, kind) = (change.patient.as_str(), change.rule.as_str(), change.kind.name());
+    let done = if limits.action.is_in_force() {
+        let body = serde_json::to_string(change).map_err(|source| StoreError::Unwritable { seq, source })?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO limit_change (patient, rule, kind, body) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT DO UPDATE SET body = ?4",
+            )
+            .and_then(|mut statement| statement.execute(params![patient, rule, kind, body]))
+    } else if change.set.is_some() {
+        transaction
+            .prepare_cached("DELETE FROM limit_change WHERE patient = ?1 AND rule = ?2 AND kind = ?3")
+            .and_then(|mut statement| statement.execute(params![patient, rule, kind]))
+    } else {
+        // One of the rule file is not kept here, and its end is not the end of what a person set beside it.
+        return Ok(());
+    };
+    done.map(drop).map_err(failed)
+}
+
 /// What a source must know about its device after a restart.
 fn keep_identity(transaction: &Transaction<'_>, audit: &AuditEvent) -> rusqlite::Result<()> {
     let (Some(source), Some(device), AuditResult::Done) = (&audit.source, &audit.device, audit.result) else {
@@ -320,12 +374,7 @@ fn keep_identity(transaction: &Transaction<'_>, audit: &AuditEvent) -> rusqlite:
             "INSERT INTO device_identity (source, device, doubted) VALUES (?1, ?2, ?3) \
              ON CONFLICT DO UPDATE SET device = ?2, doubted = ?3"
         }
-        AuditAction::DeviceCommand
-        | AuditAction::RecordsTaken
-        | AuditAction::RecordsDeleted
-        | AuditAction::BluetoothPair
-        | AuditAction::BluetoothRemove
-        | AuditAction::AlertEscalated => return Ok(()),
+        _ => return Ok(()),
     };
     transaction.prepare_cached(script)?.execute(params![source.as_str(), device.as_str(), audit.object]).map(drop)
 }

@@ -9,6 +9,7 @@
 mod codec;
 mod directory;
 mod handle;
+mod inbox;
 mod ledger;
 mod queue;
 mod reader;
@@ -28,8 +29,9 @@ use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 
 use crate::clock::Stamp;
-use crate::event::AlertEvent;
+use crate::event::{AlertEvent, LimitChange};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
+use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
 pub use handle::{Refused, StoreHandle, StoreHealth};
@@ -115,10 +117,14 @@ pub struct Opened {
     pub first_seq: Seq,
     /// The latest state of each alert that had not ended when the last run did, oldest change first.
     pub open_alerts: Vec<AlertEvent>,
+    /// The changes of limits that people made and that held when the last run ended.
+    pub limit_changes: Vec<LimitChange>,
     /// What each source's device is bound to.
     pub identities: BTreeMap<SourceId, DeviceIdentity>,
     /// Which records of each device are stored.
     pub records: BTreeMap<DeviceId, KnownRecords>,
+    /// What waits for people.
+    pub inboxes: Saved,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -266,14 +272,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
-        let remembered = (ledger.identities()?, ledger.known_records()?);
+        let remembered = (ledger.identities()?, ledger.known_records()?, ledger.limit_changes()?, ledger.inboxes()?);
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
     let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
         let begun = begin(&mut ledger)?;
         Ok((ledger, begun))
     });
-    let (ledger, (first_seq, open_alerts, (identities, records)), salvaged) = match sound {
+    let (ledger, (first_seq, open_alerts, (identities, records, limit_changes, inboxes)), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
             let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
@@ -287,5 +293,18 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;
     let writer = Writer::new(directory, ledger, ends, report, options.group_commit.clamp(shortest, longest), now);
-    Ok(Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, records, dropped, salvaged })
+    Ok(Opened {
+        writer,
+        reader,
+        handle,
+        epoch,
+        first_seq,
+        open_alerts,
+        limit_changes,
+        identities,
+        records,
+        inboxes,
+        dropped,
+        salvaged,
+    })
 }

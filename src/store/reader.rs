@@ -66,6 +66,8 @@ struct Span {
 enum Part {
     Readings,
     Others,
+    /// Of the others the audit trail, the newest that fit.
+    Audit,
 }
 
 impl Reader {
@@ -97,6 +99,15 @@ impl Reader {
     pub async fn events_but_readings(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let span = Span { after, through, limit: limit.min(MAX_READ) };
         self.read(move |side| side.events(span, &[Part::Others])).await
+    }
+
+    /// The rows of the audit trail before `before`, at most `limit` and [`MAX_READ`], the newest first.
+    pub async fn audit(&self, before: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let through = Seq(before.0.saturating_sub(1));
+        let span = Span { after: Seq::ZERO, through, limit: limit.min(MAX_READ) };
+        let mut rows = self.read(move |side| side.events(span, &[Part::Audit])).await?;
+        rows.reverse();
+        Ok(rows)
     }
 
     /// The runs of the daemon, oldest first. The last one is this run.
@@ -208,6 +219,7 @@ impl ReadSide {
             let sql = match part {
                 Part::Readings => codec::SELECT_READINGS,
                 Part::Others => codec::SELECT_EVENTS,
+                Part::Audit => codec::SELECT_AUDIT,
             };
             let mut statement = transaction.prepare_cached(sql).map_err(&failed)?;
             let mut rows = statement.query(params![row_id(span.after), most, row_id(span.through)]).map_err(&failed)?;
@@ -215,7 +227,7 @@ impl ReadSide {
                 let seq = seq_of(row.get(0).map_err(&failed)?);
                 let event = epoch_of(seq).and_then(|epoch| match part {
                     Part::Readings => codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id)),
-                    Part::Others => codec::event_row(row, epoch),
+                    Part::Others | Part::Audit => codec::event_row(row, epoch),
                 });
                 events.push(event.map_err(|bad| bad.at(path, seq))?);
             }

@@ -36,7 +36,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 17] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -51,6 +51,13 @@ const TABLES: [(&str, &str); 10] = [
     ("device_identity", "rowid, source, device, serial_number, doubted"),
     ("known_record", "id, device, name"),
     ("record_mark", "rowid, device, through"),
+    ("limit_change", "rowid, patient, rule, kind, body"),
+    ("inbox_person", "rowid, user, listens, preferences, untold"),
+    ("inbox_message", "rowid, id, seq, body"),
+    ("inbox_waiting", "rowid, id, user"),
+    ("inbox_scheduled", "rowid, id, body"),
+    ("inbox_notified", "rowid, alert, priority"),
+    ("inbox_sent", "rowid, id, wall, seq"),
 ];
 
 /// Moves the database aside and opens a new one with what can be read of the old.
@@ -169,6 +176,7 @@ fn complete(new: &Transaction<'_>, report: &mut SalvageReport) -> rusqlite::Resu
     let orphans = new.execute("DELETE FROM reading WHERE stream NOT IN (SELECT id FROM stream)", [])?;
     report.readings = report.readings.saturating_sub(u64::try_from(orphans).unwrap_or(0));
     new.execute("DELETE FROM alert_open WHERE NOT json_valid(body)", [])?;
+    new.execute("DELETE FROM limit_change WHERE NOT json_valid(body)", [])?;
     new.execute("DELETE FROM hole", [])?;
     let mut first = None;
     let mut newest = None;

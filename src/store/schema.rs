@@ -131,6 +131,55 @@ pub(super) const MIGRATIONS: &[&str] = &[
         device TEXT PRIMARY KEY,
         through INTEGER NOT NULL
     ) STRICT;
+
+    -- What people changed of the limits of patients while the bridge runs, as long as it holds.
+    CREATE TABLE limit_change (
+        patient TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (patient, rule, kind)
+    ) STRICT;
+
+    -- Users for whom messages wait: as what they last listened, what they want, what was dropped and not told yet.
+    -- JSON each, NULL where there is none.
+    CREATE TABLE inbox_person (
+        user TEXT PRIMARY KEY,
+        listens TEXT,
+        preferences TEXT,
+        untold TEXT
+    ) STRICT;
+
+    -- Messages that wait for somebody, and for whom. seq: the event that brought the message.
+    CREATE TABLE inbox_message (
+        id TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE inbox_waiting (
+        id TEXT NOT NULL,
+        user TEXT NOT NULL,
+        UNIQUE (id, user)
+    ) STRICT;
+
+    -- Messages that wait for their time.
+    CREATE TABLE inbox_scheduled (
+        id TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT;
+
+    -- The priority at which people were last told of an alert that stands.
+    CREATE TABLE inbox_notified (
+        alert TEXT PRIMARY KEY,
+        priority TEXT NOT NULL
+    ) STRICT;
+
+    -- What people have sent, when, and the event: a request that is repeated is answered and not sent again.
+    CREATE TABLE inbox_sent (
+        id TEXT PRIMARY KEY,
+        wall INTEGER NOT NULL,
+        seq INTEGER NOT NULL
+    ) STRICT;
 ",
 ];
 

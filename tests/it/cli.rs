@@ -169,8 +169,24 @@ fn the_example_of_the_documents_is_right_and_its_limits_are_explained() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains("no problem found"), "{text}");
-    assert!(text.contains("spo2_low: spo2 below 86 % for 15 s, medium [override, by clinician-7"), "{text}");
-    assert!(text.contains("spo2_low: spo2 below 90 % for 15 s, medium [built_in]"), "{text}");
+    let rules = std::fs::read_to_string(root("docs/examples/rules.toml")).unwrap();
+    let line = rules.lines().position(|line| line.ends_with("rule.spo2_low]")).unwrap() + 1;
+    let place = format!("rules.toml:{line}, by clinician-7 until 20");
+    let own = text.lines().find(|text| text.contains("spo2_low: spo2 below 86 % for 15 s, medium [override, "));
+    assert!(own.is_some_and(|own| own.contains(&place)), "{place}: {text}");
+    assert!(text.contains("spo2_low: spo2 below 90 % for 15 s, medium [default set]"), "{text}");
+
+    let example = root("docs/examples/vitalbridge.toml");
+    let one = run(&["check", "--json", "--patient", "P-0001", "--config", &example]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&one)).unwrap();
+    assert_eq!(report["patients"].as_array().unwrap().len(), 1, "{report}");
+    let limits = report["patients"][0]["limits"].as_array().unwrap();
+    let low = limits.iter().find(|limit| limit["rule"] == "spo2_low").unwrap();
+    assert_eq!((&low["source"], low["line"].as_u64()), (&"override".into(), u64::try_from(line).ok()), "{low}");
+    assert_eq!(low["summary"], "below 86 % for 15 s");
+    let nobody = run(&["check", "--patient", "P-9999", "--config", &example]);
+    assert_eq!(nobody.status.code(), Some(78));
+    assert!(stderr(&nobody).contains("has no patient P-9999"), "{}", stderr(&nobody));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::Notifier;
 use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
@@ -63,6 +66,8 @@ impl Server {
             engine: Engine::new(RuleSet::built_in(), 1),
             expected: Vec::new(),
             open_alerts: Vec::new(),
+            limit_changes: Vec::new(),
+            notifier: Notifier::new(&config.patients, opened.inboxes, 1),
             store: opened.handle,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),

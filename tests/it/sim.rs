@@ -16,6 +16,7 @@ use vitalbridge::event::{AlertChange, Event, EventBody, SystemKind};
 use vitalbridge::hub::{Join, Scope};
 use vitalbridge::ids::{Epoch, PatientId, Seq};
 use vitalbridge::metrics::Metrics;
+use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::{Delivery, Parcel};
 use vitalbridge::pipeline::{CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::sources;
@@ -54,6 +55,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
     let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
     let config = Config::demo(seed, &Place::default()).unwrap();
+    let notifier = Notifier::new(&config.patients, opened.inboxes, seed);
     let pipeline = Pipeline::new(Parts {
         epoch,
         first: opened.first_seq,
@@ -61,6 +63,8 @@ async fn run(seed: u64, span: Duration) -> Outcome {
         engine: Engine::new(RuleSet::built_in(), seed),
         expected: Vec::new(),
         open_alerts: opened.open_alerts,
+        limit_changes: opened.limit_changes,
+        notifier,
         store: opened.handle,
         metrics: Arc::new(Metrics::default()),
         clock: clock.clone(),
@@ -73,6 +77,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     let (reply, joined) = oneshot::channel();
     let everything = Join {
         listener: None,
+        user: None,
         patterns: vec!["#".parse().unwrap()],
         scope: Scope::Everything,
         delivery: Delivery::All,

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
     Activation, AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatMessage, EndReason,
-    Event, EventBody, LinkState, Notification, NotificationKind, Presence, Priority, Signal, SignalPresence,
-    SourceEvent, SystemEvent, SystemKind,
+    Event, EventBody, LimitAction, LimitChange, LimitKind, LimitsEvent, LinkState, Notification, NotificationKind,
+    Presence, Priority, Signal, SignalPresence, SourceEvent, SystemEvent, SystemKind,
 };
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
@@ -52,6 +52,7 @@ struct Running {
     next: Seq,
     first_seq: Seq,
     open_alerts: Vec<AlertEvent>,
+    limit_changes: Vec<LimitChange>,
     identities: BTreeMap<SourceId, DeviceIdentity>,
     records: BTreeMap<DeviceId, KnownRecords>,
     dropped: mpsc::Receiver<SeqRange>,
@@ -66,8 +67,20 @@ impl Running {
     }
 
     fn of(opened: Opened) -> Self {
-        let Opened { writer, reader, handle, epoch, first_seq, open_alerts, identities, records, dropped, salvaged } =
-            opened;
+        let Opened {
+            writer,
+            reader,
+            handle,
+            epoch,
+            first_seq,
+            open_alerts,
+            limit_changes,
+            identities,
+            records,
+            dropped,
+            salvaged,
+            ..
+        } = opened;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(stop.clone()));
@@ -79,6 +92,7 @@ impl Running {
             next,
             first_seq,
             open_alerts,
+            limit_changes,
             identities,
             records,
             dropped,
@@ -221,11 +235,15 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             id: uuid::Uuid::from_u128(77),
             kind: NotificationKind::MedicationReminder,
             patient: None,
-            user: Some("u-1".to_owned()),
+            users: vec!["u-1".to_owned()],
+            alert: None,
             title: String::new(),
             message: "null \0 byte and 'quotes'".to_owned(),
             priority: Priority::Info,
             created: Wall(-1),
+            expires: None,
+            by: None,
+            mode: Mode::Real,
         }),
         EventBody::Chat(ChatMessage {
             room: "ward 1".to_owned(),
@@ -1158,4 +1176,46 @@ async fn known_records(store: &Running) -> usize {
         known += usize::from(store.reader.has_records(&meter, keys).await.unwrap());
     }
     known
+}
+
+#[tokio::test]
+async fn what_people_changed_of_limits_is_kept_as_long_as_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::default();
+    let change = |kind, set| LimitChange {
+        patient: "P-1".parse().unwrap(),
+        rule: "spo2_low".parse().unwrap(),
+        kind,
+        lines: "when = { below = 86 }".to_owned(),
+        reason: "COPD".to_owned(),
+        by: "lena".to_owned(),
+        expires: Wall(1_900_000_000_000),
+        set,
+        beside: Some("before".to_owned()),
+    };
+    let (limits, off) = (change(LimitKind::Limits, Some(Wall(1))), change(LimitKind::Off, Some(Wall(2))));
+    let later = LimitChange { lines: "when = { below = 84 }".to_owned(), ..limits.clone() };
+    let of_the_file = change(LimitKind::Limits, None);
+    let steps = [
+        (limits.clone(), LimitAction::Set, vec![limits.clone()]),
+        (off.clone(), LimitAction::Disabled, vec![limits, off.clone()]),
+        (later.clone(), LimitAction::Set, vec![later.clone(), off.clone()]),
+        (of_the_file, LimitAction::Expired, vec![later.clone(), off.clone()]),
+        (off, LimitAction::Enabled, vec![later.clone()]),
+        (later.clone(), LimitAction::Stands, vec![later.clone()]),
+        (later, LimitAction::Expired, vec![]),
+    ];
+    for (run, (change, action, expected)) in (1..).zip(steps) {
+        let mut store = Running::start(dir.path(), &options, run);
+        let text = || "in words".to_owned();
+        let limits = LimitsEvent { change, action, by: text(), reason: text(), before: text(), after: text() };
+        let event = store.append(at(run), EventBody::Limits(limits));
+        store.settle().await;
+        let before = Seq(event.seq.0 - 1);
+        assert_eq!(store.reader.events(before, 1).await.unwrap(), [event], "read back as it was");
+        store.end().await.unwrap();
+        let reopened = Running::start(dir.path(), &options, 100 + run);
+        assert_eq!(reopened.limit_changes, expected, "{action}");
+        reopened.end().await.unwrap();
+    }
 }

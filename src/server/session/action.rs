@@ -44,6 +44,10 @@ pub enum Action {
     Annunciate(ListenerId),
     /// Tell the pipeline what this listener says about alerts.
     Receipt(Receipt),
+    /// Tell the pipeline that this user's client has these messages.
+    Delivered(String, Vec<uuid::Uuid>),
+    /// Ask the pipeline what this user has chosen; answer with [`Session::on_preferences`] and this correlation id.
+    Preferences(String, String),
     /// Write the close frame and end.
     Close(Close),
 }

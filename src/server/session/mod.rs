@@ -2,6 +2,7 @@
 
 mod action;
 mod annunciating;
+mod letters;
 mod signing_in;
 mod subscribing;
 #[cfg(test)]
@@ -15,11 +16,13 @@ use serde::Serialize;
 use serde_json::json;
 
 pub use self::action::{Action, CommandRequest, Located};
+use self::letters::Written;
 use crate::channel::Pattern;
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
 use crate::hub::{ListenerId, Scope};
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
+use crate::notifier::Letter;
 use crate::outbox::{Delivery, Published};
 use crate::patient::Patient;
 use crate::server::auth::Rights;
@@ -103,6 +106,10 @@ struct Replaying {
     patterns: Vec<Pattern>,
     recent: Vec<Arc<Published>>,
     latest: Vec<Arc<Published>>,
+    letters: Vec<Letter>,
+    through: Seq,
+    /// Messages for people among the missed events.
+    told: Vec<uuid::Uuid>,
 }
 
 /// The machine.
@@ -129,6 +136,9 @@ pub struct Session {
     next_heartbeat: Mono,
     next_ping: Mono,
     pong_due: Option<Mono>,
+    /// Messages for people that were written since the last ping, and those before it.
+    written: Vec<Written>,
+    pinged_for: Vec<Written>,
     errors: u32,
     sent: u64,
     closed: bool,
@@ -165,6 +175,8 @@ impl Session {
             next_heartbeat: now.mono + HEARTBEAT,
             next_ping: now.mono + PING_EVERY,
             pong_due: None,
+            written: Vec::new(),
+            pinged_for: Vec::new(),
             errors: 0,
             sent: 0,
             closed: false,
@@ -222,11 +234,6 @@ impl Session {
     /// A message over the size limit.
     pub fn on_too_big(&mut self, now: Stamp) -> Vec<Action> {
         self.close_now(Close::MessageTooBig, now)
-    }
-
-    /// The answer to a ping.
-    pub const fn on_pong(&mut self) {
-        self.pong_due = None;
     }
 
     /// The newest event on disk, told with the next heartbeat: answers the commands that waited for it.
@@ -297,6 +304,7 @@ impl Session {
                 return out;
             }
             self.pong_due = self.pong_due.or(Some(now.mono + PONG_DEADLINE));
+            self.pinged_for.append(&mut self.written);
             out.push(Action::Ping);
         }
         out
@@ -349,6 +357,11 @@ impl Session {
             Request::Unsubscribe { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
             Request::Receipt { shown, alerts, epoch } => {
                 self.receipt(shown, alerts, epoch.as_ref(), id.as_deref(), out, now);
+            }
+            Request::Ack { ids, through } => self.on_ack(&ids, through, out),
+            Request::GetPreferences => {
+                let Some(rights) = &self.rights else { return };
+                out.push(Action::Preferences(id.unwrap_or_default(), rights.user.clone()));
             }
             Request::Command(command) => {
                 let Some(rights) = &self.rights else { return };

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::{Action, EXPIRY_GRACE, EXPIRY_NOTICE, Session};
 use crate::channel::{Operation, Pattern};
 use crate::clock::{Stamp, Wall};
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::wire;
 
 impl Session {
     /// A token was checked, for `authenticate` or `refresh`.
@@ -34,15 +35,14 @@ impl Session {
     }
 
     pub(super) fn accept(&mut self, rights: Rights, correlation_id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
-        let data =
-            json!({"user_id": user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
+        let data = json!({"user_id": wire::user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
         self.scope = rights.scope(Operation::Subscribe);
         self.rights = Some(rights);
         self.expiry_told = false;
         self.send(out, "authenticated", &data, correlation_id, now);
         if self.listener.is_some() {
             // The new token may allow less: the hub is told, and so is the client.
-            let lost: Vec<Pattern> = self.patterns.iter().filter(|p| !self.scope.overlaps(p)).cloned().collect();
+            let lost: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
             out.push(self.join_action(Vec::new(), self.delivery, None));
             if !lost.is_empty() {
                 self.unsubscribe(&lost, None, out, now);
@@ -63,9 +63,4 @@ impl Session {
             self.send(out, "token_expiring", &json!({"expires_at": expires.to_string()}), None, now);
         }
     }
-}
-
-/// A user as older clients expect it: a number where the token's subject is all digits.
-fn user_id(user: &str) -> Json {
-    user.parse::<u64>().map_or_else(|_| Json::from(user), Json::from)
 }

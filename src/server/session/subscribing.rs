@@ -8,8 +8,8 @@ use super::{Action, Located, MAX_REPLAY, MAX_SUBSCRIPTIONS, PONG_DEADLINE, Pendi
 use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
 use crate::command::BadMember;
-use crate::event::{Event, EventBody};
-use crate::hub::{Join, Joined};
+use crate::event::{Event, EventBody, LimitsEvent};
+use crate::hub::{Join, Joined, User};
 use crate::ids::{Epoch, Seq};
 use crate::outbox::{Delivery, Parcel, Published};
 use crate::server::close::Close;
@@ -61,8 +61,9 @@ impl Session {
             "first_seq": after.next(), "last_seq": joined.through, "epoch": self.shared.epoch, "lost": lost,
         });
         self.send(&mut out, "subscribed", &data, Some(&pending.correlation_id), now);
-        let Joined { latest, recent, recent_from, .. } = joined;
-        self.replaying = Some(Replaying { patterns: pending.patterns, recent, latest });
+        let Joined { latest, recent, recent_from, letters, through, .. } = joined;
+        let (patterns, told) = (pending.patterns, Vec::new());
+        self.replaying = Some(Replaying { patterns, recent, latest, letters, through, told });
         if resume.is_some() && after.next() < recent_from {
             out.push(Action::Replay { after, through: Seq(recent_from.0.saturating_sub(1)) });
         } else {
@@ -72,22 +73,24 @@ impl Session {
     }
 
     /// Events of a replay, from disk.
-    pub fn on_replay(&mut self, events: &[Event]) -> Vec<Action> {
+    pub fn on_replay(&mut self, events: &[Event], now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
-        let Some(replaying) = &self.replaying else { return out };
-        let mut sent = 0;
         for event in events {
+            if let EventBody::Notification(notification) = &event.body {
+                self.tell_again(notification, (&event.epoch, event.seq), &mut out, now);
+                continue;
+            }
+            let Some(replaying) = &self.replaying else { return out };
             let routes = routes(event, self.shared.ward_of(event));
             let wanted = routes.iter().any(|route| replaying.patterns.iter().any(|pattern| pattern.matches(route)));
             if wanted
                 && self.scope.allows(&routes)
                 && let Ok(text) = wire::push(event)
             {
-                sent += 1;
+                self.sent += 1;
                 out.push(Action::Send(text));
             }
         }
-        self.sent += sent;
         out
     }
 
@@ -104,6 +107,9 @@ impl Session {
         let mut out = Vec::new();
         for parcel in parcels {
             match parcel {
+                Parcel::Event(published) if matches!(published.event.body, EventBody::Notification(_)) => {
+                    self.tell(published, &mut out, now);
+                }
                 Parcel::Event(published) => {
                     // Rights may have been narrowed while it waited.
                     if self.scope.allows(&published.routes) {
@@ -123,6 +129,7 @@ impl Session {
                 }
             }
         }
+        self.ask_for_them(&mut out, now);
         out
     }
 
@@ -132,12 +139,20 @@ impl Session {
         let same = |known: &Arc<Published>| match (&known.event.body, &published.event.body) {
             (EventBody::Alert(known), EventBody::Alert(new)) => known.alert == new.alert,
             (EventBody::Source(known), EventBody::Source(new)) => known.source == new.source,
+            (EventBody::Limits(known), EventBody::Limits(new)) => {
+                let key =
+                    |event: &LimitsEvent| (event.change.rule.clone(), event.change.kind, event.change.set.is_some());
+                known.change.patient == new.change.patient && key(known) == key(new)
+            }
             _ => false,
         };
         replaying.latest.retain(|known| !same(known));
         match &published.event.body {
             EventBody::Alert(alert) if !alert.is_present() => {}
-            EventBody::Alert(_) | EventBody::Source(_) => replaying.latest.push(Arc::clone(published)),
+            EventBody::Limits(limits) if !limits.action.is_in_force() => {}
+            EventBody::Alert(_) | EventBody::Source(_) | EventBody::Limits(_) => {
+                replaying.latest.push(Arc::clone(published));
+            }
             _ => {}
         }
     }
@@ -152,7 +167,7 @@ impl Session {
         now: Stamp,
     ) {
         let id = correlation_id.as_deref();
-        let denied: Vec<&str> = patterns.iter().filter(|p| !self.scope.overlaps(p)).map(Pattern::as_str).collect();
+        let denied: Vec<&str> = patterns.iter().filter(|p| !self.may_hear(p)).map(Pattern::as_str).collect();
         if !denied.is_empty() {
             let refusal = Unreadable::Denied { channels: denied.join(", ") };
             return self.wrong(out, &refusal, id, now);
@@ -182,7 +197,8 @@ impl Session {
     }
 
     pub(super) fn join_action(&self, patterns: Vec<Pattern>, delivery: Delivery, since: Option<Seq>) -> Action {
-        Action::Join(Join { listener: self.listener, patterns, scope: self.scope.clone(), delivery, since })
+        let user = self.rights().map(|rights| User { name: rights.user.clone(), role: rights.role.name() });
+        Action::Join(Join { listener: self.listener, user, patterns, scope: self.scope.clone(), delivery, since })
     }
 
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
@@ -208,12 +224,18 @@ impl Session {
     }
 
     fn finish_replay(&mut self, out: &mut Vec<Action>, now: Stamp) {
+        let recent = self.replaying.as_mut().map(|replaying| std::mem::take(&mut replaying.recent));
+        for published in recent.unwrap_or_default() {
+            match &published.event.body {
+                EventBody::Notification(it) => {
+                    self.tell_again(it, (&published.event.epoch, published.event.seq), out, now);
+                }
+                _ => self.push(&published, out),
+            }
+        }
         let Some(replaying) = self.replaying.take() else {
             return;
         };
-        for published in &replaying.recent {
-            self.push(published, out);
-        }
         for published in &replaying.latest {
             self.note_age(&published.event);
         }
@@ -223,5 +245,6 @@ impl Session {
         let latest = replaying.latest.iter().map(|published| published.event.as_ref());
         let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
         self.send(out, "snapshot", &snapshot, None, now);
+        self.hand_over(&replaying, out, now);
     }
 }

@@ -85,6 +85,7 @@ fn resuming() -> Session {
     hub.publish(&alert(1, 91, AlertChange::Start));
     let join = Join {
         listener: None,
+        user: None,
         patterns: vec!["alerts/+".parse().unwrap()],
         scope: Scope::Everything,
         delivery: Delivery::All,

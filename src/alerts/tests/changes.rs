@@ -1,0 +1,279 @@
+//! Limits that people change while the bridge runs.
+
+use super::{Bench, COPD, RuleSet, START, line, patient, rules};
+use crate::alerts::LimitSource;
+use crate::clock::Wall;
+use crate::command::{LimitOperation, LimitWish};
+use crate::event::{LimitAction, LimitChange, LimitKind, LimitsEvent};
+
+const MINUTE: u64 = 60_000;
+
+/// `expires` of a wish: so many minutes after the start.
+fn after(minutes: i64) -> String {
+    Wall(START + minutes * 60_000).to_string()
+}
+
+fn set(rule: &str, lines: &str, expires: &str) -> LimitWish {
+    let operation = LimitOperation::Set { lines: lines.to_owned(), expires: expires.to_owned() };
+    LimitWish { patient: patient(), rule: rule.parse().unwrap(), operation, reason: "COPD".to_owned() }
+}
+
+fn wish(rule: &str, operation: LimitOperation) -> LimitWish {
+    LimitWish { operation, ..set(rule, "", "") }
+}
+
+fn off(rule: &str, minutes: i64) -> LimitWish {
+    wish(rule, LimitOperation::Disable { until: after(minutes) })
+}
+
+/// What a wish changes in the alerts, and what is told of it.
+fn change(bench: &mut Bench, wish: &LimitWish) -> (Vec<String>, Vec<LimitsEvent>) {
+    let events = bench.engine.change_limits(wish, "clinician-7", bench.now).unwrap_or_else(|error| panic!("{error:?}"));
+    (events.iter().map(|event| line(bench, event)).collect(), bench.engine.take_limit_news())
+}
+
+fn refused(bench: &mut Bench, wish: &LimitWish) -> String {
+    let problems = bench.engine.change_limits(wish, "clinician-7", bench.now).unwrap_err();
+    assert_eq!(bench.engine.take_limit_news(), [], "a refused wish changes nothing");
+    problems.join("; ")
+}
+
+fn text(bench: &Bench, rule: &str) -> (String, LimitSource) {
+    let limits = bench.engine.limits(&patient(), bench.now.wall);
+    let limit = limits.into_iter().find(|limit| limit.rule.as_str() == rule).unwrap();
+    (limit.summary(), limit.source)
+}
+
+fn told(news: &[LimitsEvent]) -> Vec<String> {
+    news.iter()
+        .map(|one| format!("{} {} by {}: {} -> {}", one.action, one.change.rule, one.by, one.before, one.after))
+        .collect()
+}
+
+#[test]
+fn limits_that_a_person_sets_hold_at_once_and_until_their_end() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    bench.act(&["spo2", "88"]).unwrap();
+    let (alerts, news) = change(&mut bench, &set("spo2_low", "when = { below = 86 }\ndelay = '20s'", &after(2)));
+    assert_eq!(alerts, Vec::<String>::new());
+    assert_eq!(told(&news), ["set spo2_low by clinician-7: below 90 % for 15 s -> below 86 % for 20 s"]);
+    assert_eq!(text(&bench, "spo2_low"), ("below 86 % for 20 s".to_owned(), LimitSource::Runtime));
+    // What stands beyond it follows.
+    assert_eq!(text(&bench, "spo2_desat").0, "below 76 %");
+    for second in 1..120 {
+        bench.run_to(second * 1000);
+        bench.act(&["spo2", "88"]).unwrap();
+    }
+    assert_eq!(bench.log, [], "88 % is not below 86 %");
+    bench.run_to(2 * MINUTE);
+    bench.act(&["spo2", "88"]).unwrap();
+    let news = bench.engine.take_limit_news();
+    assert_eq!(told(&news), ["expired spo2_low by bridge: below 86 % for 20 s -> below 90 % for 15 s"]);
+    assert_eq!(text(&bench, "spo2_low"), ("below 90 % for 15 s".to_owned(), LimitSource::BuiltIn));
+    for second in 121..140 {
+        bench.run_to(second * 1000);
+        let events = bench.act(&["spo2", "88"]).unwrap();
+        bench.note(events);
+    }
+    assert_eq!(bench.log.first().map(|event| event.rule.as_str()), Some("spo2_low"));
+}
+
+#[test]
+fn a_value_that_new_limits_do_not_allow_alarms_at_once() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    bench.act(&["bp", "150/80"]).unwrap();
+    let (alerts, _) = change(&mut bench, &set("systolic", "when = { below = 90, above = 140 }", &after(9)));
+    assert_eq!(alerts, ["0 start systolic true on"]);
+    let (alerts, news) = change(&mut bench, &wish("systolic", LimitOperation::Clear));
+    assert_eq!(alerts, Vec::<String>::new(), "it clears after its delay");
+    assert_eq!(
+        told(&news),
+        ["cleared systolic by clinician-7: below 90 mmHg or above 140 mmHg -> below 90 mmHg or above 160 mmHg"]
+    );
+}
+
+#[test]
+fn a_rule_switched_off_is_off_until_its_end_and_no_longer() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    let events = bench.act(&["spo2", "79"]).unwrap();
+    bench.note(events);
+    bench.run_to(5000);
+    let (alerts, news) = change(&mut bench, &off("spo2_desat", 1));
+    assert_eq!(alerts, ["5 end spo2_desat disabled"]);
+    assert_eq!(
+        told(&news),
+        ["disabled spo2_desat by clinician-7: below 80 % -> ALARM OFF until 2026-11-21T00:01:00.000Z (below 80 %)"]
+    );
+    for second in 6..61 {
+        bench.run_to(second * 1000);
+        bench.act(&["spo2", "79"]).unwrap();
+    }
+    let present = |bench: &Bench| bench.engine.present().iter().any(|event| event.rule.as_str() == "spo2_desat");
+    assert!(present(&bench), "evaluated again at once");
+    assert_eq!(bench.engine.take_limit_news()[0].action, LimitAction::Expired);
+    change(&mut bench, &off("spo2_desat", 10));
+    assert!(!present(&bench));
+    let (alerts, news) = change(&mut bench, &wish("spo2_desat", LimitOperation::Enable));
+    assert_eq!(alerts, ["60 start spo2_desat true on", "60 update spo2_low true off hidden"]);
+    assert_eq!(news[0].action, LimitAction::Enabled);
+}
+
+#[test]
+fn limits_and_alarm_off_of_one_rule_end_each_at_its_own_time() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    change(&mut bench, &set("spo2_low", "when = { below = 86 }", &after(10)));
+    change(&mut bench, &off("spo2_low", 5));
+    assert!(text(&bench, "spo2_low").0.starts_with("ALARM OFF until"));
+    bench.run_to(5 * MINUTE + 1);
+    bench.engine.on_deadline(bench.now);
+    assert_eq!(text(&bench, "spo2_low").0, "below 86 % for 15 s");
+    bench.run_to(10 * MINUTE + 1);
+    bench.engine.on_deadline(bench.now);
+    assert_eq!(text(&bench, "spo2_low").0, "below 90 % for 15 s");
+}
+
+#[test]
+fn every_problem_of_a_wish_is_told_at_once() {
+    let mut bench = Bench::new(rules(&format!(
+        "{COPD}\n[[rule]]\nid = 'other'\nmetric = 'spo2'\nkind = 'physiological'\npriority = 'low'\nwhen = {{ below = 95 }}"
+    )));
+    let nameless = LimitWish {
+        reason: " ".to_owned(),
+        ..set("spo2_low", "when = { below = 0 }\nclear = { at_least = 200 }\nwobble = 3", "tomorrow")
+    };
+    let found = refused(&mut bench, &nameless);
+    for words in [
+        "`reason` is 1 to 200 bytes",
+        "`expires` is a time such as",
+        "the limit 0 is outside 1 to 100 %",
+        "clear 200 is outside",
+        "`wobble`: unknown field",
+    ] {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+    for (wish, words) in [
+        (set("nobody", "when = { below = 86 }", &after(1)), "`nobody` is no rule"),
+        (set("spo2_low", "when = { below = 86 }", &after(0)), "`expires` is over already"),
+        (set("spo2_low", "when = { below = 86 }", ""), "`expires` is a time"),
+        (set("spo2_low", "when = { above = 95 }", &after(1)), "an override keeps the form"),
+        (set("spo2_low", "when = { below = 86 }\nclear = { at_least = 85 }", &after(1)), "lies inside when"),
+        (set("spo2_low", "when = { below = 10 }", &after(1)), "the limit 0 of `spo2_desat` for P-0001 is outside"),
+        (set("heart_rate_low", "when = { below = 40 }", &after(1)), "is not below the limit 40"),
+        (set("temperature", "delay = '5s'", &after(1)), "a spot rule has no delay"),
+        (set("disk_full", "delay = '5s'", &after(1)), "is about the bridge"),
+        (set("spo2_low", "reason = 'x'", &after(1)), "duplicate key"),
+        (set("spo2_low", "[patient.'P-2'.rule.spo2_low]", &after(1)), "missing field"),
+        (off("disk_full", 1), "is about the bridge"),
+        (off("spo2_low", -1), "`until` is over already"),
+        (wish("spo2_low", LimitOperation::Clear), "nobody has set limits of `spo2_low` for P-0001"),
+        (wish("spo2_low", LimitOperation::Enable), "`spo2_low` is not switched off for P-0001"),
+    ] {
+        let found = refused(&mut bench, &wish);
+        assert!(found.contains(words), "{wish:?}: {found}");
+    }
+    let nobody = bench.engine.change_limits(&off("spo2_low", 1), " ", bench.now).unwrap_err();
+    assert!(nobody[0].contains("the name of the person"), "{nobody:?}");
+}
+
+#[test]
+fn a_wish_is_checked_against_what_holds_beside_it_now_and_later() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    change(&mut bench, &set("heart_rate_high", "when = { above = 170 }", &after(5)));
+    // 170 + 20 is within the cap of 200; a limit at the cap is not beyond itself.
+    let found = refused(&mut bench, &set("heart_rate_high", "when = { above = 200 }", &after(5)));
+    assert!(
+        found.contains("the limit 200 of `heart_rate_extreme_high` for P-0001 is not above the limit 200"),
+        "{found}"
+    );
+    assert_eq!(text(&bench, "heart_rate_high").0, "above 170 bpm for 10 s", "the earlier one stands");
+}
+
+/// What is kept of an engine, and what the next run takes back.
+fn restarted(bench: &Bench, set: RuleSet) -> Bench {
+    let changes: Vec<LimitChange> = bench.engine.rules_for_tests().changes().cloned().collect();
+    let mut next = Bench::new(set);
+    next.now = bench.now;
+    next.engine.take_back_changes(changes, next.now);
+    next
+}
+
+#[test]
+fn changes_survive_a_restart_and_the_later_of_file_and_person_wins() {
+    let mut bench = Bench::new(rules(COPD));
+    change(&mut bench, &set("spo2_low", "when = { below = 84 }", &after(60)));
+    assert_eq!(text(&bench, "spo2_low"), ("below 84 % for 15 s".to_owned(), LimitSource::Runtime));
+    // The same file again: the person was later.
+    let mut same = restarted(&bench, rules(COPD));
+    assert_eq!(text(&same, "spo2_low"), ("below 84 % for 15 s".to_owned(), LimitSource::Runtime));
+    assert_eq!(same.engine.take_limit_news()[0].action, LimitAction::Stands);
+    same.engine.replace_rules(rules(COPD), same.now);
+    assert_eq!((text(&same, "spo2_low").1, same.engine.take_limit_news()), (LimitSource::Runtime, Vec::new()));
+    // The file's override was changed: the file is later.
+    let later = || rules(&COPD.replace("below = 86", "below = 85").replace("clinician-7", "clinician-8"));
+    let mut replaced = restarted(&bench, later());
+    assert_eq!(text(&replaced, "spo2_low"), ("below 85 % for 15 s".to_owned(), LimitSource::Override));
+    let news = replaced.engine.take_limit_news();
+    assert_eq!((news[0].action, news[0].by.as_str()), (LimitAction::Replaced, "bridge"));
+    same.engine.replace_rules(later(), same.now);
+    assert_eq!(text(&same, "spo2_low").1, LimitSource::Override);
+    assert_eq!(same.engine.take_limit_news()[0].action, LimitAction::Replaced);
+    // With the person's end comes what the file says.
+    change(&mut bench, &wish("spo2_low", LimitOperation::Clear));
+    assert_eq!(text(&bench, "spo2_low"), ("below 86 % for 15 s".to_owned(), LimitSource::Override));
+}
+
+#[test]
+fn a_change_that_holds_no_more_after_a_restart_says_so() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    change(&mut bench, &set("spo2_low", "when = { below = 84 }", &after(60)));
+    change(&mut bench, &off("temperature", 30));
+    let unfit = "[[rule]]\nid = 'spo2_low'\nmetric = 'spo2'\nkind = 'physiological'\npriority = 'medium'\nwhen = { at_most = 88, above = 99 }";
+    let mut next = restarted(&bench, rules(unfit));
+    let news = next.engine.take_limit_news();
+    let actions: Vec<_> = news.iter().map(|one| (one.change.rule.as_str(), one.change.kind, one.action)).collect();
+    assert_eq!(
+        actions,
+        [("spo2_low", LimitKind::Limits, LimitAction::Unfit), ("temperature", LimitKind::Off, LimitAction::Stands),]
+    );
+    bench.run_to(40 * MINUTE);
+    bench.engine.take_limit_news();
+    let changes: Vec<LimitChange> = restarted(&Bench::new(RuleSet::built_in()), RuleSet::built_in())
+        .engine
+        .rules_for_tests()
+        .changes()
+        .cloned()
+        .collect();
+    assert_eq!(changes, []);
+}
+
+#[test]
+fn an_override_of_the_file_that_ends_says_so() {
+    let mut bench = Bench::new(rules(COPD));
+    bench.act(&["spo2", "95"]).unwrap();
+    assert_eq!(bench.engine.take_limit_news(), []);
+    bench.run_to(MINUTE);
+    bench.engine.on_deadline(bench.now);
+    let news = bench.engine.take_limit_news();
+    assert_eq!(told(&news), ["expired spo2_low by bridge: below 86 % for 15 s -> below 90 % for 15 s"]);
+    assert_eq!((news[0].change.by.as_str(), news[0].change.set), ("clinician-7", None));
+}
+
+#[test]
+fn a_step_of_the_wall_clock_prolongs_no_alarm_off() {
+    const YEAR: i64 = 365 * 86_400_000;
+    let mut bench = Bench::new(RuleSet::built_in());
+    change(&mut bench, &off("spo2_low", 10));
+    bench.now.wall.0 -= YEAR;
+    bench.engine.on_deadline(bench.now);
+    assert!(text(&bench, "spo2_low").0.starts_with("ALARM OFF"));
+    let end = bench.now.mono + std::time::Duration::from_mins(10);
+    assert!(bench.engine.next_deadline().is_some_and(|due| due <= end));
+    bench.move_to(end);
+    bench.engine.on_deadline(bench.now);
+    assert_eq!(text(&bench, "spo2_low").0, "below 90 % for 15 s", "ten minutes are ten minutes");
+    // A step forward ends it early: the limits of the rule are the safe side.
+    change(&mut bench, &off("spo2_low", 20 - 365 * 24 * 60));
+    bench.now.wall.0 += YEAR;
+    bench.engine.on_deadline(bench.now);
+    assert_eq!(text(&bench, "spo2_low").0, "below 90 % for 15 s");
+}

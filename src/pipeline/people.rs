@@ -1,0 +1,139 @@
+//! The pipeline's side of messages for people: who listens to them, and what people send, take back and choose.
+
+use super::{LONGEST_TURN, Pipeline, Refusal};
+use crate::clock::Stamp;
+use crate::command::Command;
+use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, EventBody, InboxChange, NotificationKind};
+use crate::hub::{Join, Joined, ListenerId, Scope};
+use crate::ids::{PatientId, Seq};
+use crate::notifier::{NotSent, Sees, Sent};
+use crate::vitals::Mode;
+
+impl Pipeline {
+    /// Lets somebody listen; who begins to hear his notifications is given those that wait.
+    pub(super) fn join(&mut self, join: Join, now: Stamp) -> Option<Joined> {
+        let heard = join.listener.is_some_and(|listener| self.hub.hears_own(listener));
+        let (user, scope, since) = (join.user.clone(), join.scope.clone(), join.since);
+        let mut joined = self.hub.join(join)?;
+        if let Some(user) = user
+            && self.hub.hears_own(joined.listener)
+        {
+            let sees = match scope {
+                Scope::Everything => Sees::Everything,
+                Scope::Only(patterns) => Sees::Only(patterns),
+            };
+            if !heard {
+                let hub = &self.hub;
+                let stands = |alert| hub.alert(alert).is_some();
+                joined.letters = self.notifier.waiting(&user.name, &sees, stands, now.wall);
+                for letter in &mut joined.letters {
+                    // What lies behind the last event that the client has comes with the others that it missed.
+                    if since.is_none_or(|since| letter.published <= since) {
+                        let (user, id) = (user.name.clone(), letter.notification.id);
+                        letter.seq = Some(self.publish(EventBody::Inbox(InboxChange::HandedOver { user, id }), now));
+                    }
+                }
+            }
+            let changes = self.notifier.on_listening(joined.listener.number(), &user.name, user.role, sees, now);
+            self.publish_all(changes, now);
+        }
+        Some(joined)
+    }
+
+    /// Somebody has gone.
+    pub(super) fn leave(&mut self, listener: ListenerId) {
+        self.hub.leave(listener);
+        self.notifier.on_left(listener.number());
+    }
+
+    /// Tells these people of an alert, by name or role, also if they were told of it before. False if nobody of them is
+    /// known, sees the patient's alerts and wants to be told: an escalation then has to go on.
+    pub fn call_people(&mut self, alert: &AlertEvent, users: &[String], roles: &[String], now: Stamp) -> bool {
+        let messages = self.notifier.call(alert, users, roles, now);
+        let reached = !messages.is_empty();
+        self.publish_all(messages, now);
+        reached
+    }
+
+    /// Carries out a command about messages, with its row in the audit trail; the answer is the number of that row.
+    pub(super) fn on_message_command(
+        &mut self,
+        command: Command,
+        by: &str,
+        scope: &Scope,
+        now: Stamp,
+    ) -> Result<Seq, Refusal> {
+        let may = |routes: &[String]| scope.allows(routes);
+        let (mut audit, done) = match command {
+            Command::Notify(new) => {
+                let audit = row(by, AuditAction::NotificationSend, new.patient.clone());
+                match self.notifier.send(*new, by, may, now) {
+                    // It was audited when it was sent.
+                    Ok(Sent::Before(seq)) => return Ok(seq),
+                    Ok(Sent::New { id, events }) => {
+                        self.publish_all(events, now);
+                        let seq = self.publish(EventBody::Audit(AuditEvent { object: id.to_string(), ..audit }), now);
+                        self.notifier.remember(id, seq, now.wall);
+                        return Ok(seq);
+                    }
+                    Err(refused) => (audit, Err(refused)),
+                }
+            }
+            Command::Withdraw(id) => {
+                let object = id.to_string();
+                let audit = AuditEvent { object, ..row(by, AuditAction::NotificationWithdraw, None) };
+                (audit, self.notifier.withdraw(id, by, may))
+            }
+            Command::Prefer(preferences) => {
+                let muted: Vec<&str> = preferences.mute.iter().copied().map(NotificationKind::name).collect();
+                let audit = AuditEvent { object: muted.join(","), ..row(by, AuditAction::PreferencesSet, None) };
+                (audit, self.notifier.prefer(by, preferences))
+            }
+            Command::Alert { .. } | Command::Device { .. } | Command::Limits(_) => {
+                return Err(Refusal { code: "validation", reason: "this is no command about messages".to_owned() });
+            }
+        };
+        match done {
+            Ok(changes) => {
+                self.publish_all(changes, now);
+                Ok(self.publish(EventBody::Audit(audit), now))
+            }
+            Err(NotSent { code, reason }) => {
+                (audit.result, audit.reason) = (AuditResult::Refused, Some(reason.to_owned()));
+                self.publish(EventBody::Audit(audit), now);
+                Err(Refusal { code, reason: reason.to_owned() })
+            }
+        }
+    }
+
+    /// Sends what is due by the time of day, looked at once a second: a clock may be set at any moment.
+    pub(super) fn send_what_is_due(&mut self, now: Stamp) {
+        if now.mono.since(self.looked) >= LONGEST_TURN {
+            self.looked = now.mono;
+            let messages = self.notifier.on_time(now);
+            self.publish_all(messages, now);
+        }
+    }
+
+    /// Publishes events in their order.
+    pub(super) fn publish_all(&mut self, bodies: Vec<EventBody>, now: Stamp) {
+        for body in bodies {
+            self.publish(body, now);
+        }
+    }
+}
+
+/// A row of the audit trail for what was done.
+fn row(by: &str, action: AuditAction, patient: Option<PatientId>) -> AuditEvent {
+    AuditEvent {
+        by: by.to_owned(),
+        action,
+        object: String::new(),
+        patient,
+        device: None,
+        source: None,
+        result: AuditResult::Done,
+        reason: None,
+        mode: Mode::Real,
+    }
+}
