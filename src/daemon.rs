@@ -18,11 +18,12 @@ use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
 use crate::desk::Counter;
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
+use crate::fallback::{self, Wanted};
 use crate::host;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Notifier;
-use crate::pipeline::{CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
+use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
@@ -271,6 +272,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         let (writer, stop) = (opened.writer, running.stages.store.clone());
         async move { Ok(writer.run(stop).await?) }
     });
+    annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
@@ -301,7 +303,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
-    start_watchers(&running, &metrics, opened.dropped, uplink_status);
+    start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
     on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
@@ -401,6 +403,44 @@ async fn grant_commits(
     }
 }
 
+/// How alerts reach people: who has to show them, the local fallback, and where they go that nobody acknowledges.
+fn annunciate(
+    config: &Config,
+    running: &Running,
+    pipeline: &mut Pipeline,
+    metrics: &Arc<Metrics>,
+    seed: u64,
+    now: Stamp,
+) {
+    let (confirms, routes) = (config.confirms_delivery, config.escalation.clone());
+    let mut settings = Annunciation { confirms, routes, fallback: None };
+    if let Some(action) = config.fallback.clone() {
+        let (wanted, orders) = watch::channel(Wanted::default());
+        let (failed, mut told) = watch::channel(None);
+        settings.fallback = Some(wanted);
+        let (stop, metrics) = (running.stages.inputs.clone(), Arc::clone(metrics));
+        running.tasks.spawn("local fallback", Role::Helper, {
+            fallback::run(action, orders, failed, metrics, seed, stop.clone()).map_or_ok()
+        });
+        let control = running.control.clone();
+        let watching = async move {
+            loop {
+                let known = *told.borrow_and_update();
+                if let Some(failed) = known
+                    && control.send(Control::Condition(BridgeCondition::FallbackFailed, failed)).await.is_err()
+                {
+                    return;
+                }
+                if told.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        running.tasks.spawn("fallback health", Role::Helper, stop.run_until_cancelled_owned(watching).map_or_ok());
+    }
+    pipeline.annunciate(settings, now);
+}
+
 /// What each source knows of earlier runs, and the way of orders to those that take them.
 fn tie(
     config: &Config,
@@ -489,6 +529,9 @@ fn start_uplink(
 async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
     // The configuration that runs was good.
     let mut absent = vec![BridgeCondition::ConfigurationError];
+    if config.fallback.is_none() {
+        absent.push(BridgeCondition::FallbackFailed);
+    }
     if config.broker.is_none() {
         absent.extend([BridgeCondition::UplinkDown, BridgeCondition::UplinkRejected]);
     }
@@ -510,6 +553,7 @@ fn start_watchers(
     metrics: &Arc<Metrics>,
     dropped: mpsc::Receiver<SeqRange>,
     uplink: Option<watch::Receiver<uplink::UplinkStatus>>,
+    confirms_delivery: bool,
 ) {
     let stop = &running.stages.inputs;
     running.tasks.spawn("store health", Role::Helper, {
@@ -528,7 +572,7 @@ fn start_watchers(
     }
     running.tasks.spawn("status line", Role::Helper, {
         let (metrics, durable) = (Arc::clone(metrics), running.handle.durable());
-        stop.clone().run_until_cancelled_owned(tell_status(metrics, durable)).map_or_ok()
+        stop.clone().run_until_cancelled_owned(tell_status(metrics, durable, confirms_delivery)).map_or_ok()
     });
     if let Some(every) = systemd::watchdog_interval() {
         let (control, handle) = (running.control.clone(), running.handle.clone());
@@ -629,12 +673,17 @@ async fn watch_uplink(
     }
 }
 
-async fn tell_status(metrics: Arc<Metrics>, durable: watch::Receiver<crate::ids::Seq>) {
+async fn tell_status(metrics: Arc<Metrics>, durable: watch::Receiver<crate::ids::Seq>, confirms_delivery: bool) {
     loop {
         let through = durable.borrow().0;
         metrics.durable_through.set(through);
+        let shown = if confirms_delivery {
+            format!("alerts shown by {}, {} undelivered", metrics.annunciators.get(), metrics.alerts_undelivered.get())
+        } else {
+            "delivery of alerts NOT confirmed".to_owned()
+        };
         systemd::status(&format!(
-            "{} readings, {} dashboards, kept through event {through}",
+            "{} readings, {} dashboards, {shown}, kept through event {through}",
             metrics.readings_total.get(),
             metrics.connections.get(),
         ));

@@ -208,6 +208,9 @@ pub struct AlertEvent {
     pub by: Option<String>,
     /// Why it ended, if it did.
     pub end_reason: Option<EndReason>,
+    /// Which routes of escalation it has taken since somebody last acknowledged it: bit 0 is the first one.
+    #[serde(default)]
+    pub escalated: u32,
     /// Real, demo or test.
     pub mode: Mode,
 }
@@ -473,6 +476,9 @@ named_enum! {
         BluetoothPair = "bluetooth_pair",
         /// A Bluetooth device and its bond were forgotten; the object is its address.
         BluetoothRemove = "bluetooth_remove",
+        /// An alert that nobody acknowledged went further; the object is its id, the reason says how old it was and where
+        /// it went.
+        AlertEscalated = "alert_escalated",
         /// A message for people was sent, or scheduled; the object is its id.
         NotificationSend = "notification_send",
         /// A scheduled message was taken back; the object is its id.
@@ -513,7 +519,8 @@ pub struct AuditEvent {
     pub source: Option<SourceId>,
     /// How it ended.
     pub result: AuditResult,
-    /// Why it was refused or failed; of a change of limits what it was, what it is now and the person's reason.
+    /// Why it was refused or failed, or why the bridge did it by itself; of a change of limits what it was, what it is now
+    /// and the person's reason.
     pub reason: Option<String>,
     /// Real, demo or test.
     pub mode: Mode,

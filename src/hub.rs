@@ -8,7 +8,7 @@ use crate::event::{EventBody, LimitKind};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Letter;
-use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put};
+use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put, SelfCheck};
 use crate::vitals::Metric;
 
 /// Recent events kept in memory: the seconds that are not on disk yet, and quick reconnects.
@@ -23,12 +23,15 @@ pub const MAX_LISTENERS: usize = 2048;
 /// How the pattern of somebody who wants waves begins; see [`crate::waveform::WAVEFORM`].
 const WAVEFORM_LEVEL: &str = "waveform/";
 
+/// Whoever listens to one of these is told that alerting works.
+const CHECKED: [&str; 3] = ["alerts/+", "ward/+/alerts/+", "system"];
+
 /// A listener's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListenerId(u64);
 
 impl ListenerId {
-    /// The number itself.
+    /// The number, which no other listener of this run has.
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -220,6 +223,15 @@ impl Hub {
         }
     }
 
+    /// Gives a self-check to everybody who listens to alerts or to the bridge. Never waits.
+    pub fn self_check(&self, check: &Arc<SelfCheck>) {
+        let checked: Vec<Pattern> = CHECKED.iter().filter_map(|channel| channel.parse().ok()).collect();
+        let wants = |pattern: &Pattern| checked.iter().any(|channel| channel.overlaps(pattern));
+        for listener in self.listeners.values().filter(|listener| listener.patterns.iter().any(wants)) {
+            listener.outbox.put_check(check);
+        }
+    }
+
     fn remember(&mut self, published: &Arc<Published>) {
         match &published.event.body {
             EventBody::Reading(reading) => {
@@ -259,6 +271,16 @@ impl Hub {
     /// The event that last changed a present alert.
     pub fn alert(&self, alert: AlertId) -> Option<&Arc<Published>> {
         self.alerts.get(&alert)
+    }
+
+    /// The event that last changed each present alert.
+    pub fn alerts(&self) -> impl Iterator<Item = &Arc<Published>> {
+        self.alerts.values()
+    }
+
+    /// True while somebody listens under this number.
+    pub fn has(&self, listener: ListenerId) -> bool {
+        self.listeners.contains_key(&listener)
     }
 
     /// Adds a listener, or channels to one. `None` if there are too many.

@@ -36,6 +36,7 @@ pub mod wire;
 
 // Layer 2: services for tasks.
 pub mod bluez;
+pub mod fallback;
 pub mod host;
 pub mod logging;
 pub mod metrics;

@@ -5,12 +5,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::alerts::delivery::DeliveryState;
 use crate::event::{Event, EventBody};
-use crate::ids::{DeviceId, PatientId, Seq};
+use crate::ids::{AlertId, DeviceId, PatientId, Seq};
 use crate::vitals::Metric;
 
 /// Most alerts and other lossless events that wait for one listener; one more marks it as overrun.
@@ -42,6 +44,36 @@ pub struct Published {
     pub text: Bytes,
 }
 
+/// What the bridge says about its alerts every few seconds, so that a dashboard knows that it misses none.
+#[derive(Debug)]
+pub struct SelfCheck {
+    /// Rises by one each time.
+    pub number: u64,
+    /// How often it comes.
+    pub every: Duration,
+    /// The newest event when it was made.
+    pub through: Seq,
+    /// Every present alert; each listener is told of those it may see.
+    pub alerts: Vec<CheckedAlert>,
+    /// How many connections show alerts to people.
+    pub annunciators: usize,
+    /// How many alerts nobody has shown in time.
+    pub undelivered: usize,
+    /// What people have to read all the time, if there is something.
+    pub notice: Option<&'static str>,
+}
+
+/// A present alert.
+#[derive(Debug)]
+pub struct CheckedAlert {
+    /// Which.
+    pub alert: AlertId,
+    /// Its newest event.
+    pub published: Arc<Published>,
+    /// How far it has come, if it asks for attention.
+    pub delivery: Option<DeliveryState>,
+}
+
 /// How a listener wants its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -56,6 +88,8 @@ pub enum Delivery {
 pub enum Parcel {
     /// An event.
     Event(Arc<Published>),
+    /// A self-check; what was published before it has gone before it.
+    Check(Arc<SelfCheck>),
     /// Samples of a wave.
     Wave(Arc<PublishedWave>),
     /// Readings that were replaced or dropped before they could be taken.
@@ -94,6 +128,8 @@ struct Lanes {
     readings: HashMap<Slot, Arc<Published>>,
     gap: Option<(Seq, Seq, u64)>,
     waves: VecDeque<Arc<PublishedWave>>,
+    /// The newest one; an older one says nothing any more.
+    check: Option<Arc<SelfCheck>>,
     overrun: bool,
     /// The listener wants every reading, and with it the order of the numbers.
     in_order: bool,
@@ -150,6 +186,16 @@ impl Outbox {
         if full { Put::Conflated } else { Put::Queued }
     }
 
+    /// Puts a self-check in, in the place of an older one; never waits.
+    pub fn put_check(&self, check: &Arc<SelfCheck>) {
+        let mut lanes = self.lock();
+        if !lanes.overrun {
+            lanes.check = Some(Arc::clone(check));
+        }
+        drop(lanes);
+        self.filled.notify_one();
+    }
+
     /// Takes up to `most` parcels in the order of their delivery; false once the listener is overrun. What is left
     /// makes the next [`Outbox::filled`] return at once.
     pub fn take(&self, most: usize, out: &mut Vec<Parcel>) -> bool {
@@ -158,7 +204,8 @@ impl Outbox {
             let Some(parcel) = lanes.next() else { break };
             out.push(parcel);
         }
-        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty() && lanes.waves.is_empty());
+        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty() && lanes.waves.is_empty())
+            || lanes.check.is_some();
         let overrun = lanes.overrun;
         drop(lanes);
         if is_left {
@@ -238,6 +285,12 @@ impl Lanes {
         {
             return Some(Parcel::Event(published));
         }
+        // Behind the alerts that it names, and before readings: those may never come to an end.
+        if self.lossless.is_empty()
+            && let Some(check) = self.check.take()
+        {
+            return Some(Parcel::Check(check));
+        }
         if let Some((from, to, skipped)) = self.gap.take() {
             return Some(Parcel::Gap { from, to, skipped });
         }
@@ -291,6 +344,7 @@ mod tests {
             .map(|parcel| match parcel {
                 Parcel::Event(published) => published.event.seq.to_string(),
                 Parcel::Wave(wave) => wave.channel.clone(),
+                Parcel::Check(check) => format!("check{}", check.number),
                 Parcel::Gap { from, to, skipped } => format!("{from}-{to}/{skipped}"),
             })
             .collect();
@@ -329,6 +383,24 @@ mod tests {
         outbox.put(&notice(2), Delivery::Latest);
         let taken = taken(&outbox);
         assert!(taken.starts_with("2 1 w1 w2 ") && taken.ends_with(&format!(" w{WAVE_LANE}")), "{taken}");
+    }
+
+    #[test]
+    fn a_self_check_comes_behind_the_alerts_before_it_and_the_newest_alone() {
+        let check = |number| {
+            let every = Duration::from_secs(5);
+            let (through, alerts) = (Seq(number), Vec::new());
+            Arc::new(SelfCheck { number, every, through, alerts, annunciators: 0, undelivered: 0, notice: None })
+        };
+        for delivery in [Delivery::All, Delivery::Latest] {
+            let outbox = Outbox::default();
+            outbox.put(&reading(1, "a"), delivery);
+            outbox.put_check(&check(1));
+            outbox.put(&notice(2), delivery);
+            outbox.put_check(&check(2));
+            let order = if delivery == Delivery::All { "1 2 check2" } else { "2 check2 1" };
+            assert_eq!(taken(&outbox), order);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod annunciation;
 mod computed;
 mod limits;
 mod people;
@@ -15,6 +16,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use self::annunciation::Annunciators;
+pub use self::annunciation::{Annunciation, NOT_CONFIRMED, Receipt, SELF_CHECK_EVERY};
 use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Mono, Stamp};
@@ -67,6 +70,10 @@ pub enum Control {
     Leave(ListenerId),
     /// Do what a person wants.
     Command(CommandWish),
+    /// A listener shows alerts to people from now on.
+    Annunciate(ListenerId),
+    /// What a listener says about alerts that it got.
+    Receipt(Receipt),
     /// A client of this user has these messages.
     Delivered(String, Vec<uuid::Uuid>),
     /// What this user wants to be told of.
@@ -205,6 +212,7 @@ pub struct Pipeline {
     desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
+    annunciators: Annunciators,
     /// When messages for later were last looked at.
     looked: Mono,
     /// Events that the store could not take: the first and the last number.
@@ -231,6 +239,7 @@ impl Pipeline {
             notifier: parts.notifier,
             desk: Desk::default(),
             alarmed: BTreeMap::new(),
+            annunciators: Annunciators::new(Annunciation::default(), now),
             looked: Mono(0),
             lost: None,
             store: parts.store,
@@ -281,7 +290,7 @@ impl Pipeline {
             let now = self.clock.now();
             self.send_what_is_due(now);
             let longest = now.mono + LONGEST_TURN;
-            let wait = self.next_deadline().map_or(longest, |due| due.min(longest)).since(now.mono);
+            let wait = self.next_deadline().min(longest).since(now.mono);
             tokio::select! {
                 biased;
                 // Wishes are few and somebody waits for each of them.
@@ -308,22 +317,26 @@ impl Pipeline {
         Ok(())
     }
 
-    fn next_deadline(&self) -> Option<Mono> {
-        self.engine.next_deadline().into_iter().chain(self.derivation.next_deadline()).min()
+    /// When [`Pipeline::on_deadline`] has something to do.
+    pub fn next_deadline(&self) -> Mono {
+        let next = self.annunciators.next_deadline();
+        let due = [self.engine.next_deadline(), self.derivation.next_deadline()];
+        due.into_iter().flatten().fold(next, Mono::min)
     }
 
-    /// Does what is due: what is computed first, because alerts follow it.
+    /// Time has passed: what is computed comes first, because alerts follow it.
     pub fn on_deadline(&mut self, now: Stamp) {
         let computed = self.derivation.on_deadline(now);
         self.publish_computed(computed, now);
         let changes = self.engine.on_deadline(now);
         self.publish_alerts(changes, now);
+        self.settle_annunciation(now);
     }
 
     /// Due timers and waiting readings, without waiting: many wishing dashboards must not hold back an alarm.
     fn serve_the_patients(&mut self, sources: &mut mpsc::Receiver<SourceMessage>) {
         let now = self.clock.now();
-        if self.next_deadline().is_some_and(|due| due <= now.mono) {
+        if self.next_deadline() <= now.mono {
             self.on_deadline(now);
         }
         for _ in 0..READINGS_BETWEEN_WISHES {
@@ -370,6 +383,7 @@ impl Pipeline {
                 }
             }
         }
+        self.settle_annunciation(now);
     }
 
     fn on_reading(&mut self, reading: Reading, now: Stamp) -> Seq {
@@ -429,7 +443,10 @@ impl Pipeline {
                     self.notifier.on_left(listener.number());
                 }
             }
-            Control::Leave(listener) => self.leave(listener),
+            Control::Leave(listener) => {
+                self.leave(listener);
+                self.on_annunciator_left(listener, now);
+            }
             Control::Delivered(user, ids) => {
                 let changes = self.notifier.on_delivered(&user, &ids);
                 self.publish_all(changes, now);
@@ -438,6 +455,8 @@ impl Pipeline {
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(self.notifier.preferences(&user));
             }
+            Control::Annunciate(listener) => self.on_annunciator(listener),
+            Control::Receipt(receipt) => self.on_receipt(&receipt),
             Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
@@ -464,6 +483,7 @@ impl Pipeline {
                 let _ = reply.send(newest);
             }
         }
+        self.settle_annunciation(now);
     }
 
     fn on_system(&mut self, system: SystemEvent, now: Stamp) {
@@ -600,6 +620,8 @@ impl Pipeline {
             });
             let again = matches!(change.change, AlertChange::Recur | AlertChange::Escalate);
             self.metrics.alerts_total.add_one();
+            let is_about_delivery = self.engine.is_about_delivery(&change.rule);
+            self.annunciators.on_alert(&change, is_about_delivery, self.next, now);
             // The alert goes first: what is said about it comes after it, also when the machine dies between the two.
             let messages = self.notifier.on_alert(&change, now);
             let seq = self.publish(EventBody::Alert(change), now);

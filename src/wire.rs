@@ -202,6 +202,9 @@ struct AlertData<'a> {
     recurrence: u32,
     by: Option<&'a str>,
     end_reason: Option<&'static str>,
+    /// The numbers of the escalation routes it has taken, from 1 on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    escalated: Vec<u32>,
     mode: &'static str,
 }
 
@@ -229,6 +232,7 @@ impl<'a> AlertData<'a> {
             recurrence: alert.recurrence,
             by: alert.by.as_deref(),
             end_reason: alert.end_reason.map(crate::event::EndReason::name),
+            escalated: (0..u32::BITS).filter(|bit| alert.escalated & (1 << bit) != 0).map(|bit| bit + 1).collect(),
             mode: alert.mode.name(),
         }
     }

@@ -10,7 +10,7 @@ use crate::alerts::BridgeCondition;
 use crate::alerts::change::ChangeKey;
 use crate::alerts::episode::AlertIds;
 pub use crate::alerts::episode::CommandRefused;
-use crate::alerts::rule::{Rule, RuleSet};
+use crate::alerts::rule::{Condition, Rule, RuleSet};
 use crate::alerts::score::Standing;
 use crate::alerts::subject::Subject;
 use crate::clock::{Mono, Stamp, Wall};
@@ -239,19 +239,44 @@ impl Engine {
     /// highest priority and never stands for itself; one that has ended meanwhile does not count.
     pub fn on_undelivered(&mut self, alerts: &BTreeSet<AlertId>, now: Stamp) -> Vec<AlertEvent> {
         let (now, mut events) = self.advance(now);
-        let own = self
-            .common
-            .iter()
-            .find(|rule| rule.condition == crate::alerts::rule::Condition::Bridge(BridgeCondition::AlertUndelivered));
-        let own = own.map(|rule| rule.id.clone());
         let counted = self
             .present()
             .into_iter()
-            .filter(|event| alerts.contains(&event.alert) && Some(&event.rule) != own.as_ref())
+            .filter(|event| alerts.contains(&event.alert) && !self.is_about_delivery(&event.rule))
             .map(|event| (event.alert, event.priority))
             .collect();
         self.bridge.undelivered(counted);
         self.settle(None, &mut events, now);
+        events
+    }
+
+    /// True of a rule that stands for alerts which nobody has shown.
+    pub fn is_about_delivery(&self, rule: &RuleId) -> bool {
+        self.is_about(BridgeCondition::AlertUndelivered, rule)
+    }
+
+    /// True of a rule that alarms on this condition of the bridge.
+    pub fn is_about(&self, condition: BridgeCondition, rule: &RuleId) -> bool {
+        let own = Condition::Bridge(condition);
+        self.common.iter().any(|known| known.id == *rule && known.condition == own)
+    }
+
+    /// Writes down which routes of escalation an alert has taken; see [`AlertEvent::escalated`].
+    pub fn on_escalated(&mut self, alert: AlertId, routes: u32, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        let subjects = std::iter::once((None, &mut self.bridge))
+            .chain(self.patients.iter_mut().map(|(patient, subject)| (Some(patient.clone()), subject)));
+        let mut whose = None;
+        for (patient, subject) in subjects {
+            let done = subject.command(alert, |episode, _| Ok::<_, CommandRefused>(episode.escalated(routes)));
+            if done.is_some() {
+                whose = Some(patient);
+                break;
+            }
+        }
+        if let Some(patient) = whose {
+            self.settle(patient.as_ref(), &mut events, now);
+        }
         events
     }
 

@@ -126,6 +126,8 @@ pub(super) struct Open {
     pub(super) recurrence: u32,
     /// Who acted on it last.
     pub(super) by: Option<String>,
+    /// Which routes of escalation it has taken, see [`AlertEvent::escalated`].
+    pub(super) escalated: u32,
     /// What the latching left: full or a silent line.
     latching: Latching,
     /// The newest value beyond the limit.
@@ -335,6 +337,7 @@ impl Episode {
             hidden_by: None,
             recurrence: 0,
             by: None,
+            escalated: 0,
             latching: terms.latching,
             worst: sight.crossed.map(|(level, _)| level),
             accepted: None,
@@ -414,6 +417,7 @@ impl Episode {
         open.phase = Phase::Acknowledged { reminder: now.mono + terms.times.reminder };
         open.paused_until = None;
         open.accepted = open.worst;
+        open.escalated = 0;
         open.by = Some(by.to_owned());
         Ok(Outcome::Changed(AlertChange::Acknowledge))
     }
@@ -445,6 +449,17 @@ impl Episode {
         open.accepted = open.worst;
         open.by = Some(by.to_owned());
         Ok(Outcome::Changed(AlertChange::Pause))
+    }
+
+    /// It has taken these routes of escalation.
+    pub(super) fn escalated(&mut self, routes: u32) -> Outcome {
+        match self.open_mut() {
+            Some(open) if open.escalated | routes != open.escalated => {
+                open.escalated |= routes;
+                Outcome::Changed(AlertChange::Update)
+            }
+            _ => Outcome::Nothing,
+        }
     }
 
     /// A person puts a latched alert away.
@@ -497,6 +512,7 @@ impl Episode {
             hidden_by: event.hidden_by,
             recurrence: event.recurrence,
             by: event.by.clone(),
+            escalated: event.escalated,
             latching: if is_full { Latching::Full } else { Latching::StatusLine },
             worst: value,
             accepted: value.filter(|_| is_accepted),

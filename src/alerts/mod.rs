@@ -4,12 +4,16 @@
 //! the specification: the table of transitions, the rule file and the default set.
 
 mod change;
+pub mod delivery;
 mod engine;
 mod episode;
+pub mod escalation;
 mod file;
 mod judge;
 mod relations;
 mod rule;
+#[cfg(test)]
+mod sample;
 mod score;
 mod subject;
 #[cfg(test)]
@@ -22,6 +26,7 @@ pub use engine::{AlertCommand, CommandRefused, Engine, MAX_BY_BYTES, MAX_DEVICES
 pub use file::{MAX_FILE_BYTES, MAX_OVERRIDES, MAX_RULES};
 pub(crate) use rule::metric_label;
 pub use rule::{Decision, EffectiveLimit, LimitSource, RuleSet};
+pub(crate) use written::Time;
 
 use crate::named::named_enum;
 
@@ -42,6 +47,8 @@ named_enum! {
         ConfigurationError = "configuration_error",
         /// No annunciator has shown an alert in time.
         AlertUndelivered = "alert_undelivered",
+        /// The local fallback for undelivered alerts did not work.
+        FallbackFailed = "fallback_failed",
         /// More patients or devices than the engine watches.
         AlertLimit = "alert_limit",
     }
@@ -58,6 +65,7 @@ impl BridgeCondition {
             Self::ClockUnsynchronised => "Clock not synchronised",
             Self::ConfigurationError => "Configuration error",
             Self::AlertUndelivered => "Alert not shown anywhere",
+            Self::FallbackFailed => "The local alarm for alerts that nobody sees does not work",
             Self::AlertLimit => "Too many patients or devices: some are not watched",
         }
     }

@@ -144,6 +144,7 @@ impl Track {
             recurrence: open.recurrence,
             by: open.by.clone(),
             end_reason: None,
+            escalated: open.escalated,
             mode: facts.mode,
         }
     }
@@ -316,7 +317,18 @@ impl Subject {
     /// Takes the alerts that nobody has shown in time.
     pub(super) fn undelivered(&mut self, alerts: BTreeMap<AlertId, Priority>) {
         self.conditions.insert(BridgeCondition::AlertUndelivered, !alerts.is_empty());
+        if self.undelivered == alerts {
+            return;
+        }
         self.undelivered = alerts;
+        // The alert names what it stands for, so that changes with it.
+        let about = Condition::Bridge(BridgeCondition::AlertUndelivered);
+        let rules = Arc::clone(&self.rules);
+        let is_about = |key: &Key| rules.get(key.rule).is_some_and(|rule| rule.condition == about);
+        for (_, track) in self.tracks.iter_mut().filter(|(key, track)| is_about(key) && track.episode.open().is_some())
+        {
+            track.note(Outcome::Changed(AlertChange::Update));
+        }
     }
 
     /// Takes the newest early warning score.

@@ -831,6 +831,36 @@ fn an_undelivered_alert_has_one_alert_of_the_same_priority() {
 }
 
 #[test]
+fn the_alert_about_undelivered_alerts_names_them_as_they_change() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    let first = bench.measure("spo2", "79")[0].alert;
+    let about = bench.engine.on_undelivered(&BTreeSet::from([first]), bench.now)[0].clone();
+    assert_eq!(bench.engine.on_undelivered(&BTreeSet::from([first]), bench.now), [], "nothing has changed");
+    let second = bench.engine.on_condition(BridgeCondition::ConfigurationError, true, bench.now)[0].alert;
+    let changed = bench.engine.on_undelivered(&BTreeSet::from([first, second]), bench.now);
+    let [changed] = changed.as_slice() else { panic!("{changed:?}") };
+    assert_eq!((changed.alert, changed.change), (about.alert, AlertChange::Update));
+    assert!(changed.message.contains(&first.to_string()) && changed.message.contains(&second.to_string()));
+}
+
+#[test]
+fn an_escalated_alert_says_so_until_somebody_acknowledges_it_also_over_a_restart() {
+    let mut bench = Bench::new(RuleSet::built_in());
+    let alert = bench.measure("spo2", "79")[0].alert;
+    let marked = bench.engine.on_escalated(alert, 0b10, bench.now);
+    assert_eq!((marked.len(), marked[0].change, marked[0].escalated), (1, AlertChange::Update, 0b10));
+    assert_eq!(bench.engine.on_escalated(alert, 0b10, bench.now), [], "it has taken that route");
+    let mut restarted = Engine::new(RuleSet::built_in(), 2);
+    let restored = restarted.restore(bench.engine.present(), bench.now);
+    assert!(restored.iter().all(|event| event.alert != alert || event.escalated == 0b10), "{restored:?}");
+    let marked = restarted.on_escalated(alert, 0b01, bench.now);
+    assert_eq!(marked.last().map(|event| event.escalated), Some(0b11));
+    let command = AlertCommand::Acknowledge { alert, by: "anna".to_owned() };
+    let known = restarted.on_command(&command, bench.now).unwrap();
+    assert_eq!(known.last().map(|event| (event.change, event.escalated)), Some((AlertChange::Acknowledge, 0)));
+}
+
+#[test]
 fn more_patients_than_are_watched_is_an_alert_and_not_a_silence() {
     let mut bench = Bench::new(RuleSet::built_in());
     let vital = Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(97)));

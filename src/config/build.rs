@@ -119,7 +119,7 @@ pub(super) struct Refused {
 
 /// Builds a [`Config`] from a text and collects what is wrong with it.
 pub(super) struct Builder<'a> {
-    text: &'a str,
+    pub(super) text: &'a str,
     folder: &'a Path,
     place: &'a Place,
     devices: Devices,
@@ -140,6 +140,7 @@ impl<'a> Builder<'a> {
             self.store(&file.store, &mut config);
             self.auth(file.auth, &mut config);
             self.alerts(&file.alerts, &mut config);
+            self.annunciation(&file.alerts, &mut config);
             self.log(&file.log, &mut config);
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
             self.patients(&file.patients, &mut config);
@@ -189,7 +190,7 @@ impl<'a> Builder<'a> {
         None
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 

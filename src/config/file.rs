@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::alerts::Time;
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,11 +74,35 @@ pub(super) struct Auth {
     pub(super) audience: Option<String>,
 }
 
-/// `[alerts]`: the rules.
+/// `[alerts]`: the rules, and what happens to their alerts.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Alerts {
     pub(super) rules: Option<Spanned<String>>,
+    pub(super) annunciators: Option<Spanned<String>>,
+    pub(super) fallback: Option<Spanned<Fallback>>,
+    #[serde(default)]
+    pub(super) escalation: Vec<Spanned<Escalation>>,
+}
+
+/// `[alerts.fallback]`: what is on while nobody is shown an alert.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fallback {
+    pub(super) command: Option<Spanned<Vec<String>>>,
+    pub(super) timeout: Option<Spanned<Time>>,
+    pub(super) line: Option<Spanned<String>>,
+    pub(super) on: Option<String>,
+    pub(super) off: Option<String>,
+}
+
+/// `[[alerts.escalation]]`: where an alert goes that nobody acknowledges.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Escalation {
+    pub(super) after: Spanned<Time>,
+    pub(super) priority: Option<Spanned<String>>,
+    pub(super) to: Spanned<Vec<Spanned<String>>>,
 }
 
 /// `[log]`: what is written.

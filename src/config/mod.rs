@@ -1,5 +1,6 @@
 //! The validated configuration: what the daemon is built from, with every problem of the file reported together.
 
+mod alerts;
 mod build;
 mod devices;
 mod file;
@@ -13,8 +14,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::alerts::RuleSet;
+use crate::alerts::escalation::Route;
 use crate::derive::live::News2Settings;
 use crate::document::Problems;
+use crate::fallback::Action;
 use crate::ids::{BridgeId, Epoch, PatientId, SiteId};
 use crate::logging;
 use crate::patient::Patient;
@@ -55,6 +58,12 @@ pub struct Config {
     pub log_filter: String,
     /// The alert rules.
     pub rules: RuleSet,
+    /// Alerts have to be shown by somebody; one that is not raises an alarm of its own.
+    pub confirms_delivery: bool,
+    /// What is on while nobody is shown an alert.
+    pub fallback: Option<Action>,
+    /// Where alerts go that nobody acknowledges.
+    pub escalation: Vec<Route>,
     /// The file that they were read from; `None`: the default set alone.
     pub rules_file: Option<PathBuf>,
     /// The broker, if there is one.
@@ -179,6 +188,9 @@ impl Config {
             state_dir,
             log_filter: logging::DEFAULT_FILTER.to_owned(),
             rules: RuleSet::built_in(),
+            confirms_delivery: true,
+            fallback: None,
+            escalation: Vec::new(),
             rules_file: None,
             broker: None,
             patients: Vec::new(),

@@ -67,6 +67,7 @@ fn alert(id: u128, patient: Option<&str>, priority: Priority) -> AlertEvent {
         recurrence: 0,
         by: None,
         end_reason: None,
+        escalated: 0,
         mode: Mode::Real,
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use crate::channel::{BadPattern, Pattern, notifications_of};
 use crate::command::{BadMember, Command, Members};
-use crate::ids::{Epoch, Seq};
+use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::Delivery;
 use crate::secret::Secret;
 use crate::server::session::MAX_SUBSCRIPTIONS;
@@ -12,6 +12,8 @@ use crate::server::session::MAX_SUBSCRIPTIONS;
 /// Deepest nesting of arrays and objects that is read.
 pub const MAX_JSON_DEPTH: usize = 16;
 
+/// Most alerts of one receipt.
+pub const MAX_RECEIPTS: usize = 256;
 /// Most messages that one `ack` names.
 const MAX_ACKED: usize = 128;
 
@@ -43,11 +45,22 @@ pub enum Request {
         since: Option<(Epoch, Seq)>,
         /// How readings come.
         delivery: Option<Delivery>,
+        /// The client shows alerts to people, and says so by receipts.
+        annunciator: bool,
     },
     /// Stop listening.
     Unsubscribe {
         /// To what.
         patterns: Vec<Pattern>,
+    },
+    /// These alerts have come, or are shown.
+    Receipt {
+        /// They are shown.
+        shown: bool,
+        /// Each with the newest event of it that the client has.
+        alerts: Vec<(AlertId, Seq)>,
+        /// The run of the daemon that numbered these events; left out: this one.
+        epoch: Option<Epoch>,
     },
     /// Do something.
     Command(Command),
@@ -73,6 +86,7 @@ impl Request {
             Self::Authenticate { .. } => "authenticate",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Receipt { .. } => "alert_receipt",
             Self::Command(_) => "command",
             Self::Ack { .. } => "ack",
             Self::GetPreferences => "get_preferences",
@@ -104,7 +118,7 @@ pub enum Unreadable {
     NoType,
     /// A type that this server does not have.
     #[error(
-        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, command, ack, set_preferences, \
+        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, alert_receipt, command, ack, set_preferences, \
          get_preferences, ping, heartbeat"
     )]
     UnknownType,
@@ -185,8 +199,10 @@ impl Request {
                 patterns: if fields.names_channels() { fields.patterns()? } else { Vec::new() },
                 since: fields.since()?,
                 delivery: fields.delivery()?,
+                annunciator: fields.0.get("annunciator").and_then(Json::as_bool).unwrap_or(false),
             }),
             "unsubscribe" => Ok(Self::Unsubscribe { patterns: fields.patterns()? }),
+            "alert_receipt" => fields.receipt(),
             "command" => Ok(Self::Command(Command::read(fields.0)?)),
             "set_preferences" => Ok(Self::Command(Command::read_preferences(fields.0)?)),
             "get_preferences" => Ok(Self::GetPreferences),
@@ -263,6 +279,31 @@ impl Fields<'_> {
         epoch.zip(seq).map(Some).ok_or(missing("since", "needs the epoch and seq of the last event you have"))
     }
 
+    fn receipt(&self) -> Result<Request, Unreadable> {
+        const FORM: &str = "is a list of {\"alert_id\", \"seq\"}, the newest event of each alert that you have";
+        let shown = match self.0.text("state") {
+            Some("shown") => true,
+            Some("delivered") => false,
+            _ => return Err(missing("state", "is `delivered` or `shown`")),
+        };
+        let list = self.0.get("alerts").and_then(Json::as_array).ok_or(missing("alerts", FORM))?;
+        if list.is_empty() || list.len() > MAX_RECEIPTS {
+            return Err(missing("alerts", "has 1 to 256 members"));
+        }
+        let read = |alert: &Json| {
+            let id = alert.get("alert_id").and_then(Json::as_str).and_then(|text| text.parse().ok()).map(AlertId);
+            id.zip(alert.get("seq").and_then(Json::as_u64).map(Seq))
+        };
+        let alerts = list.iter().map(read).collect::<Option<Vec<_>>>().ok_or(missing("alerts", FORM))?;
+        let epoch = match self.0.get("epoch") {
+            None => None,
+            Some(epoch) => {
+                Some(epoch.as_str().and_then(|text| text.parse().ok()).ok_or(missing("epoch", "is no epoch"))?)
+            }
+        };
+        Ok(Request::Receipt { shown, alerts, epoch })
+    }
+
     fn ack(&self) -> Result<Request, Unreadable> {
         let wrong = missing("ids", "is not a list of at most 128 ids");
         let ids = self.0.get("ids").map_or(Some(&[][..]), |list| list.as_array().map(Vec::as_slice));
@@ -337,7 +378,9 @@ mod tests {
     #[test]
     fn older_clients_subscribe_by_name() {
         let message = Message::parse(r#"{"type":"subscribe","subscription":"health_updates"}"#).unwrap();
-        let Request::Subscribe { patterns, since: None, delivery: None } = message.request else { panic!() };
+        let Request::Subscribe { patterns, since: None, delivery: None, annunciator: false } = message.request else {
+            panic!()
+        };
         let texts: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
         assert_eq!(texts, ["patient/+/+", "alerts/+"]);
     }
@@ -356,6 +399,17 @@ mod tests {
         let ack = format!(r#"{{"type":"command","name":"alert.acknowledge","alert_id":"{id}","expected_seq":"7"}}"#);
         assert_eq!(error(&ack), "`expected_seq` is not the number of an event");
         assert!(!error(r#"{"type":"<script>"}"#).contains("script"));
+        let receipt = |rest: &str| error(&format!(r#"{{"type":"alert_receipt",{rest}}}"#));
+        let one = format!(r#"{{"alert_id":"{id}","seq":7}}"#);
+        assert_eq!(receipt(r#""alerts":[]"#), "`state` is `delivered` or `shown`");
+        assert!(receipt(r#""state":"seen","alerts":[]"#).starts_with("`state` is"));
+        assert!(receipt(r#""state":"shown""#).starts_with("`alerts` is a list"));
+        assert!(receipt(r#""state":"shown","alerts":[]"#).starts_with("`alerts` has 1 to 256"));
+        assert!(
+            receipt(&format!(r#""state":"shown","alerts":[{one}{}]"#, format!(",{one}").repeat(256))).contains("256")
+        );
+        assert!(receipt(&format!(r#""state":"shown","alerts":["{id}"]"#)).starts_with("`alerts` is a list"));
+        assert!(receipt(&format!(r#""state":"shown","alerts":[{one}],"epoch":7"#)).starts_with("`epoch`"));
     }
 
     #[test]

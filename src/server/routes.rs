@@ -77,6 +77,7 @@ const ASSETS: &[Asset] = &[
     Asset { path: "/style.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/style.css") },
     Asset { path: "/app.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/app.js") },
     Asset { path: "/ward.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/ward.js") },
+    Asset { path: "/sound.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/sound.js") },
     Asset { path: "/icon.svg", kind: "image/svg+xml", body: include_str!("dashboard/icon.svg") },
     Asset {
         path: "/vitalbridge.js",

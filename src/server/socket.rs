@@ -287,6 +287,15 @@ where
                 let _ = self.gate.control.send(Control::Unsubscribe(listener, patterns)).await;
                 Vec::new()
             }
+            Action::Annunciate(listener) => {
+                // The pipeline has ended if this fails, and its listeners with it.
+                let _ = self.gate.control.send(Control::Annunciate(listener)).await;
+                Vec::new()
+            }
+            Action::Receipt(receipt) => {
+                let _ = self.gate.control.send(Control::Receipt(receipt)).await;
+                Vec::new()
+            }
             Action::Command(request) => self.command(request).await,
             Action::Delivered(user, ids) => {
                 // If the pipeline has ended they wait on, and come again with the same ids.

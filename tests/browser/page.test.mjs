@@ -147,6 +147,7 @@ async function observe() {
   await observer.goto(`${daemon.origin}/icon.svg`);
   await observer.evaluate((jwt) => {
     globalThis.readings = {};
+    globalThis.jwt = jwt;
     const socket = new WebSocket(`ws://${location.host}/ws`);
     const send = (frame) => socket.send(JSON.stringify(frame));
     const keep = (data) => {
@@ -254,6 +255,64 @@ test('a stopped bridge turns numbers grey, then ---, then says NO CONNECTION; it
   await untilLive(page);
   await until('NO CONNECTION is gone', SLACK_MS, async () => !(await page.locator('#no-connection').isVisible()));
   assert.equal(await page.locator('#link-text').innerText(), 'Live');
+});
+
+/** What the bridge says about its alerts, asked by a socket that shows nothing itself. */
+async function selfCheck() {
+  const observer = await observe();
+  await observer.evaluate(() => {
+    const socket = new WebSocket(`ws://${location.host}/ws`);
+    globalThis.checks = [];
+    const send = (frame) => socket.send(JSON.stringify(frame));
+    socket.onmessage = ({ data: text }) => {
+      const frame = JSON.parse(text);
+      if (frame.type === 'welcome') send({ type: 'authenticate', token: globalThis.jwt });
+      if (frame.type === 'authenticated') send({ type: 'subscribe', channels: ['alerts/+'] });
+      if (frame.type === 'alert_system') globalThis.checks.push(frame.data);
+    };
+  });
+  return () => observer.evaluate(() => globalThis.checks.at(-1));
+}
+
+test('the page confirms the alerts that it shows, and not while nobody can see them', async () => {
+  const check = await selfCheck();
+  // Nothing shows alerts yet, and the demo ward soon has one.
+  const late = await until('an alert that nobody sees', 180_000, async () => (await check())?.undelivered > 0 && check());
+  assert.equal(late.annunciators, 0);
+  // A page behind another window draws and is not seen.
+  const hidden = await context.newPage();
+  await hidden.addInitScript(() => Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' }));
+  await signIn(hidden);
+  const seen = (await check()).self_check;
+  const unseen = await until('two self-checks', 30_000, async () => (await check()).self_check > seen + 1 && check());
+  assert.equal(unseen.annunciators, 1);
+  assert.ok(unseen.undelivered > 0 && !unseen.alerts.some(({ delivery }) => delivery === 'shown'), JSON.stringify(unseen));
+  await hidden.close();
+  await signIn();
+  await until('all alerts are shown', 60_000, async () => {
+    const { annunciators, undelivered, alerts } = await check();
+    return annunciators === 1 && undelivered === 0 && alerts.some(({ delivery }) => delivery === 'shown');
+  });
+  await page.close();
+  await until('the page has left', 30_000, async () => (await check()).annunciators === 0);
+  await until('what nobody shows any more is undelivered', 120_000, async () => (await check()).undelivered > 0);
+});
+
+test('without a self-check of the bridge the page says and sounds that no alarm would come', async () => {
+  await signIn();
+  await page.locator('#ward').click({ position: { x: 5, y: 5 } });
+  const banner = page.locator('#no-alarms');
+  assert.equal(await banner.isVisible(), false);
+  daemon.child.kill('SIGSTOP');
+  try {
+    await until('NO ALARMS FROM BRIDGE', 30_000, () => banner.isVisible());
+    assert.match(await banner.innerText(), /^NO ALARMS FROM BRIDGE since \d\d:\d\d:\d\d/);
+    assert.doesNotMatch(await banner.innerText(), /AUDIO BLOCKED/);
+    await page.screenshot({ path: join(SHOTS, 'no-alarms.png') });
+  } finally {
+    daemon.child.kill('SIGCONT');
+  }
+  await until('it is over', 30_000, async () => !(await banner.isVisible()));
 });
 
 test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {

@@ -48,6 +48,7 @@ fn alert(number: u64, change: AlertChange, priority: Priority) -> AlertEvent {
         recurrence: 0,
         by: None,
         end_reason: None,
+        escalated: 0,
         mode: Mode::Test,
     }
 }

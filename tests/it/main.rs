@@ -15,6 +15,7 @@ mod cli;
 mod dashboard;
 mod day;
 mod decode;
+mod delivery;
 mod derived;
 mod drivers;
 mod emulate;

@@ -374,6 +374,7 @@ fn alert(number: u64) -> EventBody {
         recurrence: 0,
         by: None,
         end_reason: None,
+        escalated: 0,
         mode: Mode::Test,
     })
 }

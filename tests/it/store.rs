@@ -192,6 +192,7 @@ fn alert(number: u128, change: AlertChange) -> AlertEvent {
         recurrence: 3,
         by: Some("nurse-1 \"äö\" \u{1F600}\n".to_owned()),
         end_reason: (change == AlertChange::End).then_some(EndReason::Reset),
+        escalated: 0,
         mode: Mode::Test,
     }
 }

@@ -10,7 +10,7 @@ const ORDER: &[&str] = &[
     "named", "clock", "ids", "secret", "backoff", "vitals", "record", "event", "patient", // Layer 1: pure.
     "document", "derive", "wire", "waveform", "channel", "command", "profile", "decode", "encode", "alerts",
     "notifier", // Layer 2: services for tasks.
-    "metrics", "host", "systemd", "logging", "tasks", "bluez", // Layer 3: edges in and down.
+    "metrics", "host", "systemd", "logging", "tasks", "fallback", "bluez", // Layer 3: edges in and down.
     "sources", "emulator", "store", // Layer 4: the heart.
     "outbox", "hub", "desk", "pipeline", // Layer 5: edges out.
     "server", "uplink", // Layer 6: the composition root and the commands.

@@ -6,6 +6,7 @@
  */
 
 import { VitalBridge } from './vitalbridge.js';
+import { isBlocked, sound } from './sound.js';
 import { Ward, timeText } from './ward.js';
 
 /** @typedef {import('./ward.js').Shown} Shown @typedef {import('./ward.js').ShownAlert} ShownAlert @typedef {import('./ward.js').Tile} Tile */
@@ -68,6 +69,11 @@ const drawnTiles = new WeakMap();
 let toastTimer;
 /** Alerts whose acknowledgement is on its way. @type {Set<string>} */
 const acknowledging = new Set();
+/** The newest event of each alert that the bridge was told to be shown here. @type {Map<string, number>} */
+const confirmed = new Map();
+/** What stands on the page. @type {{tiles: Tile[], bridgeAlerts: ShownAlert[]}} */
+let drawn = { tiles: [], bridgeAlerts: [] };
+let confirms = false;
 
 // ---------------------------------------------------------------------------------------------------------- sign-in
 
@@ -128,6 +134,7 @@ function signOut(problem) {
   sessionStorage.removeItem(TOKEN_KEY);
   bridge?.close();
   bridge = undefined;
+  sound(false);
   ward = new Ward();
   for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
   showSignIn(problem);
@@ -156,7 +163,7 @@ function start(token) {
   const url = new URL('/ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   url.hash = '';
-  const current = new VitalBridge({ url: url.href, token });
+  const current = new VitalBridge({ url: url.href, token, annunciator: true });
   bridge = current;
   hide(byId('sign-in'), true);
   hide(byId('ward'), false);
@@ -183,13 +190,24 @@ function listen(current) {
   });
   on('snapshot', ({ data }) => {
     ward.begin(data ?? {}, performance.now());
+    confirmed.clear();
+    current.receipt('delivered', ward.present());
     // Who opens the page hears what is alarming already, once.
     if (!hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
     hasSnapshot = true;
   });
   // What is older than the snapshot is history: the snapshot already holds the newest of it.
   on('health_update', ({ data, born, replayed }) => replayed || ward.reading(data, born));
+  on('alert_system', ({ data }) => {
+    if (ward.differs(data)) current.refresh();
+    // A receipt that did not arrive is sent again.
+    for (const { alert_id: id, delivery } of data.alerts ?? []) if (delivery && delivery !== 'shown') confirmed.delete(id);
+    write(byId('delivery-notice'), data.notice ?? '');
+    hide(byId('delivery-notice'), !data.notice);
+  });
   on('alert', ({ data, replayed }) => {
+    if (data.change === 'end') confirmed.delete(data.alert_id);
+    else if (!replayed) current.receipt('delivered', [{ alertId: data.alert_id, seq: data.seq }]);
     if (!replayed && ward.alert(data)) say(ward.spoken(data));
   });
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
@@ -245,11 +263,64 @@ function drawSoon() {
 function draw() {
   if (!bridge) return;
   drawBar(bridge);
-  drawBridgeAlerts();
+  drawNoAlarms(bridge);
+  const bridgeAlerts = drawBridgeAlerts();
   const tiles = ward.tiles(performance.now(), !bridge.isLost);
   hide(byId('empty'), tiles.length > 0);
   write(byId('empty'), hasSnapshot ? 'No patient is assigned to this bridge.' : 'Waiting for the bridge …');
   drawTiles(tiles);
+  drawn = { tiles, bridgeAlerts };
+  if (confirms) return;
+  confirms = true;
+  // After the next frame: what was drawn has then been on the screen. A page that nobody sees has no frames.
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    confirms = false;
+    confirmShown();
+  }));
+}
+
+/** True if a person who looks at the page can see this. @param {Element | null} node */
+function isInSight(node) {
+  if (!node?.checkVisibility()) return false;
+  const { top, bottom, left, right } = node.getBoundingClientRect();
+  return bottom > top && right > left && bottom > 0 && right > 0 && top < innerHeight && left < innerWidth;
+}
+
+/** Tells the bridge which alerts a person can read here: those with their text, and those that a tile counts beside it. */
+function confirmShown() {
+  if (bridge?.state !== 'live' || !hasSnapshot || document.visibilityState !== 'visible') return;
+  /** @type {{alertId: string, seq: number}[]} */
+  const shown = [];
+  const withText = (/** @type {Element | null | undefined} */ place, /** @type {ShownAlert | undefined} */ alert) => {
+    const button = /** @type {HTMLElement | null | undefined} */ (place?.querySelector('.acknowledge'));
+    const isDrawn = alert && button?.dataset.alert === alert.alertId && button.dataset.seq === String(alert.seq);
+    if (isDrawn && isInSight(/** @type {Element} */ (place).querySelector('.alarm-title'))) shown.push(alert);
+  };
+  const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
+  for (const tile of drawn.tiles) {
+    const node = nodes.get(tile.id);
+    withText(node, tile.alert);
+    if (node && isInSight(within(node, '.more'))) shown.push(...tile.counted);
+  }
+  const list = byId('bridge-alerts').children;
+  drawn.bridgeAlerts.forEach((alert, place) => withText(list[place], alert));
+  // Those of the bridge that have no line are counted in the bar.
+  if (drawn.bridgeAlerts.length > MAX_BRIDGE_ALERTS && isInSight(byId('counts'))) shown.push(...drawn.bridgeAlerts.slice(MAX_BRIDGE_ALERTS));
+  const news = shown.filter(({ alertId, seq }) => (confirmed.get(alertId) ?? -1) < seq);
+  if (news.length === 0) return;
+  for (const { alertId, seq } of news) confirmed.set(alertId, seq);
+  bridge.receipt('shown', news.map(({ alertId, seq }) => ({ alertId, seq })));
+}
+
+/** @param {VitalBridge} current */
+function drawNoAlarms(current) {
+  const missing = current.isAlarmless;
+  const since = timeText(current.checkedWall, true);
+  hide(byId('no-alarms'), !missing);
+  sound(missing);
+  if (!missing) return;
+  write(byId('no-alarms-title'), since ? `NO ALARMS FROM BRIDGE since ${since}` : 'NO ALARMS FROM BRIDGE');
+  write(byId('no-alarms-more'), `Watch the patients and their own monitors.${isBlocked() ? ' AUDIO BLOCKED: touch the page.' : ''}`);
 }
 
 /** @param {VitalBridge} current */
@@ -294,6 +365,7 @@ function drawNoConnection(current, lost) {
   write(byId('no-connection-more'), current.state === 'waiting' && seconds > 0 ? `trying again in ${seconds} s` : 'trying again');
 }
 
+/** @returns {ShownAlert[]} all of them, also those that have no line */
 function drawBridgeAlerts() {
   const list = byId('bridge-alerts');
   const alerts = ward.bridgeAlerts();
@@ -303,6 +375,7 @@ function drawBridgeAlerts() {
     if (!list.children[place]) list.append(document.createElement('li'));
     drawAlarm(/** @type {HTMLElement} */ (list.children[place]), alert, 'bridge');
   });
+  return alerts;
 }
 
 /** @param {Tile[]} tiles */

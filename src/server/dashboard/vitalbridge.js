@@ -21,6 +21,12 @@ const HEARTBEAT_MS = 5000;
 const HEARTBEATS_MISSED = 2;
 /** A heartbeat may come this late, in ms. */
 const HEARTBEAT_GRACE_MS = 250;
+/** How often the bridge says that its alerts work, until it has told its own, in ms. */
+const SELF_CHECK_MS = 5000;
+/** So many of these missed mean that no alarm would come. */
+const SELF_CHECKS_MISSED = 2;
+/** Alerts of one receipt. */
+const MAX_RECEIPTS = 256;
 /** How often the connection is judged, in ms. */
 const WATCH_MS = 250;
 /** The wall clock ran this much further than the monotonic one: the machine slept, in ms. */
@@ -46,6 +52,7 @@ const MAX_OFFSETS = 12;
  * @property {string} url Address of the WebSocket, `ws:` or `wss:`.
  * @property {string | (() => string | Promise<string>)} token The token, or where a fresh one comes from.
  * @property {string[]} [channels] Channels with `+` and `#`; default: every patient, alert, device and the bridge.
+ * @property {boolean} [annunciator] This page shows alerts to people and says so by {@link VitalBridge.receipt}.
  * @property {Position} [since] Where an earlier client ended.
  * @property {typeof WebSocket} [WebSocket] Another implementation.
  * @property {() => number} [now] A monotonic clock in ms.
@@ -165,6 +172,10 @@ export class VitalBridge extends EventTarget {
   #now;
   #attempt = 0;
   #heartbeatMs = HEARTBEAT_MS;
+  #selfCheckMs = SELF_CHECK_MS;
+  /** When the bridge last said that its alerts work, or the page began to wait for it. */
+  #checkedAt = 0;
+  /** @type {number | undefined} */ #checkedWall;
   #openedAt = 0;
   /** @type {number | undefined} */ #contactAt;
   /** @type {{wall: number, mono: number} | undefined} */ #lastWatch;
@@ -200,6 +211,18 @@ export class VitalBridge extends EventTarget {
     return this.#attempt > 1 || this.#silentFor() > this.#silenceLimit();
   }
 
+  /** True once two self-checks are missed: an alarm of the bridge might not come, whatever else comes. */
+  get isAlarmless() {
+    const { state } = this;
+    const waits = SELF_CHECKS_MISSED * this.#selfCheckMs + HEARTBEAT_GRACE_MS;
+    return state !== 'idle' && state !== 'stopped' && this.#now() - this.#checkedAt > waits;
+  }
+
+  /** The bridge's time of day at the last self-check, or since when one is awaited; undefined before the first contact. */
+  get checkedWall() {
+    return this.#checkedWall;
+  }
+
   /** The bridge's time of day now, ms since 1970; undefined before the first contact. */
   get wall() {
     return this.#clock.wallAt(this.#now());
@@ -224,6 +247,8 @@ export class VitalBridge extends EventTarget {
     this.#attempt = 0;
     this.#lastWatch = undefined;
     this.#contactAt = this.#now();
+    this.#checkedAt = this.#now();
+    this.#checkedWall = undefined;
     this.#watchTimer = setInterval(() => this.#watch(), WATCH_MS);
     this.#open();
   }
@@ -262,6 +287,25 @@ export class VitalBridge extends EventTarget {
    */
   acknowledge(alertId, expectedSeq) {
     return this.command({ name: 'alert.acknowledge', alert_id: alertId, expected_seq: expectedSeq });
+  }
+
+  /**
+   * Tells the bridge that alerts have come or, once a person can read them on this screen, that they are shown. Alerts
+   * that nobody shows in time call for help at the bridge itself.
+   * @param {'delivered' | 'shown'} state
+   * @param {{alertId: string, seq: number}[]} alerts each with the newest event of it that was drawn
+   */
+  receipt(state, alerts) {
+    if (this.#state !== 'live') return;
+    for (let start = 0; start < alerts.length; start += MAX_RECEIPTS) {
+      const part = alerts.slice(start, start + MAX_RECEIPTS).map(({ alertId, seq }) => ({ alert_id: alertId, seq }));
+      this.#send({ type: 'alert_receipt', data: { state, epoch: this.#epoch, alerts: part } });
+    }
+  }
+
+  /** Asks for a new snapshot: what the bridge has is not what this client has. */
+  refresh() {
+    if (this.#state === 'live') this.#subscribe(true);
   }
 
   #silentFor() {
@@ -403,6 +447,7 @@ export class VitalBridge extends EventTarget {
     if (frame.type === 'welcome') {
       this.#clock.reset();
       this.#clock.sync(data.mono_ms, frame.timestamp, now);
+      this.#checkedWall ??= this.#clock.wallAt(now);
       if (data.heartbeat_ms > 0) this.#heartbeatMs = data.heartbeat_ms;
       this.#epoch = data.epoch ?? '';
       this.#snapshotSeq = 0;
@@ -421,6 +466,10 @@ export class VitalBridge extends EventTarget {
       this.#position = { epoch: this.#epoch, seq: this.#lastSeq };
     } else if (frame.type === 'heartbeat') {
       this.#clock.sync(data.mono_ms, frame.timestamp, now);
+    } else if (frame.type === 'alert_system') {
+      this.#checkedAt = now;
+      this.#checkedWall = this.#clock.wallAt(now);
+      if (data.every_ms > 0) this.#selfCheckMs = data.every_ms;
     } else if (frame.type === 'closing' || frame.type === 'auth_error') {
       this.#closing ??= frame.type === 'closing' ? frame : { type: 'closing', data: { message: data.message ?? frame.message } };
     } else if (frame.type === 'result') {
@@ -431,9 +480,11 @@ export class VitalBridge extends EventTarget {
     this.#tell(frame.type, frame);
   }
 
-  #subscribe() {
-    const { channels = ['patient/+/+', 'alerts/+', 'device/+/status', 'system'] } = this.#options;
+  /** @param {boolean} [again] the same once more, for a snapshot */
+  #subscribe(again = false) {
+    const { channels = ['patient/+/+', 'alerts/+', 'device/+/status', 'system'], annunciator = false } = this.#options;
+    const since = again ? undefined : this.#position;
     // A screen wants the newest of each stream, also after it has caught up.
-    this.#send({ type: 'subscribe', channels, delivery: 'latest', ...(this.#position && { since: this.#position }) });
+    this.#send({ type: 'subscribe', channels, delivery: 'latest', ...(annunciator && { annunciator }), ...(since && { since }) });
   }
 }

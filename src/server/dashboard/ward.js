@@ -26,8 +26,9 @@ const ZERO_POSSIBLE = new Set(['respiratory_rate']);
  *   since: string, active: boolean, unknown: boolean, action: '' | 'Acknowledge' | 'Reset', metric: string,
  *   technical: boolean}} ShownAlert `detail` says what is special about it and is often empty.
  * @typedef {{id: string, bed: string, name: string, mark: string, cells: Record<CellName, Shown>, pulse: Shown,
- *   alert?: ShownAlert, more: number, moreStars: string, marked: Record<string, string>}} Tile `marked` has the priority of
- *   the metrics that alarm.
+ *   alert?: ShownAlert, more: number, moreStars: string, counted: {alertId: string, seq: number}[],
+ *   marked: Record<string, string>}} Tile `counted` are the alerts behind `more`; `marked` has the priority of the metrics
+ *   that alarm.
  */
 
 /** Why there is no number, in words. */
@@ -81,6 +82,9 @@ const LINK_WORDS = /** @type {Record<string, string>} */ ({
   sensor_off: 'sensor off',
   lost: 'link lost',
 });
+
+/** Ended alerts that are remembered, so that a self-check that crossed the end is not taken for a difference. */
+const MAX_ENDED = 64;
 
 /** Bed 2 stands before bed 10. */
 const BED_ORDER = new Intl.Collator('en', { numeric: true, sensitivity: 'base' });
@@ -204,6 +208,7 @@ class Patient {
 export class Ward {
   /** @type {Map<string, Patient>} */ #patients = new Map();
   /** Alerts that are not over, by id. @type {Map<string, any>} */ #alerts = new Map();
+  /** The last event of alerts that have ended lately. @type {Map<string, {epoch: string, seq: number}>} */ #ended = new Map();
   #staleAfterMs = 5000;
   #lostAfterMs = 10000;
   /** The bridge's own mode. */ #mode = 'real';
@@ -243,9 +248,35 @@ export class Ward {
   alert(data) {
     const known = this.#alerts.get(data.alert_id);
     if (known && known.epoch === data.epoch && known.seq >= data.seq) return false;
-    if (data.change === 'end') this.#alerts.delete(data.alert_id);
-    else this.#alerts.set(data.alert_id, data);
+    if (data.change === 'end') {
+      this.#alerts.delete(data.alert_id);
+      this.#ended.set(data.alert_id, { epoch: data.epoch, seq: data.seq });
+      if (this.#ended.size > MAX_ENDED) this.#ended.delete(/** @type {string} */ (this.#ended.keys().next().value));
+    } else {
+      this.#alerts.set(data.alert_id, data);
+      this.#ended.delete(data.alert_id);
+    }
     return ['start', 'escalate', 'recur', 'resume'].includes(data.change) && data.priority !== 'info' && !data.hidden_by;
+  }
+
+  /**
+   * True if this is not what the bridge has: an alert is missing here, is older, or stands here alone. What has come since
+   * the self-check was made is of no concern.
+   * @param {{epoch: string, through: number, alerts: {alert_id: string, seq: number}[]}} check `data` of an `alert_system`
+   */
+  differs({ epoch, through, alerts = [] }) {
+    const theirs = new Map(alerts.map((alert) => [alert.alert_id, alert.seq]));
+    const isMissing = [...theirs].some(([id, seq]) => {
+      const newest = this.#ended.get(id) ?? this.#alerts.get(id);
+      return !newest || newest.epoch !== epoch || newest.seq < seq;
+    });
+    const stands = [...this.#alerts.values()];
+    return isMissing || stands.some((alert) => !theirs.has(alert.alert_id) && (alert.epoch !== epoch || alert.seq <= through));
+  }
+
+  /** Every alert that is not over. @returns {{alertId: string, seq: number}[]} */
+  present() {
+    return [...this.#alerts.values()].map(({ alert_id: alertId, seq }) => ({ alertId, seq }));
   }
 
   /** Takes the state of a device. @param {any} data */
@@ -333,6 +364,7 @@ export class Ward {
       pulse: this.#shown(patient, (data) => data.metric === 'pulse_rate' && data.mdc !== MDC_PULSE_RATE_CUFF, now, false, connected),
       alert,
       more: rest.length,
+      counted: rest.map(({ alertId, seq }) => ({ alertId, seq })),
       moreStars: stars(rest.map(({ priority }) => priority).sort((a, b) => rank(b) - rank(a))[0]),
       marked,
     };

@@ -6,6 +6,7 @@ use crate::channel::Pattern;
 use crate::command::Command;
 use crate::hub::{Join, ListenerId, Scope};
 use crate::ids::{Epoch, Seq};
+use crate::pipeline::Receipt;
 use crate::secret::Secret;
 use crate::server::close::Close;
 #[cfg(doc)]
@@ -39,6 +40,10 @@ pub enum Action {
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Ask the pipeline; answer with [`Session::on_command_done`].
     Command(CommandRequest),
+    /// Tell the pipeline that this listener shows alerts to people.
+    Annunciate(ListenerId),
+    /// Tell the pipeline what this listener says about alerts.
+    Receipt(Receipt),
     /// Tell the pipeline that this user's client has these messages.
     Delivered(String, Vec<uuid::Uuid>),
     /// Ask the pipeline what this user has chosen; answer with [`Session::on_preferences`] and this correlation id.

@@ -1,6 +1,7 @@
 //! One dashboard's session: text in, actions out. Pure, so that the same tests run it in virtual time and on sockets.
 
 mod action;
+mod annunciating;
 mod letters;
 mod signing_in;
 mod subscribing;
@@ -124,6 +125,8 @@ pub struct Session {
     listener: Option<ListenerId>,
     patterns: Vec<Pattern>,
     delivery: Delivery,
+    /// The client has said that it shows alerts, and the pipeline is to be told.
+    wants_to_annunciate: bool,
     pending: Option<Pending>,
     commands: Vec<Unanswered>,
     scope: Scope,
@@ -162,6 +165,7 @@ impl Session {
             listener: None,
             patterns: Vec::new(),
             delivery: Delivery::Latest,
+            wants_to_annunciate: false,
             pending: None,
             commands: Vec::new(),
             scope: Scope::Only(Vec::new()),
@@ -343,13 +347,17 @@ impl Session {
                 let name = request.name();
                 self.wrong(out, &Unreadable::NotSignedIn { name }, id.as_deref(), now);
             }
-            Request::Subscribe { mut patterns, since, delivery } => {
+            Request::Subscribe { mut patterns, since, delivery, annunciator } => {
                 if patterns.is_empty() {
                     patterns = self.defaults.iter().filter_map(|channel| channel.parse().ok()).collect();
                 }
+                self.wants_to_annunciate |= annunciator;
                 self.subscribe(patterns, since, delivery, id, out, now);
             }
             Request::Unsubscribe { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
+            Request::Receipt { shown, alerts, epoch } => {
+                self.receipt(shown, alerts, epoch.as_ref(), id.as_deref(), out, now);
+            }
             Request::Ack { ids, through } => self.on_ack(&ids, through, out),
             Request::GetPreferences => {
                 let Some(rights) = &self.rights else { return };

@@ -39,6 +39,9 @@ impl Session {
             return out;
         };
         self.listener = Some(joined.listener);
+        if std::mem::take(&mut self.wants_to_annunciate) {
+            out.push(Action::Annunciate(joined.listener));
+        }
         for pattern in &pending.patterns {
             if !self.patterns.contains(pattern) {
                 self.patterns.push(pattern.clone());
@@ -114,6 +117,7 @@ impl Session {
                         self.overtake(published);
                     }
                 }
+                Parcel::Check(check) => self.tell_check(check, &mut out, now),
                 Parcel::Wave(wave) => {
                     if self.scope.allows_channel(&wave.channel) {
                         out.push(Action::SendBinary(wave.message.clone()));

@@ -57,6 +57,7 @@ fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
         recurrence: 0,
         by: None,
         end_reason: None,
+        escalated: 0,
         mode: Mode::Test,
     });
     let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: at(0), body };

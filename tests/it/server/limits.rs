@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use vitalbridge::server::auth::Capability;
 use vitalbridge::vitals::Metric;
 
-use super::{HOST, Server, UserRole, patients};
+use super::{Dashboard, HOST, Server, UserRole, patients};
 
 /// Long after any run of these tests.
 const LATER: &str = "2126-01-01T00:00:00Z";
@@ -42,6 +42,20 @@ fn set(patient: &str) -> Json {
            "below": 86, "clear": {"at_least": 87}, "delay": "20s", "reason": "COPD", "expires": LATER})
 }
 
+/// The `result` and the `limits_changed` of a command, which come in either order.
+async fn answer_and_change(dashboard: &mut Dashboard) -> (Json, Json) {
+    let (mut result, mut change) = (None, None);
+    while result.is_none() || change.is_none() {
+        let message = dashboard.next().await;
+        match message["type"].as_str() {
+            Some("result") => result = Some(message),
+            Some("limits_changed") => change = Some(message),
+            _ => {}
+        }
+    }
+    (result.unwrap(), change.unwrap())
+}
+
 #[tokio::test]
 async fn limits_set_by_command_hold_at_once_and_everybody_who_watches_is_told() {
     let server = Server::start();
@@ -53,17 +67,7 @@ async fn limits_set_by_command_hold_at_once_and_everybody_who_watches_is_told() 
     clinician.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
     clinician.next_of("snapshot").await;
     clinician.say(&set(&patient)).await;
-    // The answer and the event come in either order.
-    let (mut result, mut change) = (None, None);
-    while result.is_none() || change.is_none() {
-        let message = clinician.next().await;
-        match message["type"].as_str() {
-            Some("result") => result = Some(message),
-            Some("limits_changed") => change = Some(message),
-            _ => {}
-        }
-    }
-    let (result, change) = (result.unwrap(), change.unwrap());
+    let (result, change) = answer_and_change(&mut clinician).await;
     let data = &change["data"];
     assert_eq!(
         (&data["action"], &data["before"], &data["after"], &data["by"], &data["reason"], &data["alarm_off"]),

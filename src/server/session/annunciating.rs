@@ -1,0 +1,51 @@
+//! How a session confirms alerts: the client's receipts, and the self-check that it gets.
+
+use serde_json::json;
+
+use super::{Action, Session};
+use crate::channel::Pattern;
+use crate::clock::Stamp;
+use crate::command::BadMember;
+use crate::ids::{AlertId, Epoch, Seq};
+use crate::outbox::{CheckedAlert, SelfCheck};
+use crate::pipeline::Receipt;
+use crate::server::message::Unreadable;
+
+impl Session {
+    /// The client has some alerts, or shows them. It is not answered: the next self-check says what counts.
+    pub(super) fn receipt(
+        &mut self,
+        shown: bool,
+        alerts: Vec<(AlertId, Seq)>,
+        epoch: Option<&Epoch>,
+        id: Option<&str>,
+        out: &mut Vec<Action>,
+        now: Stamp,
+    ) {
+        let Some(listener) = self.listener else {
+            let first = BadMember::new("alert_receipt", "needs a subscribe first: nothing was sent to you");
+            return self.wrong(out, &Unreadable::Member(first), id, now);
+        };
+        // Another run of the daemon has used these numbers for other events.
+        if epoch.is_none_or(|epoch| *epoch == self.shared.epoch) {
+            out.push(Action::Receipt(Receipt { listener, shown, alerts, scope: self.scope.clone() }));
+        }
+    }
+
+    /// Tells the client that alerting works, and which of the alerts that it subscribed to are present.
+    pub(super) fn tell_check(&mut self, check: &SelfCheck, out: &mut Vec<Action>, now: Stamp) {
+        let chosen = |checked: &&CheckedAlert| {
+            let routes = &checked.published.routes;
+            let is_wanted = |pattern: &Pattern| routes.iter().any(|route| pattern.matches(route));
+            self.patterns.iter().any(is_wanted) && self.scope.allows(routes)
+        };
+        let told = |checked: &CheckedAlert| json!({"alert_id": checked.alert.to_string(), "seq": checked.published.event.seq, "delivery": checked.delivery});
+        let alerts: Vec<_> = check.alerts.iter().filter(chosen).map(told).collect();
+        let data = json!({
+            "self_check": check.number, "every_ms": check.every.as_millis(), "through": check.through,
+            "epoch": self.shared.epoch, "alerts": alerts, "annunciators": check.annunciators,
+            "undelivered": check.undelivered, "notice": check.notice,
+        });
+        self.send(out, "alert_system", &data, None, now);
+    }
+}
