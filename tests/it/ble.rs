@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use vitalbridge::clock::Clock;
 use vitalbridge::event::SourceMessage;
-use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Wanted};
+use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Surroundings, Wanted};
 use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::replay::{ReplayConfig, Speed};
 
@@ -163,7 +163,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         Ok(())
     });
     let status = air.status();
-    let radio = air.run(Clock::System, Some(commits), stop.clone());
+    let radio = air.run(Clock::System, Surroundings { commits: Some(commits), bonds_file: None }, stop.clone());
     running.spawn(async move {
         radio.await.unwrap();
         Ok(())

@@ -12,6 +12,7 @@ mod radio;
 pub mod sensor;
 mod side;
 pub mod status;
+mod unattended;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-pub use self::air::{Air, AirSettings, CommitWish};
+pub use self::air::{Air, AirSettings, CommitWish, Surroundings};
 pub use self::policy::BleLimits;
 pub use self::sensor::SensorKind;
 pub use self::status::AirStatus;

@@ -39,6 +39,10 @@ const MOST_EARS: usize = 128;
 const LIMITS_EXCEEDED: &[&str] = &["LimitsExceeded", "more match rules", "max_match_rules"];
 /// What BlueZ and the bus answer about a device that BlueZ has forgotten. `UnknownMethod` is said of a method on no object.
 const GONE: &[&str] = &["UnknownObject", "UnknownMethod", "doesn't exist", "does not exist", "Does Not Exist"];
+/// What BlueZ answers if an attribute is given only to who has been paired with (Core 5.4, vol. 3 part F, 3.4.1.1:
+/// insufficient authentication 0x05, authorization 0x08, encryption key size 0x0C, encryption 0x0F), or by names.
+const WANTS_A_BOND: &[&str] =
+    &["ATT error: 0x05", "ATT error: 0x08", "ATT error: 0x0c", "ATT error: 0x0f", "NotAuthorized", "Not paired"];
 /// Readable by most sensors, and so a sign of life where BlueZ keeps the battery for itself: names in the Device
 /// Information Service (Bluetooth Assigned Numbers, 3.8.1).
 const DEVICE_INFORMATION: &[u16] = &[0x2A29, 0x2A24, 0x2A26, 0x2A25];
@@ -417,6 +421,14 @@ async fn pass_on(mut notifications: Notifications, ear: Ear, clock: Clock) -> Op
     Some(Done::Exhausted("the notifications of BlueZ ended".to_owned()))
 }
 
+/// What a person can do about it.
+fn with_advice(words: String, address: BleAddress) -> String {
+    if WANTS_A_BOND.iter().any(|answer| words.contains(answer)) {
+        return format!("{words}: it has to be paired, `vitalbridge pair {address}`");
+    }
+    words
+}
+
 /// Discovers, and subscribes to what a sensor of this kind has.
 async fn subscribe(
     key: SensorKey,
@@ -425,7 +437,8 @@ async fn subscribe(
     deliver: mpsc::Sender<Delivery>,
     limit: Duration,
 ) -> Option<Done> {
-    let failed = |words| Some(outcome(key, words, Word::Subscribed));
+    let address = BleAddress::new(ear.peripheral.address().into_inner());
+    let failed = |words| Some(outcome(key, with_advice(words, address), Word::Subscribed));
     if let Err(words) = bounded("discovering services", limit, ear.peripheral.discover_services()).await {
         return failed(words);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use zbus::message::Message;
 
 use super::pairing::Pairs;
-use super::{ADAPTER, CHARACTERISTIC1, DESCRIPTOR1, Dictionary, OnConnect, SERVICE1, object_path, uuid};
+use super::{ADAPTER, BEAT_TURNS, CHARACTERISTIC1, DESCRIPTOR1, Dictionary, OnConnect, SERVICE1, object_path, uuid};
 
 /// What is in its advertisements beside its name.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +97,10 @@ pub(crate) struct Strap {
     pub(crate) trusted: bool,
     /// Whether it ends the link after it has sent what it stored.
     pub(crate) ends_link: bool,
+    /// It sends a measurement every so many turns.
+    pub(crate) beat_turns: u64,
+    /// Measurements that it has sent by itself to somebody who had subscribed.
+    pub(crate) sent: u64,
     /// What was written to it: 16-bit UUID and payload.
     pub(crate) writes: Vec<(u16, Vec<u8>)>,
     pub(super) resolved: bool,
@@ -137,6 +141,8 @@ impl Strap {
             bonded: false,
             trusted: false,
             ends_link: false,
+            beat_turns: BEAT_TURNS,
+            sent: 0,
             writes: vec![],
             resolved: false,
             known: false,
