@@ -67,6 +67,8 @@ pub(crate) enum Pace {
     Real,
     /// Without pauses, to connect often.
     Restless,
+    /// The same, and without a rest between two steps of the ladder, up to the end of the daemon.
+    Desperate,
 }
 
 impl Setup {
@@ -101,7 +103,10 @@ impl Setup {
             listen: Duration::from_millis(500),
             ..BleLimits::default()
         };
-        if self.pace == Pace::Restless {
+        if self.pace == Pace::Desperate {
+            (limits.between_cures, limits.before_exit) = (Duration::ZERO, Duration::ZERO);
+        }
+        if self.pace != Pace::Short {
             limits.pause = (Duration::from_millis(5), Duration::from_millis(5));
             (limits.attempts_a_minute, limits.adapter_attempts_a_minute) = (100_000, 100_000);
         }
@@ -165,7 +170,10 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let status = air.status();
     let radio = air.run(Clock::System, Surroundings { commits: Some(commits), bonds_file: None }, stop.clone());
     running.spawn(async move {
-        radio.await.unwrap();
+        // As the daemon ends with its radio, so do the sources.
+        if let Err(error) = radio.await {
+            println!("{}", json!({"radio_ended": error.to_string()}));
+        }
         Ok(())
     });
     while let Some(message) = messages.recv().await {

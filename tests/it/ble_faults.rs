@@ -10,10 +10,10 @@ use zbus::Variant;
 
 use crate::ble::{BEATING, Bridge, OTHER, Pace, STRAP, Setup, place, reason};
 use crate::fake_bluez::sensor::Characteristic;
-use crate::fake_bluez::{Bus, FakeBluez, Strap, World};
+use crate::fake_bluez::{Bus, FakeBluez, OnConnect, Strap, World};
 
 /// Debian's limit of match rules.
-const USUAL_MATCH_RULES: u32 = 512;
+pub(crate) const USUAL_MATCH_RULES: u32 = 512;
 
 fn strap() -> Strap {
     Strap::new(STRAP, "Strap").sending(&BEATING)
@@ -70,7 +70,7 @@ async fn an_adapter_that_a_person_switched_off_is_neither_switched_on_nor_scanne
 }
 
 /// What a process has: file descriptors, threads, and match rules over all its connections, as the bus counts them.
-async fn left_behind(bus: &Bus, pid: u32) -> (usize, usize, i64) {
+pub(crate) async fn left_behind(bus: &Bus, pid: u32) -> (usize, usize, i64) {
     let count = |folder: &str| std::fs::read_dir(format!("/proc/{pid}/{folder}")).unwrap().count();
     let address = bus.address();
     let connection = zbus::connection::Builder::address(address.as_str()).build().await.unwrap();
@@ -157,6 +157,63 @@ async fn a_bus_without_match_rules_for_us_costs_a_generation_and_no_more() {
     }
     let silent = bridge.links().iter().filter(|link| *link == "silent").count();
     assert_eq!(silent, 0, "{:?}", bridge.links());
+}
+
+#[tokio::test]
+async fn a_sensor_that_cannot_be_connected_is_cured_step_by_step_up_to_the_end_of_the_daemon_and_its_bond_is_kept() {
+    for bonded in [false, true] {
+        let mut strap = strap();
+        strap.bonded = bonded;
+        strap.on_connect = vec![OnConnect::Fails; 1000];
+        if bonded {
+            strap.remembered();
+        }
+        let mut rig = Rig::with(vec![strap], &Setup { pace: Pace::Desperate, ..Setup::of(&[STRAP]) }).await;
+        let ended = rig.bridge.until("the end of the radio", |message| message["radio_ended"].is_string()).await;
+        let words = "no Bluetooth sensor can be connected: connecting to the sensor: le-connection-abort-by-local";
+        assert_eq!(ended["radio_ended"], words);
+        let calls = rig.bluez.change(|world| world.calls.clone()).await;
+        // What was done after how many connects.
+        let (mut connects, mut steps, mut disconnects) = (0, vec![], 0);
+        for call in &calls {
+            match call.split(' ').next() {
+                Some("Connect") => connects += 1,
+                Some("Disconnect") => disconnects += 1,
+                Some("RemoveDevice") => steps.push((connects, "forgotten")),
+                Some("Set") => steps.push((connects, "switched")),
+                // A generation of btleplug begins with this; the other connection never asks for it.
+                Some("GetAll") if call.ends_with("/hci0") => steps.push((connects, "a new thread")),
+                _ => {}
+            }
+        }
+        assert!(disconnects >= connects, "each connect that failed is ended: {disconnects} of {connects}");
+        let round = [(3, "forgotten"), (6, "switched"), (6, "switched"), (9, "a new thread")];
+        // The fourth renewal in vain ends the daemon instead.
+        let rounds = (0..4).flat_map(|times| round.map(|(after, step)| (9 * times + after, step)));
+        let expected = std::iter::once((0, "a new thread")).chain(rounds).filter(|(after, _)| *after < 36);
+        let expected: Vec<_> = expected.filter(|(_, step)| !bonded || *step != "forgotten").collect();
+        assert_eq!(steps, expected, "bonded: {bonded}");
+        assert_eq!(rig.bluez.change(|world| (world.powered, world.strap(STRAP).bonded)).await, (true, bonded));
+        let shown: BTreeSet<&str> =
+            rig.bridge.said().iter().filter_map(|said| said["status"]["sensors"][0]["tried"].as_str()).collect();
+        assert!(shown.contains("power_cycled"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_agent_an_encrypted_cuff_hangs_and_with_one_it_delivers() {
+    let cuff = Strap::cuff(STRAP, "A&D_UA-651BLE", &[&[0x00, 120, 0, 80, 0, 93, 0]]);
+    let bus = Bus::start().await;
+    let mut world = World::new(vec![cuff]);
+    world.refuses_agents = true;
+    let bluez = FakeBluez::start(&bus, world).await;
+    let mut bridge = Bridge::start(&bus, &Setup { sensor: SensorKind::BloodPressure, ..Setup::of(&[STRAP]) });
+    // 5 s here; btleplug would wait 30 s.
+    bridge.until("the hang", |message| reason(&message["link"]) == "subscribing: no answer within 5 s").await;
+    assert!(bluez.change(|world| world.agents.is_empty() && !world.strap(STRAP).bonded).await);
+    bluez.change(|world| world.refuses_agents = false).await;
+    assert_eq!(bridge.until_reading("blood_pressure").await["components"]["systolic"], 120);
+    assert!(bluez.change(|world| world.strap(STRAP).bonded).await);
 }
 
 #[tokio::test]

@@ -367,6 +367,15 @@ async fn an_encrypted_cuff_delivers_because_the_daemon_answers_and_again_by_its_
     let Rig { bus, bluez, mut daemon } = Rig::with(world, &config(&[(CUFF, "blood_pressure")])).await;
     let reading = daemon.reading("blood_pressure").await;
     assert_eq!((&reading["value"], &reading["patient_id"]), (&json!(120), &json!("P-0")));
+    // Again and again, and then BlueZ renews the subscription before the services are resolved.
+    for visit in 2..=3 {
+        assert_eq!(daemon.reading("blood_pressure").await["value"], 120);
+        let (sent, asked) = bluez.change(|world| (world.strap(CUFF).sent, world.count("StartNotify"))).await;
+        assert_eq!(sent, visit, "each one that was sent has come");
+        assert_eq!(asked, 1, "it has ended the link before anybody could ask for more");
+    }
+    let states = daemon.radio().await;
+    assert_eq!(states["sensors"][0]["failures"], 0, "{states}");
     let (bonded, agents, paired) =
         bluez.change(|world| (world.strap(CUFF).bonded, world.agents.clone(), world.count("Pair"))).await;
     assert!(bonded && paired == 0, "the cuff asked, not the daemon");

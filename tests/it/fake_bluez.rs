@@ -332,6 +332,7 @@ impl World {
         for strap in &mut self.straps {
             let connected = strap.connected;
             strap.unlink();
+            strap.renewed.clear();
             (strap.connected, strap.heard, strap.pending) = (connected, false, None);
             strap.known = strap.connected || strap.bonded;
         }
@@ -444,7 +445,9 @@ impl World {
                 }
             }
             "StopNotify" => {
-                self.strap_at(&path).notifying.remove(&path);
+                let strap = self.strap_at(&path);
+                strap.notifying.remove(&path);
+                strap.renewed.remove(&path);
                 reply(&header, &())
             }
             "ReadValue" => self.read_value(&header, &path),
@@ -559,6 +562,16 @@ impl World {
         let strap = self.strap_at(path);
         if !strap.connected {
             (strap.connected, strap.resolve_at) = (true, Some(resolve_at));
+            // As seen with bluetoothd 5.82: before the services are resolved, and a cuff sends at once.
+            if strap.bonded && !strap.renewed.is_empty() {
+                strap.notifying = std::mem::take(&mut strap.renewed);
+                strap.resolve_at = Some(resolve_at + 3 * strap.beat_turns);
+                for (found, characteristic) in strap.characteristics() {
+                    if strap.notifying.contains_key(&found) {
+                        strap.to_send.extend(characteristic.stored.into_iter().map(|payload| (found.clone(), payload)));
+                    }
+                }
+            }
             self.changed(path, DEVICE1, Dictionary::from([("Connected", true.into())]));
         }
     }
@@ -584,6 +597,7 @@ impl World {
         self.forget_signal_strength();
         for strap in &mut self.straps {
             strap.notifying.retain(|_, client| client != name);
+            strap.renewed.retain(|_, client| client != name);
         }
         self.agents_left(name);
     }

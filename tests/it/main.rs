@@ -3,6 +3,7 @@
 
 mod ble;
 mod ble_faults;
+mod ble_load;
 mod ble_whole;
 mod bluetooth;
 mod bluetooth_api;

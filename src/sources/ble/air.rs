@@ -592,7 +592,12 @@ impl Driver {
                 }
                 vec![Input::ScanStopped]
             }),
-            Order::Connect(key, address) => self.order(Task::Connect(key, address)),
+            Order::Connect(key, address) => {
+                if let Some(sensor) = self.sensors.get(&key) {
+                    let (kind, deliver) = (sensor.kind, sensor.deliver.clone());
+                    self.order(Task::Connect { key, address, kind, deliver });
+                }
+            }
             Order::Subscribe(key) => {
                 if let Some(sensor) = self.sensors.get(&key) {
                     let (kind, deliver) = (sensor.kind, sensor.deliver.clone());

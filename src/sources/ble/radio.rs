@@ -78,8 +78,10 @@ pub(super) enum Delivery {
 /// What a generation is to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Connect and wait for the services.
-    Connect(SensorKey, BleAddress),
+    /// Connect and wait for the services. What the device sends meanwhile goes to `deliver`: BlueZ renews the subscriptions
+    /// of a device that it knows as soon as the link stands, a cuff then sends at once, and may have ended the link before
+    /// its services are known.
+    Connect { key: SensorKey, address: BleAddress, kind: SensorKind, deliver: mpsc::Sender<Delivery> },
     /// Discover, listen and subscribe; hand everything to `deliver`.
     Subscribe { key: SensorKey, kind: SensorKind, deliver: mpsc::Sender<Delivery> },
     /// Read the battery, or anything else.
@@ -179,8 +181,8 @@ type Work = Pin<Box<dyn Future<Output = Option<Done>> + Send>>;
 
 /// The end of something that a generation did.
 enum Done {
-    /// A device can be listened to, and is now to be connected.
-    Heard(SensorKey, BleAddress, Box<Ear>, Notifications),
+    /// A device can be listened to, and is now to be connected by this task.
+    Heard(Task, BleAddress, Box<Ear>, Notifications),
     /// A link stands.
     Linked(SensorKey, BleAddress),
     /// A word for the policy.
@@ -203,12 +205,30 @@ struct Ear {
     listening: watch::Sender<Option<Arc<Listening>>>,
 }
 
+impl Ear {
+    /// What an episodic device sends before this link's own subscription is of one that BlueZ has renewed.
+    fn listen_early(&self, kind: SensorKind, deliver: mpsc::Sender<Delivery>) {
+        if kind.habit().is_episodic() {
+            let wanted = kind.characteristics().iter().map(|one| one.uuid).collect();
+            let is_announced = AtomicBool::new(true);
+            self.listening.send_replace(Some(Arc::new(Listening { wanted, deliver, is_announced, is_episodic: true })));
+        }
+    }
+
+    /// The link has ended or is given up. The last words of an episodic device may still be on their way, and are a
+    /// measurement; those of any other would make a link that has gone look live.
+    fn rest(&self) {
+        self.listening.send_if_modified(|listening| listening.take_if(|listening| !listening.is_episodic).is_some());
+    }
+}
+
 /// A subscription.
 #[derive(Debug)]
 struct Listening {
     wanted: Vec<u16>,
     deliver: mpsc::Sender<Delivery>,
     is_announced: AtomicBool,
+    is_episodic: bool,
 }
 
 impl Listening {
@@ -245,7 +265,7 @@ impl Known {
     /// Gives up whatever goes on with a sensor.
     fn release(&mut self, key: SensorKey) {
         if let Some(ear) = self.ear(key) {
-            ear.listening.send_replace(None);
+            ear.rest();
         }
         if let Some(linked) = self.links.remove(&key) {
             linked.cancel.cancel();
@@ -284,10 +304,10 @@ impl Side {
                     None => return failed("stopped".to_owned()),
                 },
                 Some(done) = running.next() => match done {
-                    Some(Done::Heard(key, address, ear, notifications)) => {
+                    Some(Done::Heard(task, address, ear, notifications)) => {
                         running.push(Box::pin(pass_on(notifications, (*ear).clone(), self.clock.clone())));
                         known.ears.insert(address, *ear);
-                        self.begin(Task::Connect(key, address), &adapter, &mut known, &running);
+                        self.begin(task, &adapter, &mut known, &running);
                         if known.ears.len() > MOST_EARS {
                             return failed(format!("renewed, because more than {MOST_EARS} devices were connected"));
                         }
@@ -325,15 +345,18 @@ impl Side {
     fn begin(&self, task: Task, adapter: &Adapter, known: &mut Known, running: &FuturesUnordered<Work>) {
         let (key, work): (SensorKey, Work) = match task {
             Task::Release(key) => return known.release(key),
-            Task::Connect(key, address) => {
+            Task::Connect { key, address, kind, deliver } => {
                 known.release(key);
                 known.links.insert(key, Linked { cancel: CancellationToken::new(), address: None });
                 let limits = Box::new(self.limits);
                 (
                     key,
-                    match known.ears.get(&address) {
-                        Some(ear) => Box::pin(connect(key, ear.peripheral.clone(), address, limits)),
-                        None => Box::pin(hear(key, adapter.clone(), address, limits)),
+                    if let Some(ear) = known.ears.get(&address) {
+                        ear.listen_early(kind, deliver);
+                        Box::pin(connect(key, ear.peripheral.clone(), address, limits))
+                    } else {
+                        let task = Task::Connect { key, address, kind, deliver };
+                        Box::pin(hear(key, task, adapter.clone(), address, limits))
                     },
                 )
             }
@@ -372,7 +395,13 @@ fn outcome(key: SensorKey, words: String, word: fn(SensorKey, Result<(), Failure
 }
 
 /// Finds a device and begins to listen to it, before it is connected for the first time.
-async fn hear(key: SensorKey, adapter: Adapter, address: BleAddress, limits: Box<BleLimits>) -> Option<Done> {
+async fn hear(
+    key: SensorKey,
+    task: Task,
+    adapter: Adapter,
+    address: BleAddress,
+    limits: Box<BleLimits>,
+) -> Option<Done> {
     let result = async {
         let known = bounded("asking BlueZ for its devices", limits.call, adapter.peripherals()).await?;
         let is_it = |device: &Peripheral| BleAddress::new(device.address().into_inner()) == address;
@@ -385,7 +414,7 @@ async fn hear(key: SensorKey, adapter: Adapter, address: BleAddress, limits: Box
     Some(match result.await {
         Ok((peripheral, notifications)) => {
             let ear = Ear { peripheral, echoes: Echoes::default(), listening: watch::Sender::new(None) };
-            Done::Heard(key, address, Box::new(ear), notifications)
+            Done::Heard(task, address, Box::new(ear), notifications)
         }
         Err(words) => outcome(key, words, Word::Connected),
     })
@@ -456,7 +485,8 @@ async fn subscribe(
     }
     let found: Vec<_> = kind.characteristics().iter().filter_map(|one| Some((one.uuid, find(*one)?))).collect();
     let wanted = found.iter().map(|(uuid, _)| *uuid).collect();
-    let listening = Arc::new(Listening { wanted, deliver, is_announced: AtomicBool::new(false) });
+    let (is_announced, is_episodic) = (AtomicBool::new(false), kind.habit().is_episodic());
+    let listening = Arc::new(Listening { wanted, deliver, is_announced, is_episodic });
     // Before subscribing, so that not even the first one is missed: stored records come at once.
     ear.listening.send_replace(Some(Arc::clone(&listening)));
     for (_, characteristic) in found {

@@ -108,6 +108,8 @@ pub(crate) struct Strap {
     pub(super) heard: bool,
     /// The D-Bus names of the clients that have subscribed, by the path of the characteristic.
     pub(super) notifying: BTreeMap<String, String>,
+    /// The same of the last link, which BlueZ renews by itself for a sensor that it has a bond with.
+    pub(super) renewed: BTreeMap<String, String>,
     /// What is still to be sent, by the path of the characteristic.
     pub(super) to_send: Vec<(String, Vec<u8>)>,
     pub(super) resolve_at: Option<u64>,
@@ -148,6 +150,7 @@ impl Strap {
             known: false,
             heard: false,
             notifying: BTreeMap::new(),
+            renewed: BTreeMap::new(),
             to_send: vec![],
             resolve_at: None,
             drop_at: None,
@@ -319,7 +322,8 @@ impl Strap {
     pub(super) fn unlink(&mut self) {
         (self.connected, self.resolved) = (false, false);
         (self.resolve_at, self.drop_at) = (None, None);
-        self.notifying.clear();
+        self.renewed = std::mem::take(&mut self.notifying);
+        self.renewed.retain(|_, _| self.bonded);
         self.to_send.clear();
     }
 }

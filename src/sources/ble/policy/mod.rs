@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use words::{
-    Advert, BleLimits, Ended, Failure, FailureKind, Input, Known, Obstacle, Order, RadioCounts, RadioState, SensorKey,
-    SensorPhase, SensorState, WantedSensor,
+    Advert, BleLimits, Ended, Failure, FailureKind, Input, Known, Obstacle, Order, RadioCounts, RadioState, Rung,
+    SensorKey, SensorPhase, SensorState, WantedSensor,
 };
 
 use self::link::{Cure, Link, Overdue, Sensor, free_at, remember};
@@ -261,7 +261,8 @@ impl Policy {
     /// What people are shown about the radio.
     pub fn radio(&self) -> RadioState {
         let (obstacle, reason) = self.obstacle().unzip();
-        RadioState { obstacle, reason, scanning: matches!(self.scan, Scan::On { .. }), counts: self.counts }
+        let (scanning, fruitless) = (matches!(self.scan, Scan::On { .. }), self.cures.fruitless);
+        RadioState { obstacle, reason, scanning, counts: self.counts, fruitless }
     }
 
     fn obstacle(&self) -> Option<(Obstacle, String)> {
@@ -459,6 +460,8 @@ impl Policy {
             Link::Open { .. } | Link::Checking { .. } if sensor.wanted.habit.is_episodic() => {
                 self.end_well(key, now.mono);
             }
+            // It has sent what it had before its services were known: BlueZ had renewed an earlier subscription.
+            _ if sensor.has_carried() && sensor.wanted.habit.is_episodic() => self.end_well(key, now.mono),
             _ => self.fail(key, Failure::ordinary("the sensor dropped the link"), now.mono),
         }
     }
@@ -511,10 +514,14 @@ impl Policy {
 
     fn on_data(&mut self, key: SensorKey, now: Stamp) {
         let Some(sensor) = self.sensors.get_mut(&key) else { return };
-        if matches!(sensor.link, Link::Open { .. } | Link::Checking { .. }) {
-            sensor.data(now);
-            self.cures.fruitless = 0;
+        match sensor.link {
+            Link::Open { .. } | Link::Checking { .. } => sensor.data(now),
+            Link::Connecting { .. } | Link::Subscribing { .. } => sensor.early_data(now),
+            // The end of the link was told first, and taken for a failure.
+            _ if sensor.wanted.habit.is_episodic() => sensor.late_data(now),
+            _ => return,
         }
+        self.cures.fruitless = 0;
     }
 
     fn on_battery_read(&mut self, key: SensorKey, answer: &Result<Option<u8>, String>, now: Stamp) {
@@ -552,14 +559,15 @@ impl Policy {
             self.slot = None;
         }
         let words = self.sensors.get(&key).and_then(|sensor| sensor.reason.clone()).unwrap_or_default();
-        let done = match then {
-            Cure::Nothing => true,
-            Cure::Remove => false,
-            Cure::PowerCycle => self.power_cycle(now.mono),
-            Cure::Renew => self.renew(&words, true, now.mono),
+        let tried = match then {
+            Cure::Nothing => return,
+            Cure::Remove => None,
+            Cure::PowerCycle => self.power_cycle(now.mono).then_some(Rung::PowerCycled),
+            Cure::Renew => self.renew(&words, true, now.mono).then_some(Rung::Renewed),
         };
-        if !done {
-            self.forget(key, now.mono);
+        match self.sensors.get_mut(&key) {
+            Some(sensor) if tried.is_some() => sensor.tried = tried,
+            _ => self.forget(key, now.mono),
         }
     }
 
@@ -570,6 +578,7 @@ impl Policy {
             && !sensor.bonded
         {
             sensor.link = Link::Removing { since: now };
+            sensor.tried = Some(Rung::Forgotten);
             self.counts.removals += 1;
             self.orders.push(Order::Remove(key, address));
         }
