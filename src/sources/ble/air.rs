@@ -446,6 +446,10 @@ impl Driver {
         self.remember_bond(device);
         if let Some(key) = self.policy.at(device.peer.address) {
             self.inputs.push_back(Input::Bonded(key, device.bonded));
+            // What is new and connected was connected by the kernel for a bluetoothd that has died.
+            if device.connected {
+                self.inputs.push_back(Input::LinkFound(key));
+            }
         }
     }
 

@@ -351,6 +351,10 @@ fn a_link_that_a_crash_left_behind_is_ended_first() {
     let known = Known { advert: Advert { address: STRAP, name: None, rssi: None }, connected: true };
     assert_eq!(rig.on(Input::Up { powered: true, known: vec![known] }), [Order::Disconnect(keys[0], STRAP)]);
     assert_eq!(rig.on(Input::Disconnected(keys[0])), [Order::StartScan]);
+    // bluetoothd may tell of it only after the generation has begun.
+    rig.on(Input::ScanStarted(Ok(())));
+    assert_eq!(rig.on(Input::LinkFound(keys[0])), [Order::Disconnect(keys[0], STRAP), Order::StopScan]);
+    assert_eq!(rig.on(Input::LinkFound(keys[0])), [], "it is being ended already");
 }
 
 #[test]

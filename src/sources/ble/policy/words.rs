@@ -210,6 +210,8 @@ pub enum Input {
     ScanStopped,
     /// A link stands; its services are not resolved yet.
     LinkUp(SensorKey),
+    /// A link stands that a new bluetoothd has found: its services are never resolved.
+    LinkFound(SensorKey),
     /// A link has ended.
     LinkDown(SensorKey),
     /// The answer to [`Order::Connect`]: the services are resolved, or not.
