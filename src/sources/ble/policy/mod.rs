@@ -186,10 +186,8 @@ impl Policy {
     fn on_sensor(&mut self, input: Input, now: Stamp) {
         match input {
             Input::LinkUp(key) => self.on_link_up(key, now.mono),
-            Input::LinkFound(key) => {
-                if self.sensors.get(&key).is_some_and(Sensor::is_idle) {
-                    self.end_link(key, Cure::Nothing, now.mono);
-                }
+            Input::LinkFound(key) if self.sensors.get(&key).is_some_and(Sensor::is_idle) => {
+                self.end_link(key, Cure::Nothing, now.mono);
             }
             Input::LinkDown(key) => self.on_link_down(key, now),
             Input::Connected(key, result) => self.on_connected(key, result, now),
