@@ -32,7 +32,7 @@ use crate::server::routes::Site;
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
 use crate::server::{self, accept, routes};
-use crate::sources::ble::CommitWish;
+use crate::sources::ble::{CommitWish, Surroundings};
 use crate::sources::output::SourceCounters;
 use crate::sources::serial::Bound;
 use crate::sources::{self, ORDER_QUEUE, SourceConfig, SourceKind, Ties};
@@ -69,6 +69,9 @@ const _: () = {
 
 /// Sources that may wait to be told that their records are on disk.
 const COMMIT_WISHES: usize = 64;
+
+/// Which Bluetooth sensors were bonded, in the state directory.
+const BONDS_FILE: &str = "bluetooth-bonds";
 
 /// How long the disk may take for a sensor's records before its source is told nothing.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
@@ -368,7 +371,8 @@ fn start_air(config: &Config, running: &Running, reader: &store::Reader, clock: 
     }
     let (commits, wishes) = mpsc::channel(COMMIT_WISHES);
     let stop = running.stages.inputs.clone();
-    running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), Some(commits), stop));
+    let surroundings = Surroundings { commits: Some(commits), bonds_file: Some(config.state_dir.join(BONDS_FILE)) };
+    running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), surroundings, stop));
     running.tasks.spawn("stored records", Role::Helper, {
         let (control, durable, reader) = (running.control.clone(), running.handle.durable(), reader.clone());
         let stop = running.stages.inputs.clone();

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tracing::{info, warn};
 use zbus::message::{Message, Type};
 use zbus::{DynamicType, MatchRule, MessageStream, OwnedObjectPath};
@@ -149,6 +150,36 @@ pub struct Configured {
     pub addresses: BTreeSet<BleAddress>,
     /// By advertised name, in full. Whoever advertises chooses it: an address is the safer choice.
     pub names: BTreeSet<String>,
+    /// Those that had a bond once. Who has lost it is paired again by a person only: whoever imitates a sensor would
+    /// say the same.
+    pub bonded_before: BTreeSet<BleAddress>,
+}
+
+/// Why a device is not let in while nobody is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// BlueZ does not know it, or cannot be asked.
+    Unknown,
+    /// It is in no configuration.
+    NotConfigured,
+    /// It had a bond, which one of the two sides has lost.
+    BondedBefore,
+    /// The method protects against a man in the middle by a person who looks.
+    TakesAPerson,
+}
+
+impl Refusal {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Unknown => "BlueZ does not tell who it is",
+            Self::NotConfigured => "it is not configured; to add it: `vitalbridge pair ADDRESS`",
+            Self::BondedBefore => {
+                "it was bonded before, and a lost bond is not made again by itself: `vitalbridge devices remove ADDRESS`, \
+                 then `vitalbridge pair ADDRESS`"
+            }
+            Self::TakesAPerson => "it wants a person to look or to type: `vitalbridge pair ADDRESS`",
+        }
+    }
 }
 
 impl Configured {
@@ -157,13 +188,23 @@ impl Configured {
         self.addresses.contains(&address) || name.is_some_and(|name| self.names.contains(name))
     }
 
-    /// Just Works with a configured device is all that is accepted while nobody is there: every other method protects
-    /// against a man in the middle by a person who looks.
-    fn accepts(&self, question: &Question, device: Option<&Device>) -> bool {
-        *question == Question::Authorize
-            && device.is_some_and(|device| {
-                self.has(device.peer.address, device.name.as_deref()) || self.has(device.address, None)
-            })
+    /// What is answered while nobody is there: yes to a first pairing by Just Works with a configured device, and to a
+    /// service of one that is bonded.
+    fn verdict(&self, question: &Question, device: Option<&Device>) -> Result<(), Refusal> {
+        let device = device.ok_or(Refusal::Unknown)?;
+        let identities = [device.peer.address, device.address];
+        if !self.has(device.peer.address, device.name.as_deref()) && !self.has(device.address, None) {
+            return Err(Refusal::NotConfigured);
+        }
+        match question {
+            Question::AuthorizeService { .. } if device.bonded => Ok(()),
+            Question::Authorize if device.bonded => Err(Refusal::BondedBefore),
+            Question::Authorize if identities.iter().any(|address| self.bonded_before.contains(address)) => {
+                Err(Refusal::BondedBefore)
+            }
+            Question::Authorize => Ok(()),
+            _ => Err(Refusal::TakesAPerson),
+        }
     }
 }
 
@@ -302,12 +343,12 @@ impl Agent {
         Ok(Some(request))
     }
 
-    /// Answers as the daemon does, with nobody there: Just Works with configured devices, and nothing else. Ends only
-    /// with an error.
+    /// Answers as the daemon does, with nobody there: by what is configured at the moment of the question. Ends only with
+    /// an error.
     ///
     /// # Errors
     /// The bus is gone; or a bluetoothd that came back does not take the agent.
-    pub async fn serve(&mut self, configured: &Configured) -> Result<(), BluezError> {
+    pub async fn serve(&mut self, configured: &watch::Receiver<Configured>) -> Result<(), BluezError> {
         loop {
             let request = self.next().await?;
             let Some(peer) = &request.peer else { continue };
@@ -316,13 +357,16 @@ impl Agent {
                 warn!(%peer, %error, "cannot find out who wants to pair");
                 None
             });
-            if configured.accepts(&request.question, device.as_ref()) {
-                info!(%peer, "a configured device pairs");
-                request.accept().await?;
-            } else {
-                let advice = "pair it with `vitalbridge pair ADDRESS`, or remove it from the sensor's surroundings";
-                warn!(%peer, question = ?request.question, advice, "a pairing was refused");
-                request.reject().await?;
+            let verdict = configured.borrow().verdict(&request.question, device.as_ref());
+            match verdict {
+                Ok(()) => {
+                    info!(%peer, question = ?request.question, "a configured device pairs");
+                    request.accept().await?;
+                }
+                Err(refusal) => {
+                    warn!(%peer, question = ?request.question, reason = refusal.words(), "a pairing was refused");
+                    request.reject().await?;
+                }
             }
         }
     }
@@ -427,24 +471,37 @@ mod tests {
     }
 
     #[test]
-    fn with_nobody_there_only_just_works_with_a_configured_device_is_accepted() {
+    fn with_nobody_there_only_a_first_pairing_by_just_works_with_a_configured_device_is_accepted() {
+        let address = |text: &str| text.parse::<BleAddress>().unwrap();
         let configured = Configured {
-            addresses: BTreeSet::from(["C0:FF:EE:00:00:01".parse().unwrap()]),
+            addresses: BTreeSet::from([address("C0:FF:EE:00:00:01"), address("C0:FF:EE:00:00:04")]),
             names: BTreeSet::from(["Cuff 1".to_owned()]),
+            bonded_before: BTreeSet::from([address("C0:FF:EE:00:00:04")]),
         };
         let ours = device("C0:FF:EE:00:00:01", "whatever");
         let named = device("C0:FF:EE:00:00:02", "Cuff 1");
         let foreign = device("C0:FF:EE:00:00:03", "Cuff 12");
-        for (question, device, accepted) in [
-            (Question::Authorize, Some(&ours), true),
-            (Question::Authorize, Some(&named), true),
-            (Question::Authorize, Some(&foreign), false),
-            (Question::Authorize, None, false),
-            (Question::Confirm { passkey: 123_456 }, Some(&ours), false),
-            (Question::EnterPasskey, Some(&ours), false),
-            (Question::AuthorizeService { service: String::new() }, Some(&ours), false),
+        let bonded = Device { bonded: true, ..ours.clone() };
+        let foreign_bonded = Device { bonded: true, ..foreign.clone() };
+        let forgotten = device("C0:FF:EE:00:00:04", "Cuff 4");
+        // A device with a random address has told who it is.
+        let known_as = Device { address: address("C0:FF:EE:00:00:04"), ..ours.clone() };
+        let service = || Question::AuthorizeService { service: String::new() };
+        for (question, device, verdict) in [
+            (Question::Authorize, Some(&ours), Ok(())),
+            (Question::Authorize, Some(&named), Ok(())),
+            (Question::Authorize, Some(&foreign), Err(Refusal::NotConfigured)),
+            (Question::Authorize, None, Err(Refusal::Unknown)),
+            (Question::Authorize, Some(&bonded), Err(Refusal::BondedBefore)),
+            (Question::Authorize, Some(&forgotten), Err(Refusal::BondedBefore)),
+            (Question::Authorize, Some(&known_as), Err(Refusal::BondedBefore)),
+            (Question::Confirm { passkey: 123_456 }, Some(&ours), Err(Refusal::TakesAPerson)),
+            (Question::EnterPasskey, Some(&ours), Err(Refusal::TakesAPerson)),
+            (service(), Some(&ours), Err(Refusal::TakesAPerson)),
+            (service(), Some(&bonded), Ok(())),
+            (service(), Some(&foreign_bonded), Err(Refusal::NotConfigured)),
         ] {
-            assert_eq!(configured.accepts(&question, device), accepted, "{question:?} {device:?}");
+            assert_eq!(configured.verdict(&question, device), verdict, "{question:?} {device:?}");
         }
     }
 }

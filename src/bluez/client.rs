@@ -269,7 +269,10 @@ impl Bluez {
             Transport::LowEnergy => "le",
             Transport::Any => "auto",
         };
-        let filter = HashMap::from([("Transport", Variant::from(transport))]);
+        // With any filter BlueZ tells each advertisement by its signal strength, however little that has changed, so
+        // that a sensor which returns is heard at once; without one, changes below 8 dB are kept back. Data in an
+        // advertisement are told again only if that is asked for: a scale repeats its last weight.
+        let filter = HashMap::from([("Transport", Variant::from(transport)), ("DuplicateData", Variant::Bool(true))]);
         self.call("choosing what to scan for", limit, &path, ADAPTER1, "SetDiscoveryFilter", &filter).await?;
         self.call("starting to scan", limit, &path, ADAPTER1, "StartDiscovery", &()).await.map(drop)
     }

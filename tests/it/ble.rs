@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 use vitalbridge::clock::Clock;
 use vitalbridge::event::SourceMessage;
 use vitalbridge::profile::Profile;
-use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Wanted};
+use vitalbridge::sources::ble::{Air, AirSettings, BleConfig, BleLimits, CommitWish, SensorKind, Surroundings, Wanted};
 use vitalbridge::sources::output::SourceCounters;
 use vitalbridge::sources::replay::{ReplayConfig, Speed};
 
@@ -71,6 +71,8 @@ pub(crate) enum Pace {
     Real,
     /// Without pauses, to connect often.
     Restless,
+    /// The same, and without a rest between two steps of the ladder, up to the end of the daemon.
+    Desperate,
 }
 
 impl Setup {
@@ -106,7 +108,10 @@ impl Setup {
             listen: Duration::from_millis(500),
             ..BleLimits::default()
         };
-        if self.pace == Pace::Restless {
+        if self.pace == Pace::Desperate {
+            (limits.between_cures, limits.before_exit) = (Duration::ZERO, Duration::ZERO);
+        }
+        if self.pace != Pace::Short {
             limits.pause = (Duration::from_millis(5), Duration::from_millis(5));
             (limits.attempts_a_minute, limits.adapter_attempts_a_minute) = (100_000, 100_000);
         }
@@ -176,9 +181,12 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         Ok(())
     });
     let status = air.status();
-    let radio = air.run(Clock::System, Some(commits), stop.clone());
+    let radio = air.run(Clock::System, Surroundings { commits: Some(commits), bonds_file: None }, stop.clone());
     running.spawn(async move {
-        radio.await.unwrap();
+        // As the daemon ends with its radio, so do the sources.
+        if let Err(error) = radio.await {
+            println!("{}", json!({"radio_ended": error.to_string()}));
+        }
         Ok(())
     });
     while let Some(message) = messages.recv().await {

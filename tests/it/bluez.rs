@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use vitalbridge::bluez::kind::kind_of;
 use vitalbridge::bluez::{
     Adapter, AgentRole, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Capability, Cause, Configured, Pairing,
@@ -176,7 +177,9 @@ async fn a_scan_hears_what_is_advertised_and_asks_for_low_energy_only() {
     assert_eq!(kind_of(device).unwrap().what, "heart rate");
     bluez.stop_scan("hci0").await.unwrap();
     assert!(bluez.devices(None).await.unwrap().iter().all(|device| device.rssi.is_none()));
-    assert_eq!(fake.change(|world| world.transports.clone()).await, ["le"]);
+    // Whoever returns is heard with its first advertisement, also if it says the same as the last one.
+    let filters = fake.change(|world| (world.transports.clone(), world.duplicates.clone())).await;
+    assert_eq!(filters, (vec!["le".to_owned()], vec![true]));
 }
 
 /// Pairs, answering with `answer`; gives the questions and the end.
@@ -341,8 +344,10 @@ async fn subscribe(connection: &zbus::Connection) -> zbus::Result<()> {
     tokio::time::timeout(PATIENCE, started).await.expect("an answer to StartNotify")
 }
 
-fn configured(address: &str) -> Configured {
-    Configured { addresses: BTreeSet::from([address.parse::<BleAddress>().unwrap()]), names: BTreeSet::new() }
+fn configured(address: &str) -> watch::Receiver<Configured> {
+    let addresses = BTreeSet::from([address.parse::<BleAddress>().unwrap()]);
+    // What is configured stays as it is: nobody needs the sender.
+    watch::channel(Configured { addresses, ..Configured::default() }).1
 }
 
 #[tokio::test]

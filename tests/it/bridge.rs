@@ -16,9 +16,10 @@ pub(crate) fn now() -> Mono {
     Clock::System.now().mono
 }
 
-/// The binary under test.
+/// The binary under test; another one by `VITALBRIDGE_BIN`, such as a release build for figures.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vitalbridge"));
+    let other = std::env::var_os("VITALBRIDGE_BIN");
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_vitalbridge").into()));
     command.env_remove("VITALBRIDGE_LOG").env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
     command
 }

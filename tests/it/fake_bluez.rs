@@ -124,6 +124,17 @@ impl Bus {
         self.daemon = Some(daemon);
     }
 
+    /// From now on, one client may ask for so many signals.
+    pub(crate) async fn allow_match_rules(&self, rules: u32) {
+        let file = self.folder.path().join("bus.conf");
+        let (before, after) = (format!("per_connection'>{}<", self.match_rules), format!("per_connection'>{rules}<"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace(&before, &after)).unwrap();
+        let connection = zbus::connection::Builder::address(self.address().as_str()).build().await.unwrap();
+        let bus_name = Some("org.freedesktop.DBus");
+        connection.call_method(bus_name, "/org/freedesktop/DBus", bus_name, "ReloadConfig", &()).await.unwrap();
+    }
+
     /// Kills the daemon: every connection breaks, nobody is told.
     pub(crate) async fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
@@ -150,6 +161,7 @@ pub(crate) enum OnConnect {
 }
 
 /// What the fake knows. Tests change it through [`FakeBluez::change`].
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of the machine or a fault, and they vary freely")]
 pub(crate) struct World {
     /// The straps.
     pub(crate) straps: Vec<Strap>,
@@ -167,6 +179,10 @@ pub(crate) struct World {
     pub(crate) agents: Vec<RegisteredAgent>,
     /// The filters of the scans so far: their transports.
     pub(crate) transports: Vec<String>,
+    /// Whether each of them asked for advertisements that say the same as the last one.
+    pub(crate) duplicates: Vec<bool>,
+    /// Whether agents are refused, as by a policy of the bus that does not let this user.
+    pub(crate) refuses_agents: bool,
     /// A slow bus: each answer is late by so many turns.
     pub(crate) late_turns: u64,
     /// Answers that wait for their turn.
@@ -195,6 +211,8 @@ impl World {
             powered: true,
             agents: vec![],
             transports: vec![],
+            duplicates: vec![],
+            refuses_agents: false,
             late_turns: 0,
             late: vec![],
             default_agents: vec![],
@@ -316,6 +334,7 @@ impl World {
         for strap in &mut self.straps {
             let connected = strap.connected;
             strap.unlink();
+            strap.renewed.clear();
             (strap.connected, strap.heard, strap.pending) = (connected, false, None);
             strap.known = strap.connected || strap.bonded;
         }
@@ -409,6 +428,8 @@ impl World {
                 let body = message.body();
                 let filter: BTreeMap<String, Variant<'_>> = body.deserialize().unwrap();
                 self.transports.extend(filter.get("Transport").and_then(|value| String::try_from(value).ok()));
+                self.duplicates
+                    .push(filter.get("DuplicateData").is_some_and(|value| bool::try_from(value) == Ok(true)));
                 reply(&header, &())
             }
             "StartDiscovery" | "StopDiscovery" => self.discovery(&header, member == "StartDiscovery"),
@@ -426,7 +447,9 @@ impl World {
                 }
             }
             "StopNotify" => {
-                self.strap_at(&path).notifying.remove(&path);
+                let strap = self.strap_at(&path);
+                strap.notifying.remove(&path);
+                strap.renewed.remove(&path);
                 reply(&header, &())
             }
             "ReadValue" => self.read_value(&header, &path),
@@ -552,6 +575,16 @@ impl World {
         let strap = self.strap_at(path);
         if !strap.connected {
             (strap.connected, strap.resolve_at) = (true, Some(resolve_at));
+            // As seen with bluetoothd 5.82: before the services are resolved, and a cuff sends at once.
+            if strap.bonded && !strap.renewed.is_empty() {
+                strap.notifying = std::mem::take(&mut strap.renewed);
+                strap.resolve_at = Some(resolve_at + 3 * strap.beat_turns);
+                for (found, characteristic) in strap.characteristics() {
+                    if strap.notifying.contains_key(&found) {
+                        strap.to_send.extend(characteristic.stored.into_iter().map(|payload| (found.clone(), payload)));
+                    }
+                }
+            }
             self.changed(path, DEVICE1, Dictionary::from([("Connected", true.into())]));
         }
     }
@@ -577,6 +610,7 @@ impl World {
         self.forget_signal_strength();
         for strap in &mut self.straps {
             strap.notifying.retain(|_, client| client != name);
+            strap.renewed.retain(|_, client| client != name);
         }
         self.agents_left(name);
     }
@@ -631,12 +665,13 @@ impl World {
     fn beat(&mut self, index: usize) {
         let turn = self.turn;
         let strap = &mut self.straps[index];
-        if !turn.is_multiple_of(strap.own.beat_turns.unwrap_or(BEAT_TURNS)) || !strap.connected {
+        if !turn.is_multiple_of(strap.own.beat_turns.unwrap_or(strap.beat_turns)) || !strap.connected {
             return;
         }
         let (address, ends_link) = (strap.address, strap.ends_link);
         if !strap.to_send.is_empty() {
             let (path, payload) = strap.to_send.remove(0);
+            strap.sent += 1;
             self.send_value(&path, &payload);
         } else if ends_link && !strap.notifying.is_empty() {
             // All was sent: a cuff ends the link by itself.
@@ -644,12 +679,22 @@ impl World {
         } else if let (Some(payload), Some(path)) = (strap.measurement.clone(), strap.sender(None))
             && strap.notifying.contains_key(&path)
         {
+            self.strap(address).sent += 1;
             self.notify(address, &payload);
         } else if let Some(path) = strap.sender(None).filter(|path| strap.notifying.contains_key(path))
             && let Some(payload) = strap.own.next(turn)
         {
             self.send_value(&path, &payload);
         }
+    }
+
+    /// BlueZ loses the keys of this sensor, as when its storage is wiped.
+    pub(crate) fn lose_bond(&mut self, address: &str) {
+        let strap = self.strap(address);
+        strap.bonded = false;
+        let path = strap.path();
+        let changed = Dictionary::from([("Paired", false.into()), ("Bonded", false.into())]);
+        self.changed(&path, DEVICE1, changed);
     }
 
     fn send_reply(&mut self, call: &Message, answer: Reply) {

@@ -3,9 +3,11 @@
 
 mod ble;
 mod ble_faults;
+mod ble_load;
 mod ble_model;
 mod ble_records;
 mod ble_stream;
+mod ble_whole;
 mod bluetooth;
 mod bluetooth_api;
 mod bluez;

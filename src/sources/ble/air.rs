@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,12 +27,10 @@ use super::radio::{Delivery, Generation, Task, Word};
 use super::sensor::Characteristic;
 use super::side::{Side, SideEvent};
 use super::status::{AirStatus, SensorStatus};
+use super::unattended::Unattended;
 use super::wanted::Wanted;
 use super::wires::Subscription;
-use crate::bluez::{
-    AgentRole, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Capability, Cause, Configured, Device, Peer,
-    Transport,
-};
+use crate::bluez::{BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Cause, Device, Peer, Transport};
 use crate::clock::Clock;
 use crate::ids::{DeviceId, SourceId};
 use crate::record::RecordKey;
@@ -54,8 +53,6 @@ const OFF_TIME: Duration = Duration::from_secs(1);
 const SWITCH_ON_TRIES: u32 = 3;
 /// What the end of all links may take when the daemon stops. BlueZ finishes them when we have gone.
 const STOP_LIMIT: Duration = Duration::from_millis(1800);
-/// Before the agent is registered again after bluetoothd refused it.
-const AGENT_PAUSE: Duration = Duration::from_secs(5);
 /// More leaked match rules than this, and the generation is renewed as soon as no link has to be made again for it.
 const LEAKED_IN_QUIET: u64 = 4;
 /// More than this, and it is renewed at once: the bus allows a client 512.
@@ -79,6 +76,15 @@ pub struct CommitWish {
     pub records: Vec<RecordKey>,
     /// Told when it is so; dropped if it is not.
     pub granted: oneshot::Sender<()>,
+}
+
+/// What the daemon around the radio does for it.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Takes the wishes of sources to be told when their records are on disk.
+    pub commits: Option<mpsc::Sender<CommitWish>>,
+    /// Where it is written down which sensors were bonded, so that no later run makes a lost bond again.
+    pub bonds_file: Option<PathBuf>,
 }
 
 /// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
@@ -196,17 +202,11 @@ impl Air {
         Some(Client { key, deliveries, news, reports, commits })
     }
 
-    /// Runs the radio until `stop`; then ends all links and lets go of all sources. `commits` takes the wishes of sources
-    /// to be told when their records are on disk.
+    /// Runs the radio until `stop`; then ends all links and lets go of all sources.
     ///
     /// # Errors
     /// Nothing that can be done inside this process has helped: it is to be started anew.
-    pub async fn run(
-        self,
-        clock: Clock,
-        commits: Option<mpsc::Sender<CommitWish>>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub async fn run(self, clock: Clock, surroundings: Surroundings, stop: CancellationToken) -> anyhow::Result<()> {
         let inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(inbox) = inbox else { anyhow::bail!("the Bluetooth radio runs already") };
         let mut hasher = DefaultHasher::new();
@@ -220,7 +220,7 @@ impl Air {
             settings: self.shared.settings.clone(),
             status: self.shared.clone(),
             clock,
-            commits,
+            commits: surroundings.commits,
             reports_in,
             sensors: BTreeMap::new(),
             generation: None,
@@ -233,7 +233,7 @@ impl Air {
             names: BTreeMap::new(),
             names_asked: None,
             jobs: FuturesUnordered::new(),
-            agent: None,
+            unattended: Unattended::new(surroundings.bonds_file).await,
             inputs: VecDeque::new(),
         };
         driver.run(Side::new(side_limits, seed), inbox, reports, stop).await
@@ -259,7 +259,6 @@ enum Answer {
 }
 
 type Job = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type AgentJob = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The task.
 struct Driver {
@@ -285,7 +284,8 @@ struct Driver {
     names: BTreeMap<BleAddress, String>,
     names_asked: Option<crate::clock::Mono>,
     jobs: FuturesUnordered<Job>,
-    agent: Option<AgentJob>,
+    /// Answers sensors that want to be paired.
+    unattended: Unattended,
     inputs: VecDeque<Input>,
 }
 
@@ -313,8 +313,8 @@ impl Driver {
                 Some(answer) = self.jobs.next(), if !self.jobs.is_empty() => self.on_answer(answer),
                 // Data.
                 Some((key, report)) = reports.recv() => self.on_report(key, report),
-                // Only ends with the bus or bluetoothd.
-                () = serve(&mut self.agent) => self.agent = None,
+                // Sensors that want to be paired.
+                () = self.unattended.work() => {}
                 // A deadline of the policy; a little later, because a timer may fire a little early.
                 () = sleep(due) => self.inputs.push_back(Input::Tick),
             }
@@ -351,7 +351,7 @@ impl Driver {
         let registered = Registered { key, reports: self.reports_in.clone(), commits: self.commits.clone() };
         // Who has gone meanwhile is forgotten with the next turn.
         let _ = answer.send(registered);
-        self.serve_agent();
+        self.unattended.configure(self.sensors.values().map(|sensor| &sensor.wanted));
     }
 
     /// Lets go of sensors whose source has gone.
@@ -361,6 +361,7 @@ impl Driver {
         for key in gone {
             self.sensors.remove(&key);
             self.policy.remove(key);
+            self.unattended.configure(self.sensors.values().map(|sensor| &sensor.wanted));
         }
     }
 
@@ -373,7 +374,8 @@ impl Driver {
                 info!("BlueZ can be asked");
             }
             SideEvent::Lost(words) => {
-                (self.bluez, self.daemon_runs, self.adapter, self.agent) = (None, false, None, None);
+                (self.bluez, self.daemon_runs, self.adapter) = (None, false, None);
+                self.unattended.stop();
                 self.adapters.clear();
                 self.generation = None;
                 self.no_bus = Some(words.clone());
@@ -386,13 +388,16 @@ impl Driver {
     fn on_bluez(&mut self, event: BluezEvent) {
         match event {
             BluezEvent::DaemonGone => {
-                (self.daemon_runs, self.adapter, self.agent) = (false, None, None);
+                (self.daemon_runs, self.adapter) = (false, None);
+                self.unattended.stop();
                 self.adapters.clear();
                 self.inputs.push_back(Input::DaemonGone);
             }
             BluezEvent::DaemonBack => {
                 self.daemon_runs = true;
-                self.serve_agent();
+                if let Some(bluez) = &self.bluez {
+                    self.unattended.start(bluez.clone());
+                }
             }
             BluezEvent::AdapterAdded(adapter) => {
                 self.adapters.insert(adapter.name, adapter.powered);
@@ -422,7 +427,12 @@ impl Driver {
         let (peer, input): (Peer, fn(SensorKey) -> Input) = match event {
             BluezEvent::Connected { peer, on: true } => (peer, Input::LinkUp),
             BluezEvent::Connected { peer, on: false } => (peer, Input::LinkDown),
-            BluezEvent::Bonded { peer, on: true } => (peer, |key| Input::Bonded(key, true)),
+            BluezEvent::Bonded { peer, on: true } => {
+                if self.wanted_at(peer.address).is_some() {
+                    self.unattended.bonded(peer.address);
+                }
+                (peer, |key| Input::Bonded(key, true))
+            }
             BluezEvent::Bonded { peer, on: false } => (peer, |key| Input::Bonded(key, false)),
             BluezEvent::Battery { peer, percent } => {
                 if let Some(key) = self.key_of(&peer) {
@@ -449,8 +459,13 @@ impl Driver {
         if let Some(rssi) = device.rssi {
             self.on_heard(&device.peer, rssi);
         }
+        self.remember_bond(device);
         if let Some(key) = self.policy.at(device.peer.address) {
             self.inputs.push_back(Input::Bonded(key, device.bonded));
+            // What is new and connected was connected by the kernel for a bluetoothd that has died.
+            if device.connected {
+                self.inputs.push_back(Input::LinkFound(key));
+            }
         }
     }
 
@@ -520,13 +535,16 @@ impl Driver {
             Answer::Devices(devices, powered) => {
                 for device in &devices {
                     self.remember_name(device);
+                    self.remember_bond(device);
                 }
                 if let Some(powered) = powered {
                     let known = devices.iter().map(known).collect();
                     self.inputs.push_back(Input::Up { powered, known });
                 }
                 for device in devices.iter().filter(|device| device.bonded) {
-                    if let Some(key) = self.policy.at(device.peer.address).or_else(|| self.wanted(device)) {
+                    if let Some(key) =
+                        self.policy.at(device.peer.address).or_else(|| self.wanted_at(device.peer.address))
+                    {
                         self.inputs.push_back(Input::Bonded(key, true));
                     }
                 }
@@ -534,8 +552,17 @@ impl Driver {
         }
     }
 
-    fn wanted(&self, device: &Device) -> Option<SensorKey> {
-        let is_it = |sensor: &Sensor| sensor.wanted.is_met_by(device.peer.address, device.name.as_deref());
+    fn remember_bond(&self, device: &Device) {
+        if device.bonded && self.wanted_at(device.peer.address).is_some() {
+            self.unattended.bonded(device.peer.address);
+            self.unattended.bonded(device.address);
+        }
+    }
+
+    /// The configured sensor at this address, whose name is known if it has told one.
+    fn wanted_at(&self, address: BleAddress) -> Option<SensorKey> {
+        let name = self.names.get(&address).map(String::as_str);
+        let is_it = |sensor: &Sensor| sensor.wanted.is_met_by(address, name);
         self.sensors.iter().find(|(_, sensor)| is_it(sensor)).map(|(key, _)| *key)
     }
 
@@ -597,7 +624,12 @@ impl Driver {
                 }
                 vec![Input::ScanStopped]
             }),
-            Order::Connect(key, address) => self.order(Task::Connect(key, address)),
+            Order::Connect(key, address) => {
+                if let Some(sensor) = self.sensors.get(&key) {
+                    let (to, deliver) = (sensor.subscription.clone(), sensor.deliver.clone());
+                    self.order(Task::Connect { key, address, to, deliver });
+                }
+            }
             Order::Subscribe(key) => {
                 if let Some(sensor) = self.sensors.get(&key) {
                     let (to, deliver) = (sensor.subscription.clone(), sensor.deliver.clone());
@@ -709,29 +741,6 @@ impl Driver {
         }
     }
 
-    /// Answers sensors that want to be paired, as long as BlueZ runs: Just Works with those that are configured.
-    fn serve_agent(&mut self) {
-        let Some(bluez) = self.bluez.clone().filter(|_| self.daemon_runs) else { return };
-        let mut configured = Configured::default();
-        for sensor in self.sensors.values() {
-            match &sensor.wanted {
-                Wanted::Address(address) => drop(configured.addresses.insert(*address)),
-                Wanted::Name(name) => drop(configured.names.insert(name.clone())),
-            }
-        }
-        self.agent = Some(Box::pin(async move {
-            loop {
-                let served = async {
-                    bluez.agent(Capability::NoInputNoOutput, AgentRole::Default).await?.serve(&configured).await
-                };
-                if let Err(error) = served.await {
-                    debug!(%error, "the pairing agent is registered again");
-                }
-                tokio::time::sleep(AGENT_PAUSE).await;
-            }
-        }));
-    }
-
     // What is shown.
 
     fn publish(&mut self) {
@@ -806,13 +815,6 @@ fn ended(error: &BluezError) -> Ended {
 async fn next_word(generation: &mut Option<Generation>) -> Result<Word, Ended> {
     match generation {
         Some(generation) => generation.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn serve(agent: &mut Option<AgentJob>) {
-    match agent {
-        Some(agent) => agent.await,
         None => std::future::pending().await,
     }
 }

@@ -18,6 +18,7 @@ pub mod status;
 mod stream;
 mod taking;
 mod talk;
+mod unattended;
 mod wanted;
 mod wires;
 
@@ -29,7 +30,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-pub use self::air::{Air, AirSettings, CommitWish};
+pub use self::air::{Air, AirSettings, CommitWish, Surroundings};
 pub use self::policy::BleLimits;
 pub use self::sensor::SensorKind;
 pub use self::status::AirStatus;

@@ -25,7 +25,7 @@ use super::echo::Echoes;
 use super::leaks::{self, THREAD};
 use super::policy::{BleLimits, Ended, Failure, FailureKind, Obstacle, SensorKey};
 use super::sensor::{BATTERY_LEVEL, CURRENT_TIME, Characteristic, SensorKind};
-use super::wires::{Subscription, Wires};
+use super::wires::{Subscription, Wires, bluetooth_uuid};
 use crate::bluez::BleAddress;
 use crate::clock::{Clock, Stamp};
 
@@ -40,15 +40,13 @@ const MOST_EARS: usize = 128;
 const LIMITS_EXCEEDED: &[&str] = &["LimitsExceeded", "more match rules", "max_match_rules"];
 /// What BlueZ and the bus answer about a device that BlueZ has forgotten. `UnknownMethod` is said of a method on no object.
 const GONE: &[&str] = &["UnknownObject", "UnknownMethod", "doesn't exist", "does not exist", "Does Not Exist"];
+/// What BlueZ answers if an attribute is given only to who has been paired with (Core 5.4, vol. 3 part F, 3.4.1.1:
+/// insufficient authentication 0x05, authorization 0x08, encryption key size 0x0C, encryption 0x0F), or by names.
+const WANTS_A_BOND: &[&str] =
+    &["ATT error: 0x05", "ATT error: 0x08", "ATT error: 0x0c", "ATT error: 0x0f", "NotAuthorized", "Not paired"];
 /// Readable by most sensors, and so a sign of life where BlueZ keeps the battery for itself: names in the Device
 /// Information Service (Bluetooth Assigned Numbers, 3.8.1).
 const DEVICE_INFORMATION: &[u16] = &[0x2A29, 0x2A24, 0x2A26, 0x2A25];
-
-/// A 16-bit UUID in its long form (Core 5.4, vol. 3 part B, 2.5.1).
-const fn bluetooth_uuid(short: u16) -> Uuid {
-    #[expect(clippy::as_conversions, reason = "From is not const; widening cannot lose anything")]
-    Uuid::from_u128(((short as u128) << 96) | 0x0000_0000_0000_1000_8000_0080_5f9b_34fb)
-}
 
 /// The 16 bits of a UUID that is a short one.
 fn short_uuid(uuid: Uuid) -> Option<u16> {
@@ -84,8 +82,10 @@ pub(super) enum Delivery {
 /// What a generation is to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Connect and wait for the services.
-    Connect(SensorKey, BleAddress),
+    /// Connect and wait for the services. What the device sends meanwhile goes to `deliver`: BlueZ renews the subscriptions
+    /// of a device that it knows as soon as the link stands, a cuff then sends at once, and may have ended the link before
+    /// its services are known.
+    Connect { key: SensorKey, address: BleAddress, to: Subscription, deliver: mpsc::Sender<Delivery> },
     /// Discover, listen and subscribe; hand everything to `deliver`.
     Subscribe { key: SensorKey, to: Subscription, deliver: mpsc::Sender<Delivery> },
     /// Read the battery, or anything else.
@@ -189,8 +189,8 @@ type Work = Pin<Box<dyn Future<Output = Option<Done>> + Send>>;
 
 /// The end of something that a generation did.
 enum Done {
-    /// A device can be listened to, and is now to be connected.
-    Heard(SensorKey, BleAddress, Box<Ear>, Notifications),
+    /// A device can be listened to, and is now to be connected by this task.
+    Heard(Task, BleAddress, Box<Ear>, Notifications),
     /// A link stands.
     Linked(SensorKey, BleAddress),
     /// A word for the policy.
@@ -213,6 +213,24 @@ struct Ear {
     listening: watch::Sender<Option<Arc<Listening>>>,
 }
 
+impl Ear {
+    /// What an episodic device sends before this link's own subscription is of one that BlueZ has renewed.
+    fn listen_early(&self, to: &Subscription, deliver: mpsc::Sender<Delivery>) {
+        if to.is_episodic() {
+            let (wanted, is_stream) = (to.characteristics(), matches!(to, Subscription::Stream(_)));
+            let is_announced = AtomicBool::new(true);
+            let listening = Listening { wanted, is_stream, deliver, is_announced, is_episodic: true };
+            self.listening.send_replace(Some(Arc::new(listening)));
+        }
+    }
+
+    /// The link has ended or is given up. The last words of an episodic device may still be on their way, and are a
+    /// measurement; those of any other would make a link that has gone look live.
+    fn rest(&self) {
+        self.listening.send_if_modified(|listening| listening.take_if(|listening| !listening.is_episodic).is_some());
+    }
+}
+
 /// A subscription.
 #[derive(Debug)]
 struct Listening {
@@ -221,6 +239,7 @@ struct Listening {
     is_stream: bool,
     deliver: mpsc::Sender<Delivery>,
     is_announced: AtomicBool,
+    is_episodic: bool,
 }
 
 impl Listening {
@@ -257,7 +276,7 @@ impl Known {
     /// Gives up whatever goes on with a sensor.
     fn release(&mut self, key: SensorKey) {
         if let Some(ear) = self.ear(key) {
-            ear.listening.send_replace(None);
+            ear.rest();
         }
         if let Some(linked) = self.links.remove(&key) {
             linked.cancel.cancel();
@@ -296,10 +315,10 @@ impl Side {
                     None => return failed("stopped".to_owned()),
                 },
                 Some(done) = running.next() => match done {
-                    Some(Done::Heard(key, address, ear, notifications)) => {
+                    Some(Done::Heard(task, address, ear, notifications)) => {
                         running.push(Box::pin(pass_on(notifications, (*ear).clone(), self.clock.clone())));
                         known.ears.insert(address, *ear);
-                        self.begin(Task::Connect(key, address), &adapter, &mut known, &running);
+                        self.begin(task, &adapter, &mut known, &running);
                         if known.ears.len() > MOST_EARS {
                             return failed(format!("renewed, because more than {MOST_EARS} devices were connected"));
                         }
@@ -337,15 +356,18 @@ impl Side {
     fn begin(&self, task: Task, adapter: &Adapter, known: &mut Known, running: &FuturesUnordered<Work>) {
         let (key, work): (SensorKey, Work) = match task {
             Task::Release(key) => return known.release(key),
-            Task::Connect(key, address) => {
+            Task::Connect { key, address, to, deliver } => {
                 known.release(key);
                 known.links.insert(key, Linked { cancel: CancellationToken::new(), address: None });
                 let limits = Box::new(self.limits);
                 (
                     key,
-                    match known.ears.get(&address) {
-                        Some(ear) => Box::pin(connect(key, ear.peripheral.clone(), address, limits)),
-                        None => Box::pin(hear(key, adapter.clone(), address, limits)),
+                    if let Some(ear) = known.ears.get(&address) {
+                        ear.listen_early(&to, deliver);
+                        Box::pin(connect(key, ear.peripheral.clone(), address, limits))
+                    } else {
+                        let task = Task::Connect { key, address, to, deliver };
+                        Box::pin(hear(key, task, adapter.clone(), address, limits))
                     },
                 )
             }
@@ -392,7 +414,13 @@ fn outcome(key: SensorKey, words: String, word: fn(SensorKey, Result<(), Failure
 }
 
 /// Finds a device and begins to listen to it, before it is connected for the first time.
-async fn hear(key: SensorKey, adapter: Adapter, address: BleAddress, limits: Box<BleLimits>) -> Option<Done> {
+async fn hear(
+    key: SensorKey,
+    task: Task,
+    adapter: Adapter,
+    address: BleAddress,
+    limits: Box<BleLimits>,
+) -> Option<Done> {
     let result = async {
         let known = bounded("asking BlueZ for its devices", limits.call, adapter.peripherals()).await?;
         let is_it = |device: &Peripheral| BleAddress::new(device.address().into_inner()) == address;
@@ -405,7 +433,7 @@ async fn hear(key: SensorKey, adapter: Adapter, address: BleAddress, limits: Box
     Some(match result.await {
         Ok((peripheral, notifications)) => {
             let ear = Ear { peripheral, echoes: Echoes::default(), listening: watch::Sender::new(None) };
-            Done::Heard(key, address, Box::new(ear), notifications)
+            Done::Heard(task, address, Box::new(ear), notifications)
         }
         Err(words) => outcome(key, words, Word::Connected),
     })
@@ -447,6 +475,14 @@ async fn pass_on(mut notifications: Notifications, ear: Ear, clock: Clock) -> Op
     Some(Done::Exhausted("the notifications of BlueZ ended".to_owned()))
 }
 
+/// What a person can do about it.
+fn with_advice(words: String, address: BleAddress) -> String {
+    if WANTS_A_BOND.iter().any(|answer| words.contains(answer)) {
+        return format!("{words}: it has to be paired, `vitalbridge pair {address}`");
+    }
+    words
+}
+
 /// Discovers, and subscribes to what the sensor has of it.
 async fn subscribe(
     key: SensorKey,
@@ -455,7 +491,8 @@ async fn subscribe(
     deliver: mpsc::Sender<Delivery>,
     limit: Duration,
 ) -> Option<Done> {
-    let failed = |words| Some(outcome(key, words, Word::Subscribed));
+    let address = BleAddress::new(ear.peripheral.address().into_inner());
+    let failed = |words| Some(outcome(key, with_advice(words, address), Word::Subscribed));
     if let Err(words) = bounded("discovering services", limit, ear.peripheral.discover_services()).await {
         return failed(words);
     }
@@ -473,7 +510,8 @@ async fn subscribe(
     };
     let wanted = found.iter().map(|characteristic| characteristic.uuid).collect();
     let is_stream = matches!(to, Subscription::Stream(_));
-    let listening = Arc::new(Listening { wanted, is_stream, deliver, is_announced: AtomicBool::new(false) });
+    let (is_announced, is_episodic) = (AtomicBool::new(false), to.is_episodic());
+    let listening = Arc::new(Listening { wanted, is_stream, deliver, is_announced, is_episodic });
     // Before subscribing, so that not even the first one is missed: stored records come at once.
     ear.listening.send_replace(Some(Arc::clone(&listening)));
     for characteristic in found {

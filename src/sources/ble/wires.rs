@@ -8,6 +8,12 @@ use super::sensor::{Habit, SensorKind};
 use crate::profile::Profile;
 use crate::profile::ble::Presence;
 
+/// A 16-bit UUID in its long form (Core 5.4, vol. 3 part B, 2.5.1).
+pub(super) const fn bluetooth_uuid(short: u16) -> Uuid {
+    #[expect(clippy::as_conversions, reason = "From is not const; widening cannot lose anything")]
+    Uuid::from_u128(((short as u128) << 96) | 0x0000_0000_0000_1000_8000_0080_5f9b_34fb)
+}
+
 /// What is subscribed to at a sensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Subscription {
@@ -62,6 +68,22 @@ impl Wires {
 }
 
 impl Subscription {
+    /// True if the sensor comes for a measurement and goes again.
+    pub(super) fn is_episodic(&self) -> bool {
+        match self {
+            Self::Standard { kind, .. } => kind.habit().is_episodic(),
+            Self::Stream(wires) => wires.habit.is_episodic(),
+        }
+    }
+
+    /// The characteristics that it may send by.
+    pub(super) fn characteristics(&self) -> Vec<Uuid> {
+        match self {
+            Self::Standard { kind, .. } => kind.characteristics().iter().map(|one| bluetooth_uuid(one.uuid)).collect(),
+            Self::Stream(wires) => vec![wires.notify],
+        }
+    }
+
     /// What it measures, by name.
     pub(super) fn kind(&self) -> &'static str {
         match self {

@@ -58,6 +58,9 @@ impl World {
         let client = header.sender().unwrap().to_string();
         let place = self.agents.iter().position(|agent| agent.client == client);
         match (member, place) {
+            ("RegisterAgent", _) if self.refuses_agents => {
+                return Err(("org.bluez.Error.NotPermitted", "not by this user"));
+            }
             ("RegisterAgent", None) => {
                 let (path, capability): (zbus::OwnedObjectPath, String) = message.body().deserialize().unwrap();
                 self.agents.push(RegisteredAgent { client, path: path.to_string(), capability });

@@ -6,7 +6,7 @@ use zbus::message::Message;
 
 use super::own::Own;
 use super::pairing::Pairs;
-use super::{ADAPTER, CHARACTERISTIC1, DESCRIPTOR1, Dictionary, OnConnect, SERVICE1, object_path, uuid};
+use super::{ADAPTER, BEAT_TURNS, CHARACTERISTIC1, DESCRIPTOR1, Dictionary, OnConnect, SERVICE1, object_path, uuid};
 
 /// What is in its advertisements beside its name.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +98,10 @@ pub(crate) struct Strap {
     pub(crate) trusted: bool,
     /// Whether it ends the link after it has sent what it stored.
     pub(crate) ends_link: bool,
+    /// It sends a measurement every so many turns.
+    pub(crate) beat_turns: u64,
+    /// Measurements that it has sent by itself to somebody who had subscribed.
+    pub(crate) sent: u64,
     /// What was written to it: 16-bit UUID and payload.
     pub(crate) writes: Vec<(u16, Vec<u8>)>,
     /// What it does by a protocol of its maker's.
@@ -107,6 +111,8 @@ pub(crate) struct Strap {
     pub(super) heard: bool,
     /// The D-Bus names of the clients that have subscribed, by the path of the characteristic.
     pub(super) notifying: BTreeMap<String, String>,
+    /// The same of the last link, which BlueZ renews by itself for a sensor that it has a bond with.
+    pub(super) renewed: BTreeMap<String, String>,
     /// What is still to be sent, by the path of the characteristic.
     pub(super) to_send: Vec<(String, Vec<u8>)>,
     pub(super) resolve_at: Option<u64>,
@@ -140,12 +146,15 @@ impl Strap {
             bonded: false,
             trusted: false,
             ends_link: false,
+            beat_turns: BEAT_TURNS,
+            sent: 0,
             writes: vec![],
             own: Own::default(),
             resolved: false,
             known: false,
             heard: false,
             notifying: BTreeMap::new(),
+            renewed: BTreeMap::new(),
             to_send: vec![],
             resolve_at: None,
             drop_at: None,
@@ -317,7 +326,8 @@ impl Strap {
     pub(super) fn unlink(&mut self) {
         (self.connected, self.resolved) = (false, false);
         (self.resolve_at, self.drop_at) = (None, None);
-        self.notifying.clear();
+        self.renewed = std::mem::take(&mut self.notifying);
+        self.renewed.retain(|_, _| self.bonded);
         self.to_send.clear();
         self.own.unlink();
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::words::{BleLimits, FailureKind, SensorPhase, SensorState, WantedSensor};
+use super::words::{BleLimits, FailureKind, Rung, SensorPhase, SensorState, WantedSensor};
 use crate::backoff::Backoff;
 use crate::bluez::BleAddress;
 use crate::clock::{Mono, Stamp};
@@ -96,6 +96,8 @@ pub(super) struct Sensor {
     pub(super) attempts: u64,
     pub(super) last_attempt: Option<Mono>,
     pub(super) failures: u32,
+    /// The last step of the ladder since it delivered.
+    pub(super) tried: Option<Rung>,
     /// Failures in a row to resolve the services.
     pub(super) unresolved: u32,
     pub(super) reason: Option<String>,
@@ -125,6 +127,7 @@ impl Sensor {
             attempts: 0,
             last_attempt: None,
             failures: 0,
+            tried: None,
             unresolved: 0,
             reason: None,
             not_before: now.mono,
@@ -167,6 +170,7 @@ impl Sensor {
     /// An attempt begins.
     pub(super) fn attempt(&mut self, limits: &BleLimits, now: Mono) {
         self.link = Link::Connecting { since: now, resolving: None };
+        self.carried = Carried::Nothing;
         self.attempts = self.attempts.saturating_add(1);
         self.last_attempt = Some(now);
         remember(&mut self.window, limits.attempts_a_minute, now);
@@ -187,9 +191,27 @@ impl Sensor {
         if self.carried == Carried::Nothing {
             self.carried = Carried::Data;
         }
-        self.failures = 0;
+        (self.failures, self.tried) = (0, None);
         self.reason = None;
         self.last_seen = Some(now);
+    }
+
+    /// Something readable has come before this link's own subscription.
+    pub(super) fn early_data(&mut self, now: Stamp) {
+        self.carried = Carried::Data;
+        self.late_data(now);
+    }
+
+    /// Something readable has come, and the link may have ended since.
+    pub(super) fn late_data(&mut self, now: Stamp) {
+        (self.failures, self.tried) = (0, None);
+        self.reason = None;
+        self.last_seen = Some(now);
+    }
+
+    /// Something readable has come over this link.
+    pub(super) fn has_carried(&self) -> bool {
+        self.carried != Carried::Nothing
     }
 
     /// The link has been a good one for so long that the next pause is a short one again.
@@ -226,7 +248,7 @@ impl Sensor {
 
     /// An episodic sensor has handed over what it had and ended the link: a success.
     pub(super) fn end_well(&mut self, limits: &BleLimits, now: Mono) {
-        self.failures = 0;
+        (self.failures, self.tried) = (0, None);
         self.unresolved = 0;
         self.reason = None;
         self.backoff.reset();
@@ -299,6 +321,8 @@ impl Sensor {
             battery: self.battery,
             attempts: self.attempts,
             failures: self.failures,
+            tried: self.tried,
+            bonded: self.bonded,
             reason: reason.or_else(|| self.reason.clone()),
         }
     }

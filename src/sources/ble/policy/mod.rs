@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use words::{
-    Advert, BleLimits, Ended, Failure, FailureKind, Input, Known, Obstacle, Order, RadioCounts, RadioState, SensorKey,
-    SensorPhase, SensorState, WantedSensor,
+    Advert, BleLimits, Ended, Failure, FailureKind, Input, Known, Obstacle, Order, RadioCounts, RadioState, Rung,
+    SensorKey, SensorPhase, SensorState, WantedSensor,
 };
 
 use self::link::{Cure, Link, Overdue, Sensor, free_at, remember};
@@ -186,6 +186,9 @@ impl Policy {
     fn on_sensor(&mut self, input: Input, now: Stamp) {
         match input {
             Input::LinkUp(key) => self.on_link_up(key, now.mono),
+            Input::LinkFound(key) if self.sensors.get(&key).is_some_and(Sensor::is_idle) => {
+                self.end_link(key, Cure::Nothing, now.mono);
+            }
             Input::LinkDown(key) => self.on_link_down(key, now),
             Input::Connected(key, result) => self.on_connected(key, result, now),
             Input::Subscribed(key, result) => self.on_subscribed(key, result, now),
@@ -261,7 +264,8 @@ impl Policy {
     /// What people are shown about the radio.
     pub fn radio(&self) -> RadioState {
         let (obstacle, reason) = self.obstacle().unzip();
-        RadioState { obstacle, reason, scanning: matches!(self.scan, Scan::On { .. }), counts: self.counts }
+        let (scanning, fruitless) = (matches!(self.scan, Scan::On { .. }), self.cures.fruitless);
+        RadioState { obstacle, reason, scanning, counts: self.counts, fruitless }
     }
 
     fn obstacle(&self) -> Option<(Obstacle, String)> {
@@ -466,6 +470,8 @@ impl Policy {
                     sensor.reason = Some("the sensor has ended the link, as it does when it is taken off".to_owned());
                 }
             }
+            // It has sent what it had before its services were known: BlueZ had renewed an earlier subscription.
+            _ if sensor.has_carried() && sensor.wanted.habit.is_episodic() => self.end_well(key, now.mono),
             _ => self.fail(key, Failure::ordinary("the sensor dropped the link"), now.mono),
         }
     }
@@ -528,10 +534,14 @@ impl Policy {
 
     fn on_data(&mut self, key: SensorKey, now: Stamp) {
         let Some(sensor) = self.sensors.get_mut(&key) else { return };
-        if matches!(sensor.link, Link::Open { .. } | Link::Checking { .. }) {
-            sensor.data(now);
-            self.cures.fruitless = 0;
+        match sensor.link {
+            Link::Open { .. } | Link::Checking { .. } => sensor.data(now),
+            Link::Connecting { .. } | Link::Subscribing { .. } => sensor.early_data(now),
+            // The end of the link was told first, and taken for a failure.
+            _ if sensor.wanted.habit.is_episodic() => sensor.late_data(now),
+            _ => return,
         }
+        self.cures.fruitless = 0;
     }
 
     fn on_battery_read(&mut self, key: SensorKey, answer: &Result<Option<u8>, String>, now: Stamp) {
@@ -569,14 +579,15 @@ impl Policy {
             self.slot = None;
         }
         let words = self.sensors.get(&key).and_then(|sensor| sensor.reason.clone()).unwrap_or_default();
-        let done = match then {
-            Cure::Nothing => true,
-            Cure::Remove => false,
-            Cure::PowerCycle => self.power_cycle(now.mono),
-            Cure::Renew => self.renew(&words, true, now.mono),
+        let tried = match then {
+            Cure::Nothing => return,
+            Cure::Remove => None,
+            Cure::PowerCycle => self.power_cycle(now.mono).then_some(Rung::PowerCycled),
+            Cure::Renew => self.renew(&words, true, now.mono).then_some(Rung::Renewed),
         };
-        if !done {
-            self.forget(key, now.mono);
+        match self.sensors.get_mut(&key) {
+            Some(sensor) if tried.is_some() => sensor.tried = tried,
+            _ => self.forget(key, now.mono),
         }
     }
 
@@ -587,6 +598,7 @@ impl Policy {
             && !sensor.bonded
         {
             sensor.link = Link::Removing { since: now };
+            sensor.tried = Some(Rung::Forgotten);
             self.counts.removals += 1;
             self.orders.push(Order::Remove(key, address));
         }

@@ -113,6 +113,8 @@ fn a_strap_is_connected_with_the_scan_stopped_and_all_about_it_is_shown() {
         battery: Some(55),
         attempts: 1,
         failures: 0,
+        tried: None,
+        bonded: false,
         reason: None,
     };
     assert_eq!(rig.state(keys[0]), expected);
@@ -208,6 +210,30 @@ fn a_cuff_that_ends_the_link_was_a_success_and_waits_for_its_next_advertisement(
         assert_eq!((state.phase, state.failures, state.reason), (SensorPhase::Searching, 0, None), "visit {visit}");
         assert_eq!(rig.hear(STRAP), [], "it advertises on for a while");
         rig.wait(10_000);
+    }
+}
+
+#[test]
+fn a_cuff_that_sends_before_its_services_are_known_and_ends_the_link_was_a_success() {
+    // BlueZ renews the subscriptions of a device that it knows as soon as the link stands. Its word and that of the
+    // source come by two ways, in any order.
+    for data_first in [true, false] {
+        let (mut rig, keys) = Rig::scanning(&[sensor(SensorKind::BloodPressure, STRAP)]);
+        let key = keys[0];
+        rig.connect(key, STRAP);
+        rig.on(Input::LinkUp(key));
+        for is_data in [data_first, !data_first] {
+            rig.on(if is_data { Input::Data(key) } else { Input::LinkDown(key) });
+        }
+        rig.on(Input::Disconnected(key));
+        let state = rig.state(key);
+        assert_eq!((state.failures, state.reason, state.last_seen), (0, None, Some(rig.now)), "{data_first}");
+        // A strap that drops the link while it is made has failed, whatever it has sent before.
+        let (mut rig, keys) = Rig::scanning(&[sensor(SensorKind::HeartRate, STRAP)]);
+        rig.connect(keys[0], STRAP);
+        rig.on(Input::Data(keys[0]));
+        rig.on(Input::LinkDown(keys[0]));
+        assert_eq!(rig.state(keys[0]).failures, 1);
     }
 }
 
@@ -325,6 +351,10 @@ fn a_link_that_a_crash_left_behind_is_ended_first() {
     let known = Known { advert: Advert { address: STRAP, name: None, rssi: None }, connected: true };
     assert_eq!(rig.on(Input::Up { powered: true, known: vec![known] }), [Order::Disconnect(keys[0], STRAP)]);
     assert_eq!(rig.on(Input::Disconnected(keys[0])), [Order::StartScan]);
+    // bluetoothd may tell of it only after the generation has begun.
+    rig.on(Input::ScanStarted(Ok(())));
+    assert_eq!(rig.on(Input::LinkFound(keys[0])), [Order::Disconnect(keys[0], STRAP), Order::StopScan]);
+    assert_eq!(rig.on(Input::LinkFound(keys[0])), [], "it is being ended already");
 }
 
 #[test]

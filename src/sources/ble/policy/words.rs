@@ -212,6 +212,8 @@ pub enum Input {
     ScanStopped,
     /// A link stands; its services are not resolved yet.
     LinkUp(SensorKey),
+    /// A link stands that a new bluetoothd has found: its services are never resolved.
+    LinkFound(SensorKey),
     /// A link has ended.
     LinkDown(SensorKey),
     /// The answer to [`Order::Connect`]: the services are resolved, or not.
@@ -289,6 +291,19 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// What was tried for a sensor that cannot be connected, mildest first. A step that would harm a sensor which
+    /// delivers, or was taken lately, is left out.
+    Rung {
+        /// BlueZ was made to forget it.
+        Forgotten = "forgotten",
+        /// The adapter was switched off and on.
+        PowerCycled = "power_cycled",
+        /// The Bluetooth thread was started anew.
+        Renewed = "renewed",
+    }
+}
+
 /// All that is known about one sensor, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SensorState {
@@ -308,6 +323,10 @@ pub struct SensorState {
     pub attempts: u64,
     /// Failures since it last delivered.
     pub failures: u32,
+    /// The last step that was taken against them.
+    pub tried: Option<Rung>,
+    /// Whether BlueZ keeps a bond with it.
+    pub bonded: bool,
     /// Why it does not deliver, in words; of the last failure while another attempt is made.
     pub reason: Option<String>,
 }
@@ -356,6 +375,8 @@ pub struct RadioState {
     pub scanning: bool,
     /// What it did.
     pub counts: RadioCounts,
+    /// Bluetooth threads renewed in vain since data last came: the daemon ends after a few, and systemd starts it anew.
+    pub fruitless: u32,
 }
 
 /// Where the one connection attempt of an adapter stands.
