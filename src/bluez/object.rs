@@ -136,8 +136,8 @@ impl Device {
             tx_power: value(properties, "TxPower"),
             battery: interfaces.get(BATTERY1).and_then(|battery| value(battery, "Percentage")),
             services: services(properties),
-            manufacturer_data: data(properties, "ManufacturerData", |key| u16::try_from(key).ok()),
-            service_data: data(properties, "ServiceData", |key| uuid(<&str>::try_from(key).ok()?)),
+            manufacturer_data: manufacturer_data(properties),
+            service_data: service_data(properties),
             peer,
         })
     }
@@ -163,6 +163,16 @@ fn uuid(text: &str) -> Option<Uuid> {
 fn services(properties: &Properties) -> Vec<Uuid> {
     let Some(Variant::Array(array)) = properties.get("UUIDs").map(|value| &**value) else { return vec![] };
     array.iter().filter_map(|value| uuid(<&str>::try_from(value).ok()?)).collect()
+}
+
+/// What a device advertises, by the company's number.
+pub(super) fn manufacturer_data(properties: &Properties) -> BTreeMap<u16, Vec<u8>> {
+    data(properties, "ManufacturerData", |key| u16::try_from(key).ok())
+}
+
+/// What a device advertises, by service.
+pub(super) fn service_data(properties: &Properties) -> BTreeMap<Uuid, Vec<u8>> {
+    data(properties, "ServiceData", |key| uuid(<&str>::try_from(key).ok()?))
 }
 
 /// A dictionary of byte arrays.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::kind::kind_of;
 use super::object::Device;
 use crate::profile::Models;
-use crate::profile::ble::{Sighting, Speaks};
+use crate::profile::ble::Sighting;
 use crate::profile::model::DeviceKind;
 
 /// Names in the air have up to 248 bytes (Core 5.4, vol. 3 part C, 12.1); more than this says nothing to a person.
@@ -85,8 +85,8 @@ impl Record {
             services: device.services.iter().map(ToString::to_string).collect(),
             config: None,
         };
-        // Without a profile nothing here reads it; what only advertises is not connected to, and no source reads it.
-        let is_source = ble.is_some_and(|ble| !matches!(ble.speaks, Speaks::Advertised(_)));
+        // Without a profile nothing here reads it.
+        let is_source = ble.is_some();
         let word = kind.map(|kind| kind.word).or_else(|| profile.map(|profile| profile.kind().name()));
         record.config = word.filter(|_| is_source).map(|word| record.config_lines(word));
         record

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 
 use futures_util::StreamExt;
+use uuid::Uuid;
 use zbus::message::{Message, Type};
 use zbus::{MessageStream, OwnedObjectPath};
 
 use super::client::Bluez;
 use super::error::{BluezError, Cause};
-use super::object::{Adapter, Device, Interfaces, Peer, Properties, adapter_name, value};
+use super::object::{
+    Adapter, Device, Interfaces, Peer, Properties, adapter_name, manufacturer_data, service_data, value,
+};
 use super::{ADAPTER1, BATTERY1, BLUEZ, BUS, DEVICE1, OBJECT_MANAGER, PROPERTIES};
 
 /// Signals that wait to be read; when they are more, the bus keeps the rest.
@@ -77,6 +80,15 @@ pub enum BluezEvent {
         peer: Peer,
         /// Signal strength in dBm.
         rssi: i16,
+    },
+    /// What a device tells everybody, without a connection.
+    Advertised {
+        /// Who.
+        peer: Peer,
+        /// By the company's number.
+        manufacturer_data: BTreeMap<u16, Vec<u8>>,
+        /// By service.
+        service_data: BTreeMap<Uuid, Vec<u8>>,
     },
     /// The charge of a device's battery.
     Battery {
@@ -246,6 +258,10 @@ impl Watch {
         // Before BlueZ 5.65 there is no `Bonded`; `Paired` says the same there.
         if let Some(on) = value(changed, "Bonded").or_else(|| value(changed, "Paired")) {
             self.ready.push_back(BluezEvent::Bonded { peer: peer.clone(), on });
+        }
+        let (manufacturer_data, service_data) = (manufacturer_data(changed), service_data(changed));
+        if !manufacturer_data.is_empty() || !service_data.is_empty() {
+            self.ready.push_back(BluezEvent::Advertised { peer: peer.clone(), manufacturer_data, service_data });
         }
         if let Some(rssi) = value(changed, "RSSI") {
             self.ready.push_back(BluezEvent::Heard { peer, rssi });

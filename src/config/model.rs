@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::file;
-use crate::profile::ble::{AdvertField, Ble, SensorKind, Sighting, Speaks, TimeWrite};
+use crate::profile::ble::{Ble, SensorKind, Sighting, Speaks, TimeWrite};
 use crate::profile::{Models, Profile};
 
 /// A problem and its place in the text.
@@ -50,18 +50,6 @@ pub(super) fn contradictions(source: &file::Source, profile: &Profile, models: &
         problem(named, format!("the profile {id} is of a serial device: its source has kind = \"serial\""));
         return found;
     };
-    if let Speaks::Advertised(field) = ble.speaks {
-        let option = match field {
-            AdvertField::Service(service) => format!("--service-data {service:04X}"),
-            AdvertField::Manufacturer(company) => format!("--manufacturer-data {company:04X}"),
-        };
-        let message = format!(
-            "the {} is only heard, never connected to, and no source listens to advertised data; `vitalbridge decode {option}` \
-             reads it",
-            profile.name()
-        );
-        problem(named, message);
-    }
     if let Some(place) = &source.name
         && let Some(other) = model_of(place.get_ref(), models).filter(|other| other.id() != id)
         && ble.rank(&by_name(place.get_ref())).is_none()
@@ -159,7 +147,6 @@ mod tests {
                 "name = \"BM85\"\nprofile = \"polar-h10\"",
                 "line 8: `BM85` is the name of the model beurer-bm85, not of polar-h10",
             ),
-            ("name = \"S\"\nprofile = \"mi-scale\"", "line 9: the Xiaomi Mi Smart Scale"),
             ("name = \"S\"\nprofile = \"mi-scale\"\nset_clock = \"+01:00\"", "line 10: the clock of the Xiaomi"),
             ("name = \"S\"\nprofile = \"viatom-o2\"\nset_clock = \"+01:00\"", "line 10: the profile viatom-o2 speaks"),
             ("name = \"S\"\nprofile = \"viatom-o2\"\nusers = { 1 = \"P-1\" }", "line 10: the profile viatom-o2 speaks"),

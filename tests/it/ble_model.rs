@@ -28,3 +28,37 @@ async fn a_cuff_is_read_with_the_quirks_of_its_profile() {
     assert_eq!(pulse["value"], 65, "{pulse}");
     bridge.stop().await;
 }
+
+/// Advertisements of a Mi Scale with this weight in units of 5 g, settled or not (`devices/mi-scale.toml`).
+fn mi_scale(weight: u16, is_settled: bool) -> Vec<(u16, Vec<u8>)> {
+    let [low, high] = weight.to_le_bytes();
+    let flags = if is_settled { 0x22 } else { 0x02 };
+    vec![(0x181D, vec![flags, low, high, 0xE5, 0x07, 0x04, 0x0B, 0x10, 0x13, 0x01])]
+}
+
+#[tokio::test]
+async fn a_scale_that_only_advertises_is_heard_and_counts_once_and_is_never_connected_to() {
+    let bus = Bus::start().await;
+    let mut scale = Strap::new(STRAP, "MI_SCALE");
+    scale.advert.service_data = mi_scale(17_310, true);
+    let fake = FakeBluez::start(&bus, World::new(vec![scale])).await;
+    let mut bridge = Bridge::start(&bus, &setup("mi-scale", SensorKind::HeartRate));
+    let weight = bridge.until_reading("weight").await;
+    assert_eq!(
+        (&weight["value"], &weight["quality"]),
+        (&serde_json::json!(86.55), &serde_json::json!("valid")),
+        "{weight}"
+    );
+    // It steps off and on again; while it swings, any number is told.
+    for (weight, is_settled) in [(1000, false), (17_000, false), (17_320, true)] {
+        fake.change(move |world| world.strap(STRAP).advert.service_data = mi_scale(weight, is_settled)).await;
+        let turn = fake.change(|world| world.turn).await;
+        fake.until("it has advertised", move |world| world.turn > turn + 40).await;
+    }
+    assert_eq!(bridge.until_reading("weight").await["value"], 86.6);
+    let connects = fake.change(|world| world.count("Connect")).await;
+    assert_eq!(connects, 0);
+    let weights = bridge.said().iter().filter(|message| message["reading"]["metric"] == "weight").count();
+    assert_eq!(weights, 2, "each once");
+    bridge.stop().await;
+}

@@ -192,7 +192,7 @@ pub(crate) struct World {
     pairing: Option<Ongoing>,
     /// The D-Bus names of the clients that scan.
     scanning: BTreeSet<String>,
-    turn: u64,
+    pub(crate) turn: u64,
     outgoing: Vec<Message>,
 }
 
@@ -636,9 +636,10 @@ impl World {
         }
         strap.heard = true;
         let path = strap.path();
-        let rssi = strap.rssi;
+        let mut heard = strap.advertised();
+        heard.insert("RSSI", strap.rssi.into());
         if std::mem::replace(&mut strap.known, true) {
-            self.changed(&path, DEVICE1, Dictionary::from([("RSSI", rssi.into())]));
+            self.changed(&path, DEVICE1, heard);
         } else {
             let body = (object_path(&path), Interfaces::from([(DEVICE1, strap.properties())]));
             self.outgoing.push(signal("/", OBJECT_MANAGER, "InterfacesAdded", &body));

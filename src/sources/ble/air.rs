@@ -18,6 +18,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::leaks;
 use super::policy::{
@@ -419,6 +420,9 @@ impl Driver {
             }
             BluezEvent::DeviceAdded(device) => self.on_device(&device),
             BluezEvent::Heard { peer, rssi } => self.on_heard(&peer, rssi),
+            BluezEvent::Advertised { peer, manufacturer_data, service_data } => {
+                self.on_advertised(&peer, &manufacturer_data, &service_data);
+            }
             about_one => self.on_peer(about_one),
         }
     }
@@ -458,6 +462,7 @@ impl Driver {
         self.remember_name(device);
         if let Some(rssi) = device.rssi {
             self.on_heard(&device.peer, rssi);
+            self.on_advertised(&device.peer, &device.manufacturer_data, &device.service_data);
         }
         self.remember_bond(device);
         if let Some(key) = self.policy.at(device.peer.address) {
@@ -486,6 +491,27 @@ impl Driver {
             self.ask_for_names();
         }
         self.inputs.push_back(Input::Advert(Advert { address: peer.address, name, rssi: Some(rssi) }));
+    }
+
+    /// Hands what a device tells everybody to the sources that only listen to it.
+    fn on_advertised(
+        &self,
+        peer: &Peer,
+        manufacturer_data: &BTreeMap<u16, Vec<u8>>,
+        service_data: &BTreeMap<Uuid, Vec<u8>>,
+    ) {
+        if self.adapter.as_ref() != Some(&peer.adapter) {
+            return;
+        }
+        let name = self.names.get(&peer.address).map(String::as_str);
+        for sensor in self.sensors.values().filter(|sensor| sensor.wanted.is_met_by(peer.address, name)) {
+            let Subscription::Heard(heard) = &sensor.subscription else { continue };
+            if let Some(bytes) = heard.find(manufacturer_data, service_data) {
+                let delivery = Delivery::Advertised { bytes: bytes.to_vec(), received: self.clock.now() };
+                // It is repeated many times a second: one that finds no room comes again.
+                let _ = sensor.deliver.try_send(delivery);
+            }
+        }
     }
 
     /// A name may come after the first advertisement, and BlueZ does not say so.

@@ -3,6 +3,7 @@
 //! All sources of a daemon share one radio, the [`Air`]: it runs the connection [`policy`] and hands each source what its
 //! sensor sends. A source never connects to anything itself.
 
+mod advert;
 mod air;
 mod echo;
 mod join;
@@ -45,7 +46,7 @@ use self::radio::Delivery;
 use self::records::{GLUCOSE_CONTEXT, Intake, Known, is_record};
 use self::sensor::{CURRENT_TIME, Habit, Manner, RECORD_ACCESS};
 use self::set_clock::SetClock;
-use self::wires::{Subscription, Wires};
+use self::wires::{Heard, Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
@@ -118,6 +119,11 @@ impl BleConfig {
         self.set_clock.map(|offset| SetClock::new(when, offset))
     }
 
+    /// What its advertisements say, if they say all.
+    fn heard(&self) -> Option<Arc<Heard>> {
+        self.profile.as_deref().and_then(Heard::of).map(Arc::new)
+    }
+
     /// How the connection policy treats it.
     fn wanted_sensor(&self) -> WantedSensor {
         let manner = self.ble().map_or_else(Manner::default, Manner::of);
@@ -130,6 +136,7 @@ impl BleConfig {
             // It measures now and then: nothing is missed between measurements.
             Some((_, wires)) if wires.habit.is_episodic() => BTreeSet::new(),
             Some((profile, _)) => metrics(profile),
+            None if self.heard().is_some() => BTreeSet::new(),
             None => self.sensor.metrics().iter().copied().collect(),
         }
     }
@@ -158,10 +165,11 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     output.state(LinkState::Opening).await?;
-    let stream = config.stream();
-    let subscription = match &stream {
-        Some((_, wires)) => Subscription::Stream(Arc::new(wires.clone())),
-        None => Subscription::Standard {
+    let (stream, heard) = (config.stream(), config.heard());
+    let subscription = match (&stream, &heard) {
+        (Some((_, wires)), _) => Subscription::Stream(Arc::new(wires.clone())),
+        (None, Some(heard)) => Subscription::Heard(Arc::clone(heard)),
+        (None, None) => Subscription::Standard {
             kind: config.sensor,
             tells_time: config.clock().is_some_and(|clock| clock.listens()),
         },
@@ -170,6 +178,9 @@ pub(super) async fn run(
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
     if let Some((profile, wires)) = stream {
         return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
+    }
+    if let Some(heard) = heard {
+        return advert::Reader::new(&heard, client, output).run().await;
     }
     let others = config
         .users
@@ -235,7 +246,7 @@ impl Reader<'_> {
                     Some(Delivery::Subscribed) => self.on_subscribed().await?,
                     Some(Delivery::Payload { uuid, bytes, received }) => self.on_payload(uuid, &bytes, received).await?,
                     // Of a byte stream, which was not subscribed to.
-                    Some(Delivery::Bytes { .. } | Delivery::Sent(_)) => {}
+                    Some(Delivery::Bytes { .. } | Delivery::Advertised { .. } | Delivery::Sent(_)) => {}
                     // The radio has ended.
                     None => return self.finish_records().await,
                 },

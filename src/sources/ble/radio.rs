@@ -75,6 +75,13 @@ pub(super) enum Delivery {
         /// When they arrived.
         received: Stamp,
     },
+    /// The measurement's field of an advertisement.
+    Advertised {
+        /// Without its number.
+        bytes: Vec<u8>,
+        /// When it was heard.
+        received: Stamp,
+    },
     /// How a [`Task::Send`] went.
     Sent(Result<(), String>),
 }
@@ -500,6 +507,7 @@ async fn subscribe(
     let found = match &to {
         Subscription::Standard { kind, tells_time } => standard(*kind, *tells_time, &offered),
         Subscription::Stream(wires) => stream(wires, &offered),
+        Subscription::Heard(_) => Err("a device that only advertises has nothing to subscribe to".to_owned()),
     };
     let found = match found {
         Ok(found) => found,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 pub use crate::profile::ble::SensorKind;
-use crate::profile::ble::{Ble, EndsLink, Presence};
+use crate::profile::ble::{Ble, EndsLink, Presence, Speaks};
 use crate::vitals::Metric;
 
 /// A characteristic within its service; 16-bit numbers of the Bluetooth Assigned Numbers.
@@ -128,6 +128,8 @@ pub struct Manner {
     pub ends_normally: bool,
     /// It sends nothing before it was paired with.
     pub needs_bond: bool,
+    /// It tells everybody what it measures, and is never connected to.
+    pub is_only_heard: bool,
 }
 
 impl Manner {
@@ -137,6 +139,7 @@ impl Manner {
             settle: ble.settle,
             ends_normally: matches!(ble.ends_link, EndsLink::Normal),
             needs_bond: ble.needs_bond,
+            is_only_heard: matches!(ble.speaks, Speaks::Advertised(_)),
         }
     }
 }

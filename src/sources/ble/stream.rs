@@ -92,7 +92,7 @@ impl<'r> Reader<'r> {
                     Some(Delivery::Bytes { bytes, received }) => self.on_bytes(&bytes, received).await?,
                     Some(Delivery::Sent(result)) => self.on_sent(result),
                     // Standard characteristics were not subscribed to.
-                    Some(Delivery::Payload { .. }) => {}
+                    Some(Delivery::Payload { .. } | Delivery::Advertised { .. }) => {}
                     // The radio has ended.
                     None => return self.end_stream().await,
                 },

@@ -1,12 +1,13 @@
 //! Where at a sensor the radio listens and writes: characteristics of the specification, or those of its maker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::sensor::{Habit, SensorKind};
 use crate::profile::Profile;
-use crate::profile::ble::Presence;
+use crate::profile::ble::{AdvertField, Presence, Speaks};
 
 /// A 16-bit UUID in its long form (Core 5.4, vol. 3 part B, 2.5.1).
 pub(super) const fn bluetooth_uuid(short: u16) -> Uuid {
@@ -26,6 +27,44 @@ pub(super) enum Subscription {
     },
     /// A maker's own, whose notifications are one stream of bytes.
     Stream(Arc<Wires>),
+    /// None: what it advertises says all.
+    Heard(Arc<Heard>),
+}
+
+/// A sensor that tells everybody what it measures, as its profile says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The profile's id.
+    pub(super) profile: String,
+    /// What kind of device it is, by its name.
+    pub(super) kind: &'static str,
+    /// The field of its advertisements that has the measurement.
+    pub(super) field: AdvertField,
+}
+
+impl Heard {
+    /// That of a profile; `None`: its devices are connected to.
+    pub(super) fn of(profile: &Profile) -> Option<Self> {
+        match profile.ble()?.speaks {
+            Speaks::Advertised(field) => {
+                Some(Self { profile: profile.id().to_owned(), kind: profile.kind().name(), field })
+            }
+            Speaks::Standard(_) | Speaks::Stream(_) => None,
+        }
+    }
+
+    /// The measurement's field of an advertisement, without its number.
+    pub(super) fn find<'a>(
+        &self,
+        manufacturer_data: &'a BTreeMap<u16, Vec<u8>>,
+        service_data: &'a BTreeMap<Uuid, Vec<u8>>,
+    ) -> Option<&'a [u8]> {
+        match self.field {
+            AdvertField::Service(short) => service_data.get(&bluetooth_uuid(short)),
+            AdvertField::Manufacturer(company) => manufacturer_data.get(&company),
+        }
+        .map(Vec::as_slice)
+    }
 }
 
 /// The two directions of a byte stream over GATT, as its profile names them.
@@ -73,6 +112,7 @@ impl Subscription {
         match self {
             Self::Standard { kind, .. } => kind.habit().is_episodic(),
             Self::Stream(wires) => wires.habit.is_episodic(),
+            Self::Heard(_) => true,
         }
     }
 
@@ -81,6 +121,7 @@ impl Subscription {
         match self {
             Self::Standard { kind, .. } => kind.characteristics().iter().map(|one| bluetooth_uuid(one.uuid)).collect(),
             Self::Stream(wires) => vec![wires.notify],
+            Self::Heard(_) => vec![],
         }
     }
 
@@ -89,14 +130,16 @@ impl Subscription {
         match self {
             Self::Standard { kind, .. } => kind.name(),
             Self::Stream(wires) => wires.kind,
+            Self::Heard(heard) => heard.kind,
         }
     }
 
-    /// The profile by which its stream is read.
+    /// The profile by which its stream or its advertisements are read.
     pub(super) fn profile(&self) -> Option<&str> {
         match self {
             Self::Standard { .. } => None,
             Self::Stream(wires) => Some(&wires.profile),
+            Self::Heard(heard) => Some(&heard.profile),
         }
     }
 }

@@ -244,6 +244,13 @@ impl Strap {
         if let Some(tx_power) = self.advert.tx_power {
             properties.insert("TxPower", tx_power.into());
         }
+        properties.extend(self.advertised());
+        properties
+    }
+
+    /// Its advertised data. With `DuplicateData` BlueZ tells it with each advertisement.
+    pub(super) fn advertised(&self) -> Dictionary {
+        let mut properties = Dictionary::new();
         let manufacturer: BTreeMap<u16, zbus::Variant<'static>> =
             self.advert.manufacturer_data.iter().map(|(company, data)| (*company, data.clone().into())).collect();
         if !manufacturer.is_empty() {

@@ -161,7 +161,7 @@ impl Sensor {
 
     /// When it may be tried at the earliest; `None`: not before it is heard again.
     pub(super) fn next_try(&self, limits: &BleLimits, now: Mono) -> Option<Mono> {
-        if !self.is_idle() || !self.is_fresh(limits, now) {
+        if !self.is_idle() || !self.is_fresh(limits, now) || self.wanted.manner.is_only_heard {
             return None;
         }
         Some(self.not_before.max(free_at(&self.window, limits.attempts_a_minute)))

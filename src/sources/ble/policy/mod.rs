@@ -815,7 +815,11 @@ impl Policy {
         let (key, sensor) = due.min_by_key(|(_, sensor)| sensor.last_attempt)?;
         // One that has failed does not keep the adapter from hearing the others.
         let others_unheard = self.sensors.iter().any(|(other, sensor)| {
-            other != key && sensor.is_idle() && !sensor.is_fresh(&self.limits, now) && now >= sensor.not_before
+            other != key
+                && sensor.is_idle()
+                && !sensor.wanted.manner.is_only_heard
+                && !sensor.is_fresh(&self.limits, now)
+                && now >= sensor.not_before
         });
         let has_listened = matches!(self.scan, Scan::On { since, .. } if now >= since + self.limits.listen);
         (sensor.failures == 0 || !others_unheard || has_listened).then_some(*key)
