@@ -336,9 +336,10 @@ test('on a phone an alert counts as shown when its text can be read, not while i
     const { self_check: seen } = await until('a self-check', 30_000, check);
     await until('two self-checks', 30_000, async () => (await check()).self_check > seen + 1);
     assert.notEqual(await deliveryOf(), 'shown', 'nobody could read it');
-    await page.locator('main').evaluate((main) => {
-      main.scrollTop = 0;
-    });
+    // The bar says that there is one, and leads to it.
+    const count = page.locator('#counts button[data-priority=medium]');
+    await until('the count says so', 20_000, async () => (await count.innerText()).endsWith('↕'));
+    await count.click();
     await until('it is shown', 30_000, async () => await deliveryOf() === 'shown');
   } finally {
     await changeLimit('DELETE', patient, 'spo2_low');
@@ -365,6 +366,7 @@ test('a session that ends by itself does not leave a silent page: it says and so
   assert.match(await page.locator('#sign-in-problem').innerText(), /session has ended/i);
   assert.equal(await page.locator('.tile').count(), 0, 'who is not signed in sees no patient');
   assert.match(await page.title(), /^NO ALARMS/);
+  assert.equal(await page.locator('#sign-in-secret').inputValue(), '', 'the token is nobody else\'s');
   const heard = await page.evaluate(() => globalThis.tones);
   await until('it sounds again and again', 20_000, async () => (await page.evaluate(() => globalThis.tones)) >= heard + 6);
   await page.screenshot({ path: join(SHOTS, 'session-ended.png') });

@@ -80,6 +80,8 @@ const confirmed = new Map();
 /** What stands on the page. @type {{tiles: Tile[], bridgeAlerts: ShownAlert[]}} */
 let drawn = { tiles: [], bridgeAlerts: [] };
 let confirms = false;
+/** Priorities of alerts that stand on a bed out of sight. @type {Set<string>} */
+const unseen = new Set();
 
 // ---------------------------------------------------------------------------------------------------------- sign-in
 
@@ -132,6 +134,8 @@ async function signIn(secret) {
   const result = TOKEN_FORM.test(secret) ? { token: secret } : await exchange(secret);
   button.removeAttribute('disabled');
   if ('problem' in result) return showSignIn(result.problem);
+  // Nobody who comes by later shall read it.
+  /** @type {HTMLInputElement} */ (byId('sign-in-secret')).value = '';
   sessionStorage.setItem(TOKEN_KEY, result.token);
   start(result.token);
 }
@@ -345,8 +349,10 @@ function confirmShown() {
     if (isDrawn && isInSight(/** @type {Element} */ (place).querySelector('.alarm-title'))) shown.push(alert);
   };
   const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
+  unseen.clear();
   for (const tile of drawn.tiles) {
     const node = nodes.get(tile.id);
+    if (tile.alert && !isInSight(node?.querySelector('.alarm-title') ?? null)) unseen.add(tile.alert.priority);
     withText(node, tile.alert);
     if (node && isInSight(within(node, '.more'))) shown.push(...tile.counted);
   }
@@ -393,14 +399,27 @@ function drawCounts() {
   const counts = ward.counts();
   const place = byId('counts');
   for (const priority of /** @type {const} */ (['high', 'medium', 'low'])) {
-    let count = place.querySelector(`[data-priority=${priority}]`);
+    let count = /** @type {HTMLElement | null} */ (place.querySelector(`[data-priority=${priority}]`));
     if (!count) {
-      count = document.createElement('span');
-      count.setAttribute('data-priority', priority);
+      count = document.createElement('button');
+      count.setAttribute('type', 'button');
+      count.dataset.priority = priority;
+      count.addEventListener('click', () => goTo(priority));
       place.append(count);
     }
-    write(count, counts[priority] > 0 ? `${counts[priority]} ${priority}` : '');
+    hide(count, counts[priority] === 0);
+    write(count, `${counts[priority]} ${priority}${unseen.has(priority) ? ' ↕' : ''}`);
   }
+}
+
+/** The tile of a patient. @param {Tile} tile */
+const nodeOf = (tile) => [...byId('tiles').children].find((node) => /** @type {HTMLElement} */ (node).dataset.patient === tile.id);
+
+/** Brings the next bed into sight whose most urgent alert has this priority. @param {string} priority */
+function goTo(priority) {
+  const nodes = drawn.tiles.filter(({ alert }) => alert?.priority === priority).map(nodeOf);
+  const next = nodes.find((node) => !isInSight(node?.querySelector('.alarm-title') ?? null)) ?? nodes[0];
+  next?.scrollIntoView({ block: 'center' });
 }
 
 /** @param {VitalBridge} current @param {boolean} lost */
@@ -504,7 +523,7 @@ function drawNumber(cell, shown) {
   mark(cell, 'device', shown.device);
   mark(cell, 'digits', String(shown.text.length));
   write(within(cell, '.number'), shown.text);
-  write(within(cell, '.mean'), [shown.mean && `(${shown.mean}) `, shown.pulsePressure && `PP ${shown.pulsePressure} `].filter(Boolean).join(''));
+  write(within(cell, '.mean'), [shown.mean && `(${shown.mean})`, shown.pulsePressure && `PP ${shown.pulsePressure}`].filter(Boolean).map((text) => `${text} · `).join(''));
   const { said, age } = noteOf(shown);
   write(within(cell, '.said'), said);
   write(within(cell, '.age'), age);
