@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -403,6 +403,37 @@ test('ALARM OFF stands on the tile with its rule and its end, and the score neve
     await changeLimit('PUT', patient, 'spo2_low', { enabled: true });
     await until('the end of ALARM OFF', 20_000, async () => !(await tile.locator('.off').isVisible()));
     await changeLimit('DELETE', patient, 'spo2_low');
+  }
+});
+
+test('what the rule file has switched off stands on the tile too', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-rules-'));
+  const end = inAnHour();
+  writeFileSync(join(dir, 'rules.toml'), `[patient."P-1".rule.spo2_low]\nenabled = false\nreason = "test"\nby = "dr"\nexpires = "${end}"\n`);
+  writeFileSync(join(dir, 'vitalbridge.toml'), `[bridge]\nid = "filed"\n[alerts]\nrules = "rules.toml"\n[[patient]]\nid = "P-1"\nbed = "1"\n`);
+  const child = spawn(BINARY, ['run', '--config', join(dir, 'vitalbridge.toml'), '--listen', '127.0.0.1:0', '--state-dir', join(dir, 'state')],
+    { stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => {
+    output = (output + chunk).slice(-MAX_OUTPUT_BYTES);
+  });
+  try {
+    const [, port] = await until('the daemon listens', STARTED_MS, () => {
+      assert.equal(child.exitCode, null, `the daemon ended:\n${output}`);
+      return /127\.0\.0\.1:(\d+)/.exec(output);
+    });
+    const token = execFileSync(BINARY, ['token', 'issue', '--state-dir', join(dir, 'state')], { encoding: 'utf8' }).trim();
+    await page.goto(`http://127.0.0.1:${port}`);
+    await page.locator('#sign-in-secret').fill(token);
+    await page.keyboard.press('Enter');
+    const hhmm = await page.evaluate((at) => new Date(at).toTimeString().slice(0, 5), end);
+    const off = page.locator('.tile[data-patient=P-1] .off');
+    await until('ALARM OFF', 20_000, async () => await off.count() === 1 && await off.textContent() === `ALARM OFF spo2 low until ${hhmm}`);
+  } finally {
+    child.kill('SIGKILL');
+    await ended;
+    rmSync(dir, { recursive: true, force: true });
   }
 });
 

@@ -186,6 +186,11 @@ test('ALARM OFF names the rules and their end, with the day if it is further awa
   assert.equal(told().length, 3, 'other limits of the rule may have ended');
   made.begin({ ...SNAPSHOT, limits: [off('temperature', far)] }, 0);
   assert.equal(told().length, 1);
+  // What the rule file switched off is in no message.
+  const decision = (expires) => ({ reason: 'test', by: 'dr', expires });
+  made.inForce(PATIENT, [{ rule: 'temperature', off: decision(far) }, { rule: 'spo2_low', off: decision(soon) },
+    { rule: 'systolic', off: decision(null) }, { rule: 'diastolic', off: null }]);
+  assert.deepEqual([told(wallNow).length, told(wallNow)[0]], [2, `spo2 low until ${timeText(soon)}`]);
 });
 
 test('a spot value keeps its number with time and age, and is grey after an hour', () => {

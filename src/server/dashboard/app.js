@@ -16,6 +16,8 @@ const TOKEN_KEY = 'vitalbridge.token';
 /** How often ages and the clock are drawn, and the shortest time between two drawings, in ms. */
 const DRAW_MS = 250;
 const REDRAW_MS = 80;
+/** How often the limits in force are asked for, beside each snapshot: a changed rule file is told to nobody. In ms. */
+const LIMITS_MS = 60_000;
 /** How long a message at the lower edge stays, in ms. */
 const TOAST_MS = 8000;
 /** A token has three parts; anything else is a sign-in code. */
@@ -68,6 +70,10 @@ let hasSnapshot = false;
 let isWatched = false;
 /** When the next attempt is due, in ms of performance.now(). */
 let retryAt = 0;
+/** Each time that the limits are asked for ends the one before. */
+let limitsAsked = 0;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let limitsTimer;
 let waitsForDrawing = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
 const drawnTiles = new WeakMap();
@@ -197,13 +203,34 @@ function start(token) {
   bridge = current;
   hide(byId('sign-in'), true);
   hide(byId('ward'), false);
-  listen(current);
+  listen(current, token);
   current.connect();
   draw();
 }
 
-/** @param {VitalBridge} current */
-function listen(current) {
+/**
+ * Asks which alarms are switched off by the rule file, of which no message tells, now and again.
+ * @param {VitalBridge} current
+ * @param {string} token
+ * @param {{id: string}[]} patients
+ */
+async function askLimits(current, token, patients) {
+  clearTimeout(limitsTimer);
+  limitsAsked += 1;
+  const asked = limitsAsked;
+  for (const { id } of patients) {
+    const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` } })
+      .then((response) => (response.ok ? response.json() : undefined)).catch(() => undefined);
+    if (asked !== limitsAsked || current !== bridge || current.state === 'stopped') return;
+    // Without an answer the last one stands.
+    if (answer) ward.inForce(id, answer.limits ?? []);
+  }
+  drawSoon();
+  limitsTimer = setTimeout(() => askLimits(current, token, patients), LIMITS_MS);
+}
+
+/** @param {VitalBridge} current @param {string} token */
+function listen(current, token) {
   /** @param {string} name @param {(detail: any) => void} act */
   const on = (name, act) => current.addEventListener(name, (event) => {
     if (current !== bridge) return;
@@ -226,6 +253,7 @@ function listen(current) {
     if (!hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
     hasSnapshot = true;
     isWatched = true;
+    askLimits(current, token, data?.patients ?? []);
   });
   // What is older than the snapshot is history: the snapshot already holds the newest of it.
   on('health_update', ({ data, born, replayed }) => replayed || ward.reading(data, born));

@@ -228,6 +228,7 @@ export class Ward {
   /** Alerts that are not over, by id. @type {Map<string, any>} */ #alerts = new Map();
   /** The last event of alerts that have ended lately. @type {Map<string, {epoch: string, seq: number}>} */ #ended = new Map();
   /** ALARM OFF that holds, by patient and rule. @type {Map<string, any>} */ #off = new Map();
+  /** The same as the bridge's limits have it, by patient: what the rule file switched off is only there. @type {Map<string, any[]>} */ #inForce = new Map();
   #staleAfterMs = 5000;
   #lostAfterMs = 10000;
   /** The bridge's own mode. */ #mode = 'real';
@@ -263,6 +264,15 @@ export class Ward {
   limit(data) {
     if (data.alarm_off) this.#off.set(`${data.patient_id}|${data.rule}`, data);
     return data.in_force === true;
+  }
+
+  /**
+   * Takes the limits in force for a patient. What is off without an end is no patient's ALARM OFF, but a rule that is not used.
+   * @param {string} id
+   * @param {any[]} limits of `/api/v1/patients/{id}/limits`
+   */
+  inForce(id, limits) {
+    this.#inForce.set(id, limits.filter(({ off }) => off?.expires).map(({ rule, off }) => ({ patient_id: id, rule, until: off.expires })));
   }
 
   /** Takes a reading. @param {any} data @param {number} born */
@@ -432,8 +442,9 @@ export class Ward {
 
   /** @param {string} id @param {number | undefined} wall @returns {string[]} */
   #offOf(id, wall) {
-    return [...this.#off.values()]
-      .filter(({ patient_id: patientId }) => patientId === id)
+    const told = [...this.#off.values()].filter(({ patient_id: patientId }) => patientId === id);
+    const known = new Map([...this.#inForce.get(id) ?? [], ...told].map((off) => [off.rule, off]));
+    return [...known.values()]
       .sort((a, b) => String(a.rule).localeCompare(String(b.rule)))
       .map(({ rule, until }) => ({ name: words(String(rule)), end: timeText(until) && ` until ${endText(until, wall)}` }))
       // Rules that end together are named together.
