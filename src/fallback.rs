@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -121,6 +122,7 @@ pub async fn run(
 ) {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1, seed);
     let mut done = Wanted::Undecided;
+    let mut writer = LineWriter::default();
     loop {
         let next = wanted.borrow_and_update().clone();
         if next == Wanted::Undecided || is_done(&action, &done, &next) {
@@ -134,7 +136,7 @@ pub async fn run(
         metrics.fallback_runs_total.add_one();
         let result = tokio::select! {
             () = stop.cancelled() => return,
-            result = act(&action, &next) => result,
+            result = act(&action, &next, &mut writer) => result,
         };
         // Nobody reads this any more only when the daemon ends.
         let is_failure = Some(result.is_err());
@@ -166,19 +168,40 @@ fn is_done(action: &Action, done: &Wanted, next: &Wanted) -> bool {
     }
 }
 
-async fn act(action: &Action, wanted: &Wanted) -> Result<(), FallbackError> {
+async fn act(action: &Action, wanted: &Wanted, writer: &mut LineWriter) -> Result<(), FallbackError> {
     match action {
         Action::Command { argv, limit } => run_command(argv, *limit, wanted).await,
         Action::Line { path, on, off } => {
-            let text = if matches!(wanted, Wanted::On(_)) { on.clone() } else { off.clone() };
-            let (path, file) = (path.clone(), path.clone());
-            let failed = |error| FallbackError::Line { path: path.clone(), error };
-            // A line may hang on a bus; nobody else waits for it.
-            let writing = tokio::task::spawn_blocking(move || write_line(&file, &text));
-            match tokio::time::timeout(DEFAULT_LIMIT, writing).await {
-                Ok(Ok(result)) => result.map_err(failed),
-                Ok(Err(error)) => Err(failed(std::io::Error::other(error))),
-                Err(_) => Err(FallbackError::TooSlow(DEFAULT_LIMIT)),
+            let text = if matches!(wanted, Wanted::On(_)) { on } else { off };
+            writer.write(path, text, DEFAULT_LIMIT).await
+        }
+    }
+}
+
+/// Writes a line in a thread of its own: it may hang on a bus, and nobody else waits for it.
+#[derive(Debug, Default)]
+struct LineWriter {
+    /// A write that took longer than it may. It cannot be ended from outside, and keeps its thread.
+    hung: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl LineWriter {
+    /// Never two at once: beside one that hangs each further try would cost a thread, and could be overtaken by it.
+    async fn write(&mut self, path: &Path, text: &str, limit: Duration) -> Result<(), FallbackError> {
+        if let Some(hung) = &mut self.hung {
+            // How it ended is of no interest any more: what is wanted now is written after it.
+            let _ = tokio::time::timeout(limit, hung).await.map_err(|_| FallbackError::TooSlow(limit))?;
+            self.hung = None;
+        }
+        let (file, text) = (path.to_owned(), text.to_owned());
+        let mut writing = tokio::task::spawn_blocking(move || write_line(&file, &text));
+        let failed = |error| FallbackError::Line { path: path.to_owned(), error };
+        match tokio::time::timeout(limit, &mut writing).await {
+            Ok(Ok(result)) => result.map_err(failed),
+            Ok(Err(error)) => Err(failed(std::io::Error::other(error))),
+            Err(_) => {
+                self.hung = Some(writing);
+                Err(FallbackError::TooSlow(limit))
             }
         }
     }
@@ -345,6 +368,26 @@ mod tests {
         running.failed.wait_for(|failed| *failed == Some(false)).await.unwrap();
         assert_eq!(std::fs::read_to_string(&line).unwrap(), "on\n");
         assert!(running.metrics.fallback_failed_total.get() > 0);
+    }
+
+    #[tokio::test]
+    async fn beside_a_write_that_hangs_no_other_one_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = dir.path().join("line");
+        // Opening a pipe that nobody reads hangs, as a line on a broken bus does.
+        assert!(std::process::Command::new("mkfifo").arg(&line).status().unwrap().success());
+        let (mut writer, limit) = (LineWriter::default(), Duration::from_millis(200));
+        for text in ["a", "b", "c"] {
+            let tried = writer.write(&line, text, limit).await;
+            assert!(matches!(tried, Err(FallbackError::TooSlow(_))), "{tried:?}");
+        }
+        let read = || {
+            let line = line.clone();
+            tokio::task::spawn_blocking(move || std::fs::read_to_string(line).unwrap())
+        };
+        assert_eq!(read().await.unwrap(), "a", "only the first try has begun to write");
+        let (written, reads) = tokio::join!(writer.write(&line, "d", DEFAULT_LIMIT), read());
+        assert_eq!((written.unwrap(), reads.unwrap().as_str()), ((), "d"), "it works again, with what is wanted now");
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 // The page in real Chromium against the real daemon in demo mode: `VITALBRIDGE_BIN=target/debug/vitalbridge npm test`.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -62,7 +62,7 @@ async function startDaemon() {
       return /^vitalbridge: listening on (http:\/\/\S+)$/m.exec(output);
     });
     const [, link] = await until('the daemon says how to sign in', STARTED_MS, () => /^vitalbridge: sign in at (\S+#code=\S+)$/m.exec(output));
-    return { child, origin, link, code: link.split('#code=')[1], stop };
+    return { child, origin, link, code: link.split('#code=')[1], stateDir, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -296,6 +296,145 @@ test('the page confirms the alerts that it shows, and not while nobody can see t
   await page.close();
   await until('the page has left', 30_000, async () => (await check()).annunciators === 0);
   await until('what nobody shows any more is undelivered', 120_000, async () => (await check()).undelivered > 0);
+});
+
+/** A token of the demo for somebody else than its nurse. */
+function tokenFor(role, life) {
+  return execFileSync(BINARY, ['token', 'issue', '--state-dir', daemon.stateDir, '--role', role, '--user', role, '--for', life], { encoding: 'utf8' }).trim();
+}
+
+/** Changes a rule of a patient, as a clinician does. */
+async function changeLimit(method, patient, rule, change) {
+  const address = `${daemon.origin}/api/v1/patients/${patient}/limits/${rule}`;
+  const response = await fetch(method === 'DELETE' ? `${address}?reason=test` : address, {
+    method,
+    headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${tokenFor('clinician', '5m')}` },
+    body: method === 'DELETE' ? undefined : JSON.stringify({ ...change, reason: 'test' }),
+  });
+  assert.equal(response.status, 200, await response.text());
+}
+
+const inAnHour = () => new Date(Date.now() + 3_600_000).toISOString().replace(/\.\d+/, '');
+
+test('on a phone an alert counts as shown when its text can be read, not while it is scrolled away under the bar', async () => {
+  await page.setViewportSize(SIZES[2]);
+  const check = await selfCheck();
+  const [{ patient }] = await signIn();
+  const tile = page.locator(`.tile[data-patient=${patient}]`);
+  // One line of the first bed's alert is left below the bar, in the window and under nothing but the bar.
+  await tile.evaluate((node) => {
+    const main = node.closest('main');
+    const place = node.querySelector('.alarm-place').getBoundingClientRect();
+    main.scrollTop += place.bottom - 6 - main.getBoundingClientRect().top;
+  });
+  // Far from the limit at which the alert of high priority would hide it.
+  await changeLimit('PUT', patient, 'spo2_low', { below: 99, clear: { at_least: 100 }, delay: '0s', expires: inAnHour() });
+  try {
+    const id = await until('the alert is on the tile', 60_000, () => tile.evaluate((node) =>
+      /spo2/i.test(node.querySelector('.alarm-title')?.textContent ?? '') && node.querySelector('.acknowledge').dataset.alert));
+    const deliveryOf = async () => (await check()).alerts.find((alert) => alert.alert_id === id)?.delivery;
+    const { self_check: seen } = await until('a self-check', 30_000, check);
+    await until('two self-checks', 30_000, async () => (await check()).self_check > seen + 1);
+    assert.notEqual(await deliveryOf(), 'shown', 'nobody could read it');
+    // The bar says that there is one, and leads to it.
+    const count = page.locator('#counts button[data-priority=medium]');
+    await until('the count says so', 20_000, async () => (await count.innerText()).endsWith('↕'));
+    await count.click();
+    await until('it is shown', 30_000, async () => await deliveryOf() === 'shown');
+  } finally {
+    await changeLimit('DELETE', patient, 'spo2_low');
+  }
+});
+
+test('a session that ends by itself does not leave a silent page: it says and sounds that no alarm comes', async () => {
+  await page.addInitScript(() => {
+    globalThis.tones = 0;
+    const { start } = OscillatorNode.prototype;
+    OscillatorNode.prototype.start = function tone(...when) {
+      globalThis.tones += 1;
+      return start.apply(this, when);
+    };
+  });
+  await page.goto(daemon.origin);
+  await page.locator('#sign-in-secret').fill(tokenFor('nurse', '15s'));
+  await page.keyboard.press('Enter');
+  await untilLive(page);
+  const banner = page.locator('#no-alarms');
+  assert.equal(await banner.isVisible(), false);
+  await until('the token has expired', 60_000, () => banner.isVisible());
+  assert.match(await banner.innerText(), /^NO ALARMS FROM BRIDGE since \d\d:\d\d:\d\d/);
+  assert.match(await page.locator('#sign-in-problem').innerText(), /session has ended/i);
+  assert.equal(await page.locator('.tile').count(), 0, 'who is not signed in sees no patient');
+  assert.match(await page.title(), /^NO ALARMS/);
+  assert.equal(await page.locator('#sign-in-secret').inputValue(), '', 'the token is nobody else\'s');
+  const heard = await page.evaluate(() => globalThis.tones);
+  await until('it sounds again and again', 20_000, async () => (await page.evaluate(() => globalThis.tones)) >= heard + 6);
+  await page.screenshot({ path: join(SHOTS, 'session-ended.png') });
+  await page.reload();
+  await until('a page that is loaded again is not silent either', 20_000, () => banner.isVisible());
+  await page.locator('#sign-in-secret').fill('eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWxsb3J5In0.c2lnbmF0dXJl');
+  await page.keyboard.press('Enter');
+  await until('a wrong token changes nothing', 20_000, async () => await banner.isVisible() && /not valid/.test(await page.locator('#sign-in-problem').innerText()));
+  await page.locator('#stop-watching').click();
+  assert.equal(await banner.isVisible(), false, 'somebody is here and says so');
+  const still = await page.evaluate(() => globalThis.tones);
+  await page.reload();
+  await page.locator('#sign-in').waitFor();
+  assert.equal(await banner.isVisible(), false);
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  assert.ok(still > 0);
+});
+
+test('ALARM OFF stands on the tile with its rule and its end, and the score never as a bare number while it is incomplete', async () => {
+  const numbers = await signIn();
+  const { patient } = numbers.at(-1);
+  const tile = page.locator(`.tile[data-patient=${patient}]`);
+  assert.equal(await tile.locator('.off').isVisible(), false);
+  const end = inAnHour();
+  await changeLimit('PUT', patient, 'spo2_low', { enabled: false, until: end });
+  await changeLimit('PUT', patient, 'spo2_low', { below: 88, clear: { at_least: 89 }, expires: end });
+  try {
+    const hhmm = await page.evaluate((at) => new Date(at).toTimeString().slice(0, 5), end);
+    await until('ALARM OFF', 20_000, async () => await tile.locator('.off').textContent() === `ALARM OFF spo2 low until ${hhmm}`);
+    await page.reload();
+    await until('ALARM OFF from the snapshot', 20_000, () => tile.locator('.off').isVisible());
+    await until('a range with what is missing', 90_000, async () => /^NEWS2 \d+–\d+ ≥ \S+ .*O2\? ACVPU\?/.test(await tile.locator('.news2').innerText()));
+  } finally {
+    await changeLimit('PUT', patient, 'spo2_low', { enabled: true });
+    await until('the end of ALARM OFF', 20_000, async () => !(await tile.locator('.off').isVisible()));
+    await changeLimit('DELETE', patient, 'spo2_low');
+  }
+});
+
+test('what the rule file has switched off stands on the tile too', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-rules-'));
+  const end = inAnHour();
+  writeFileSync(join(dir, 'rules.toml'), `[patient."P-1".rule.spo2_low]\nenabled = false\nreason = "test"\nby = "dr"\nexpires = "${end}"\n`);
+  writeFileSync(join(dir, 'vitalbridge.toml'), `[bridge]\nid = "filed"\n[alerts]\nrules = "rules.toml"\n[[patient]]\nid = "P-1"\nbed = "1"\n`);
+  const child = spawn(BINARY, ['run', '--config', join(dir, 'vitalbridge.toml'), '--listen', '127.0.0.1:0', '--state-dir', join(dir, 'state')],
+    { stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => {
+    output = (output + chunk).slice(-MAX_OUTPUT_BYTES);
+  });
+  try {
+    const [, port] = await until('the daemon listens', STARTED_MS, () => {
+      assert.equal(child.exitCode, null, `the daemon ended:\n${output}`);
+      return /127\.0\.0\.1:(\d+)/.exec(output);
+    });
+    const token = execFileSync(BINARY, ['token', 'issue', '--state-dir', join(dir, 'state')], { encoding: 'utf8' }).trim();
+    await page.goto(`http://127.0.0.1:${port}`);
+    await page.locator('#sign-in-secret').fill(token);
+    await page.keyboard.press('Enter');
+    const hhmm = await page.evaluate((at) => new Date(at).toTimeString().slice(0, 5), end);
+    const off = page.locator('.tile[data-patient=P-1] .off');
+    await until('ALARM OFF', 20_000, async () => await off.count() === 1 && await off.textContent() === `ALARM OFF spo2 low until ${hhmm}`);
+  } finally {
+    child.kill('SIGKILL');
+    await ended;
+    rmSync(dir, { recursive: true, force: true });
+  }
 });
 
 test('without a self-check of the bridge the page says and sounds that no alarm would come', async () => {

@@ -212,6 +212,21 @@ test('a refused token stops it; a session that ended asks for a new token', asyn
   assert.deepEqual(first.of('stopped'), [{ code: 4001, reason: '', message: 'expired', needsToken: false }]);
 });
 
+test('a session that the bridge ended brings no alarms, at once and until somebody connects or leaves', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  assert.equal(bridge.isAlarmless, false, 'nobody has asked for any');
+  bridge.connect();
+  const socket = await open();
+  socket.say({ type: 'alert_system', data: { self_check: 1, every_ms: 5000, epoch: 'e1', through: 10, alerts: [] } });
+  const { checkedWall } = bridge;
+  sockets[0].end(4101);
+  assert.deepEqual([bridge.state, bridge.isAlarmless, bridge.checkedWall], ['stopped', true, checkedWall]);
+  pass(60_000);
+  assert.equal(bridge.isAlarmless, true);
+  bridge.close();
+  assert.equal(bridge.isAlarmless, false);
+});
+
 test('with a source of tokens an expired one is renewed', async (t) => {
   let made = 0;
   const { bridge, sockets, pass, open } = scripted(t, { token: async () => `token-${(made += 1)}` });

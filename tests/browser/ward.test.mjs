@@ -121,6 +121,78 @@ test('a pressure is shown whole, or with the part that is missing', () => {
   assert.equal(parts(null, 80, null).text, '---/80');
 });
 
+test('what the bridge computes of a pressure is marked as computed, and the cuff\'s own mean stands before it', () => {
+  const parts = (mean, derived) => {
+    const components = { systolic: 120, diastolic: 80, mean };
+    const { mean: told, pulsePressure } = shown(reading('blood_pressure', 120, { components, derived }), 'nibp');
+    return [told, pulsePressure];
+  };
+  assert.deepEqual(parts(null, { mean: 93, pulse_pressure: 40 }), ['≈93', '40']);
+  assert.deepEqual(parts(95, { pulse_pressure: 40 }), ['95', '40']);
+  assert.deepEqual(parts(null, undefined), [undefined, undefined]);
+});
+
+/** A score as the bridge sends it while nobody has entered oxygen and consciousness. */
+function score(different = {}, value = null) {
+  const news2 = {
+    score_min: 3, score_max: 8, complete: false, band: null, band_min: 'low', single_3: false, spo2_scale: 1,
+    missing: ['consciousness', 'oxygen'], inputs: [{ parameter: 'respiratory_rate', value: 22, points: 2, age_ms: 0 }], ...different,
+  };
+  return reading('news2', value, { device_id: 'vitalbridge', news2, ...(value === null && { absent: 'inputs_missing' }) });
+}
+
+test('a score is a range with the least band in words and what is missing, until nothing is missing', () => {
+  const told = (data) => {
+    const made = ward();
+    made.reading(data, 0);
+    const { text, complete, band, says, missing } = tileOf(made).news2;
+    return [text, complete, band, says, missing];
+  };
+  assert.deepEqual(told(score()), ['3–8', false, 'low', '≥ LOW', 'O2? ACVPU?']);
+  const whole = { score_max: 3, score_min: 3, complete: true, missing: [] };
+  assert.deepEqual(told(score({ ...whole, band: 'low-medium', band_min: 'low-medium' }, 3)), ['3', true, 'low-medium', 'LOW-MEDIUM (a single 3)', '']);
+  assert.deepEqual(told(score({ score_min: 7, score_max: 12, band: 'high', band_min: 'high' })), ['7–12', false, 'high', 'HIGH', 'O2? ACVPU?']);
+  assert.equal(told(score({ missing: ['a_new_one'] }))[4], 'a new one?', 'a name without words here is still told');
+  // What contradicts itself is not shown as a total.
+  assert.equal(told(score({ ...whole, missing: ['oxygen'], band: 'low' }, 3))[0], '3–3');
+});
+
+test('a score is not shown without the bridge, nor where it is not computed, and says its age', () => {
+  const made = ward();
+  assert.equal(tileOf(made).news2, undefined);
+  made.reading(score(), 0);
+  assert.deepEqual([tileOf(made, 59_999).news2.age, tileOf(made, 120_000).news2.age], ['', '· 2 min']);
+  const lost = tileOf(made, 0, false).news2;
+  assert.deepEqual([lost.text, lost.missing, lost.says], [NO_NUMBER, 'no link', '']);
+  made.reading(reading('news2', null, { device_id: 'vitalbridge', absent: 'inputs_missing' }), 1);
+  assert.equal(tileOf(made, 1).news2.text, NO_NUMBER);
+});
+
+test('ALARM OFF names the rules and their end, with the day if it is further away than one', () => {
+  const made = ward();
+  const wallNow = Date.parse('2026-11-20T22:00:00.000Z');
+  const off = (rule, until) => ({ patient_id: PATIENT, rule, action: 'disabled', in_force: true, alarm_off: true, until });
+  const [soon, far] = ['2026-11-20T23:00:00.000Z', '2026-11-23T08:00:00.000Z'];
+  const told = (...wall) => made.tiles(0, true, ...wall).find(({ id }) => id === PATIENT).off;
+  assert.deepEqual(told(), []);
+  assert.equal(made.limit(off('spo2_low', soon)), true);
+  assert.deepEqual(told(wallNow), [`spo2 low until ${timeText(soon)}`]);
+  assert.match(told()[0], /^spo2 low until 2026-11-2\d \d\d:\d\d$/, 'the time of day is not known');
+  made.limit(off('heart_rate_high', soon));
+  made.limit(off('temperature', far));
+  assert.deepEqual(told(wallNow).slice(0, 2), ['heart rate high', `spo2 low until ${timeText(soon)}`]);
+  assert.match(told(wallNow)[2], /^temperature until 2026-11-23 \d\d:\d\d$/);
+  assert.equal(made.limit({ ...off('spo2_low', null), action: 'expired', in_force: false, alarm_off: false }), false, 'only a snapshot tells');
+  assert.equal(told().length, 3, 'other limits of the rule may have ended');
+  made.begin({ ...SNAPSHOT, limits: [off('temperature', far)] }, 0);
+  assert.equal(told().length, 1);
+  // What the rule file switched off is in no message.
+  const decision = (expires) => ({ reason: 'test', by: 'dr', expires });
+  made.inForce(PATIENT, [{ rule: 'temperature', off: decision(far) }, { rule: 'spo2_low', off: decision(soon) },
+    { rule: 'systolic', off: decision(null) }, { rule: 'diastolic', off: null }]);
+  assert.deepEqual([told(wallNow).length, told(wallNow)[0]], [2, `spo2 low until ${timeText(soon)}`]);
+});
+
 test('a spot value keeps its number with time and age, and is grey after an hour', () => {
   const data = reading('blood_pressure', 120, { components: { systolic: 120, diastolic: 80, mean: 93 } });
   const later = shown(data, 'nibp', 12 * 60_000);

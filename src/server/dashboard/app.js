@@ -16,6 +16,8 @@ const TOKEN_KEY = 'vitalbridge.token';
 /** How often ages and the clock are drawn, and the shortest time between two drawings, in ms. */
 const DRAW_MS = 250;
 const REDRAW_MS = 80;
+/** How often the limits in force are asked for, beside each snapshot: a changed rule file is told to nobody. In ms. */
+const LIMITS_MS = 60_000;
 /** How long a message at the lower edge stays, in ms. */
 const TOAST_MS = 8000;
 /** A token has three parts; anything else is a sign-in code. */
@@ -26,6 +28,10 @@ const TILE = { minWidth: 180, minHeight: 182, ratio: 1.2 };
 const MAX_SPOKEN = 5;
 /** Alerts of the bridge that are drawn; the count in the bar tells of more. */
 const MAX_BRIDGE_ALERTS = 3;
+/** A longer text of an alert is drawn smaller, in characters. */
+const LONG_TITLE = 34;
+/** This share of a text has to be in sight before anybody can be said to read it. */
+const READABLE = 0.75;
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 const byId = (id) => /** @type {T} */ (document.getElementById(id));
@@ -60,8 +66,14 @@ let ward = new Ward();
 let bridgeName = 'vitalbridge';
 let mayAcknowledge = true;
 let hasSnapshot = false;
+/** Somebody relies on this page: it has shown alerts, or was to, and nobody has signed out since. */
+let isWatched = false;
 /** When the next attempt is due, in ms of performance.now(). */
 let retryAt = 0;
+/** Each time that the limits are asked for ends the one before. */
+let limitsAsked = 0;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let limitsTimer;
 let waitsForDrawing = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
 const drawnTiles = new WeakMap();
@@ -74,6 +86,8 @@ const confirmed = new Map();
 /** What stands on the page. @type {{tiles: Tile[], bridgeAlerts: ShownAlert[]}} */
 let drawn = { tiles: [], bridgeAlerts: [] };
 let confirms = false;
+/** Priorities of alerts that stand on a bed out of sight. @type {Set<string>} */
+const unseen = new Set();
 
 // ---------------------------------------------------------------------------------------------------------- sign-in
 
@@ -81,10 +95,11 @@ let confirms = false;
 function showSignIn(problem) {
   hide(byId('ward'), true);
   hide(byId('sign-in'), false);
+  hide(byId('stop-watching'), !isWatched);
   const told = byId('sign-in-problem');
   hide(told, !problem);
   write(told, problem ?? '');
-  document.title = 'Sign in – vitalbridge';
+  document.title = isWatched ? 'NO ALARMS – vitalbridge' : 'Sign in – vitalbridge';
   byId('sign-in-secret').focus();
 }
 
@@ -125,19 +140,40 @@ async function signIn(secret) {
   const result = TOKEN_FORM.test(secret) ? { token: secret } : await exchange(secret);
   button.removeAttribute('disabled');
   if ('problem' in result) return showSignIn(result.problem);
+  // Nobody who comes by later shall read it.
+  /** @type {HTMLInputElement} */ (byId('sign-in-secret')).value = '';
   sessionStorage.setItem(TOKEN_KEY, result.token);
   start(result.token);
 }
 
-/** @param {string} [problem] */
+/** Forgets what the session showed. */
+function clearWard() {
+  ward = new Ward();
+  hasSnapshot = false;
+  for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
+}
+
+/** Somebody leaves, or never came in. @param {string} [problem] */
 function signOut(problem) {
   sessionStorage.removeItem(TOKEN_KEY);
   bridge?.close();
   bridge = undefined;
+  isWatched = false;
+  hide(byId('no-alarms'), true);
   sound(false);
-  ward = new Ward();
-  for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
+  clearWard();
   showSignIn(problem);
+}
+
+/**
+ * The bridge has ended the session. Where somebody relied on it the page goes on to say and sound that no alarm comes, until
+ * somebody signs in or out; the token stays, so that a reload does not make it silent.
+ * @param {import('./vitalbridge.js').Stopped} end
+ */
+function stopped(end) {
+  if (!isWatched) return signOut(sayEnd(end));
+  clearWard();
+  showSignIn(sayEnd(end));
 }
 
 /** @param {import('./vitalbridge.js').Stopped} end */
@@ -167,13 +203,34 @@ function start(token) {
   bridge = current;
   hide(byId('sign-in'), true);
   hide(byId('ward'), false);
-  listen(current);
+  listen(current, token);
   current.connect();
   draw();
 }
 
-/** @param {VitalBridge} current */
-function listen(current) {
+/**
+ * Asks which alarms are switched off by the rule file, of which no message tells, now and again.
+ * @param {VitalBridge} current
+ * @param {string} token
+ * @param {{id: string}[]} patients
+ */
+async function askLimits(current, token, patients) {
+  clearTimeout(limitsTimer);
+  limitsAsked += 1;
+  const asked = limitsAsked;
+  for (const { id } of patients) {
+    const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` } })
+      .then((response) => (response.ok ? response.json() : undefined)).catch(() => undefined);
+    if (asked !== limitsAsked || current !== bridge || current.state === 'stopped') return;
+    // Without an answer the last one stands.
+    if (answer) ward.inForce(id, answer.limits ?? []);
+  }
+  drawSoon();
+  limitsTimer = setTimeout(() => askLimits(current, token, patients), LIMITS_MS);
+}
+
+/** @param {VitalBridge} current @param {string} token */
+function listen(current, token) {
   /** @param {string} name @param {(detail: any) => void} act */
   const on = (name, act) => current.addEventListener(name, (event) => {
     if (current !== bridge) return;
@@ -195,6 +252,8 @@ function listen(current) {
     // Who opens the page hears what is alarming already, once.
     if (!hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
     hasSnapshot = true;
+    isWatched = true;
+    askLimits(current, token, data?.patients ?? []);
   });
   // What is older than the snapshot is history: the snapshot already holds the newest of it.
   on('health_update', ({ data, born, replayed }) => replayed || ward.reading(data, born));
@@ -210,13 +269,17 @@ function listen(current) {
     else if (!replayed) current.receipt('delivered', [{ alertId: data.alert_id, seq: data.seq }]);
     if (!replayed && ward.alert(data)) say(ward.spoken(data));
   });
+  on('limits_changed', ({ data, replayed }) => {
+    // Limits and ALARM OFF of one rule end each for itself: what holds then is in the snapshot.
+    if (!replayed && !ward.limit(data)) current.refresh();
+  });
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
   on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
   on('token_expiring', () => toast('Your session ends soon. Sign in again to go on watching.'));
   on('state', ({ retryInMs }) => {
     retryAt = performance.now() + (retryInMs ?? 0);
   });
-  on('stopped', (end) => signOut(sayEnd(end)));
+  on('stopped', stopped);
 }
 
 /** @param {ShownAlert} alert */
@@ -262,10 +325,11 @@ function drawSoon() {
 
 function draw() {
   if (!bridge) return;
-  drawBar(bridge);
   drawNoAlarms(bridge);
+  if (bridge.state === 'stopped') return;
+  drawBar(bridge);
   const bridgeAlerts = drawBridgeAlerts();
-  const tiles = ward.tiles(performance.now(), !bridge.isLost);
+  const tiles = ward.tiles(performance.now(), !bridge.isLost, bridge.wall);
   hide(byId('empty'), tiles.length > 0);
   write(byId('empty'), hasSnapshot ? 'No patient is assigned to this bridge.' : 'Waiting for the bridge …');
   drawTiles(tiles);
@@ -279,11 +343,27 @@ function draw() {
   }));
 }
 
-/** True if a person who looks at the page can see this. @param {Element | null} node */
+/**
+ * True if a person who looks at the page can read this: most of it is inside the window and every box that cuts it off,
+ * the scrolled list among them, and nothing lies over its middle.
+ * @param {Element | null} node
+ */
 function isInSight(node) {
-  if (!node?.checkVisibility()) return false;
-  const { top, bottom, left, right } = node.getBoundingClientRect();
-  return bottom > top && right > left && bottom > 0 && right > 0 && top < innerHeight && left < innerWidth;
+  if (!node?.checkVisibility({ visibilityProperty: true, opacityProperty: true })) return false;
+  const whole = node.getBoundingClientRect();
+  let { top, bottom, left, right } = whole;
+  const cut = (/** @type {{top: number, bottom: number, left: number, right: number}} */ box) => {
+    [top, bottom] = [Math.max(top, box.top), Math.min(bottom, box.bottom)];
+    [left, right] = [Math.max(left, box.left), Math.min(right, box.right)];
+  };
+  cut({ top: 0, left: 0, bottom: innerHeight, right: innerWidth });
+  for (let box = node.parentElement; box; box = box.parentElement) {
+    if (getComputedStyle(box).overflow !== 'visible') cut(box.getBoundingClientRect());
+  }
+  const area = whole.width * whole.height;
+  if (!(area > 0) || bottom <= top || right <= left || (bottom - top) * (right - left) < READABLE * area) return false;
+  const front = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+  return front !== null && (node.contains(front) || front.contains(node));
 }
 
 /** Tells the bridge which alerts a person can read here: those with their text, and those that a tile counts beside it. */
@@ -297,8 +377,10 @@ function confirmShown() {
     if (isDrawn && isInSight(/** @type {Element} */ (place).querySelector('.alarm-title'))) shown.push(alert);
   };
   const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
+  unseen.clear();
   for (const tile of drawn.tiles) {
     const node = nodes.get(tile.id);
+    if (tile.alert && !isInSight(node?.querySelector('.alarm-title') ?? null)) unseen.add(tile.alert.priority);
     withText(node, tile.alert);
     if (node && isInSight(within(node, '.more'))) shown.push(...tile.counted);
   }
@@ -345,14 +427,27 @@ function drawCounts() {
   const counts = ward.counts();
   const place = byId('counts');
   for (const priority of /** @type {const} */ (['high', 'medium', 'low'])) {
-    let count = place.querySelector(`[data-priority=${priority}]`);
+    let count = /** @type {HTMLElement | null} */ (place.querySelector(`[data-priority=${priority}]`));
     if (!count) {
-      count = document.createElement('span');
-      count.setAttribute('data-priority', priority);
+      count = document.createElement('button');
+      count.setAttribute('type', 'button');
+      count.dataset.priority = priority;
+      count.addEventListener('click', () => goTo(priority));
       place.append(count);
     }
-    write(count, counts[priority] > 0 ? `${counts[priority]} ${priority}` : '');
+    hide(count, counts[priority] === 0);
+    write(count, `${counts[priority]} ${priority}${unseen.has(priority) ? ' ↕' : ''}`);
   }
+}
+
+/** The tile of a patient. @param {Tile} tile */
+const nodeOf = (tile) => [...byId('tiles').children].find((node) => /** @type {HTMLElement} */ (node).dataset.patient === tile.id);
+
+/** Brings the next bed into sight whose most urgent alert has this priority. @param {string} priority */
+function goTo(priority) {
+  const nodes = drawn.tiles.filter(({ alert }) => alert?.priority === priority).map(nodeOf);
+  const next = nodes.find((node) => !isInSight(node?.querySelector('.alarm-title') ?? null)) ?? nodes[0];
+  next?.scrollIntoView({ block: 'center' });
 }
 
 /** @param {VitalBridge} current @param {boolean} lost */
@@ -416,6 +511,9 @@ function drawTile(node, tile) {
   const more = /** @type {HTMLElement} */ (within(node, '.more'));
   hide(more, tile.more === 0);
   write(more, `+${tile.more} ${tile.moreStars}`);
+  mark(node, 'off', tile.off.length > 0 ? 'true' : '');
+  drawOff(within(node, '.off'), tile.off);
+  drawScore(within(node, '.news2'), tile.news2);
   drawAlarm(within(node, '.alarm-place'), alert, tile.bed ? `bed ${tile.bed}` : tile.name);
   const metrics = { hr: 'heart_rate', spo2: 'spo2', pulse: 'pulse_rate', nibp: 'blood_pressure', resp: 'respiratory_rate', temp: 'temperature' };
   for (const [name, metric] of Object.entries(metrics)) {
@@ -426,6 +524,26 @@ function drawTile(node, tile) {
   }
 }
 
+/** Says which alarms of a patient somebody has switched off. @param {HTMLElement} place @param {string[]} off */
+function drawOff(place, off) {
+  hide(place, off.length === 0);
+  write(place, off.length > 0 ? `ALARM OFF ${off.length > 1 ? `(${off.length}) ` : ''}${off.join(', ')}` : '');
+  if (place.title !== place.textContent) place.title = place.textContent ?? '';
+}
+
+/** @param {HTMLElement} place @param {import('./ward.js').ShownScore | undefined} score */
+function drawScore(place, score) {
+  hide(place, score === undefined);
+  if (!score) return;
+  mark(place, 'band', score.band);
+  mark(place, 'complete', String(score.complete));
+  write(within(place, '.score'), score.text);
+  write(within(place, '.band'), score.says);
+  write(within(place, '.missing'), score.missing);
+  write(within(place, '.age'), score.age);
+  if (place.title !== score.inputs) place.title = score.inputs;
+}
+
 /** @param {HTMLElement} cell @param {Shown} shown */
 function drawNumber(cell, shown) {
   mark(cell, 'state', shown.state);
@@ -433,7 +551,7 @@ function drawNumber(cell, shown) {
   mark(cell, 'device', shown.device);
   mark(cell, 'digits', String(shown.text.length));
   write(within(cell, '.number'), shown.text);
-  write(within(cell, '.mean'), shown.mean ? `(${shown.mean}) ` : '');
+  write(within(cell, '.mean'), [shown.mean && `(${shown.mean})`, shown.pulsePressure && `PP ${shown.pulsePressure}`].filter(Boolean).map((text) => `${text} · `).join(''));
   const { said, age } = noteOf(shown);
   write(within(cell, '.said'), said);
   write(within(cell, '.age'), age);
@@ -480,6 +598,7 @@ function drawAlarm(place, alert, whose) {
   within(node, 'use').setAttribute('href', `#icon-${alert.unknown ? 'unknown' : alert.priority}`);
   write(within(node, '.alarm-title'), `${alert.stars} ${alert.title}`);
   mark(node, 'special', detail && 'true');
+  mark(node, 'long', alert.title.length > LONG_TITLE ? 'true' : '');
   write(within(node, '.alarm-detail'), detail);
   write(within(node, '.alarm-since'), alert.since);
   const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
@@ -522,15 +641,17 @@ function begin() {
     return;
   }
   const token = sessionStorage.getItem(TOKEN_KEY);
-  if (token) start(token);
-  else showSignIn();
+  if (!token) return showSignIn();
+  // A page that watched before it was loaded again must not become a silent one.
+  isWatched = true;
+  start(token);
 }
 
 byId('sign-in-form').addEventListener('submit', (event) => {
   event.preventDefault();
   signIn(secretIn(/** @type {HTMLInputElement} */ (byId('sign-in-secret')).value));
 });
-byId('sign-out').addEventListener('click', () => signOut());
+for (const id of ['sign-out', 'stop-watching']) byId(id).addEventListener('click', () => signOut());
 addEventListener('hashchange', begin);
 new ResizeObserver(arrange).observe(within(document, 'main'));
 document.addEventListener('visibilitychange', draw);

@@ -211,11 +211,14 @@ export class VitalBridge extends EventTarget {
     return this.#attempt > 1 || this.#silentFor() > this.#silenceLimit();
   }
 
-  /** True once two self-checks are missed: an alarm of the bridge might not come, whatever else comes. */
+  /**
+   * True once two self-checks are missed: an alarm of the bridge might not come, whatever else comes. True at once, and until
+   * {@link VitalBridge.connect} or {@link VitalBridge.close}, after the bridge has ended the session for good.
+   */
   get isAlarmless() {
     const { state } = this;
     const waits = SELF_CHECKS_MISSED * this.#selfCheckMs + HEARTBEAT_GRACE_MS;
-    return state !== 'idle' && state !== 'stopped' && this.#now() - this.#checkedAt > waits;
+    return state === 'stopped' || (state !== 'idle' && this.#now() - this.#checkedAt > waits);
   }
 
   /** The bridge's time of day at the last self-check, or since when one is awaited; undefined before the first contact. */

@@ -10,6 +10,8 @@
 export const NO_NUMBER = '---';
 /** A spot value older than this is grey: it says little about the patient now, in ms. */
 const SPOT_OLD_MS = 60 * 60 * 1000;
+/** An end that is further away is told with its day, in ms. */
+const DAY_MS = 24 * 60 * 60 * 1000;
 /** MDC_PULS_RATE_NON_INV: a pulse rate that a cuff measured is not the oximeter's. */
 const MDC_PULSE_RATE_CUFF = 149546;
 /** The only shown metric whose 0 can be a measurement. */
@@ -20,15 +22,17 @@ const ZERO_POSSIBLE = new Set(['respiratory_rate']);
  * @typedef {{data: any, born: number}} Entry A reading and the moment it arrived at the bridge.
  * @typedef {'live'|'stale'|'doubtful'|'lost'|'absent'|'none'} NumberState
  * @typedef {{text: string, state: NumberState, note: string, age: string, seq?: number, device?: string, time?: string,
- *   mean?: string}} Shown One number as the page shows it; `note` says why it is not an ordinary one.
+ *   mean?: string, pulsePressure?: string}} Shown One number as the page shows it; `note` says why it is not an ordinary one.
  * @typedef {'hr'|'spo2'|'nibp'|'resp'|'temp'} CellName
  * @typedef {{alertId: string, seq: number, priority: 'high'|'medium'|'low', stars: string, title: string, detail: string,
  *   since: string, active: boolean, unknown: boolean, action: '' | 'Acknowledge' | 'Reset', metric: string,
  *   technical: boolean}} ShownAlert `detail` says what is special about it and is often empty.
+ * @typedef {{text: string, complete: boolean, band: string, says: string, missing: string, age: string,
+ *   inputs: string}} ShownScore An early warning score: `text` is a range while it is not complete, `says` the band in words.
  * @typedef {{id: string, bed: string, name: string, mark: string, cells: Record<CellName, Shown>, pulse: Shown,
- *   alert?: ShownAlert, more: number, moreStars: string, counted: {alertId: string, seq: number}[],
+ *   news2?: ShownScore, off: string[], alert?: ShownAlert, more: number, moreStars: string, counted: {alertId: string, seq: number}[],
  *   marked: Record<string, string>}} Tile `counted` are the alerts behind `more`; `marked` has the priority of the metrics
- *   that alarm.
+ *   that alarm, `off` the rules that somebody has switched off, with their end.
  */
 
 /** Why there is no number, in words. */
@@ -71,6 +75,17 @@ const DOUBTFUL_WORDS = /** @type {Record<string, string>} */ ({
   questionable: 'doubtful',
   implausible: 'not plausible',
   historic: 'measured earlier',
+});
+
+/** What an early warning score is made of, as short as a chart has it. */
+const PARAMETER_WORDS = /** @type {Record<string, string>} */ ({
+  respiratory_rate: 'RESP',
+  spo2: 'SpO2',
+  oxygen: 'O2',
+  systolic: 'NIBP',
+  pulse: 'pulse',
+  consciousness: 'ACVPU',
+  temperature: 'TEMP',
 });
 
 /** States of a sensor's link that explain a missing signal. */
@@ -137,7 +152,7 @@ function digits(holder, member, metric) {
 /**
  * The number of one reading, before its age is judged.
  * @param {any} data
- * @returns {{text: string, mean?: string, reason: string}} `reason` is empty for a number.
+ * @returns {{text: string, mean?: string, pulsePressure?: string, reason: string}} `reason` is empty for a number.
  */
 function numberOf(data) {
   const withheld = WITHHELD_WORDS[data.quality];
@@ -145,8 +160,11 @@ function numberOf(data) {
   if (data.metric === 'blood_pressure' && !withheld) {
     // One pressure of the three can be missing: the others are still measurements.
     const [systolic, diastolic, mean] = ['systolic', 'diastolic', 'mean'].map((part) => digits(data.components, part, data.metric));
+    const [made, pulsePressure] = ['mean', 'pulse_pressure'].map((part) => digits(data.derived, part, data.metric));
     const some = systolic !== undefined || diastolic !== undefined || mean !== undefined;
-    if (some) return { text: `${systolic ?? NO_NUMBER}/${diastolic ?? NO_NUMBER}`, mean, reason: '' };
+    const text = `${systolic ?? NO_NUMBER}/${diastolic ?? NO_NUMBER}`;
+    // What the bridge computed is never taken for what the cuff measured.
+    if (some) return { text, mean: mean ?? (made && `≈${made}`), pulsePressure, reason: '' };
   }
   if (none.reason) return none;
   const value = digits(data, 'value', data.metric);
@@ -209,6 +227,8 @@ export class Ward {
   /** @type {Map<string, Patient>} */ #patients = new Map();
   /** Alerts that are not over, by id. @type {Map<string, any>} */ #alerts = new Map();
   /** The last event of alerts that have ended lately. @type {Map<string, {epoch: string, seq: number}>} */ #ended = new Map();
+  /** ALARM OFF that holds, by patient and rule. @type {Map<string, any>} */ #off = new Map();
+  /** The same as the bridge's limits have it, by patient: what the rule file switched off is only there. @type {Map<string, any[]>} */ #inForce = new Map();
   #staleAfterMs = 5000;
   #lostAfterMs = 10000;
   /** The bridge's own mode. */ #mode = 'real';
@@ -222,6 +242,7 @@ export class Ward {
     const links = new Map([...this.#patients].map(([id, patient]) => [id, patient.links]));
     this.#patients.clear();
     this.#alerts.clear();
+    this.#off.clear();
     this.#mode = snapshot.mode ?? 'real';
     if (snapshot.stale_after_ms > 0) this.#staleAfterMs = snapshot.stale_after_ms;
     if (snapshot.lost_after_ms > 0) this.#lostAfterMs = snapshot.lost_after_ms;
@@ -232,6 +253,26 @@ export class Ward {
     }
     for (const data of snapshot.readings ?? []) this.reading(data, now - data.age_ms);
     for (const data of snapshot.alerts ?? []) this.alert(data);
+    for (const data of snapshot.limits ?? []) this.limit(data);
+  }
+
+  /**
+   * Takes a change of a patient's limits.
+   * @param {any} data
+   * @returns {boolean} false if it is the end of a change: of which one only a snapshot tells
+   */
+  limit(data) {
+    if (data.alarm_off) this.#off.set(`${data.patient_id}|${data.rule}`, data);
+    return data.in_force === true;
+  }
+
+  /**
+   * Takes the limits in force for a patient. What is off without an end is no patient's ALARM OFF, but a rule that is not used.
+   * @param {string} id
+   * @param {any[]} limits of `/api/v1/patients/{id}/limits`
+   */
+  inForce(id, limits) {
+    this.#inForce.set(id, limits.filter(({ off }) => off?.expires).map(({ rule, off }) => ({ patient_id: id, rule, until: off.expires })));
   }
 
   /** Takes a reading. @param {any} data @param {number} born */
@@ -330,17 +371,18 @@ export class Ward {
    * The tiles in the order of ward and bed.
    * @param {number} now
    * @param {boolean} [connected] whether a missing signal can be the sensor's fault
+   * @param {number} [wall] the bridge's time of day, ms since 1970
    * @returns {Tile[]}
    */
-  tiles(now, connected = true) {
+  tiles(now, connected = true, wall = undefined) {
     const place = (/** @type {Patient} */ { about }) => [about.ward ?? '', about.bed ?? '\uffff', about.id];
     return [...this.#patients.values()]
       .sort((a, b) => place(a).map((part, i) => BED_ORDER.compare(part, place(b)[i] ?? '')).find((way) => way !== 0) ?? 0)
-      .map((patient) => this.#tile(patient, now, connected));
+      .map((patient) => this.#tile(patient, now, connected, wall));
   }
 
-  /** @param {Patient} patient @param {number} now @param {boolean} connected @returns {Tile} */
-  #tile(patient, now, connected) {
+  /** @param {Patient} patient @param {number} now @param {boolean} connected @param {number | undefined} wall @returns {Tile} */
+  #tile(patient, now, connected, wall) {
     const { about } = patient;
     const shown = (/** @type {string} */ metric, spot = false) =>
       this.#shown(patient, (data) => data.metric === metric, now, spot, connected);
@@ -362,6 +404,8 @@ export class Ward {
         temp: shown('temperature', true),
       },
       pulse: this.#shown(patient, (data) => data.metric === 'pulse_rate' && data.mdc !== MDC_PULSE_RATE_CUFF, now, false, connected),
+      news2: this.#score(patient, now, connected),
+      off: this.#offOf(about.id, wall),
       alert,
       more: rest.length,
       counted: rest.map(({ alertId, seq }) => ({ alertId, seq })),
@@ -389,11 +433,40 @@ export class Ward {
       const link = connected ? LINK_WORDS[patient.links.get(data.device_id) ?? ''] : 'no link';
       return { ...from, text: NO_NUMBER, state: 'lost', note: link ?? 'no signal' };
     }
-    const { text, mean, reason } = numberOf(data);
+    const { text, mean, pulsePressure, reason } = numberOf(data);
     if (reason) return { ...from, text, state: 'absent', note: reason };
     const doubt = DOUBTFUL_WORDS[data.quality];
-    if (ageMs > (spot ? SPOT_OLD_MS : this.#staleAfterMs)) return { ...from, text, mean, state: 'stale', note: doubt ?? '' };
-    return { ...from, text, mean, state: doubt ? 'doubtful' : 'live', note: doubt ?? '' };
+    if (ageMs > (spot ? SPOT_OLD_MS : this.#staleAfterMs)) return { ...from, text, mean, pulsePressure, state: 'stale', note: doubt ?? '' };
+    return { ...from, text, mean, pulsePressure, state: doubt ? 'doubtful' : 'live', note: doubt ?? '' };
+  }
+
+  /** @param {string} id @param {number | undefined} wall @returns {string[]} */
+  #offOf(id, wall) {
+    const told = [...this.#off.values()].filter(({ patient_id: patientId }) => patientId === id);
+    const known = new Map([...this.#inForce.get(id) ?? [], ...told].map((off) => [off.rule, off]));
+    return [...known.values()]
+      .sort((a, b) => String(a.rule).localeCompare(String(b.rule)))
+      .map(({ rule, until }) => ({ name: words(String(rule)), end: timeText(until) && ` until ${endText(until, wall)}` }))
+      // Rules that end together are named together.
+      .map(({ name, end }, at, all) => (all[at + 1]?.end === end ? name : `${name}${end}`));
+  }
+
+  /**
+   * The bridge tells each change of the score, so it holds as long as the bridge is heard, and no longer.
+   * @param {Patient} patient
+   * @param {number} now
+   * @param {boolean} connected
+   * @returns {ShownScore | undefined} undefined if it is not computed for this patient
+   */
+  #score(patient, now, connected) {
+    const entry = patient.pick(({ metric }) => metric === 'news2', now, Infinity);
+    if (!entry) return undefined;
+    const { data: { news2, value }, born } = entry;
+    const ageMs = now - born;
+    const none = { text: NO_NUMBER, complete: false, band: '', says: '', age: '', inputs: '' };
+    if (!connected || !Number.isFinite(ageMs)) return { ...none, missing: 'no link' };
+    if (!Number.isFinite(news2?.score_min) || !Number.isFinite(news2?.score_max)) return { ...none, missing: 'no data' };
+    return { ...scoreOf(news2, value), age: ageMs < 60_000 ? '' : `· ${ageText(ageMs)}` };
   }
 
   /** @param {string} id */
@@ -431,6 +504,38 @@ function spotTime(data) {
   const time = timeText(data.timestamp);
   if (!time || data.ts_source === 'unknown') return 'time unknown';
   return data.ts_source === 'unsynced' ? `≈${time}` : time;
+}
+
+/** The end of something: `hh:mm`, with its day if that may not be today's or tonight's. @param {string} end @param {number | undefined} wall */
+function endText(end, wall) {
+  const date = new Date(end);
+  const isNear = wall !== undefined && date.getTime() - wall < DAY_MS;
+  const day = [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((part) => String(part).padStart(2, '0')).join('-');
+  return isNear ? timeText(end) : `${day} ${timeText(end)}`;
+}
+
+/**
+ * @param {any} news2
+ * @param {any} value the total, if nothing is missing
+ * @returns {Omit<ShownScore, 'age'>}
+ */
+function scoreOf(news2, value) {
+  const lacks = new Set(news2.missing ?? []);
+  const missing = [...Object.keys(PARAMETER_WORDS), ...lacks].filter((name, at, all) => lacks.has(name) && all.indexOf(name) === at).map((/** @type {string} */ name) => PARAMETER_WORDS[name] ?? words(name));
+  const complete = news2.complete === true && missing.length === 0 && typeof value === 'number' && news2.score_min === news2.score_max;
+  const inputs = (news2.inputs ?? []).map((/** @type {any} */ input) =>
+    `${PARAMETER_WORDS[input.parameter] ?? words(String(input.parameter))} ${input.value}: ${input.points}`);
+  const known = news2.band ?? '';
+  const least = known || news2.band_min || '';
+  const review = least === 'low-medium' ? ' (a single 3)' : '';
+  return {
+    text: complete ? String(value) : `${news2.score_min}–${news2.score_max}`,
+    complete,
+    band: least,
+    says: least && `${known ? '' : '≥ '}${least.toUpperCase()}${review}`,
+    missing: missing.map((/** @type {string} */ name) => `${name}?`).join(' '),
+    inputs: ['NEWS2 points', ...inputs, missing.length > 0 && `missing ${missing.join(', ')}`].filter(Boolean).join(' · '),
+  };
 }
 
 /** @param {any} alert @returns {ShownAlert} */
