@@ -4,6 +4,7 @@ mod inbox;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -392,6 +393,26 @@ pub struct Entered<T> {
     pub at: Wall,
     /// From then on it is unknown again.
     pub until: Wall,
+    /// From then on too, since boot, in the boot in which it was entered or taken back: a wall clock that was set back
+    /// prolongs nothing.
+    #[serde(default)]
+    pub until_mono: Mono,
+}
+
+impl<T> Entered<T> {
+    /// True until its time is over by either clock.
+    pub fn holds(&self, now: Stamp) -> bool {
+        now.wall < self.until && now.mono < self.until_mono
+    }
+
+    /// The same after another boot: the wall clock says how much of its time is left. `None`: nothing, or it was entered
+    /// in what this clock takes for the future.
+    #[must_use]
+    pub fn after_boot(self, longest: Duration, now: Stamp) -> Option<Self> {
+        let left = u64::try_from(self.until.0.saturating_sub(now.wall.0)).ok().filter(|left| *left > 0)?;
+        let until_mono = now.mono + Duration::from_millis(left).min(longest);
+        (self.at <= now.wall).then_some(Self { until_mono, ..self })
+    }
 }
 
 /// What a person sees of a patient, and no sensor does. It is complete: the latest one of each patient holds.

@@ -36,7 +36,7 @@ use crate::notifier::Notifier;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
-use crate::store::StoreHandle;
+use crate::store::{KeptObservation, StoreHandle};
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 use computed::Observations;
@@ -183,7 +183,7 @@ pub struct Parts {
     /// For whom an early warning score is computed, and how.
     pub news2: BTreeMap<PatientId, News2Settings>,
     /// What people entered in the runs before.
-    pub observations: Vec<ObservationEvent>,
+    pub observations: Vec<KeptObservation>,
     /// Where events are kept.
     pub store: StoreHandle,
     /// What is counted.
@@ -207,6 +207,8 @@ pub struct Pipeline {
     engine: Engine,
     derivation: Derivation,
     observations: Observations,
+    /// What people entered before the machine was switched off: nobody knows how long ago, until the clock has been set.
+    waiting_observations: Vec<ObservationEvent>,
     hub: Hub,
     notifier: Notifier,
     desk: Desk,
@@ -235,6 +237,7 @@ impl Pipeline {
             engine: parts.engine,
             derivation: Derivation::default(),
             observations: Observations::default(),
+            waiting_observations: Vec::new(),
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
             notifier: parts.notifier,
             desk: Desk::default(),
@@ -259,6 +262,7 @@ impl Pipeline {
                 pipeline.derivation.expect_spot(device.clone());
                 pipeline.engine.expect_spot(&device, &patient, mode, now)
             } else {
+                pipeline.derivation.expect_continuous(device.clone());
                 pipeline.engine.expect(&device, &patient, &metrics, mode, now)
             };
             pipeline.publish_alerts(changes, now);
@@ -461,6 +465,9 @@ impl Pipeline {
             Control::Condition(condition, present) => {
                 let changes = self.engine.on_condition(condition, present, now);
                 self.publish_alerts(changes, now);
+                if condition == BridgeCondition::ClockUnsynchronised && !present {
+                    self.on_clock_set(now);
+                }
             }
             Control::Rules(rules) => {
                 let changes = self.engine.replace_rules(*rules, now);

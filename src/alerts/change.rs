@@ -1,12 +1,27 @@
 //! Changes of one rule of one patient that people make while the bridge runs: checked as an override of the rule file
 //! is, put over it, and taken away when their time is over.
 
+use std::time::Duration;
+
 use crate::alerts::file::{Draft, MAX_OVERRIDES, MAX_WORDS_BYTES, Reader};
 use crate::alerts::rule::{Condition, Decision, EffectiveLimit, LimitSource, Override, Rule, RuleSet, millis};
 use crate::clock::Wall;
 use crate::command::{LimitOperation, LimitWish};
 use crate::event::{LimitAction, LimitChange, LimitKind};
 use crate::ids::{PatientId, RuleId};
+
+/// Longest ALARM OFF that a person can ask for at once: it is looked at again each day.
+pub(super) const MAX_OFF: Duration = Duration::from_hours(24);
+/// Longest time for limits that a person sets while the bridge runs. What is to last longer belongs into the rule file.
+pub(super) const MAX_CHANGED: Duration = Duration::from_hours(30 * 24);
+
+/// How long a change of this kind holds at most.
+pub(super) const fn longest(kind: LimitKind) -> Duration {
+    match kind {
+        LimitKind::Off => MAX_OFF,
+        LimitKind::Limits => MAX_CHANGED,
+    }
+}
 
 /// Which change: there is at most one of a kind for a rule of a patient.
 pub(super) type ChangeKey = (PatientId, RuleId, LimitKind);
@@ -62,7 +77,17 @@ impl RuleSet {
         match until {
             None => problems.push(format!("`{member}` is a time such as 2027-01-23T08:00:00Z")),
             Some(until) if until <= now => problems.push(format!("`{member}` is over already: it is {now}")),
-            Some(_) => {}
+            Some(until) => {
+                let left = u64::try_from(until.0.saturating_sub(now.0)).unwrap_or(u64::MAX);
+                if Duration::from_millis(left) > longest(kind) {
+                    problems.push(match kind {
+                    LimitKind::Off => format!("`{member}` is at most 24 h from now, {now}: switch it off again then"),
+                    LimitKind::Limits => format!(
+                        "`{member}` is at most 30 days from now, {now}: set them again then, or write them into the rule file"
+                    ),
+                });
+                }
+            }
         }
         let change = LimitChange {
             patient: wish.patient.clone(),

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use crate::alerts::rule::{
     Area, Bound, Change, Condition, Decision, Edge, Latching, Level, Limit, LimitSource, Override, Quantity, Rule,
-    RuleSet, Smoothing, Times,
+    RuleSet, Smoothing, Times, span_text,
 };
 use crate::alerts::written::{
     RawArea, RawChange, RawClear, RawFile, RawOverride, RawRule, RawSmoothing, RawWhen, SmoothingKind, Time, Words,
@@ -25,6 +25,20 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 pub const MAX_RULES: usize = 256;
 /// Most overrides of all patients together. A file with more is refused.
 pub const MAX_OVERRIDES: usize = 4096;
+/// Longest time without a valid value before it is missed, the rule's delay included: whatever a rule says, nothing older
+/// is live.
+pub(super) const MAX_SILENCE: Duration = Duration::from_mins(2);
+/// Longest time without a link before it is missed, the rule's delay included.
+const MAX_LINK_DOWN: Duration = Duration::from_mins(5);
+/// Longest delay, and longest window of smoothing, of a rule of high priority.
+const MAX_DELAY_HIGH: Duration = Duration::from_mins(1);
+/// Longest delay of other rules.
+const MAX_DELAY: Duration = Duration::from_mins(5);
+/// Longest time that an acknowledged alert stays quiet.
+const MAX_REMINDER: Duration = Duration::from_hours(1);
+/// How a rule is really put off, for whoever tries it with a time.
+const SWITCH_OFF: &str =
+    "to silence a rule for longer, switch it off with an end (`rule.disable`, or `enabled = false` with `expires`)";
 /// Longest window that values are kept for.
 const MAX_WINDOW: Duration = Duration::from_mins(15);
 /// Longest audio pause (IEC 60601-1-8, 6.8.3: a pause is limited in time).
@@ -133,6 +147,9 @@ impl<'a> Reader<'a> {
         let sources = self.sources(raw)?;
         let condition = self.condition(&raw.when, raw.clear.as_ref(), &sources)?;
         self.check_kind(raw, &condition, &sources);
+        if let Some(delay) = &raw.delay {
+            self.check_delay(delay, raw.priority, &condition);
+        }
         let latching = match raw.latching.as_ref().map(Spanned::get_ref) {
             Some(latching) => *latching,
             None => default_latching(raw.kind, raw.priority),
@@ -245,10 +262,10 @@ impl<'a> Reader<'a> {
             return None;
         }
         if let Some(Time(time)) = raw.no_valid_for {
-            return self.silence(when, time).map(Condition::NoValid);
+            return self.silence(when, time, MAX_SILENCE).map(Condition::NoValid);
         }
         if let Some(Time(time)) = raw.link_down_for {
-            return self.silence(when, time).map(Condition::LinkDown);
+            return self.silence(when, time, MAX_LINK_DOWN).map(Condition::LinkDown);
         }
         if let Some(condition) = raw.condition {
             return Some(Condition::Bridge(condition));
@@ -262,12 +279,31 @@ impl<'a> Reader<'a> {
         if has_trend { self.trend(when) } else { self.limits(when, clear, sources) }
     }
 
-    fn silence(&mut self, when: &Spanned<RawWhen>, time: Duration) -> Option<Duration> {
+    fn silence(&mut self, when: &Spanned<RawWhen>, time: Duration, longest: Duration) -> Option<Duration> {
         if time < Duration::from_secs(1) {
             self.wrong(when, "a silence shorter than 1s would alarm between two readings");
             return None;
         }
+        if time > longest {
+            let longest = span_text(longest);
+            self.wrong(when, format!("a silence is missed after {longest} at the latest: {SWITCH_OFF}"));
+            return None;
+        }
         Some(time)
+    }
+
+    /// A delay is there to leave out what passes by itself, not to silence a rule.
+    fn check_delay(&mut self, place: &Spanned<Time>, priority: Priority, condition: &Condition) {
+        let Time(delay) = *place.get_ref();
+        let (longest, what) = match condition {
+            Condition::NoValid(silence) => (MAX_SILENCE.saturating_sub(*silence), "after its silence a rule"),
+            Condition::LinkDown(silence) => (MAX_LINK_DOWN.saturating_sub(*silence), "after its silence a rule"),
+            _ if priority == Priority::High => (MAX_DELAY_HIGH, "a rule of priority high"),
+            _ => (MAX_DELAY, "a rule"),
+        };
+        if delay > longest {
+            self.wrong(place, format!("{what} waits {} at most: {SWITCH_OFF}", span_text(longest)));
+        }
     }
 
     fn members(&mut self, when: &Spanned<RawWhen>, members: &[String]) -> Option<Vec<RuleId>> {
@@ -483,6 +519,9 @@ impl<'a> Reader<'a> {
         if let Some(reminder) = raw.reminder.as_ref().filter(|_| times.reminder < Duration::from_secs(1)) {
             self.wrong(reminder, "a reminder comes after 1s or later");
         }
+        if let Some(reminder) = raw.reminder.as_ref().filter(|_| times.reminder > MAX_REMINDER) {
+            self.wrong(reminder, "an acknowledged alert reminds after 1h at the latest");
+        }
         if let Some(pause) = raw.audio_pause.as_ref().filter(|_| times.audio_pause > MAX_AUDIO_PAUSE) {
             self.wrong(pause, "an audio pause lasts at most 120s");
         }
@@ -513,6 +552,9 @@ impl<'a> Reader<'a> {
         let window = window.map(|window| window.0);
         if window.is_some_and(|window| window.is_zero() || window > MAX_WINDOW) {
             self.wrong(item, "a window is longer than 0s and at most 15m");
+        }
+        if raw.priority == Priority::High && window.is_some_and(|window| window > MAX_DELAY_HIGH) {
+            self.wrong(item, "a rule of priority high smooths over 1m at most: a longer window delays it");
         }
         match (kind, window) {
             (SmoothingKind::None, None) => Smoothing::None,
@@ -651,6 +693,16 @@ impl<'a> Reader<'a> {
         };
         if let (Some(delay), true) = (&raw.delay, rule.spot) {
             self.wrong(delay, "a spot rule has no delay: the measurement is not repeated");
+        }
+        let in_force = condition.as_ref().unwrap_or(&rule.condition);
+        match (&raw.delay, &raw.when) {
+            (Some(delay), _) => self.check_delay(delay, rule.priority, in_force),
+            // Together with a delay that stays as it is.
+            (None, Some(when)) => {
+                let stays = Spanned::new(when.span(), Time(rule.times.delay));
+                self.check_delay(&stays, rule.priority, in_force);
+            }
+            (None, None) => {}
         }
         let times = Times {
             delay: raw.delay.as_ref().map_or(rule.times.delay, |delay| delay.get_ref().0),
@@ -897,6 +949,74 @@ mod tests {
         ];
         for (changes, line, words) in cases {
             refused(&rule(changes), line, words);
+        }
+    }
+
+    #[test]
+    fn no_time_and_no_limit_is_so_large_that_a_rule_never_alarms() {
+        let silence = |when: &str, rest: &str| {
+            format!("[[rule]]\nid = 'x'\nkind = 'technical'\npriority = 'low'\nwhen = {when}\n{rest}\n")
+        };
+        for (fine, wrong, line, words) in [
+            (rule(&[("delay", "'5m'")]), rule(&[("delay", "'301s'")]), 7, "a rule waits 5 min at most: to silence"),
+            (
+                rule(&[("priority", "'high'"), ("delay", "'60s'")]),
+                rule(&[("priority", "'high'"), ("delay", "'61s'")]),
+                7,
+                "a rule of priority high waits 1 min at most: to silence a rule for longer, switch it off with an end",
+            ),
+            (
+                rule(&[("priority", "'high'"), ("smoothing", "{ kind = 'mean', window = '60s' }")]),
+                rule(&[("priority", "'high'"), ("smoothing", "{ kind = 'mean', window = '61s' }")]),
+                7,
+                "smooths over 1m at most",
+            ),
+            (rule(&[("reminder", "'1h'")]), rule(&[("reminder", "'61m'")]), 7, "after 1h at the latest"),
+            (
+                silence("{ no_valid_for = '2m' }", ""),
+                silence("{ no_valid_for = '121s' }", ""),
+                5,
+                "is missed after 2 min at the latest",
+            ),
+            (
+                silence("{ link_down_for = '5m' }", ""),
+                silence("{ link_down_for = '301s' }", ""),
+                5,
+                "is missed after 5 min at the latest",
+            ),
+            (
+                silence("{ no_valid_for = '90s' }", "delay = '30s'"),
+                silence("{ no_valid_for = '90s' }", "delay = '31s'"),
+                6,
+                "after its silence a rule waits 30 s at most",
+            ),
+            (
+                override_of("spo2_desat", "delay = '60s'"),
+                override_of("spo2_desat", "delay = '24h'"),
+                2,
+                "switch it off with an end",
+            ),
+            (
+                override_of("no_signal", "when = { no_valid_for = '2m' }"),
+                override_of("no_signal", "when = { no_valid_for = '24h' }"),
+                2,
+                "after 2 min at the latest",
+            ),
+            (
+                override_of("spo2_low", "when = { below = 70 }"),
+                override_of("spo2_low", "when = { below = 69 }"),
+                1,
+                "the limit 59 of `spo2_desat` for P-1 is below 60, the lowest of priority high: raise it, or switch",
+            ),
+            (
+                rule(&[("priority", "'high'"), ("when", "{ below = 60 }")]),
+                rule(&[("priority", "'high'"), ("when", "{ below = 59 }")]),
+                6,
+                "the limit 59 of `x` is below 60",
+            ),
+        ] {
+            RuleSet::parse(&fine).unwrap_or_else(|problems| panic!("{problems}\n{fine}"));
+            refused(&wrong, line, words);
         }
     }
 

@@ -6,8 +6,12 @@ use crate::alerts::file::{Draft, Reader};
 use crate::alerts::rule::{Condition, Level, Limit, Rule, RuleSet, resolve};
 use crate::alerts::written::RawFile;
 use crate::clock::Wall;
-use crate::event::AlertKind;
+use crate::event::{AlertKind, Priority};
 use crate::ids::{PatientId, RuleId};
+use crate::vitals::Metric;
+
+/// The lowest limit of SpO2 that a rule of priority high may have, in %.
+const DESATURATION_FLOOR: i32 = 60;
 
 impl Reader<'_> {
     /// Checks what rules say about each other, and turns every `inhibits` into `inhibited_by`.
@@ -122,8 +126,28 @@ impl Reader<'_> {
         }
     }
 
+    /// The last limit before nothing alarms any more stays where it can alarm.
+    fn check_outermost(&mut self, rule: &Rule, whom: &str, line: usize) {
+        let floor = rule.sources.first().and_then(|source| lowest_high(source.metric));
+        let (Some(floor), Some(bound)) =
+            (floor.filter(|_| rule.priority == Priority::High), rule.condition.bound(true))
+        else {
+            return;
+        };
+        let level = bound.edge.level();
+        if level < floor {
+            let message = format!(
+                "the limit {level} of `{}`{whom} is below {floor}, the lowest of priority high: raise it, or switch the rule \
+                 off with an end (`rule.disable`)",
+                rule.id
+            );
+            self.problems.add_at_line(line, message);
+        }
+    }
+
     fn check_order(&mut self, rules: &[Rule], whom: &str, line: &dyn Fn(&Rule) -> usize) {
         for rule in rules {
+            self.check_outermost(rule, whom, line(rule));
             let bounds = [true, false].into_iter().filter_map(|side| rule.condition.bound(side));
             for bound in bounds.filter(|bound| matches!(bound.limit, Limit::Beyond { .. })) {
                 let Some(source) = rule.sources.first() else {
@@ -158,6 +182,12 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The lowest level of a low limit of priority high, if its metric has one. An oximeter is not specified below 70 %, and
+/// whoever has less than this needs somebody now, whatever is usual for the patient.
+fn lowest_high(metric: Metric) -> Option<Level> {
+    (metric == Metric::Spo2).then(|| Level::whole(DESATURATION_FLOOR))
 }
 
 /// The rules whose limit lies inside this one's: those it inhibits and the one it stands beyond, on the same metric.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::alerts::BridgeCondition;
 use crate::alerts::episode::{AlertIds, Episode, Open, Outcome, Sight, Stage, Terms};
+use crate::alerts::file::MAX_SILENCE;
 use crate::alerts::judge::{Judge, Truth};
 use crate::alerts::rule::{Condition, Level, Quantity, Rule};
 use crate::alerts::score::{self, Standing};
@@ -296,8 +297,9 @@ impl Subject {
         }
     }
 
+    /// Up to which age a value is judged. Bounded here too: no rule can make an old value live.
     fn silence_of(&self, metric: Metric) -> Duration {
-        self.silence.get(&metric).map_or(DEFAULT_SILENCE, |(_, time)| *time)
+        self.silence.get(&metric).map_or(DEFAULT_SILENCE, |(_, time)| *time).min(MAX_SILENCE)
     }
 
     /// Takes what a source says about a device of this patient.

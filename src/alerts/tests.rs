@@ -262,7 +262,7 @@ fn plain(extra: &str) -> RuleSet {
         id = "spo2_desat"
         kind = "physiological"
         metric = "spo2"
-        priority = "high"
+        priority = "low"
         when = {{ below = 10 }}
         "#
     ))

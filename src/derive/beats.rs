@@ -1,7 +1,10 @@
-//! Heart rate and its variability from the times between beats, without the beats that are artefacts.
+//! Heart rate and its variability from the times between beats.
 //!
-//! An interval is kept if it is 300 to 2000 ms long and within 20 % of the median of the last five that were kept. A
-//! difference counts only between neighbours that were both kept.
+//! The variability is computed without artefacts: an interval is kept if it is 300 to 2000 ms long and within 20 % of the
+//! median of the last five that were kept. A difference counts only between neighbours that were both kept.
+//!
+//! The rate is computed from every interval of 200 to 5000 ms, whatever came before: what kills makes intervals that look
+//! like artefacts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,8 +14,12 @@ use crate::vitals::Decimal;
 
 /// Span of the statistics.
 pub const SPAN: Duration = Duration::from_mins(5);
-/// Span of the mean from which a heart rate is computed.
+/// Span of the mean from which a heart rate is computed, unless fewer than three beats come in it.
 pub const RATE_SPAN: Duration = Duration::from_secs(8);
+/// Shortest and longest interval that counts for a rate, in µs: 300 and 12 beats a minute.
+const RATE_PLAUSIBLE: std::ops::RangeInclusive<u32> = 200_000..=5_000_000;
+/// How late an interval may arrive, because a strap sends about once a second.
+const RATE_JITTER: Duration = Duration::from_secs(1);
 /// Intervals that a heart rate needs at least.
 const RATE_BEATS: usize = 3;
 /// Intervals whose median an interval is compared with.
@@ -48,6 +55,7 @@ struct Beat {
     at: Mono,
     /// Its length in µs.
     micros: u32,
+    /// It counts for the variability.
     kept: bool,
     /// It begins where the one before it ends.
     joined: bool,
@@ -117,9 +125,24 @@ impl Beats {
         PLAUSIBLE.contains(&micros) && is_near
     }
 
-    /// 60000 / mean interval of the last 8 s, in beats a minute; `None` with fewer than three good intervals in them.
+    /// 60000 / mean interval of the last 8 s, or of the last three intervals of a heart so slow that they take longer, in
+    /// beats a minute. `None` with fewer than three, and while the newest interval is none that counts: what came before it
+    /// is not the present rate.
     pub fn heart_rate(&self, now: Mono) -> Option<Decimal> {
-        let recent = self.intervals.iter().filter(|beat| beat.kept && now.since(beat.at) <= RATE_SPAN);
+        self.intervals.back().filter(|beat| RATE_PLAUSIBLE.contains(&beat.micros))?;
+        self.recent_rate(now)
+    }
+
+    /// The same, whatever the newest interval is: one artefact is not yet the loss of a rate.
+    pub fn recent_rate(&self, now: Mono) -> Option<Decimal> {
+        let counting = || self.intervals.iter().rev().filter(|beat| RATE_PLAUSIBLE.contains(&beat.micros));
+        let newest = counting().next()?;
+        let three = Duration::from_micros(u64::from(newest.micros) * 3) + RATE_JITTER;
+        let in_span = |(place, beat): &(usize, &Beat)| {
+            let age = now.since(beat.at);
+            age <= RATE_SPAN || *place < RATE_BEATS && age <= three
+        };
+        let recent = counting().enumerate().take_while(in_span).map(|(_, beat)| beat);
         let (count, sum) = recent.fold((0_u64, 0_u64), |(count, sum), beat| (count + 1, sum + u64::from(beat.micros)));
         if usize::try_from(count).ok()? < RATE_BEATS {
             return None;
@@ -205,8 +228,20 @@ mod tests {
         for (lengths, expected) in [
             (vec![1000, 1000, 1000], Some("60")),
             (vec![1000, 1000], None),
-            (vec![800, 810, 790, 2500, 805], Some("75")),
+            (vec![800, 810, 790, 2500, 805], Some("53")),
             (vec![1000, 1000, 10_000, 1000], None),
+            // Nothing of before while what comes does not count: the electrode is off, or the strap slips.
+            (vec![1000, 1000, 1000, 150], None),
+            (vec![1000, 1000, 1000, 5100], None),
+            (vec![1000, 1000, 1000, 150, 1000], Some("60")),
+            // Ventricular tachycardia at 220 after a quiet rhythm, and at once; a block at 25.
+            (vec![1000; 8].into_iter().chain(vec![273; 30]).collect(), Some("220")),
+            (vec![270; 30], Some("222")),
+            (vec![200; 40], Some("300")),
+            (vec![199; 40], None),
+            (vec![800; 8].into_iter().chain(vec![2400; 5]).collect(), Some("25")),
+            (vec![3000; 4], Some("20")),
+            (vec![5000; 4], Some("12")),
             (vec![], None),
         ] {
             let (beats, now) = beats(lengths.clone());

@@ -98,7 +98,7 @@ impl Heart {
         let absent = |metric| Vital::scalar(metric, Value::Absent(Absent::InputsMissing));
         let mut found = Vec::new();
         if let Some((told, _)) = self.rate.filter(|(_, looked)| now.mono.since(*looked) >= RATE_EVERY) {
-            let is_known = self.beats.heart_rate(now.mono).is_some();
+            let is_known = self.beats.recent_rate(now.mono).is_some();
             self.rate = is_known.then_some((told, now.mono));
             found.extend((!is_known).then(|| absent(Metric::HeartRate)));
         }

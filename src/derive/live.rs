@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::{Mono, Stamp};
+use crate::clock::{Mono, Stamp, Wall};
 use crate::derive::heart::{Heart, derived};
-use crate::derive::live_score::LiveScore;
+use crate::derive::live_score::{LiveScore, Manner};
 use crate::event::{LinkState, ObservationEvent, SourceEvent};
 use crate::ids::{DeviceId, PatientId};
 use crate::vitals::{Metric, Mode, Quality, Reading, Spo2Scale, Vital};
@@ -42,17 +42,20 @@ impl Default for News2Settings {
 pub struct Derivation {
     scores: BTreeMap<PatientId, LiveScore>,
     hearts: BTreeMap<(PatientId, DeviceId), Heart>,
-    /// Devices that measure now and then.
-    spot: BTreeSet<DeviceId>,
-    /// Kept because it is asked far more often than it changes.
+    /// How devices measure, as far as that is known.
+    manners: BTreeMap<DeviceId, Manner>,
+    /// Nothing is due before. Kept because it is asked far more often than it changes; it may be too early, because a
+    /// reading that puts something off looks at its own patient alone.
     due: Option<Mono>,
+    /// The time of day at which the first entry of a person ends.
+    ends: Option<Wall>,
 }
 
 impl Derivation {
     /// The score of this patient is computed from now on; it is published by the next [`Derivation::on_deadline`].
     pub fn score(&mut self, patient: PatientId, mode: Mode, settings: &News2Settings) {
         self.scores.insert(patient, LiveScore::new(settings.scale, mode));
-        self.due = self.next_due();
+        self.look_ahead();
     }
 
     /// True if the score of this patient is computed.
@@ -62,7 +65,12 @@ impl Derivation {
 
     /// A device measures now and then: what it measured counts for hours.
     pub fn expect_spot(&mut self, device: DeviceId) {
-        self.spot.insert(device);
+        self.manners.insert(device, Manner::Spot);
+    }
+
+    /// A device measures all the time, temperatures too: what it measured counts while it goes on.
+    pub fn expect_continuous(&mut self, device: DeviceId) {
+        self.manners.insert(device, Manner::Continuous);
     }
 
     /// Takes a reading; one that is late, or of nobody, counts for nothing.
@@ -71,17 +79,21 @@ impl Derivation {
             return Vec::new();
         };
         let mut found: Vec<Reading> = self.beat(patient, reading, now).into_iter().collect();
-        let is_spot = self.spot.contains(&reading.device);
+        let manner = self.manners.get(&reading.device).copied().unwrap_or(Manner::Unsaid);
+        let mut due = None;
         if let Some(score) = self.scores.get_mut(patient) {
             for input in std::iter::once(reading).chain(&found) {
-                score.take(input, is_spot, now);
+                score.take(input, manner, now);
             }
             let news = news(patient, score, now);
             found.extend(news);
-        } else if found.is_empty() && !matches!(reading.vital, Vital::RrIntervals(_)) {
-            return found;
+            due = score.due();
         }
-        self.due = self.next_due();
+        if matches!(reading.vital, Vital::RrIntervals(_) | Vital::Scalar { metric: Metric::HeartRate, .. }) {
+            let heart = self.hearts.get(&(patient.clone(), reading.device.clone()));
+            due = due.into_iter().chain(heart.map(Heart::due)).min();
+        }
+        self.due = self.due.into_iter().chain(due).min();
         found
     }
 
@@ -100,7 +112,7 @@ impl Derivation {
         let Some(score) = self.scores.get_mut(&observation.patient) else { return Vec::new() };
         score.observe(observation, now);
         let found = news(&observation.patient, score, now);
-        self.due = self.next_due();
+        self.look_ahead();
         found.into_iter().collect()
     }
 
@@ -111,7 +123,8 @@ impl Derivation {
 
     /// Does what is due by now.
     pub fn on_deadline(&mut self, now: Stamp) -> Vec<Reading> {
-        if self.due.is_none_or(|due| now.mono < due) {
+        let has_ended = self.ends.is_some_and(|end| end <= now.wall);
+        if !has_ended && self.due.is_none_or(|due| now.mono < due) {
             return Vec::new();
         }
         let mut found = Vec::new();
@@ -121,12 +134,22 @@ impl Derivation {
             }
         }
         self.hearts.retain(|_, heart| !heart.is_over(now.mono));
-        for (patient, score) in
-            self.scores.iter_mut().filter(|(_, score)| score.due().is_some_and(|due| due <= now.mono))
-        {
-            found.extend(news(patient, score, now));
+        // A rate that is lost is no input any more.
+        let mut changed = BTreeSet::new();
+        for lost in &found {
+            if let Some(patient) = &lost.patient
+                && let Some(score) = self.scores.get_mut(patient)
+            {
+                score.take(lost, Manner::Continuous, now);
+                changed.insert(patient.clone());
+            }
         }
-        self.due = self.next_due();
+        for (patient, score) in &mut self.scores {
+            if changed.contains(patient) || score.is_due(now) {
+                found.extend(news(patient, score, now));
+            }
+        }
+        self.look_ahead();
         found
     }
 
@@ -157,9 +180,11 @@ impl Derivation {
         }
     }
 
-    fn next_due(&self) -> Option<Mono> {
+    /// Finds out when something is due, by looking at everybody.
+    fn look_ahead(&mut self) {
         let hearts = self.hearts.values().map(Heart::due);
-        self.scores.values().filter_map(LiveScore::due).chain(hearts).min()
+        self.due = self.scores.values().filter_map(LiveScore::due).chain(hearts).min();
+        self.ends = self.scores.values().filter_map(LiveScore::ends).min();
     }
 }
 
@@ -224,11 +249,18 @@ mod tests {
 
     fn entered(oxygen: Option<Breathing>, consciousness: Option<Consciousness>, now: Stamp) -> ObservationEvent {
         let until = Wall(now.wall.0 + i64::try_from(ENTRY_LIFE.as_millis()).unwrap());
+        let until_mono = now.mono + ENTRY_LIFE;
         let by = "lena".to_owned();
         ObservationEvent {
             patient: patient(),
-            oxygen: oxygen.map(|value| Entered { value, by: by.clone(), at: now.wall, until }),
-            consciousness: consciousness.map(|value| Entered { value, by: by.clone(), at: now.wall, until }),
+            oxygen: oxygen.map(|value| Entered { value, by: by.clone(), at: now.wall, until, until_mono }),
+            consciousness: consciousness.map(|value| Entered {
+                value,
+                by: by.clone(),
+                at: now.wall,
+                until,
+                until_mono,
+            }),
             by,
             mode: Mode::Test,
         }
@@ -350,6 +382,89 @@ mod tests {
         let back = Stamp { mono: at(0).mono, wall: Wall(START - 1_000_000_000) };
         later.on_observation(&observation, back);
         assert_eq!(score_of(&run_to(&mut later, hours(12))).unwrap().missing.len(), 7);
+    }
+
+    #[test]
+    fn an_entry_ends_by_the_clock_that_comes_to_its_end_first() {
+        let hour = 3_600_000_u64;
+        let observation = || entered(Some(Breathing::Oxygen), Some(Consciousness::Voice), at(0));
+        for (what, mono_hours, wall_hours, expected) in [
+            ("both go on", 11, 11, 5),
+            ("the wall clock is set a day ahead", 1, 25, 0),
+            ("the wall clock is set a day back", 12, -12, 0),
+            ("and before that it stands", 11, -13, 5),
+        ] {
+            let mut derivation = scored(Spo2Scale::One);
+            derivation.on_deadline(at(0));
+            derivation.on_observation(&observation(), at(0));
+            let now = Stamp { mono: at(mono_hours * hour).mono, wall: Wall(START + wall_hours * 3_600_000) };
+            let found = score_of(&derivation.on_deadline(now));
+            assert_eq!(found.map_or(5, |score| score.score_min), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_is_off_is_missing_at_once_and_a_thermometer_is_not() {
+        let absent = |metric| Vital::scalar(metric, Value::Absent(Absent::SensorOff));
+        let no_pressure = || {
+            let absent = Value::Absent(Absent::SensorOff);
+            Vital::ArterialPressure(Pressure { systolic: absent, diastolic: absent, mean: absent })
+        };
+        let line = Vital::ArterialPressure(Pressure {
+            systolic: Value::Valid("85".parse().unwrap()),
+            diastolic: Value::Absent(Absent::NotMeasured),
+            mean: Value::Absent(Absent::NotMeasured),
+        });
+        for (what, device, had, then, off, expected) in [
+            ("probe", "monitor", vital("temp", "34.9"), 1, absent(Metric::Temperature), 0),
+            ("thermometer", "ear", vital("temp", "34.9"), 1, absent(Metric::Temperature), 3),
+            ("of a recording", "file", vital("temp", "34.9"), 1, absent(Metric::Temperature), 3),
+            ("probe in silence", "monitor", vital("temp", "34.9"), 60_000, absent(Metric::Weight), 0),
+            ("thermometer in silence", "ear", vital("temp", "34.9"), 60_000, absent(Metric::Weight), 3),
+            ("oximeter", "monitor", vital("spo2", "90"), 1, absent(Metric::Spo2), 0),
+            ("another metric", "monitor", vital("spo2", "90"), 1, absent(Metric::PulseRate), 3),
+            ("arterial line", "monitor", line, 1, no_pressure(), 0),
+            ("cuff", "monitor", systolic("85"), 1, no_pressure(), 3),
+        ] {
+            let mut derivation = scored(Spo2Scale::One);
+            derivation.expect_continuous("monitor".parse().unwrap());
+            derivation.expect_spot("ear".parse().unwrap());
+            derivation.on_deadline(at(0));
+            let mut found = derivation.on_reading(&reading(device, had, at(0)), at(0));
+            found.extend(run_to(&mut derivation, then));
+            found.extend(derivation.on_reading(&reading(device, off.clone(), at(then)), at(then)));
+            assert_eq!(score_of(&found).unwrap().score_min, expected, "{what}");
+            let another = derivation.on_reading(&reading("another", off, at(then)), at(then));
+            assert_eq!(another, [], "{what}: what another device lacks is no news of this one");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_is_lost_is_no_input_any_more() {
+        let mut derivation = scored(Spo2Scale::One);
+        let mut found = derivation.on_deadline(at(0));
+        for second in 0..12 {
+            found.extend(run_to(&mut derivation, second * 1000));
+            found.extend(derivation.on_reading(&beats(&[410, 410], at(second * 1000)), at(second * 1000)));
+        }
+        assert_eq!(score_of(&found).unwrap().score_min, 3);
+        let lost = run_to(&mut derivation, 22_000);
+        assert_eq!(told(&lost).first().map(|(_, text)| text.as_str()), Some("heart_rate inputs_missing"));
+        assert_eq!(score_of(&lost).unwrap().score_min, 0);
+    }
+
+    #[test]
+    fn nothing_is_told_of_old_beats_while_what_comes_is_none() {
+        let mut derivation = Derivation::default();
+        let mut found = Vec::new();
+        for second in 0..40 {
+            found.extend(run_to(&mut derivation, second * 1000));
+            let lengths: &[u16] = if second < 20 { &[1024] } else { &[100, 100] };
+            found.extend(derivation.on_reading(&beats(lengths, at(second * 1000)), at(second * 1000)));
+        }
+        let told = told(&found);
+        assert_eq!(told[11], (19, "heart_rate 60".to_owned()));
+        assert_eq!(told[12..], [(26, "heart_rate inputs_missing".to_owned())]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::vitals::{
 /// patient; after a minute nobody knows the present.
 pub const CONTINUOUS_LIFE: Duration = Duration::from_mins(1);
 
-/// How long a single measurement counts: of a pressure by cuff, of a temperature, of a device for spot checks. The
+/// How long a single measurement counts: of a pressure by cuff, of a device for spot checks such as a thermometer. The
 /// score's own chart asks for the next set of measurements after 4 to 6 hours at a total of 1 to 4.
 pub const SPOT_LIFE: Duration = Duration::from_hours(6);
 
@@ -25,6 +25,17 @@ pub const ENTRY_LIFE: Duration = Duration::from_hours(12);
 
 /// While inputs change and their points do not, the score is published so often, so that it shows what it rests on.
 pub const REFRESH: Duration = Duration::from_mins(1);
+
+/// How a device measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Now and then, whatever it measures.
+    Spot,
+    /// All the time, whatever it measures.
+    Continuous,
+    /// Nobody has said: a recording, or the simulator. What it measures tells.
+    Unsaid,
+}
 
 /// The newest measurement that counts for a parameter.
 #[derive(Debug, Clone)]
@@ -46,24 +57,6 @@ impl Slot {
     }
 }
 
-/// What a person entered, with the moment at which it is forgotten.
-#[derive(Debug, Clone)]
-struct Entry<T> {
-    value: T,
-    by: String,
-    at: Wall,
-    until: Mono,
-}
-
-impl<T: Copy> Entry<T> {
-    /// `None` if its time is over. A clock that was set back meanwhile does not make it longer.
-    fn of(entered: &Entered<T>, now: Stamp) -> Option<Self> {
-        let left = u64::try_from(entered.until.0.saturating_sub(now.wall.0)).ok().filter(|left| *left > 0)?;
-        let until = now.mono + Duration::from_millis(left).min(ENTRY_LIFE);
-        Some(Self { value: entered.value, by: entered.by.clone(), at: entered.at, until })
-    }
-}
-
 /// What makes a score another one: points, not the numbers behind them.
 type Gist = (u8, u8, u8, u8, Vec<(Parameter, u8)>, Vec<Parameter>);
 
@@ -74,8 +67,8 @@ pub(super) struct LiveScore {
     /// Of the patient's readings.
     pub(super) mode: Mode,
     slots: BTreeMap<Parameter, Slot>,
-    oxygen: Option<Entry<Breathing>>,
-    consciousness: Option<Entry<Consciousness>>,
+    oxygen: Option<Entered<Breathing>>,
+    consciousness: Option<Entered<Consciousness>>,
     shown: Option<(Gist, Mono)>,
     /// An input is newer than what was shown.
     is_touched: bool,
@@ -86,18 +79,26 @@ impl LiveScore {
         Self { scale, mode, slots: BTreeMap::new(), oxygen: None, consciousness: None, shown: None, is_touched: false }
     }
 
-    /// Takes a live reading of this patient. `is_spot`: its device measures now and then.
-    pub(super) fn take(&mut self, reading: &Reading, is_spot: bool, now: Stamp) {
+    /// Takes a live reading of this patient.
+    pub(super) fn take(&mut self, reading: &Reading, manner: Manner, now: Stamp) {
+        if let Some((parameter, Value::Absent(_), _)) = measured(reading) {
+            return self.lost(parameter, reading);
+        }
         if !matches!(reading.quality, Quality::Valid | Quality::Validated) {
             return;
         }
         let Some((parameter, Value::Valid(value), rank)) = measured(reading) else { return };
-        let rank = if is_spot { 0 } else { rank };
+        let rank = match (manner, reading.vital.metric()) {
+            (Manner::Spot, _) => 0,
+            // A probe that stays in place, not a thermometer.
+            (Manner::Continuous, Metric::Temperature) => 1,
+            _ => rank,
+        };
         let life = if rank == 0 { SPOT_LIFE } else { CONTINUOUS_LIFE };
         let waited = reading.taken.wall.map_or(0, |taken| reading.received.wall.0.saturating_sub(taken.0));
         let at = reading.received.mono.min(now.mono) - Duration::from_millis(u64::try_from(waited).unwrap_or(0));
         let slot = Slot { value, at, life, rank, metric: reading.vital.metric(), device: reading.device.clone() };
-        self.forget(now.mono);
+        self.forget(now);
         if self.slots.get(&parameter).is_none_or(|known| known.gives_way_to(&slot)) {
             self.slots.insert(parameter, slot);
             self.mode = reading.mode;
@@ -105,10 +106,22 @@ impl LiveScore {
         }
     }
 
+    /// A device that measures all the time says that it has no value: what it had is no present one. A single measurement
+    /// stands all the same.
+    fn lost(&mut self, parameter: Parameter, reading: &Reading) {
+        let metric = reading.vital.metric();
+        let is_its = |slot: &Slot| slot.rank > 0 && slot.device == reading.device && slot.metric == metric;
+        if self.slots.get(&parameter).is_some_and(is_its) {
+            self.slots.remove(&parameter);
+            self.is_touched = true;
+        }
+    }
+
     /// Takes what a person entered: the whole of what holds now.
     pub(super) fn observe(&mut self, observation: &ObservationEvent, now: Stamp) {
-        self.oxygen = observation.oxygen.as_ref().and_then(|entered| Entry::of(entered, now));
-        self.consciousness = observation.consciousness.as_ref().and_then(|entered| Entry::of(entered, now));
+        self.oxygen = observation.oxygen.clone();
+        self.consciousness = observation.consciousness.clone();
+        self.forget(now);
         self.is_touched = true;
     }
 
@@ -116,14 +129,26 @@ impl LiveScore {
     pub(super) fn due(&self) -> Option<Mono> {
         let Some((_, shown_at)) = &self.shown else { return Some(Mono::default()) };
         let slots = self.slots.values().map(|slot| slot.at + slot.life);
-        let entries = [self.oxygen.as_ref().map(|entry| entry.until), self.consciousness.as_ref().map(|e| e.until)];
+        let oxygen = self.oxygen.as_ref().map(|entry| entry.until_mono);
+        let consciousness = self.consciousness.as_ref().map(|entry| entry.until_mono);
         let refresh = self.is_touched.then_some(*shown_at + REFRESH);
-        slots.chain(entries.into_iter().flatten()).chain(refresh).min()
+        slots.chain(oxygen).chain(consciousness).chain(refresh).min()
+    }
+
+    /// The time of day at which the first entry is forgotten, if the clock comes to it earlier than time passes.
+    pub(super) fn ends(&self) -> Option<Wall> {
+        let oxygen = self.oxygen.as_ref().map(|entry| entry.until);
+        oxygen.into_iter().chain(self.consciousness.as_ref().map(|entry| entry.until)).min()
+    }
+
+    /// True if time alone, or the wall clock, has changed something.
+    pub(super) fn is_due(&self, now: Stamp) -> bool {
+        self.due().is_some_and(|due| due <= now.mono) || self.ends().is_some_and(|end| end <= now.wall)
     }
 
     /// The score, if it is another one than was last shown, or if what it rests on has to be shown anew.
     pub(super) fn news(&mut self, now: Stamp) -> Option<EarlyWarning> {
-        self.forget(now.mono);
+        self.forget(now);
         let score = self.score(now);
         let points = score.inputs.iter().map(|input| (input.parameter, input.points)).collect();
         let gist =
@@ -140,10 +165,10 @@ impl LiveScore {
     }
 
     /// What is too old is missing.
-    fn forget(&mut self, now: Mono) {
-        self.slots.retain(|_, slot| now < slot.at + slot.life);
-        self.oxygen = self.oxygen.take().filter(|entry| now < entry.until);
-        self.consciousness = self.consciousness.take().filter(|entry| now < entry.until);
+    fn forget(&mut self, now: Stamp) {
+        self.slots.retain(|_, slot| now.mono < slot.at + slot.life);
+        self.oxygen = self.oxygen.take().filter(|entry| entry.holds(now));
+        self.consciousness = self.consciousness.take().filter(|entry| entry.holds(now));
     }
 
     fn score(&self, now: Stamp) -> EarlyWarning {
@@ -173,23 +198,23 @@ impl LiveScore {
     }
 
     fn input(&self, parameter: Parameter, points: u8, now: Stamp) -> Option<ScoreInput> {
-        let entered = |value, by: &str, at: Wall| ScoreInput {
+        let entered = |value, by: &str, until: Mono| ScoreInput {
             parameter,
             value,
             points,
-            age_ms: u64::try_from(now.wall.0.saturating_sub(at.0)).unwrap_or(0),
+            age_ms: u64::try_from(ENTRY_LIFE.saturating_sub(until.since(now.mono)).as_millis()).unwrap_or(0),
             metric: None,
             device: None,
             by: Some(by.to_owned()),
         };
         match parameter {
             Parameter::Oxygen => {
-                self.oxygen.as_ref().map(|entry| entered(Finding::Breathing(entry.value), &entry.by, entry.at))
+                self.oxygen.as_ref().map(|entry| entered(Finding::Breathing(entry.value), &entry.by, entry.until_mono))
             }
             Parameter::Consciousness => self
                 .consciousness
                 .as_ref()
-                .map(|entry| entered(Finding::Consciousness(entry.value), &entry.by, entry.at)),
+                .map(|entry| entered(Finding::Consciousness(entry.value), &entry.by, entry.until_mono)),
             _ => self.slots.get(&parameter).map(|slot| ScoreInput {
                 parameter,
                 value: Finding::Number(slot.value),

@@ -1,6 +1,7 @@
 //! What the bridge computes, published like what sensors say; and what people enter for it.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use super::{Pipeline, Refusal};
 use crate::alerts::MAX_BY_BYTES;
@@ -11,6 +12,7 @@ use crate::derive::live::{ENTRY_LIFE, News2Settings};
 use crate::event::{AuditAction, AuditEvent, AuditResult, Entered, Event, EventBody, ObservationEvent};
 use crate::hub::Scope;
 use crate::ids::{PatientId, Seq};
+use crate::store::KeptObservation;
 use crate::vitals::{Breathing, Consciousness, Mode, Reading};
 
 /// What people entered, the latest of each patient.
@@ -22,7 +24,7 @@ impl Pipeline {
     pub(super) fn start_scores(
         &mut self,
         settings: &BTreeMap<PatientId, News2Settings>,
-        observations: Vec<ObservationEvent>,
+        observations: Vec<KeptObservation>,
         now: Stamp,
     ) {
         let patients: Vec<(PatientId, Mode)> =
@@ -35,14 +37,35 @@ impl Pipeline {
                 self.publish_alerts(changes, now);
             }
         }
-        for observation in observations {
-            if self.derivation.has_score(&observation.patient) {
-                let computed = self.derivation.on_observation(&observation, now);
-                self.publish_computed(computed, now);
-                self.observations.insert(observation.patient.clone(), observation);
+        for KeptObservation { event, is_of_this_boot } in observations {
+            if !self.derivation.has_score(&event.patient) {
+                continue;
+            }
+            if is_of_this_boot {
+                self.take_back(event, now);
+            } else {
+                self.waiting_observations.push(event);
             }
         }
         let computed = self.derivation.on_deadline(now);
+        self.publish_computed(computed, now);
+    }
+
+    /// The clock is right: how much is left of what people entered before the machine was switched off is known now. What
+    /// somebody has entered since stands.
+    pub(super) fn on_clock_set(&mut self, now: Stamp) {
+        for kept in mem::take(&mut self.waiting_observations) {
+            if !self.observations.contains_key(&kept.patient) {
+                let oxygen = kept.oxygen.and_then(|entered| entered.after_boot(ENTRY_LIFE, now));
+                let consciousness = kept.consciousness.and_then(|entered| entered.after_boot(ENTRY_LIFE, now));
+                self.take_back(ObservationEvent { oxygen, consciousness, ..kept }, now);
+            }
+        }
+    }
+
+    fn take_back(&mut self, observation: ObservationEvent, now: Stamp) {
+        let computed = self.derivation.on_observation(&observation, now);
+        self.observations.insert(observation.patient.clone(), observation);
         self.publish_computed(computed, now);
     }
 
@@ -68,8 +91,8 @@ impl Pipeline {
         let known = self.observations.get(patient);
         let observation = ObservationEvent {
             patient: patient.clone(),
-            oxygen: entered(oxygen, known.and_then(|known| known.oxygen.as_ref()), &by, now.wall),
-            consciousness: entered(consciousness, known.and_then(|known| known.consciousness.as_ref()), &by, now.wall),
+            oxygen: entered(oxygen, known.and_then(|known| known.oxygen.as_ref()), &by, now),
+            consciousness: entered(consciousness, known.and_then(|known| known.consciousness.as_ref()), &by, now),
             by: by.clone(),
             mode,
         };
@@ -121,13 +144,14 @@ impl Pipeline {
 }
 
 /// What holds once this was said.
-fn entered<T: Copy>(said: Entry<T>, known: Option<&Entered<T>>, by: &str, now: Wall) -> Option<Entered<T>> {
+fn entered<T: Copy>(said: Entry<T>, known: Option<&Entered<T>>, by: &str, now: Stamp) -> Option<Entered<T>> {
     let life = i64::try_from(ENTRY_LIFE.as_millis()).unwrap_or(0);
     match said {
-        Entry::Unsaid => known.filter(|known| now < known.until).cloned(),
+        Entry::Unsaid => known.filter(|known| known.holds(now)).cloned(),
         Entry::Unknown => None,
         Entry::Is(value) => {
-            Some(Entered { value, by: by.to_owned(), at: now, until: Wall(now.0.saturating_add(life)) })
+            let (until, until_mono) = (Wall(now.wall.0.saturating_add(life)), now.mono + ENTRY_LIFE);
+            Some(Entered { value, by: by.to_owned(), at: now.wall, until, until_mono })
         }
     }
 }

@@ -11,7 +11,7 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, SeqRange, StoreError, StoreOptions, inbox, records, schema};
+use super::{DeviceIdentity, KeptObservation, SeqRange, StoreError, StoreOptions, inbox, records, schema};
 use crate::clock::Stamp;
 use crate::derive::live::ENTRY_LIFE;
 use crate::event::{
@@ -28,6 +28,13 @@ const MAX_STREAMS: usize = 4096;
 const KEPT_EPOCHS: i64 = 1000;
 /// A database of up to this size is checked after a crash; the check reads all of it (two seconds from an SD card).
 const CHECKED_BYTES: u64 = 64 << 20;
+
+/// Events that are looked through at a start for what people entered: many days of them, and a second of reading.
+const MAX_LOOKED_THROUGH: i64 = 200_000;
+
+/// The number of the first event since this boot; null before its first run.
+const FIRST_OF_BOOT: &str =
+    "SELECT min(first_seq) FROM epoch WHERE id > ifnull((SELECT max(id) FROM epoch WHERE boot <> ?1), 0)";
 
 /// The newest number anything in the database knows. A cursor or a hole may be ahead of the rows after a salvage.
 const NEWEST: &str = "SELECT max(
@@ -136,13 +143,7 @@ impl Ledger {
             )
             .map_err(&failed)?;
         forget_epochs(&transaction).map_err(&failed)?;
-        let boot_first = transaction
-            .query_row(
-                "SELECT min(first_seq) FROM epoch WHERE id > ifnull((SELECT max(id) FROM epoch WHERE boot <> ?1), 0)",
-                [boot],
-                |row| row.get(0),
-            )
-            .map_err(&failed)?;
+        let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0)).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         self.keeper.booted_at(seq_of(boot_first));
         Ok(first)
@@ -171,24 +172,28 @@ impl Ledger {
 
     /// The changes of limits that people made and that held when the last run ended.
     ///
-    /// One that cannot be read is left out with an error in the log: the patient then has the limits of the rule file.
-    pub(super) fn limit_changes(&self) -> Result<Vec<LimitChange>, StoreError> {
+    /// One that cannot be read is named instead (patient and rule): the patient then has the limits of the rule file, and
+    /// somebody has to be told.
+    pub(super) fn limit_changes(&self) -> Result<(Vec<LimitChange>, Vec<String>), StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot read the changes of limits");
         let mut statement = self
             .connection
             .prepare("SELECT patient, rule, body FROM limit_change ORDER BY patient, rule, kind")
             .map_err(&failed)?;
         let mut rows = statement.query([]).map_err(&failed)?;
-        let mut changes = Vec::new();
+        let (mut changes, mut unreadable) = (Vec::new(), Vec::new());
         while let Some(row) = rows.next().map_err(&failed)? {
             let (patient, rule): (String, String) = (row.get(0).map_err(&failed)?, row.get(1).map_err(&failed)?);
             let body: String = row.get(2).map_err(&failed)?;
             match serde_json::from_str(&body) {
                 Ok(change) => changes.push(change),
-                Err(error) => error!(%patient, %rule, %error, "limits set by a person cannot be restored"),
+                Err(error) => {
+                    error!(%patient, %rule, %error, "limits set by a person cannot be restored");
+                    unreadable.push(format!("{rule} of {patient}"));
+                }
             }
         }
-        Ok(changes)
+        Ok((changes, unreadable))
     }
 
     /// What is in the inboxes.
@@ -197,15 +202,20 @@ impl Ledger {
     }
 
     /// What people entered about patients, the latest of each, as far back as it can still hold. The log is read from its
-    /// end; what was entered counts for hours, and so only hours of it are read.
-    pub(super) fn observations(&self, now: Stamp) -> Result<Vec<ObservationEvent>, StoreError> {
+    /// end; what was entered counts for hours, and so only hours of it are read, and [`MAX_LOOKED_THROUGH`] events at most:
+    /// the clock may be years behind.
+    pub(super) fn observations(&self, boot: &str, now: Stamp) -> Result<Vec<KeptObservation>, StoreError> {
         // Twice the life of an entry, for a clock that was set meanwhile.
         let oldest = now.wall.0.saturating_sub(i64::try_from(2 * ENTRY_LIFE.as_millis()).unwrap_or(i64::MAX));
         let failed = StoreError::sqlite(&self.path, "cannot read what was entered about patients");
-        let mut statement =
-            self.connection.prepare("SELECT kind, wall, seq, body FROM event ORDER BY seq DESC").map_err(&failed)?;
-        let mut rows = statement.query([]).map_err(&failed)?;
-        let mut latest: BTreeMap<PatientId, ObservationEvent> = BTreeMap::new();
+        let mut statement = self
+            .connection
+            .prepare("SELECT kind, wall, seq, body FROM event ORDER BY seq DESC LIMIT ?1")
+            .map_err(&failed)?;
+        let first_of_boot: Option<i64> =
+            self.connection.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0)).map_err(&failed)?;
+        let mut rows = statement.query([MAX_LOOKED_THROUGH]).map_err(&failed)?;
+        let mut latest: BTreeMap<PatientId, KeptObservation> = BTreeMap::new();
         while let Some(row) = rows.next().map_err(&failed)? {
             if row.get::<_, i64>(1).map_err(&failed)? < oldest {
                 break;
@@ -214,10 +224,13 @@ impl Ledger {
                 continue;
             }
             let body: String = row.get(3).map_err(&failed)?;
+            let seq: i64 = row.get(2).map_err(&failed)?;
+            let is_of_this_boot = first_of_boot.is_some_and(|first| first <= seq);
             match serde_json::from_str::<ObservationEvent>(&body) {
-                Ok(observation) => _ = latest.entry(observation.patient.clone()).or_insert(observation),
+                Ok(event) => {
+                    latest.entry(event.patient.clone()).or_insert(KeptObservation { event, is_of_this_boot });
+                }
                 Err(error) => {
-                    let seq: i64 = row.get(2).map_err(&failed)?;
                     error!(seq, %error, "what was entered about a patient cannot be restored");
                 }
             }

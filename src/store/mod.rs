@@ -102,6 +102,15 @@ pub struct DeviceIdentity {
     pub doubted: Option<String>,
 }
 
+/// What a person entered about a patient in an earlier run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptObservation {
+    /// What.
+    pub event: ObservationEvent,
+    /// The machine has not started anew since: its monotonic clock has gone on.
+    pub is_of_this_boot: bool,
+}
+
 /// A store that was opened for one run of the daemon.
 #[derive(Debug)]
 pub struct Opened {
@@ -126,7 +135,9 @@ pub struct Opened {
     /// What waits for people.
     pub inboxes: Saved,
     /// What people entered about patients, the latest of each, as far as it can still hold.
-    pub observations: Vec<ObservationEvent>,
+    pub observations: Vec<KeptObservation>,
+    /// Changes of limits that cannot be read any more, each in words.
+    pub unreadable_changes: Vec<String>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -269,7 +280,8 @@ struct Remembered {
     records: BTreeMap<DeviceId, KnownRecords>,
     limit_changes: Vec<LimitChange>,
     inboxes: Saved,
-    observations: Vec<ObservationEvent>,
+    observations: Vec<KeptObservation>,
+    unreadable_changes: Vec<String>,
 }
 
 /// Opens the store in `dir` and begins a run of the daemon at the number after the newest stored one. Blocks.
@@ -283,12 +295,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
+        let (limit_changes, unreadable_changes) = ledger.limit_changes()?;
         let remembered = Remembered {
             identities: ledger.identities()?,
             records: ledger.known_records()?,
-            limit_changes: ledger.limit_changes()?,
+            limit_changes,
             inboxes: ledger.inboxes()?,
-            observations: ledger.observations(now)?,
+            observations: ledger.observations(boot_id, now)?,
+            unreadable_changes,
         };
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
@@ -322,6 +336,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         records: remembered.records,
         inboxes: remembered.inboxes,
         observations: remembered.observations,
+        unreadable_changes: remembered.unreadable_changes,
         dropped,
         salvaged,
     })

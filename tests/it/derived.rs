@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use vitalbridge::alerts::{Engine, RuleSet};
+use vitalbridge::alerts::{BridgeCondition, Engine, RuleSet};
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::command::{Command, Members};
 use vitalbridge::derive::live::News2Settings;
@@ -54,9 +54,13 @@ fn scored(is_scored: bool) -> BTreeMap<PatientId, News2Settings> {
 
 impl Bed {
     fn start(dir: &Path, run: u64, wall: i64, is_scored: bool) -> Self {
+        Self::start_in("boot", dir, run, wall, is_scored)
+    }
+
+    fn start_in(boot: &str, dir: &Path, run: u64, wall: i64, is_scored: bool) -> Self {
         let now = Stamp { mono: Mono::from_millis(1_000_000), wall: Wall(wall) };
         let epoch = Epoch::from_bits(run);
-        let opened = store::open(dir, &StoreOptions::default(), epoch.clone(), "boot", now).unwrap();
+        let opened = store::open(dir, &StoreOptions::default(), epoch.clone(), boot, now).unwrap();
         let (stop, writer) = (CancellationToken::new(), opened.writer);
         let stopped = stop.clone();
         let patients = vec![patient("P-1"), patient("P-2")];
@@ -246,6 +250,46 @@ async fn what_a_nurse_enters_completes_the_score_survives_a_restart_and_is_forgo
         assert_eq!(scores(&told).last().unwrap()["news2"]["score_min"], points, "{hours} h later");
         bed.end().await;
     }
+}
+
+#[tokio::test]
+async fn after_a_boot_what_was_entered_counts_only_once_the_clock_is_known_to_be_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = Bed::start_in("boot-1", dir.path(), 1, START, true);
+    bed.enter(&json!({"patient_id": "P-1", "consciousness": "C"}), Scope::Everything).unwrap();
+    bed.end().await;
+    let hour = 3_600_000;
+    let points =
+        |bed: &mut Bed| scores(&bed.told()).last().map_or(json!(0), |score| score["news2"]["score_min"].clone());
+    for (run, hours, expected) in [(2, 11, 3), (3, 36, 0), (4, -1, 0)] {
+        // Switched off an hour after the entry, and on again with the clock where it was: nobody knows how long ago.
+        let mut bed = Bed::start_in(&format!("boot-{run}"), dir.path(), run, START + hour, true);
+        assert_eq!(points(&mut bed), 0);
+        bed.pass(60);
+        bed.pipeline.on_control(Control::Condition(BridgeCondition::ClockUnsynchronised, true), bed.now);
+        bed.pass(60);
+        assert_eq!(points(&mut bed), 0);
+        bed.now.wall = Wall(START + hours * hour);
+        bed.pipeline.on_control(Control::Condition(BridgeCondition::ClockUnsynchronised, false), bed.now);
+        assert_eq!(points(&mut bed), expected, "{hours} h later");
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn entering_one_thing_again_prolongs_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = Bed::start(dir.path(), 1, START, true);
+    bed.enter(&json!({"patient_id": "P-1", "consciousness": "C"}), Scope::Everything).unwrap();
+    let hours = |bed: &mut Bed, hours: u64| bed.now.mono = bed.now.mono + Duration::from_hours(hours);
+    hours(&mut bed, 11);
+    // The wall clock is set back by half a day: consciousness seems to have been entered just now.
+    bed.enter(&json!({"patient_id": "P-1", "oxygen": "oxygen"}), Scope::Everything).unwrap();
+    bed.told();
+    hours(&mut bed, 1);
+    bed.pass(1);
+    assert_eq!(scores(&bed.told()).last().unwrap()["news2"]["score_min"], 2, "oxygen alone");
+    bed.end().await;
 }
 
 #[tokio::test]

@@ -7,12 +7,16 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use vitalbridge::clock::{Clock, Wall};
 
 use crate::bridge::{Bridge, now, token};
 use crate::broker::Broker;
 
-/// Long after any run of these tests.
-const LATER: &str = "2126-01-01T00:00:00Z";
+/// After the end of any run of these tests, and not longer than a person may ask for.
+fn later() -> String {
+    let now = Clock::System.now().wall;
+    Wall(now.0 + 20 * 3_600_000).to_string()
+}
 
 const CONFIG: &str = r#"
 [bridge]
@@ -108,31 +112,34 @@ fn limits_that_were_answered_survive_a_sudden_end_and_a_later_word_of_the_file_w
     let mut place = Place::new();
     let bridge = place.start();
     assert_eq!(place.limit(&bridge, "spo2_low"), ("override".into(), "below 88 % for 15 s".into()));
-    let set = json!({"below": 86, "reason": "COPD", "expires": LATER}).to_string();
+    let set = json!({"below": 86, "reason": "COPD", "expires": later()}).to_string();
     let (status, done) = place.ask(&bridge, "PUT", "/api/v1/patients/P-1/limits/spo2_low", &set);
     assert_eq!((status.as_str(), &done["durable"]), ("200", &json!(true)), "{done}");
-    let off = json!({"enabled": false, "until": LATER, "reason": "no cuff"}).to_string();
+    let until = later();
+    let off = json!({"enabled": false, "until": until, "reason": "no cuff"}).to_string();
     let (status, done) = place.ask(&bridge, "PUT", "/api/v1/patients/P-1/limits/systolic", &off);
     assert_eq!((status.as_str(), &done["durable"]), ("200", &json!(true)), "{done}");
     bridge.kill();
 
     let bridge = place.start();
     assert_eq!(place.limit(&bridge, "spo2_low"), ("runtime".into(), "below 86 % for 15 s".into()));
-    assert!(place.limit(&bridge, "systolic").1.starts_with("ALARM OFF until 2126-01-01"));
+    assert!(place.limit(&bridge, "systolic").1.starts_with(&format!("ALARM OFF until {until}")));
     bridge.kill();
 
     std::fs::write(place.dir.path().join("rules.toml"), RULES.replace("88", "87")).unwrap();
     let bridge = place.start();
     assert_eq!(place.limit(&bridge, "spo2_low"), ("override".into(), "below 87 % for 15 s".into()));
-    assert!(place.limit(&bridge, "systolic").1.starts_with("ALARM OFF until 2126-01-01"));
+    assert!(place.limit(&bridge, "systolic").1.starts_with(&format!("ALARM OFF until {until}")));
     let rows = place.audit(&bridge, "bridge | limits_end");
     assert_eq!(
         rows,
         [
             "bridge | limits_end | spo2_low | when = { \"below\" = 86 } -> below 87 % for 15 s; the rule file has a later \
              override of the same rule",
-            "lena | rule_disable | systolic | below 90 mmHg or above 160 mmHg -> ALARM OFF until \
-             2126-01-01T00:00:00.000Z (below 90 mmHg or above 160 mmHg); no cuff",
+            &format!(
+                "lena | rule_disable | systolic | below 90 mmHg or above 160 mmHg -> ALARM OFF until {until} \
+                 (below 90 mmHg or above 160 mmHg); no cuff"
+            ),
             "lena | limits_set | spo2_low | below 88 % for 15 s -> below 86 % for 15 s; COPD",
         ]
     );
@@ -207,14 +214,14 @@ fn a_command_by_the_broker_is_taken_if_it_is_on_the_list_and_answered_there() {
         command.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         command
     };
-    let limits = json!({"below": 100, "above": 140, "expires": LATER});
+    let limits = json!({"below": 100, "above": 140, "expires": later()});
     let done = answers.of(&command("1", "limits.set", limits.clone()), &[]);
     assert_eq!((&done["ok"], &done["durable"]), (&json!(true), &json!(true)), "{done}");
     assert_eq!(place.limit(&bridge, "systolic"), ("runtime".into(), "below 100 mmHg or above 140 mmHg".into()));
     for (id, name, more, code, words) in [
-        ("2", "rule.disable", json!({"until": LATER}), "not_allowed", "`rule.disable` is not in mqtt.commands"),
+        ("2", "rule.disable", json!({"until": later()}), "not_allowed", "`rule.disable` is not in mqtt.commands"),
         ("3", "limits.set", json!({"by": ""}), "validation", "`by` is the person"),
-        ("4", "limits.set", json!({"below": 500, "expires": LATER}), "validation", "is outside 1 to 300 mmHg"),
+        ("4", "limits.set", json!({"below": 500, "expires": later()}), "validation", "is outside 1 to 300 mmHg"),
         ("5", "fly", json!({}), "validation", "`name` is alert.acknowledge"),
     ] {
         let refused = answers.of(&command(id, name, more), &[]);
@@ -225,7 +232,7 @@ fn a_command_by_the_broker_is_taken_if_it_is_on_the_list_and_answered_there() {
     place.audit(&bridge, "mqtt:lena | remote_command | rule.disable | `rule.disable` is not in mqtt.commands");
     // What the broker keeps would be done again at each connection.
     bridge.kill();
-    let kept = command("6", "limits.set", json!({"below": 80, "above": 150, "expires": LATER}));
+    let kept = command("6", "limits.set", json!({"below": 80, "above": 150, "expires": later()}));
     let published = Command::new("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &answers.port, "-r", "-q", "1", "-t", "vitals/v1/home/limits/cmd"])
         .args(["-m", &kept.to_string()])

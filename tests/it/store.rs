@@ -19,8 +19,8 @@ use vitalbridge::event::{
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
 use vitalbridge::store::{
-    self, DeviceIdentity, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY, Reader, Refused,
-    ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
+    self, DeviceIdentity, KeptObservation, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY,
+    Reader, Refused, ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
 };
 use vitalbridge::vitals::{
     Absent, Breathing, Consciousness, Decimal, EarlyWarning, Finding, Metric, Mode, Parameter, Pressure, Quality,
@@ -349,7 +349,8 @@ fn early_warning() -> EarlyWarning {
 /// What was entered about a patient so many milliseconds after the start of time.
 fn observation(patient: &str, millis: i64) -> ObservationEvent {
     let at = Wall(start_of_time().wall.0 + millis);
-    let entered = Entered { value: Breathing::Air, by: "lena".to_owned(), at, until: Wall(at.0 + 1) };
+    let (by, until, until_mono) = ("lena".to_owned(), Wall(at.0 + 1), Mono(7));
+    let entered = Entered { value: Breathing::Air, by, at, until, until_mono };
     ObservationEvent {
         patient: patient.parse().unwrap(),
         oxygen: Some(entered),
@@ -369,13 +370,17 @@ async fn what_was_entered_about_a_patient_is_known_to_the_next_run_as_long_as_it
         store.append(at(second), EventBody::Observation(body));
     }
     store.end().await.unwrap();
-    let opened = |hours: i64| {
+    let opened = |hours: i64, boot: &str| {
         let mut now = start_of_time();
         now.wall.0 += hours * 3_600_000;
-        store::open(dir.path(), &options, epoch(1 + u64::try_from(hours).unwrap()), "boot-2", now).unwrap()
+        store::open(dir.path(), &options, epoch(1 + u64::try_from(hours).unwrap()), boot, now).unwrap().observations
     };
-    assert_eq!(opened(1).observations, [new, other]);
-    assert_eq!(opened(25).observations, []);
+    // Of the same boot the monotonic clock tells how long ago it was, of another one nothing does but the wall clock.
+    for (hours, boot, is_of_this_boot) in [(1, "boot-1", true), (2, "boot-2", false), (3, "boot-1", false)] {
+        let kept = [&new, &other].map(|event| KeptObservation { event: event.clone(), is_of_this_boot });
+        assert_eq!(opened(hours, boot), kept, "{boot}");
+    }
+    assert_eq!(opened(25, "boot-1"), []);
 }
 
 /// A reading with anything in it that its type allows.

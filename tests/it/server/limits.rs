@@ -1,13 +1,17 @@
 //! Limits changed by people while the bridge runs, over the WebSocket and HTTP; and the audit trail of what people do.
 
 use serde_json::{Value as Json, json};
+use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::server::auth::Capability;
 use vitalbridge::vitals::Metric;
 
 use super::{Dashboard, HOST, Server, UserRole, patients};
 
-/// Long after any run of these tests.
-const LATER: &str = "2126-01-01T00:00:00Z";
+/// After the end of any run of these tests, and not longer than a person may ask for.
+fn later() -> String {
+    let now = Clock::System.now().wall;
+    Wall(now.0 + 20 * 3_600_000).to_string()
+}
 
 impl Server {
     /// One request with a role's token: the status and the answer.
@@ -39,7 +43,7 @@ impl Server {
 
 fn set(patient: &str) -> Json {
     json!({"type": "command", "correlation_id": "c1", "name": "limits.set", "patient_id": patient, "rule": "spo2_low",
-           "below": 86, "clear": {"at_least": 87}, "delay": "20s", "reason": "COPD", "expires": LATER})
+           "below": 86, "clear": {"at_least": 87}, "delay": "20s", "reason": "COPD", "expires": later()})
 }
 
 /// The `result` and the `limits_changed` of a command, which come in either order.
@@ -103,7 +107,7 @@ async fn limits_set_by_command_hold_at_once_and_everybody_who_watches_is_told() 
             UserRole::Clinician,
             "PUT",
             &format!("/api/v1/patients/{patient}/limits/spo2_desat"),
-            &json!({"enabled": false, "until": LATER, "reason": "probe is being changed"}).to_string(),
+            &json!({"enabled": false, "until": self::later(), "reason": "probe is being changed"}).to_string(),
         )
         .await;
     assert_eq!(status, "200");
@@ -147,7 +151,7 @@ async fn a_change_that_is_not_allowed_or_not_right_is_refused_with_every_reason_
     let server = Server::start();
     let all = patients(&server);
     let path = format!("/api/v1/patients/{}/limits/spo2_low", all[0]);
-    let good = json!({"below": 86, "reason": "COPD", "expires": LATER}).to_string();
+    let good = json!({"below": 86, "reason": "COPD", "expires": later()}).to_string();
     let bad = json!({"when": {"below": 0}, "clear": {"at_least": 200}, "expires": "2020-01-01T00:00:00Z"}).to_string();
     let clinician = UserRole::Clinician;
     for (role, path, body, status, words) in [
