@@ -54,7 +54,8 @@ async fn command(
         Err(refused) => return *refused,
     };
     let Ok(axum::Json(json)) = request else {
-        let advice = "send {\"name\": \"alert.acknowledge\", \"alert_id\": \"...\"} as application/json";
+        let advice =
+            "send {\"name\": \"alert.acknowledge\", \"alert_id\": \"...\", \"expected_seq\": 1042} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };
     match Command::read(Members(&json)) {
