@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::event::{Event, EventBody, InboxChange};
+use crate::event::{Event, EventBody};
 use crate::ids::{MAX_ID_BYTES, WardId};
 use crate::named::named_enum;
 
@@ -114,14 +114,14 @@ pub fn notifications_of(user: &str) -> String {
 ///
 /// The first is the one it is published under; a listener that matches several gets the event once.
 ///
-/// A notification is on its users' own channels alone. That one was handed over is on none: the message that is handed
-/// over stands for it.
+/// A notification is on its users' own channels alone. What becomes of one is on none: it tells who was sent what, and
+/// is for the store and the broker.
 pub fn routes(event: &Event, ward: Option<&WardId>) -> Vec<String> {
     match &event.body {
         EventBody::Notification(notification) => {
             return notification.users.iter().map(|user| notifications_of(user)).collect();
         }
-        EventBody::Inbox(InboxChange::HandedOver { .. }) => return Vec::new(),
+        EventBody::Inbox(_) => return Vec::new(),
         _ => {}
     }
     let mut routes = vec![crate::wire::channel_of(&event.body)];

@@ -48,7 +48,8 @@ pub enum Command {
         alert: AlertId,
         /// What.
         operation: AlertOperation,
-        /// The newest event of the alert that the person saw.
+        /// The newest event of the alert that the person saw. Always there to acknowledge: nobody has seen an alarm whose
+        /// last event he cannot name.
         expected_seq: Option<Seq>,
     },
     /// Enter what no sensor sees of a patient.
@@ -209,6 +210,12 @@ fn alert(members: Members<'_>, operation: AlertOperation) -> Result<Command, Bad
     let alert = members.text("alert_id").and_then(|text| text.parse().ok()).map(AlertId);
     let alert = alert.ok_or(BadMember::new("alert_id", "is not the id of an alert"))?;
     let expected_seq = match members.get("expected_seq") {
+        None if operation == AlertOperation::Acknowledge => {
+            return Err(BadMember::new(
+                "expected_seq",
+                "is missing: the `seq` of the newest event of the alert that was seen",
+            ));
+        }
         None => None,
         Some(seq) => Some(Seq(seq.as_u64().ok_or(BadMember::new("expected_seq", "is not the number of an event"))?)),
     };
@@ -297,6 +304,7 @@ mod tests {
             (json!({"name": "alert.reset"}), "`alert_id` is not the id of an alert"),
             (json!({"name": "alert.pause_audio", "alert_id": id, "seconds": 121}), "`seconds` is 1 to 120"),
             (json!({"name": "alert.acknowledge", "alert_id": id, "expected_seq": "7"}), "`expected_seq` is not the"),
+            (json!({"name": "alert.acknowledge", "alert_id": id}), "`expected_seq` is missing"),
             (json!({"name": "observation.set", "oxygen": "air"}), "`patient_id` is not the id"),
             (json!({"name": "observation.set", "patient_id": "P-1"}), "`oxygen` or `consciousness` has to be there"),
             (json!({"name": "observation.set", "patient_id": "P-1", "oxygen": true}), "`oxygen` is air, oxygen or"),

@@ -30,8 +30,17 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// What an order is answered with: the number of its row in the audit trail.
-pub type Reply = oneshot::Sender<Result<Seq, Refusal>>;
+/// The last event that a command caused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Its number.
+    pub seq: Seq,
+    /// The store has taken it and all others of the command. If not, a later number on disk says nothing about them.
+    pub is_kept: bool,
+}
+
+/// What a command is answered with.
+pub type Reply = oneshot::Sender<Result<Done, Refusal>>;
 
 /// A wish of a person about the device of a source.
 #[derive(Debug)]
@@ -200,7 +209,7 @@ mod tests {
         (desk, queue)
     }
 
-    fn wish(source: &str, scope: &[&str]) -> (Wish, oneshot::Receiver<Result<Seq, Refusal>>) {
+    fn wish(source: &str, scope: &[&str]) -> (Wish, oneshot::Receiver<Result<Done, Refusal>>) {
         let (reply, answer) = oneshot::channel();
         let wish = Wish {
             source: source.parse().unwrap(),

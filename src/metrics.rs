@@ -142,6 +142,7 @@ metrics! {
     counter fallback_runs_total: "Times that the local fallback was switched or run.",
     counter fallback_failed_total: "Times that the local fallback did not work.",
     counter store_refused_total: "Events that the store's full queue could not take; they were shown live only.",
+    counter commands_unkept_total: "Commands refused because the store had no room for their events.",
     counter listener_conflated_total: "Readings replaced by a newer one before a slow listener took them.",
     counter listener_waves_dropped_total: "Blocks of samples dropped because a listener did not take them.",
     counter listener_overrun_total: "Listeners closed because they did not take their alerts.",

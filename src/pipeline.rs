@@ -5,6 +5,7 @@
 
 mod annunciation;
 mod computed;
+mod keeping;
 mod limits;
 mod people;
 
@@ -24,7 +25,7 @@ use crate::clock::{Clock, Mono, Stamp};
 use crate::command::{AlertOperation, Command};
 use crate::derive::live::{Derivation, News2Settings};
 use crate::desk::{Counter, Desk, Ended, Wish};
-pub use crate::desk::{Refusal, Reply};
+pub use crate::desk::{Done, Refusal, Reply};
 use crate::event::{
     AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, ObservationEvent,
     Preferences, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
@@ -40,6 +41,7 @@ use crate::store::{KeptObservation, StoreHandle};
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 use computed::Observations;
+use keeping::Unkept;
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
 pub const SOURCE_QUEUE: usize = 4096;
@@ -108,19 +110,20 @@ pub struct CommandWish {
 }
 
 /// Has the pipeline carry out a command, and waits for the answer: the number of the last event that it caused. A client
-/// is answered once that event is on disk.
+/// is answered once that event is on disk; where the store has not taken it, at once that it is not.
 ///
 /// A source answers as soon as it has sent a command to its device, or cannot; what takes longer is answered as unknown,
 /// and the audit trail has the end of it.
 ///
 /// # Errors
-/// The refusal with its code, `unavailable` while the daemon stops, `unknown` after [`COMMAND_DEADLINE`].
+/// The refusal with its code, `unavailable` while the daemon stops, `store_full` (nothing was done) while the disk is too
+/// far behind, `unknown` after [`COMMAND_DEADLINE`].
 pub async fn carry_out(
     control: &mpsc::Sender<Control>,
     command: Command,
     by: String,
     scope: Scope,
-) -> Result<Seq, Refusal> {
+) -> Result<Done, Refusal> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         control.send(Control::Command(CommandWish { command, by, scope, reply })).await.ok()?;
@@ -217,8 +220,8 @@ pub struct Pipeline {
     annunciators: Annunciators,
     /// When messages for later were last looked at.
     looked: Mono,
-    /// Events that the store could not take: the first and the last number.
-    lost: Option<(Seq, Seq)>,
+    /// What the store could not take.
+    unkept: Unkept,
     store: StoreHandle,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -244,7 +247,7 @@ impl Pipeline {
             alarmed: BTreeMap::new(),
             annunciators: Annunciators::new(Annunciation::default(), now),
             looked: Mono(0),
-            lost: None,
+            unkept: Unkept::default(),
             store: parts.store,
             metrics: parts.metrics,
             clock: parts.clock,
@@ -316,6 +319,7 @@ impl Pipeline {
                 },
             }
         }
+        self.write_what_is_owed(self.clock.now());
         let message = "vitalbridge is stopping".to_owned();
         self.on_system(SystemEvent { kind: SystemKind::Stopping, message, first: None, last: None }, self.clock.now());
         Ok(())
@@ -334,6 +338,7 @@ impl Pipeline {
         self.publish_computed(computed, now);
         let changes = self.engine.on_deadline(now);
         self.publish_alerts(changes, now);
+        self.write_what_is_owed(now);
         self.settle_annunciation(now);
     }
 
@@ -427,9 +432,11 @@ impl Pipeline {
     /// Writes down what became of an order, and tells whoever gave it.
     fn tell_the_end(&mut self, ended: Option<Ended>, now: Stamp) {
         let Some(Ended { audit, reply, answer }) = ended else { return };
-        let row = self.publish(EventBody::Audit(audit), now);
+        let before = self.unkept.count();
+        let seq = self.publish(EventBody::Audit(audit), now);
+        let done = Done { seq, is_kept: self.unkept.count() == before };
         // Nobody waits any more if the session went away; what was done stands all the same.
-        let _ = reply.send(answer.map(|()| row));
+        let _ = reply.send(answer.map(|()| done));
     }
 
     /// A wish.
@@ -499,34 +506,34 @@ impl Pipeline {
 
     fn on_command(&mut self, wish: CommandWish, now: Stamp) {
         let CommandWish { command, by, scope, reply } = wish;
-        match command {
-            Command::Alert { alert, operation, expected_seq } => {
-                let done = self.on_alert_command(alert, operation, expected_seq, by, &scope, now);
-                // Nobody waits any more if the session went away; the command stands all the same.
-                let _ = reply.send(done);
-            }
-            Command::Observe { patient, oxygen, consciousness } => {
-                let done = self.on_observe(&patient, (oxygen, consciousness), by, &scope, now);
-                // Nobody waits any more if the session went away; what was entered stands all the same.
-                let _ = reply.send(done);
-            }
+        if let Err(refused) = self.store.takes_a_command() {
+            // Nobody waits any more if the session went away; nothing was done.
+            let _ = reply.send(Err(self.not_begun(refused)));
+            return;
+        }
+        let before = self.unkept.count();
+        let done = match command {
             Command::Device { source, kind } => {
                 let patients = &self.patients;
                 let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
                 let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
                 self.tell_the_end(ended, now);
+                return;
             }
-            Command::Limits(wish) => {
-                let done = self.on_limit_wish(&wish, &by, &scope, now);
-                // Nobody waits any more if the session went away; the change stands all the same.
-                let _ = reply.send(done);
+            Command::Alert { alert, operation, expected_seq } => {
+                self.on_alert_command(alert, operation, expected_seq, by, &scope, now)
             }
+            Command::Observe { patient, oxygen, consciousness } => {
+                self.on_observe(&patient, (oxygen, consciousness), by, &scope, now)
+            }
+            Command::Limits(wish) => self.on_limit_wish(&wish, &by, &scope, now),
             Command::Notify(_) | Command::Withdraw(_) | Command::Prefer(_) => {
-                let done = self.on_message_command(command, &by, &scope, now);
-                // Nobody waits any more if the session went away; what was sent stands all the same.
-                let _ = reply.send(done);
+                self.on_message_command(command, &by, &scope, now)
             }
-        }
+        };
+        let is_kept = self.unkept.count() == before;
+        // Nobody waits any more if the session went away; what was done stands all the same.
+        let _ = reply.send(done.map(|seq| Done { seq, is_kept }));
     }
 
     /// The row of the audit trail for a command about an alert, as long as nothing has gone wrong.
@@ -658,23 +665,6 @@ impl Pipeline {
             Err(error) => error!(%seq, %error, "event could not be serialised; it is stored but not shown"),
         }
         seq
-    }
-
-    /// Hands an event to the store, and says which were lost once the store takes events again.
-    fn keep(&mut self, event: &Arc<Event>) {
-        if self.store.try_append(Arc::clone(event)).is_err() {
-            self.metrics.store_refused_total.add_one();
-            if self.lost.is_none() {
-                error!(seq = %event.seq, "the store's queue is full: events are shown live but not kept");
-            }
-            let first = self.lost.map_or(event.seq, |(first, _)| first);
-            self.lost = Some((first, event.seq));
-        } else if let Some((first, last)) = self.lost.take() {
-            let message = format!("events {first} to {last} were shown live but could not be kept");
-            warn!(%first, %last, "the store takes events again");
-            let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
-            self.on_system(system, event.at);
-        }
     }
 
     /// True, and counted, if a patient has readings of another mode: demo is never taken for real.

@@ -10,8 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::routes::{Site, failure, signed_in};
 use crate::command::{Command, Members};
-use crate::ids::Seq;
-use crate::pipeline::{self, Refusal};
+use crate::pipeline::{self, Done, Refusal};
 use crate::server::auth::Rights;
 use crate::server::session::DURABLE_DEADLINE;
 
@@ -55,7 +54,8 @@ async fn command(
         Err(refused) => return *refused,
     };
     let Ok(axum::Json(json)) = request else {
-        let advice = "send {\"name\": \"alert.acknowledge\", \"alert_id\": \"...\"} as application/json";
+        let advice =
+            "send {\"name\": \"alert.acknowledge\", \"alert_id\": \"...\", \"expected_seq\": 1042} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };
     match Command::read(Members(&json)) {
@@ -68,9 +68,9 @@ async fn command(
 pub(super) async fn carry_out(site: &Site, rights: &Rights, command: Command) -> Response {
     let scope = rights.scope(command.needs());
     match pipeline::carry_out(&site.gate.control, command, rights.user.clone(), scope).await {
-        Ok(seq) => {
-            let durable = is_durable(site, seq).await;
-            axum::Json(json!({"ok": true, "seq": seq, "durable": durable})).into_response()
+        Ok(done) => {
+            let durable = is_durable(site, done).await;
+            axum::Json(json!({"ok": true, "seq": done.seq, "durable": durable})).into_response()
         }
         Err(refusal) => refused(&refusal),
     }
@@ -81,8 +81,11 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
     failure(status_of(refusal.code), refusal.code, &refusal.reason)
 }
 
-/// Waits for an event to be on disk, for a limited time.
-pub(super) async fn is_durable(site: &Site, seq: Seq) -> bool {
+/// Waits for a command to be on disk, for a limited time.
+pub(super) async fn is_durable(site: &Site, Done { seq, is_kept }: Done) -> bool {
+    if !is_kept {
+        return false;
+    }
     let mut durable = site.gate.durable.clone();
     let waiting = durable.wait_for(|newest| *newest >= seq);
     matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)))
@@ -93,7 +96,7 @@ fn status_of(code: &str) -> StatusCode {
     match code {
         "validation" => StatusCode::BAD_REQUEST,
         "permission_denied" => StatusCode::FORBIDDEN,
-        "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable" | "store_full" => StatusCode::SERVICE_UNAVAILABLE,
         "unknown" => StatusCode::GATEWAY_TIMEOUT,
         unknown if unknown.starts_with("unknown_") => StatusCode::NOT_FOUND,
         _ => StatusCode::CONFLICT,

@@ -104,8 +104,8 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
 async fn carry_out(site: &Site, rights: &Rights, command: Command, done: StatusCode, more: &Json) -> Response {
     let scope = rights.scope(command.needs());
     match pipeline::carry_out(&site.gate.control, command, rights.user.clone(), scope).await {
-        Ok(seq) => {
-            let mut answer = json!({"ok": true, "seq": seq, "durable": is_durable(site, seq).await});
+        Ok(taken) => {
+            let mut answer = json!({"ok": true, "seq": taken.seq, "durable": is_durable(site, taken).await});
             if let (Some(answer), Some(more)) = (answer.as_object_mut(), more.as_object()) {
                 answer.extend(more.clone());
             }

@@ -101,11 +101,29 @@ pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
 impl StoreHandle {
     /// Queues an event; events must come in the order of their numbers.
     ///
-    /// Never waits. A reading or a record is refused when only [`RESERVED_FOR_ALERTS`](super::RESERVED_FOR_ALERTS)
-    /// places are left, any other event only when none is. The number of a refused event stays empty in the log and is
-    /// reported as lost to those who resume.
+    /// Never waits. An alert, limits and the word of a loss are refused when no place is left, other events when only
+    /// [`RESERVED_FOR_ALERTS`](super::RESERVED_FOR_ALERTS) are, and a reading or a record already when
+    /// [`RESERVED_FOR_PEOPLE`](super::RESERVED_FOR_PEOPLE) are beside them. The number of a refused event stays empty in
+    /// the log and is reported as lost to those who resume.
+    ///
+    /// # Errors
+    /// The queue is full for events of this kind, or the writer has ended.
     pub fn try_append(&self, event: Arc<Event>) -> Result<(), Refused> {
         self.queue.push(event)
+    }
+
+    /// Whether the events of one more command would be taken. Nobody but the one who asks may append, or the answer is
+    /// worth nothing.
+    ///
+    /// # Errors
+    /// Fewer than [`PLACES_A_COMMAND`](super::PLACES_A_COMMAND) places are free for it, or the writer has ended.
+    pub fn takes_a_command(&self) -> Result<(), Refused> {
+        self.queue.takes_a_command()
+    }
+
+    /// True while no more than half of the queue waits: what was refused earlier can be written again.
+    pub fn is_at_ease(&self) -> bool {
+        self.queue.is_at_ease()
     }
 
     /// The newest number that would survive a power cut.

@@ -35,7 +35,7 @@ use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
 pub use handle::{Refused, StoreHandle, StoreHealth};
-pub use queue::{QUEUE, RESERVED_FOR_ALERTS};
+pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;

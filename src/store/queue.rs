@@ -12,12 +12,16 @@ use tokio::sync::Notify;
 use super::handle::Refused;
 use super::writer::MAX_BATCH;
 
-use crate::event::{Event, EventBody};
+use crate::event::{Event, EventBody, SystemEvent, SystemKind};
 
 /// Events that may wait for the disk: 27 minutes of ten readings a second.
 pub const QUEUE: usize = 16_384;
-/// Places of [`QUEUE`] that readings never take, so that alerts fit when readings no longer do.
+/// Places of [`QUEUE`] that only alerts, limits and the word of a loss take: nothing that somebody can ask for at will.
 pub const RESERVED_FOR_ALERTS: usize = 1024;
+/// Places beside [`RESERVED_FOR_ALERTS`] that readings never take, so that what people do fits when readings no longer do.
+pub const RESERVED_FOR_PEOPLE: usize = 1024;
+/// Free places outside [`RESERVED_FOR_ALERTS`] without which a command is not begun: more than the events of one.
+pub const PLACES_A_COMMAND: usize = 256;
 
 /// The queue between those who have events and the one who writes them.
 #[derive(Debug, Default)]
@@ -40,10 +44,16 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an event at the end; readings leave [`RESERVED_FOR_ALERTS`] places free.
+    /// Puts an event at the end, if its kind may take the place.
     pub(super) fn push(&self, event: Arc<Event>) -> Result<(), Refused> {
         let is_reading = is_reading(&event);
-        let room = if is_reading { QUEUE - RESERVED_FOR_ALERTS } else { QUEUE };
+        let room = match &event.body {
+            EventBody::Alert(_)
+            | EventBody::Limits(_)
+            | EventBody::System(SystemEvent { kind: SystemKind::EventsLost, .. }) => QUEUE,
+            _ if is_reading => QUEUE - RESERVED_FOR_ALERTS - RESERVED_FOR_PEOPLE,
+            _ => QUEUE - RESERVED_FOR_ALERTS,
+        };
         let mut waiting = self.waiting();
         if waiting.is_closed {
             return Err(Refused::Stopped);
@@ -81,6 +91,24 @@ impl Queue {
     /// Takes no more events; those that wait stay.
     pub(super) fn close(&self) {
         self.waiting().is_closed = true;
+    }
+
+    /// Whether a command fits with all its events.
+    pub(super) fn takes_a_command(&self) -> Result<(), Refused> {
+        let waiting = self.waiting();
+        if waiting.is_closed {
+            Err(Refused::Stopped)
+        } else if waiting.events.len() + PLACES_A_COMMAND > QUEUE - RESERVED_FOR_ALERTS {
+            Err(Refused::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether every kind of event fits, and many of it.
+    pub(super) fn is_at_ease(&self) -> bool {
+        let waiting = self.waiting();
+        !waiting.is_closed && waiting.events.len() <= QUEUE / 2
     }
 
     /// Events that wait.

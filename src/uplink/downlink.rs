@@ -11,7 +11,7 @@ use crate::command::{Command, Members};
 use crate::event::{AuditAction, AuditEvent, AuditResult};
 use crate::hub::Scope;
 use crate::ids::Seq;
-use crate::pipeline::{self, Control, Refusal};
+use crate::pipeline::{self, Control, Done, Refusal};
 use crate::vitals::Mode;
 use crate::wire;
 
@@ -120,8 +120,8 @@ async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receive
         let _ = downlink.control.send(Control::Audit(audit)).await;
         return Err(refused);
     }
-    let seq = pipeline::carry_out(&downlink.control, command, by, Scope::Everything).await?;
+    let Done { seq, is_kept } = pipeline::carry_out(&downlink.control, command, by, Scope::Everything).await?;
     let waiting = durable.wait_for(|newest| *newest >= seq);
-    let durable = matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)));
+    let durable = is_kept && matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)));
     Ok(json!({"ok": true, "seq": seq, "durable": durable}))
 }

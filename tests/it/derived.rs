@@ -21,7 +21,7 @@ use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::{Delivery, Parcel};
 use vitalbridge::patient::Patient;
-use vitalbridge::pipeline::{CommandWish, Control, Parts, Pipeline, Refusal};
+use vitalbridge::pipeline::{CommandWish, Control, Done, Parts, Pipeline, Refusal};
 use vitalbridge::store::{self, Reader, StoreError, StoreOptions};
 use vitalbridge::vitals::{Absent, Metric, Mode, Pressure, Quality, Reading, Taken, Value, Vital};
 
@@ -138,7 +138,7 @@ impl Bed {
         self.feed(metric.name(), Vital::scalar(metric, Value::Valid(number.parse().unwrap())));
     }
 
-    fn enter(&mut self, members: &Json, scope: Scope) -> Result<Seq, Refusal> {
+    fn enter(&mut self, members: &Json, scope: Scope) -> Result<Done, Refusal> {
         let mut command = members.clone();
         command["name"] = json!("observation.set");
         let command = Command::read(Members(&command)).unwrap();

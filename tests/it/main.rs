@@ -20,6 +20,7 @@ mod decode;
 mod delivery;
 mod derived;
 mod drivers;
+mod durable;
 mod emulate;
 mod encode;
 mod fake_bluez;

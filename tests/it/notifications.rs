@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::command::{Command, Members};
+use vitalbridge::event::InboxChange;
 
 use crate::bridge::{Bridge, now, token};
 use crate::dashboard::Dashboard;
@@ -89,16 +90,19 @@ async fn at_notifications(bridge: &Bridge, token: &str) -> Dashboard {
 
 /// The notifications that come before the answer to a ping of the protocol. Reading on answers the pings of WebSocket.
 async fn until_quiet(dashboard: &mut Dashboard) -> Vec<Json> {
-    let mut notifications = Vec::new();
     dashboard.say(&json!({"type": "ping", "id": "quiet"})).await;
-    loop {
-        let message = dashboard.next().await;
-        match message["type"].as_str().unwrap() {
-            "pong" if message["correlation_id"] == "quiet" => return notifications,
-            "notification" => notifications.push(message),
-            _ => {}
-        }
+    let mut messages = everything_until(dashboard, "pong").await;
+    messages.retain(|message| message["type"] == "notification");
+    messages
+}
+
+/// All messages up to the first of a type, that one included.
+async fn everything_until(dashboard: &mut Dashboard, kind: &str) -> Vec<Json> {
+    let mut messages = Vec::new();
+    while messages.last().is_none_or(|last: &Json| last["type"] != kind) {
+        messages.push(dashboard.next().await);
     }
+    messages
 }
 
 fn ids(notifications: &[Json]) -> Vec<String> {
@@ -126,19 +130,25 @@ fn in_seconds(seconds: i64) -> String {
     Wall(Clock::System.now().wall.0 + seconds * 1000).to_string()
 }
 
-/// Waits until the bridge has written down that a user has these messages, and that this is on disk.
-async fn delivered(witness: &mut Dashboard, user: &str, mut wanted: BTreeSet<String>) {
-    let mut last = 0;
-    while !wanted.is_empty() {
-        let change = witness.soon("inbox").await;
-        if change["data"]["change"] == "delivered" && change["data"]["user"] == user {
-            for id in change["data"]["ids"].as_array().unwrap() {
-                wanted.remove(id.as_str().unwrap());
-            }
-            last = change["seq"].as_u64().unwrap();
+/// Waits until the bridge has written down on disk that a user has these messages. No client is told of that.
+async fn delivered(state: &Path, user: &str, wanted: &BTreeSet<String>) {
+    let database = rusqlite::Connection::open(state.join("vitals.db")).unwrap();
+    let known = || {
+        let mut rows = database.prepare("SELECT body FROM event WHERE kind = 'inbox'").unwrap();
+        let bodies = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let changes = bodies.map(|body| serde_json::from_str::<InboxChange>(&body.unwrap()).unwrap());
+        let ids = changes.filter_map(|change| match change {
+            InboxChange::Delivered { user: who, ids } if who == user => Some(ids),
+            _ => None,
+        });
+        ids.flatten().map(|id| id.to_string()).collect::<BTreeSet<_>>()
+    };
+    let all = async {
+        while !wanted.is_subset(&known()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-    while witness.soon("heartbeat").await["data"]["durable_through"].as_u64().unwrap() < last {}
+    };
+    tokio::time::timeout(LIMIT, all).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,8 +176,9 @@ async fn what_was_sent_to_somebody_who_was_away_arrives_once_through_power_cuts(
     // The same request again is the same message.
     let (status, again) = http(&bridge, "POST", "/api/v1/notifications", &otto, &reminder).await;
     assert_eq!((status, &again["id"]), (201, &sent["id"]), "{again}");
-    let subscribe = json!({"type": "subscribe", "channels": ["inbox"]});
-    let mut witness = listening(&bridge, "/ws", &ward.token("admin", &["--role", "admin"]), &subscribe).await;
+    // What becomes of other people's messages is nobody's business: not on a channel of its own, not among all.
+    let subscribe = json!({"type": "subscribe", "channels": ["#", "inbox"]});
+    let mut curious = listening(&bridge, "/ws", &ward.token("admin", &["--role", "admin"]), &subscribe).await;
     let mut dashboard = at_notifications(&bridge, &lena).await;
     let mut came = Vec::new();
     // What waited, and the one whose time comes meanwhile.
@@ -186,7 +197,23 @@ async fn what_was_sent_to_somebody_who_was_away_arrives_once_through_power_cuts(
         "{first}"
     );
     assert!(ids(&came).iter().all(|id| id != gone["id"].as_str().unwrap_or("")));
-    delivered(&mut witness, "7", wanted.clone()).await;
+    // Answers the pings that confirm the messages, while the disk is looked at.
+    let state = ward.state();
+    tokio::select! {
+        () = delivered(&state, "7", &wanted) => {}
+        never = async { loop { dashboard.next().await; } } => never,
+    }
+    curious.say(&json!({"type": "set_preferences", "preferences": {"mute": []}})).await;
+    let told = everything_until(&mut curious, "audit").await;
+    let since = json!({"epoch": told.last().unwrap()["epoch"], "seq": 1});
+    let bearer = format!("Bearer {}", ward.token("otto", &["--role", "viewer"]));
+    let mut late = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    late.say(&json!({"type": "subscribe", "channels": ["#", "inbox"], "since": since})).await;
+    let replayed = everything_until(&mut late, "snapshot").await;
+    assert!(replayed.iter().any(|message| message["channel"] == "audit"), "it does see other things: {replayed:#?}");
+    for told in [told, replayed] {
+        assert!(told.iter().all(|message| message["type"] != "inbox" && message["channel"] != "inbox"), "{told:#?}");
+    }
     bridge.kill();
 
     let bridge = ward.start();

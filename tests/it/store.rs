@@ -19,8 +19,9 @@ use vitalbridge::event::{
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
 use vitalbridge::store::{
-    self, DeviceIdentity, KeptObservation, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS, RETRY_EVERY,
-    Reader, Refused, ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle, StoreHealth, StoreOptions,
+    self, DeviceIdentity, KeptObservation, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS,
+    RESERVED_FOR_PEOPLE, RETRY_EVERY, Reader, Refused, ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle,
+    StoreHealth, StoreOptions,
 };
 use vitalbridge::vitals::{
     Absent, Breathing, Consciousness, Decimal, EarlyWarning, Finding, Metric, Mode, Parameter, Pressure, Quality,
@@ -643,12 +644,16 @@ async fn readings_are_refused_while_alerts_still_fit_and_the_hole_is_known() {
         opened.handle.try_append(Arc::new(Event { epoch: epoch(1), seq: next, at: at(0), body }))
     };
     // Nobody writes yet, so the queue fills.
-    for _ in 0..QUEUE - RESERVED_FOR_ALERTS {
+    for _ in 0..QUEUE - RESERVED_FOR_ALERTS - RESERVED_FOR_PEOPLE {
         offer(spo2(97, at(0))).unwrap();
     }
     for _ in 0..3 {
         assert_eq!(offer(spo2(97, at(0))), Err(Refused::Full));
     }
+    for _ in 0..RESERVED_FOR_PEOPLE {
+        offer(system("what can be asked for at will")).unwrap();
+    }
+    assert_eq!(offer(system("one more")), Err(Refused::Full));
     for _ in 0..RESERVED_FOR_ALERTS {
         offer(EventBody::Alert(alert(1, AlertChange::Update))).unwrap();
     }
@@ -659,8 +664,10 @@ async fn readings_are_refused_while_alerts_still_fit_and_the_hole_is_known() {
     store.next = next.next();
     store.append(at(1), system("more"));
     store.settle().await;
-    let full = u64::try_from(QUEUE - RESERVED_FOR_ALERTS).unwrap();
-    let lost = vec![SeqRange { first: Seq(full + 1), last: Seq(full + 3) }, SeqRange { first: next, last: next }];
+    let full = u64::try_from(QUEUE - RESERVED_FOR_ALERTS - RESERVED_FOR_PEOPLE).unwrap();
+    let people = Seq(full + 3 + u64::try_from(RESERVED_FOR_PEOPLE).unwrap() + 1);
+    let range = |first, last| SeqRange { first, last };
+    let lost = vec![range(Seq(full + 1), Seq(full + 3)), range(people, people), range(next, next)];
     let point = store.reader.resume_point(&epoch(1), Seq(7)).await.unwrap();
     assert_eq!(point, ResumePoint::After { after: Seq(7), lost: lost.clone() });
     assert_eq!(

@@ -25,6 +25,7 @@ use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::notifier::Letter;
 use crate::outbox::{Delivery, Published};
 use crate::patient::Patient;
+use crate::pipeline::Done;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
 use crate::server::message::{Message, Request, Unreadable};
@@ -314,12 +315,17 @@ impl Session {
     pub fn on_command_done(
         &mut self,
         correlation_id: &str,
-        done: Result<Seq, (&'static str, String)>,
+        done: Result<Done, (&'static str, String)>,
         now: Stamp,
     ) -> Vec<Action> {
         let mut out = Vec::new();
         match done {
-            Ok(seq) => {
+            Ok(Done { seq, is_kept: false }) => {
+                // It holds, and a later number on disk would say nothing about it.
+                let data = json!({"ok": true, "seq": seq, "durable": false});
+                self.send(&mut out, "result", &data, Some(correlation_id), now);
+            }
+            Ok(Done { seq, is_kept: true }) => {
                 let (correlation_id, due) = (correlation_id.to_owned(), now.mono + DURABLE_DEADLINE);
                 self.commands.push(Unanswered { correlation_id, seq, due });
                 out.extend(self.answer_commands(now));

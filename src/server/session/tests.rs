@@ -124,16 +124,21 @@ fn a_long_replay_is_not_taken_for_a_silent_client() {
 #[test]
 fn a_command_is_answered_when_it_is_on_disk_or_with_the_word_that_it_is_not() {
     let mut session = session();
-    assert!(session.on_command_done("a", Ok(Seq(5)), at(1)).is_empty());
+    assert!(session.on_command_done("a", Ok(Done { seq: Seq(5), is_kept: true }), at(1)).is_empty());
     assert!(session.on_durable(Seq(4), at(2)).is_empty());
     let answer = written(&session.on_durable(Seq(5), at(3)));
     assert_eq!((&answer[0]["correlation_id"], &answer[0]["data"]["durable"]), (&json!("a"), &json!(true)));
 
-    session.on_command_done("b", Ok(Seq(9)), at(4));
+    session.on_command_done("b", Ok(Done { seq: Seq(9), is_kept: true }), at(4));
     assert!(session.next_deadline() <= at(9).mono);
     let late = written(&session.on_deadline(at(9)));
     let answer = late.iter().find(|message| message["type"] == "result").unwrap();
     assert_eq!((&answer["correlation_id"], &answer["data"]["durable"]), (&json!("b"), &json!(false)));
+
+    // What the store has not taken is not on disk with a later number.
+    session.on_durable(Seq(20), at(10));
+    let answer = written(&session.on_command_done("c", Ok(Done { seq: Seq(15), is_kept: false }), at(10)));
+    assert_eq!((&answer[0]["correlation_id"], &answer[0]["data"]["durable"]), (&json!("c"), &json!(false)));
 }
 
 #[test]
