@@ -365,6 +365,8 @@ named_enum! {
         ConfigRefused = "config_refused",
         /// Events were dropped; `first`..=`last` says which.
         EventsLost = "events_lost",
+        /// An alert of the last run is over because its patient or device is not configured any more.
+        AlertEnded = "alert_ended",
     }
 }
 
