@@ -1,23 +1,25 @@
 //! What keeps an alert and what ends it, through the pipeline as a configuration builds it: sensors that people share,
-//! and what is no longer configured at the next start.
+//! what is no longer configured at the next start, and alerts that reach nobody.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use vitalbridge::alerts::{Engine, RuleSet};
+use vitalbridge::alerts::escalation::Route;
+use vitalbridge::alerts::{BridgeCondition, Engine, RuleSet};
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::config::{Config, Place};
-use vitalbridge::event::{LinkState, SourceEvent, SourceMessage};
+use vitalbridge::event::{LinkState, Priority, SourceEvent, SourceMessage};
+use vitalbridge::fallback::Wanted;
 use vitalbridge::hub::{Join, Joined, Scope};
 use vitalbridge::ids::{Epoch, PatientId, Seq};
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::{Delivery, Parcel};
-use vitalbridge::pipeline::{Control, Parts, Pipeline};
+use vitalbridge::pipeline::{Annunciation, Control, Parts, Pipeline};
 use vitalbridge::store::{self, StoreError, StoreOptions};
 use vitalbridge::vitals::{Absent, Mode, Pressure, Quality, Reading, Taken, Value, Vital};
 
@@ -185,11 +187,11 @@ async fn an_alert_of_one_user_of_a_cuff_stays_until_he_is_measured_again() {
 
 #[tokio::test(start_paused = true)]
 async fn alerts_of_patients_and_devices_that_left_the_configuration_end_at_the_start() {
-    const ALONE: &str = "[[patient]]\nid = 'P-1'\n\
+    const BOTH: &str = "[[patient]]\nid = 'P-1'\n\
         [[source]]\nid = 'ox'\nkind = 'ble'\nname = 'O'\nsensor = 'pulse_oximeter'\npatient = 'P-1'\n\
         [[source]]\nid = 'cuff'\nkind = 'ble'\nname = 'C'\nsensor = 'blood_pressure'\npatient = 'P-1'\n";
     let patient = "[[patient]]\nid = 'P-1'\n[[patient]]\nid = 'P-2'\n";
-    let before = ALONE.replace("[[patient]]\nid = 'P-1'\n", patient)
+    let before = BOTH.replace("[[patient]]\nid = 'P-1'\n", patient)
         + "[[source]]\nid = 'other'\nkind = 'ble'\nname = 'D'\nsensor = 'blood_pressure'\npatient = 'P-2'\n";
     let dir = tempfile::tempdir().unwrap();
     let mut bridge = Bridge::start(dir.path(), 1, &before);
@@ -202,7 +204,7 @@ async fn alerts_of_patients_and_devices_that_left_the_configuration_end_at_the_s
     bridge.stop().await;
 
     // The second patient has left, and the first one's oximeter is another one.
-    let after = ALONE.replace("id = 'ox'", "id = 'ox-2'");
+    let after = BOTH.replace("id = 'ox'", "id = 'ox-2'");
     let mut bridge = Bridge::start(dir.path(), 2, &after);
     let told = bridge.told();
     let change = |rule: &str, patient: &str| {
@@ -223,5 +225,74 @@ async fn alerts_of_patients_and_devices_that_left_the_configuration_end_at_the_s
     let mut bridge = Bridge::start(dir.path(), 3, &after);
     let alerts = bridge.alerts();
     assert!(!alerts.iter().any(|alert| alert.contains("device_lost") || alert.contains("P-2")), "{alerts:?}");
+    bridge.stop().await;
+}
+
+/// One cuff, whose alert nobody sees.
+const ALONE: &str = "[[patient]]\nid = 'P-1'\n\
+    [[source]]\nid = 'cuff'\nkind = 'ble'\nname = 'C'\nsensor = 'blood_pressure'\npatient = 'P-1'\n";
+
+fn route(after_s: u64, users: &[&str]) -> Route {
+    let users = users.iter().map(|user| (*user).to_owned()).collect();
+    let (roles, fallback) = (Vec::new(), false);
+    Route { after: std::time::Duration::from_secs(after_s), priority: Priority::Low, users, roles, fallback }
+}
+
+/// Result and reason of each row about escalation.
+fn escalations(told: &[Json]) -> Vec<String> {
+    let rows = told.iter().filter(|event| event["data"]["action"] == "alert_escalated");
+    let text = |event: &Json, name: &str| event["data"][name].as_str().unwrap_or("-").to_owned();
+    rows.map(|event| format!("{}: {}", text(event, "result"), text(event, "reason"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_escalation_that_reaches_nobody_goes_further_at_once_and_in_the_end_to_the_fallback() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::start(dir.path(), 1, ALONE);
+    let (fallback, wanted) = watch::channel(Wanted::default());
+    let routes = vec![route(60, &["nobody"]), route(600, &["neither"])];
+    let settings = Annunciation { confirms: false, routes, fallback: Some(fallback) };
+    bridge.pipeline.annunciate(settings, bridge.now);
+    bridge.measure("cuff", "P-1", "190");
+    bridge.pass(59);
+    assert_eq!((escalations(&bridge.told()), wanted.borrow().clone()), (vec![], Wanted::Off));
+    bridge.pass(2);
+    let told = bridge.told();
+    assert_eq!(
+        escalations(&told),
+        [
+            "failed: not acknowledged for 60 s: to user:nobody: reaches nobody",
+            "failed: the route before reached nobody: to user:neither: reaches nobody",
+            "done: no route reaches anybody: to fallback",
+        ]
+    );
+    assert!(matches!(&*wanted.borrow(), Wanted::On(call) if call.count == 1), "{wanted:?}");
+    let alert = told.iter().rev().find(|event| event["type"] == "alert").unwrap();
+    assert_eq!(alert["data"]["escalated"], serde_json::json!([1, 2]));
+    bridge.pass(3600);
+    assert_eq!(escalations(&bridge.told()), Vec::<String>::new(), "once");
+    bridge.stop().await;
+    // A restart goes on with it.
+    let mut bridge = Bridge::start(dir.path(), 2, ALONE);
+    let (fallback, wanted) = watch::channel(Wanted::default());
+    let routes = vec![route(60, &["nobody"]), route(600, &["neither"])];
+    bridge.pipeline.annunciate(Annunciation { confirms: false, routes, fallback: Some(fallback) }, bridge.now);
+    bridge.pass(1);
+    assert!(matches!(&*wanted.borrow(), Wanted::On(_)), "{wanted:?}");
+    bridge.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_of_low_priority_that_nobody_shows_calls_the_fallback_after_a_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::start(dir.path(), 1, ALONE);
+    let (fallback, wanted) = watch::channel(Wanted::default());
+    let settings = Annunciation { confirms: true, routes: Vec::new(), fallback: Some(fallback) };
+    bridge.pipeline.annunciate(settings, bridge.now);
+    bridge.pipeline.on_control(Control::Condition(BridgeCondition::DiskFull, true), bridge.now);
+    bridge.pass(59);
+    assert_eq!(*wanted.borrow(), Wanted::Off);
+    bridge.pass(2);
+    assert!(matches!(&*wanted.borrow(), Wanted::On(call) if call.priority == Priority::Low), "{wanted:?}");
     bridge.stop().await;
 }
