@@ -1,6 +1,8 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod expecting;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::expecting::expected;
 use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
@@ -23,7 +26,7 @@ use crate::host;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Notifier;
-use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Expected, Parts, Pipeline, SOURCE_QUEUE};
+use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
@@ -35,7 +38,7 @@ use crate::server::{self, accept, routes};
 use crate::sources::ble::{CommitWish, Surroundings};
 use crate::sources::output::SourceCounters;
 use crate::sources::serial::Bound;
-use crate::sources::{self, ORDER_QUEUE, SourceConfig, SourceKind, Ties};
+use crate::sources::{self, ORDER_QUEUE, SourceKind, Ties};
 use crate::store::{self, DeviceIdentity, SeqRange, StoreHandle, StoreHealth};
 use crate::systemd;
 use crate::tasks::{Role, Tasks, VitalEnded};
@@ -261,7 +264,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         first: opened.first_seq,
         patients: config.patients.clone(),
         engine: Engine::new(config.rules.clone(), seeds),
-        expected: expected(&config),
+        expected: expected(&config.sources),
         open_alerts: opened.open_alerts,
         limit_changes: opened.limit_changes,
         notifier: Notifier::new(&config.patients, opened.inboxes, seeds.rotate_left(32)),
@@ -322,29 +325,6 @@ async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result
         error!(?report, "the database was damaged; readable rows were saved and a new one was started");
     }
     Ok(opened)
-}
-
-/// What the configured sources will deliver, where their kind or profile tells.
-fn expected(config: &Config) -> Vec<Expected> {
-    let of_source = |source: &SourceConfig| {
-        let metrics = match &source.kind {
-            SourceKind::Serial(serial) => crate::decode::self_test::expected_metrics(&serial.profile),
-            // Whom a sensor of several users measures next is not known.
-            SourceKind::Ble(ble) if !ble.users.is_empty() => BTreeSet::new(),
-            SourceKind::Ble(ble) => ble.metrics(),
-            // The ward names its own devices; a recording has the columns it has.
-            SourceKind::Simulator(_) | SourceKind::Replay(_) | SourceKind::Unusable { .. } => BTreeSet::new(),
-        };
-        let patient = source.patient.clone()?;
-        let is_spot = match &source.kind {
-            SourceKind::Serial(serial) => serial.profile.is_spot_check(),
-            SourceKind::Ble(ble) => ble.habit().is_episodic(),
-            _ => false,
-        };
-        Some(Expected { device: source.device.clone(), patient, metrics, is_spot, mode: source.mode })
-    };
-    let expected = config.sources.iter().filter_map(of_source);
-    expected.filter(|expected| expected.is_spot || !expected.metrics.is_empty()).collect()
 }
 
 /// When a continuous number turns grey, and when it is no longer shown: the times of the first no-signal rule.

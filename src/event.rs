@@ -209,7 +209,8 @@ pub struct AlertEvent {
     pub by: Option<String>,
     /// Why it ended, if it did.
     pub end_reason: Option<EndReason>,
-    /// Which routes of escalation it has taken since somebody last acknowledged it: bit 0 is the first one.
+    /// Which routes of escalation it has taken since somebody last acknowledged it: bit 0 is the first one. With
+    /// [`AlertEvent::NOBODY_REACHED`].
     #[serde(default)]
     pub escalated: u32,
     /// Real, demo or test.
@@ -217,6 +218,15 @@ pub struct AlertEvent {
 }
 
 impl AlertEvent {
+    /// The bit of `escalated` that says that no route reached anybody: the local fallback stands for it. No route has it.
+    pub const NOBODY_REACHED: u32 = 1 << 31;
+
+    /// The routes of escalation that it has taken, from 0.
+    pub fn routes_taken(&self) -> impl Iterator<Item = u32> {
+        let taken = self.escalated & !Self::NOBODY_REACHED;
+        (0..u32::BITS).filter(move |bit| taken & (1 << bit) != 0)
+    }
+
     /// True while the alert must be shown.
     pub fn is_present(&self) -> bool {
         self.change != AlertChange::End
@@ -366,6 +376,8 @@ named_enum! {
         ConfigRefused = "config_refused",
         /// Events were dropped; `first`..=`last` says which.
         EventsLost = "events_lost",
+        /// An alert of the last run is over because its patient or device is not configured any more.
+        AlertEnded = "alert_ended",
     }
 }
 

@@ -8,6 +8,7 @@ mod computed;
 mod keeping;
 mod limits;
 mod people;
+mod restoring;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -149,17 +150,20 @@ pub async fn preferences(control: &mpsc::Sender<Control>, user: String) -> Optio
     tokio::time::timeout(COMMAND_DEADLINE, asked).await.ok().flatten()
 }
 
-/// What a device is to deliver, as far as that is known before it has: what never comes is then missed by its name.
+/// A device of a patient, and what it is to deliver as far as that is known before it has: what never comes is then missed
+/// by its name. Alerts of the last run about a device and a patient that are not named together end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// The device.
     pub device: DeviceId,
     /// Whose.
     pub patient: PatientId,
-    /// The metrics.
+    /// The metrics; none: not known.
     pub metrics: BTreeSet<Metric>,
     /// It measures now and then: nothing of it is missed.
     pub is_spot: bool,
+    /// Several people share it: it is named once for each of them.
+    pub is_shared: bool,
     /// Real, demo or test.
     pub mode: Mode,
 }
@@ -175,7 +179,7 @@ pub struct Parts {
     pub patients: Vec<Patient>,
     /// The alert engine.
     pub engine: Engine,
-    /// What devices are to deliver.
+    /// All devices of all patients, and what they are to deliver.
     pub expected: Vec<Expected>,
     /// Alerts that had not ended when the last run did.
     pub open_alerts: Vec<AlertEvent>,
@@ -256,20 +260,7 @@ impl Pipeline {
         pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
         let changed = pipeline.engine.take_back_changes(parts.limit_changes, now);
         pipeline.publish_alerts(changed, now);
-        let restored = pipeline.engine.restore(parts.open_alerts, now);
-        pipeline.publish_alerts(restored, now);
-        pipeline.publish_what_stands(now);
-        for Expected { device, patient, metrics, is_spot, mode } in parts.expected {
-            let metrics: Vec<Metric> = metrics.into_iter().collect();
-            let changes = if is_spot {
-                pipeline.derivation.expect_spot(device.clone());
-                pipeline.engine.expect_spot(&device, &patient, mode, now)
-            } else {
-                pipeline.derivation.expect_continuous(device.clone());
-                pipeline.engine.expect(&device, &patient, &metrics, mode, now)
-            };
-            pipeline.publish_alerts(changes, now);
-        }
+        pipeline.restore(parts.open_alerts, parts.expected, now);
         pipeline.start_scores(&parts.news2, parts.observations, now);
         pipeline
     }

@@ -232,7 +232,7 @@ impl<'a> AlertData<'a> {
             recurrence: alert.recurrence,
             by: alert.by.as_deref(),
             end_reason: alert.end_reason.map(crate::event::EndReason::name),
-            escalated: (0..u32::BITS).filter(|bit| alert.escalated & (1 << bit) != 0).map(|bit| bit + 1).collect(),
+            escalated: alert.routes_taken().map(|bit| bit + 1).collect(),
             mode: alert.mode.name(),
         }
     }

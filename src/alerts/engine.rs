@@ -20,7 +20,8 @@ use crate::vitals::{EarlyWarning, Metric, Mode, Reading, Vital};
 
 /// Most patients that are watched. One more is not, and the alert `alert_limit` says so.
 pub const MAX_PATIENTS: usize = 256;
-/// Most devices of all patients together. One more is not watched, and the alert `alert_limit` says so.
+/// Most devices of all patients together; one that people share counts for each of them. One more is not watched, and the
+/// alert `alert_limit` says so.
 pub const MAX_DEVICES: usize = 1024;
 /// Longest name of a person in a command, in bytes. A longer one is refused.
 pub const MAX_BY_BYTES: usize = 128;
@@ -66,7 +67,10 @@ pub struct Engine {
     ids: AlertIds,
     bridge: Subject,
     patients: BTreeMap<PatientId, Subject>,
-    owners: BTreeMap<DeviceId, PatientId>,
+    /// Whose each device is: one patient's, or of one that several people share those whom it measures.
+    owners: BTreeMap<DeviceId, BTreeSet<PatientId>>,
+    /// Devices that several people share. What one of them measures, and what becomes of the link, takes it from nobody.
+    shared: BTreeSet<DeviceId>,
     last: Stamp,
     /// Events of due time that a refused command could not return; the next call does.
     held: Vec<AlertEvent>,
@@ -90,11 +94,18 @@ impl Engine {
             bridge,
             patients: BTreeMap::new(),
             owners: BTreeMap::new(),
+            shared: BTreeSet::new(),
             last: Stamp::default(),
             held: Vec::new(),
             ends: BTreeMap::new(),
             limit_news: Vec::new(),
         }
+    }
+
+    /// Says that several people share a device, each under a number of their own: from now on it belongs to each of them
+    /// whom it measures, and is never taken from one because of another. Comes before [`Engine::restore`].
+    pub fn share(&mut self, device: &DeviceId) {
+        self.shared.insert(device.clone());
     }
 
     /// Takes back the present alerts of an earlier run, the latest event of each: they stay as stored, with presence
@@ -110,21 +121,18 @@ impl Engine {
             };
             let taken = has_place && self.subject(event.patient.as_ref(), now).is_some_and(|s| s.restore(&event, now));
             if !taken {
-                let (audio, visual) = crate::alerts::wording::quiet();
-                let (change, end_reason) = (AlertChange::End, Some(EndReason::Disabled));
-                events.push(AlertEvent {
-                    change,
-                    end_reason,
-                    audio,
-                    visual,
-                    hidden_by: None,
-                    paused_until: None,
-                    ..event
-                });
+                events.push(Self::ended(event, EndReason::Disabled));
             }
         }
         self.settle_all(&mut events, now);
         events
+    }
+
+    /// The end of an alert of an earlier run that is not taken back.
+    pub fn ended(open: AlertEvent, reason: EndReason) -> AlertEvent {
+        let (audio, visual) = crate::alerts::wording::quiet();
+        let (change, end_reason) = (AlertChange::End, Some(reason));
+        AlertEvent { change, end_reason, audio, visual, hidden_by: None, paused_until: None, ..open }
     }
 
     /// Takes a reading. One that is historic, late, or of nobody is not evaluated.
@@ -176,11 +184,14 @@ impl Engine {
         events
     }
 
-    /// Takes what a source says about a device. Without a patient the device is nobody's.
+    /// Takes what a source says about a device. Without a patient the device is nobody's, unless several people share
+    /// it: its link says nothing about whose it is.
     pub fn on_source(&mut self, source: &SourceEvent, now: Stamp) -> Vec<AlertEvent> {
         let (now, mut events) = self.advance(now);
         let Some(patient) = &source.patient else {
-            self.unassign(&source.device, &mut events, now);
+            if !self.shared.contains(&source.device) {
+                self.unassign(&source.device, &mut events, now);
+            }
             return events;
         };
         if self.assign(&source.device, patient, &mut events, now)
@@ -354,10 +365,20 @@ impl Engine {
         self.bridge.present().chain(self.patients.values().flat_map(Subject::present)).collect()
     }
 
+    /// A device does not measure this patient any more: what only it delivered is over.
+    pub fn device_gone(&mut self, device: &DeviceId, patient: &PatientId, now: Stamp) -> Vec<AlertEvent> {
+        let (now, mut events) = self.advance(now);
+        self.unassign_from(device, patient, &mut events, now);
+        events
+    }
+
     /// Forgets a patient: every alert about this patient ends.
     pub fn patient_gone(&mut self, patient: &PatientId, now: Stamp) -> Vec<AlertEvent> {
         let (now, mut events) = self.advance(now);
-        self.owners.retain(|_, owner| owner != patient);
+        self.owners.retain(|_, owners| {
+            owners.remove(patient);
+            !owners.is_empty()
+        });
         if let Some(mut subject) = self.patients.remove(patient) {
             events.extend(subject.end_all(EndReason::Unassigned));
             self.room_again(&mut events, now);
@@ -448,32 +469,42 @@ impl Engine {
         self.patients.get_mut(patient)
     }
 
-    /// Makes a device this patient's, taking it from another; false, and an alert, if there is no room.
+    /// Makes a device this patient's, taking it from another unless they share it; false, and an alert, if there is no
+    /// room.
     fn assign(&mut self, device: &DeviceId, patient: &PatientId, events: &mut Vec<AlertEvent>, now: Stamp) -> bool {
         match self.owners.get(device) {
-            Some(owner) if owner == patient => return true,
-            Some(_) => self.unassign(device, events, now),
-            None => {}
+            Some(owners) if owners.contains(patient) => return true,
+            Some(_) if !self.shared.contains(device) => self.unassign(device, events, now),
+            _ => {}
         }
-        if self.owners.len() >= MAX_DEVICES || self.subject(Some(patient), now).is_none() {
+        let assigned: usize = self.owners.values().map(BTreeSet::len).sum();
+        if assigned >= MAX_DEVICES || self.subject(Some(patient), now).is_none() {
             self.bridge.condition(BridgeCondition::AlertLimit, true);
             self.settle(None, events, now);
             return false;
         }
-        self.owners.insert(device.clone(), patient.clone());
+        self.owners.entry(device.clone()).or_default().insert(patient.clone());
         true
     }
 
+    /// Takes a device from everybody.
     fn unassign(&mut self, device: &DeviceId, events: &mut Vec<AlertEvent>, now: Stamp) {
-        let Some(owner) = self.owners.remove(device) else {
+        for owner in self.owners.get(device).cloned().unwrap_or_default() {
+            self.unassign_from(device, &owner, events, now);
+        }
+    }
+
+    fn unassign_from(&mut self, device: &DeviceId, owner: &PatientId, events: &mut Vec<AlertEvent>, now: Stamp) {
+        if !self.owners.get_mut(device).is_some_and(|owners| owners.remove(owner)) {
             return;
-        };
-        if let Some(subject) = self.patients.get_mut(&owner) {
+        }
+        self.owners.retain(|_, owners| !owners.is_empty());
+        if let Some(subject) = self.patients.get_mut(owner) {
             subject.unassign(device);
         }
-        self.settle(Some(&owner), events, now);
-        if self.patients.get(&owner).is_some_and(Subject::is_empty) {
-            self.patients.remove(&owner);
+        self.settle(Some(owner), events, now);
+        if self.patients.get(owner).is_some_and(Subject::is_empty) {
+            self.patients.remove(owner);
         }
         self.room_again(events, now);
     }

@@ -39,6 +39,9 @@ impl Route {
 
 /// The bit of a route in [`AlertEvent::escalated`].
 pub fn bit_of(route: usize) -> u32 {
+    if route >= MAX_ROUTES {
+        return 0;
+    }
     u32::try_from(route).ok().and_then(|route| 1_u32.checked_shl(route)).unwrap_or(0)
 }
 
@@ -114,6 +117,17 @@ impl Escalations {
         due.into_iter().map(|(alert, route, _)| (alert, route)).collect()
     }
 
+    /// True if an alert has still to take a route.
+    pub fn is_open(&self, alert: AlertId, route: usize) -> bool {
+        self.open().any(|(it, number, _)| (it, number) == (alert, route))
+    }
+
+    /// The route that an alert takes next, whenever that is.
+    pub fn next_route(&self, alert: AlertId) -> Option<usize> {
+        let open = self.open().filter(|(it, ..)| *it == alert);
+        open.min_by_key(|(_, number, due)| (*due, *number)).map(|(_, number, _)| number)
+    }
+
     /// Every route that an alert has still to take, and when.
     fn open(&self) -> impl Iterator<Item = (AlertId, usize, Mono)> {
         let waiting = self.alerts.iter().filter(|(_, tracked)| !tracked.is_acknowledged && !tracked.is_held);
@@ -126,10 +140,12 @@ impl Escalations {
         })
     }
 
-    /// The alerts for which a route asks for the local fallback, with their priorities.
+    /// The alerts for which a route asks for the local fallback, or whose routes reach nobody, with their priorities.
     pub fn calls_fallback(&self) -> impl Iterator<Item = (AlertId, Priority)> {
         let asks = |taken: u32| {
-            self.routes.iter().enumerate().any(|(number, route)| route.fallback && taken & bit_of(number) != 0)
+            let mut routes = self.routes.iter().enumerate();
+            taken & AlertEvent::NOBODY_REACHED != 0
+                || routes.any(|(number, route)| route.fallback && taken & bit_of(number) != 0)
         };
         let waiting = self.alerts.iter().filter(|(_, tracked)| !tracked.is_acknowledged && !tracked.is_held);
         waiting.filter(move |(_, tracked)| asks(tracked.taken)).map(|(alert, tracked)| (*alert, tracked.priority))
@@ -246,6 +262,27 @@ mod tests {
         let mut machine = Escalations::new(vec![route(0, Priority::Low, true); 40]);
         machine.on_alert(&event(AlertChange::Start, Priority::High, Look::Alarming, u32::MAX), at(0));
         assert_eq!((machine.due(at(0)).len(), machine.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn the_next_route_of_an_alert_is_the_one_that_is_due_first_and_not_taken() {
+        let mut machine = routes();
+        machine.on_alert(&event(AlertChange::Start, Priority::High, Look::Alarming, 0), at(0));
+        assert_eq!((machine.next_route(id(1)), machine.next_route(id(2))), (Some(0), None));
+        machine.on_taken(id(1), 0);
+        assert_eq!((machine.next_route(id(1)), machine.is_open(id(1), 0)), (Some(1), false));
+        machine.on_taken(id(1), 1);
+        assert_eq!(machine.next_route(id(1)), None);
+    }
+
+    #[test]
+    fn an_alert_whose_routes_reach_nobody_calls_the_fallback_until_somebody_knows() {
+        let mut machine = Escalations::new(vec![route(120, Priority::Low, false)]);
+        let taken = bit_of(0) | AlertEvent::NOBODY_REACHED;
+        machine.on_alert(&event(AlertChange::Update, Priority::High, Look::Alarming, taken), at(120));
+        assert_eq!(machine.calls_fallback().collect::<Vec<_>>(), [(id(1), Priority::High)]);
+        machine.on_alert(&event(AlertChange::Acknowledge, Priority::High, Look::Acknowledged, 0), at(121));
+        assert_eq!(machine.calls_fallback().count(), 0);
     }
 
     /// About a second in a debug build.

@@ -46,6 +46,8 @@ impl Truth {
 pub(super) struct Judge {
     /// Values inside the window, oldest first.
     window: VecDeque<(Mono, Level)>,
+    /// Since when the window was never empty.
+    since: Option<Mono>,
     /// Excess of each interval in millionths times nanoseconds, with its end.
     excess: VecDeque<(Mono, i128)>,
     crossings: VecDeque<Mono>,
@@ -131,13 +133,24 @@ impl Judge {
         {
             self.window.pop_front();
         }
+        if self.window.len() <= 1 {
+            self.since = Some(at);
+        }
     }
 
+    /// A trend that is not there is clear only once it is known for as long as it may take: with less history nobody can
+    /// tell.
     fn trend(&self, rising: Option<Change>, falling: Option<Change>, level: Level, at: Mono) -> Truth {
         let inside = |change: Change| self.window.iter().filter(move |(taken, _)| at.since(*taken) <= change.over);
         let rose = rising.is_some_and(|change| inside(change).any(|(_, old)| level.minus(*old) >= change.by));
         let fell = falling.is_some_and(|change| inside(change).any(|(_, old)| old.minus(level) >= change.by));
-        if rose || fell { Truth::True } else { Truth::Clear }
+        let known = self.since.map_or(Duration::ZERO, |since| at.since(since));
+        let is_known = [rising, falling].into_iter().flatten().all(|change| known >= change.over);
+        match (rose || fell, is_known) {
+            (true, _) => Truth::True,
+            (false, true) => Truth::Clear,
+            (false, false) => Truth::Unknown,
+        }
     }
 
     /// Adds the interval since the last value, at that value; true if the area or the crossings are reached.

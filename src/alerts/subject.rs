@@ -101,6 +101,8 @@ struct Track {
     episode: Episode,
     judge: Judge,
     seen: Option<(Quantity, DeviceId, u64)>,
+    /// What the rule sees was old when it was first judged by it, as after a change of limits: it starts nothing.
+    is_late: bool,
     facts: Option<Facts>,
     change: Option<AlertChange>,
     ended: Option<(Box<Open>, EndReason)>,
@@ -118,6 +120,11 @@ impl Track {
                 self.ended = Some((open, reason));
             }
         }
+    }
+
+    /// Forgets what it has seen: the next look judges anew.
+    fn forget(&mut self) {
+        (self.judge, self.seen, self.is_late) = (Judge::default(), None, false);
     }
 
     fn event(&self, who: Option<&PatientId>, rule: &Rule, open: &Open, change: AlertChange) -> AlertEvent {
@@ -397,8 +404,7 @@ impl Subject {
             if let Some(track) = self.tracks.get_mut(key) {
                 let outcome = track.episode.end(reason);
                 track.note(outcome);
-                track.judge = Judge::default();
-                track.seen = None;
+                track.forget();
             }
         }
     }
@@ -469,8 +475,7 @@ impl Subject {
                 continue;
             };
             if rule != before {
-                track.judge = Judge::default();
-                track.seen = None;
+                track.forget();
             }
             self.tracks.insert(Key { rule: place, ..key }, track);
         }
@@ -588,6 +593,9 @@ impl Subject {
         let Some(track) = self.tracks.get_mut(key) else {
             return;
         };
+        let starts_nothing = track.is_late && !track.episode.open().is_some_and(Open::is_live);
+        let truth = if starts_nothing && view.truth == Truth::True { Truth::Unknown } else { view.truth };
+        let sight = Sight { truth, ..sight };
         let outcome = if rule.off.is_some() {
             track.episode.end(EndReason::Disabled)
         } else {

@@ -1,6 +1,7 @@
 //! The whole of alerting under scripts: what happens at which second, and which changes of alerts follow.
 
 mod changes;
+mod owners;
 pub(in crate::alerts) mod table;
 mod walk;
 
@@ -1162,4 +1163,73 @@ fn zeros_in_a_long_recording_make_no_low_saturation_and_one_silence_a_run() {
     assert_eq!((starts(&bench, "spo2"), starts(&bench, "no_signal")), (0, 12));
     // The trap is real: zeros taken as numbers would alarm.
     assert!(starts(&as_number, "spo2") > 0);
+}
+
+#[test]
+fn after_a_restart_a_device_whose_value_nobody_has_seen_does_not_clear_an_alert_about_it() {
+    check(
+        "0 spot\n0 battery 10\n0 link live\n5 restart\n6 spot\n6 link live\n60 battery 9\n70 battery 90\n80 end",
+        &[
+            "0 start battery_low true on",
+            "5 update battery_low unknown on",
+            "60 update battery_low true on",
+            "75 end battery_low condition_cleared",
+        ],
+    );
+}
+
+#[test]
+fn a_trend_is_clear_only_once_it_is_known_for_as_long_as_it_may_take() {
+    let trend = || {
+        plain(
+            r#"
+            [[rule]]
+            id = "fall"
+            metric = "heart_rate"
+            kind = "physiological"
+            priority = "low"
+            when = { falling_by = { by = 20, over = "10s" } }
+            "#,
+        )
+    };
+    // Too short a history, after the restart and after the silence, and the alert stays.
+    check_with(
+        trend(),
+        "0..9 heart_rate 90\n10 heart_rate 60\n11 restart\n12..20 heart_rate 60\n21 end",
+        &["10 start fall true on", "11 update fall unknown on"],
+    );
+    check_with(
+        trend(),
+        "0..9 heart_rate 90\n10 heart_rate 60\n11 restart\n12..40 heart_rate 60",
+        &[
+            "10 start fall true on",
+            "11 update fall unknown on",
+            "22 update fall true on",
+            "27 end fall condition_cleared",
+        ],
+    );
+}
+
+#[test]
+fn a_measurement_that_is_old_when_it_is_judged_for_the_first_time_starts_nothing() {
+    let rule = "rules [[rule]] | id = 'systolic' | metric = 'blood_pressure.systolic' | kind = 'physiological' | \
+        priority = 'medium' | spot = true | when = { above = LIMIT }";
+    let (strict, wide) = (rule.replace("LIMIT", "140"), rule.replace("LIMIT", "180"));
+    // Old: nothing. The next measurement counts.
+    check(&format!("0 {wide}\n1 bp 150/80\n62 {strict}\n100 bp 151/80"), &["100 start systolic true on"]);
+    // Young: at once.
+    check(&format!("0 {wide}\n1 bp 150/80\n60 {strict}"), &["60 start systolic true on"]);
+    // What stands is judged anew, and may end.
+    check(
+        &format!("0 {strict}\n1 bp 150/80\n3600 {wide}\n3610 end"),
+        &["1 start systolic true on", "3605 latch systolic false off"],
+    );
+    // Nor does a latched one come back by an old measurement.
+    check(
+        &format!("0 {strict}\n1 bp 150/80\n3600 {wide}\n3610 {strict}\n3620 end"),
+        &["1 start systolic true on", "3605 latch systolic false off"],
+    );
+    // ALARM OFF that is over.
+    let off = format!("{wide} | enabled = false | reason = 'r' | by = 'b'");
+    check(&format!("0 {off}\n1 bp 190/80\n3600 {wide}\n3700 bp 191/80"), &["3700 start systolic true on"]);
 }

@@ -11,7 +11,7 @@ mod sending;
 mod tests;
 mod wording;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -22,7 +22,8 @@ pub use self::sending::{KEPT_REQUESTS_MS, MAX_SCHEDULED, NotSent, REMINDER_LIFE_
 use crate::clock::{Mono, Stamp, Wall};
 use crate::command::MAX_USER_BYTES;
 use crate::event::{
-    AlertEvent, EventBody, InboxChange, Listens, Notification, NotificationKind, Preferences, Priority, Reminder,
+    AlertChange, AlertEvent, EventBody, InboxChange, Listens, Notification, NotificationKind, Preferences, Priority,
+    Reminder,
 };
 use crate::ids::{AlertId, PatientId, Seq};
 use crate::patient::Patient;
@@ -46,6 +47,8 @@ pub struct Notifier {
     scheduled: BTreeMap<Uuid, Reminder>,
     /// The priority at which people were last told of an alert that stands.
     notified: BTreeMap<AlertId, Priority>,
+    /// Alerts that alarmed again while another one hid them: people are told when they come out.
+    to_tell: BTreeSet<AlertId>,
     /// What people have sent: its event, so that a repeated request is answered and not sent again.
     sent: BTreeMap<Uuid, (Wall, Seq)>,
     looked: Mono,
@@ -62,6 +65,7 @@ impl Notifier {
             messages: BTreeMap::new(),
             scheduled: BTreeMap::new(),
             notified: saved.notified,
+            to_tell: BTreeSet::new(),
             sent: saved.sent,
             looked: Mono(0),
             random: fastrand::Rng::with_seed(seed),
@@ -100,24 +104,38 @@ impl Notifier {
         saved
     }
 
-    /// An alert changed. People are told once when it begins to show, and again whenever its priority has risen; what
-    /// else changes about it is on the alert itself. Nothing of priority info asks for attention, and an alert that
+    /// An alert changed. People are told once when it begins to show, and again whenever it alarms again (it has come
+    /// back, or has become worse than what somebody acknowledged) or its priority has risen; what else changes about it is
+    /// on the alert itself. Nothing of priority info asks for attention, and an alert that
     /// another one hides is told when it comes out.
     pub fn on_alert(&mut self, alert: &AlertEvent, now: Stamp) -> Vec<EventBody> {
         let known = self.notified.get(&alert.alert).copied().unwrap_or(Priority::Info);
         if !alert.is_present() {
             self.notified.remove(&alert.alert);
+            self.to_tell.remove(&alert.alert);
             return Vec::new();
         }
-        if alert.hidden_by.is_some() || alert.priority <= known {
+        match alert.change {
+            AlertChange::Recur | AlertChange::Escalate if alert.priority > Priority::Info => {
+                self.to_tell.insert(alert.alert);
+            }
+            AlertChange::Acknowledge => _ = self.to_tell.remove(&alert.alert),
+            _ => {}
+        }
+        if alert.hidden_by.is_some() {
             return Vec::new();
         }
-        let users = self.who_sees(alert.patient.as_ref());
+        let again = self.to_tell.remove(&alert.alert);
+        if alert.priority <= known && !again {
+            return Vec::new();
+        }
+        let mut users = self.who_sees(alert.patient.as_ref());
+        self.without_muted(&mut users, NotificationKind::HealthAlert, alert.priority);
         self.tell_of(alert, users, now)
     }
 
-    /// Tells these people of an alert, whatever else they were told of it: an escalation asks for them by name or role.
-    /// Who does not see the patient's alerts is left out. Empty if that leaves nobody.
+    /// Tells these people of an alert, whatever else they were told of it and whatever they mute: an escalation asks for
+    /// them by name or role, because nobody else has answered. Who does not see the patient's alerts is left out. Empty if that leaves nobody.
     pub fn call(&mut self, alert: &AlertEvent, users: &[String], roles: &[String], now: Stamp) -> Vec<EventBody> {
         let called = |user: &String, person: &Person| users.contains(user) || person.has_role(roles);
         let sees = self.who_sees(alert.patient.as_ref());
@@ -126,8 +144,7 @@ impl Notifier {
         self.tell_of(alert, people, now)
     }
 
-    fn tell_of(&mut self, alert: &AlertEvent, mut users: Vec<String>, now: Stamp) -> Vec<EventBody> {
-        self.without_muted(&mut users, NotificationKind::HealthAlert, alert.priority);
+    fn tell_of(&mut self, alert: &AlertEvent, users: Vec<String>, now: Stamp) -> Vec<EventBody> {
         if users.is_empty() {
             return Vec::new();
         }

@@ -118,9 +118,38 @@ fn an_alert_is_told_when_it_begins_to_show_and_when_its_priority_rises() {
         ("a rise", &[(AlertChange::Start, Low, None, true), (AlertChange::Escalate, High, None, true)]),
         (
             "worse, of the same priority",
-            &[(AlertChange::Start, High, None, true), (AlertChange::Escalate, High, None, false)],
+            &[(AlertChange::Start, High, None, true), (AlertChange::Escalate, High, None, true)],
         ),
-        ("a recurrence", &[(AlertChange::Start, High, None, true), (AlertChange::Recur, High, None, false)]),
+        (
+            "each recurrence, and not what follows it",
+            &[
+                (AlertChange::Start, High, None, true),
+                (AlertChange::Latch, High, None, false),
+                (AlertChange::Recur, High, None, true),
+                (AlertChange::Update, High, None, false),
+                (AlertChange::Recur, High, None, true),
+            ],
+        ),
+        (
+            "worse while hidden, then out",
+            &[
+                (AlertChange::Start, Medium, None, true),
+                (AlertChange::Escalate, Medium, hider, false),
+                (AlertChange::Update, Medium, hider, false),
+                (AlertChange::Update, Medium, None, true),
+                (AlertChange::Update, Medium, None, false),
+            ],
+        ),
+        (
+            "worse while hidden, and somebody knows",
+            &[
+                (AlertChange::Start, Medium, None, true),
+                (AlertChange::Escalate, Medium, hider, false),
+                (AlertChange::Acknowledge, Medium, hider, false),
+                (AlertChange::Update, Medium, None, false),
+            ],
+        ),
+        ("info that comes back", &[(AlertChange::Start, Info, None, false), (AlertChange::Recur, Info, None, false)]),
         (
             "a fall and a rise to where it was",
             &[
@@ -409,6 +438,12 @@ fn an_escalation_calls_those_it_names_who_see_the_patient() {
     assert_eq!(told(&notifier.call(&high, &owned("lena"), &[], at(3))), [["lena"]]);
     assert!(notifier.call(&high, &owned("otto"), &owned("admin"), at(4)).is_empty());
     assert_eq!(waiting(&mut notifier, "lena").len(), 2, "each call is a message of its own");
+    // Who does not want to hear of alerts is called all the same.
+    let mute = [NotificationKind::HealthAlert].into();
+    notifier.prefer("lena", Preferences { mute }).unwrap();
+    let medium = alert(2, Some("P-1"), Priority::Medium);
+    assert_eq!(told(&notifier.on_alert(&medium, at(5))), [["anna"]]);
+    assert_eq!(told(&notifier.call(&medium, &owned("lena"), &[], at(6))), [["lena"]]);
 }
 
 #[test]

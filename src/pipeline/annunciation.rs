@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Pipeline;
 use crate::alerts::BridgeCondition;
@@ -193,42 +193,76 @@ impl Pipeline {
         self.publish_alerts(changes, now);
     }
 
-    /// Takes alerts that are old enough along their routes.
+    /// Takes alerts that are old enough along their routes. One that reaches nobody goes further at once, in the end to
+    /// the fallback.
     fn escalate(&mut self, now: Stamp) {
         for (alert, number) in self.annunciators.escalations.due(now) {
-            self.annunciators.escalations.on_taken(alert, number);
-            let route = self.annunciators.escalations.routes().get(number).cloned();
-            let event = self.hub.alert(alert).map(|published| Arc::clone(&published.event));
-            let (Some(route), Some(event)) = (route, event) else { continue };
-            let EventBody::Alert(event) = &event.body else { continue };
-            self.metrics.alerts_escalated_total.add_one();
-            info!(%alert, to = route.targets(), "nobody has acknowledged an alert: it goes further");
-            let changes = self.engine.on_escalated(alert, bit_of(number), now);
-            self.publish_alerts(changes, now);
-            let audit = AuditEvent {
-                by: AuditEvent::BRIDGE.to_owned(),
-                action: AuditAction::AlertEscalated,
-                object: alert.to_string(),
-                patient: event.patient.clone(),
-                device: event.device.clone(),
-                source: None,
-                result: AuditResult::Done,
-                reason: Some(format!("not acknowledged for {} s: to {}", route.after.as_secs(), route.targets())),
-                mode: event.mode,
-            };
-            self.publish(EventBody::Audit(audit), now);
-            let messages = self.notifier.call(event, &route.users, &route.roles, now);
-            self.publish_all(messages, now);
+            // An earlier route may have led to this one already.
+            let mut next = Some(number).filter(|number| self.annunciators.escalations.is_open(alert, *number));
+            let mut is_due = true;
+            while let Some(number) = next {
+                let is_reached = self.take_route(alert, number, is_due, now);
+                next = if is_reached { None } else { self.annunciators.escalations.next_route(alert) };
+                if !is_reached && next.is_none() {
+                    self.nobody_reached(alert, now);
+                }
+                is_due = false;
+            }
         }
     }
 
-    /// Has the local fallback stand for what nobody sees: urgent alerts that are undelivered, and those that a route
-    /// brought to it. That the fallback itself does not work is nothing that it could tell.
+    /// Takes an alert along a route, which is due or follows one that reached nobody; false if this one reaches nobody.
+    fn take_route(&mut self, alert: AlertId, number: usize, is_due: bool, now: Stamp) -> bool {
+        self.annunciators.escalations.on_taken(alert, number);
+        let route = self.annunciators.escalations.routes().get(number).cloned();
+        let event = self.hub.alert(alert).map(|published| Arc::clone(&published.event));
+        // An alert that is over needs nobody.
+        let (Some(route), Some(event)) = (route, event) else { return true };
+        let EventBody::Alert(event) = &event.body else { return true };
+        self.metrics.alerts_escalated_total.add_one();
+        info!(%alert, to = route.targets(), "nobody has acknowledged an alert: it goes further");
+        let changes = self.engine.on_escalated(alert, bit_of(number), now);
+        self.publish_alerts(changes, now);
+        let people = self.call_people(event, &route.users, &route.roles, now);
+        let is_reached = people || (route.fallback && self.annunciators.fallback.is_some());
+        let why = if is_due {
+            format!("not acknowledged for {} s", route.after.as_secs())
+        } else {
+            "the route before reached nobody".to_owned()
+        };
+        let (result, end) =
+            if is_reached { (AuditResult::Done, "") } else { (AuditResult::Failed, ": reaches nobody") };
+        if !is_reached {
+            warn!(%alert, to = route.targets(), "an escalation reaches nobody: nobody of them is known and sees the patient");
+        }
+        let reason = format!("{why}: to {}{end}", route.targets());
+        self.publish(EventBody::Audit(escalated(event, result, reason)), now);
+        is_reached
+    }
+
+    /// No route is left that could reach anybody: the fallback stands for the alert until somebody acknowledges it.
+    fn nobody_reached(&mut self, alert: AlertId, now: Stamp) {
+        let event = self.hub.alert(alert).map(|published| Arc::clone(&published.event));
+        let Some(EventBody::Alert(event)) = event.as_deref().map(|event| &event.body) else { return };
+        let changes = self.engine.on_escalated(alert, AlertEvent::NOBODY_REACHED, now);
+        self.publish_alerts(changes, now);
+        let (result, to) = if self.annunciators.fallback.is_some() {
+            (AuditResult::Done, "to fallback")
+        } else {
+            error!(%alert, "no route of escalation reaches anybody, and there is no fallback");
+            (AuditResult::Failed, "there is no fallback")
+        };
+        let reason = format!("no route reaches anybody: {to}");
+        self.publish(EventBody::Audit(escalated(event, result, reason)), now);
+    }
+
+    /// Has the local fallback stand for what nobody sees: alerts that are undelivered, and those that a route brought to
+    /// it, or that no route could bring to anybody. That the fallback itself does not work is nothing that it could tell.
     fn call_fallback(&mut self) {
         let Some(fallback) = &self.annunciators.fallback else { return };
         let Some(late) = &self.annunciators.told else { return };
-        let urgent = late.iter().map(|(alert, priority)| (*alert, *priority)).filter(|(_, it)| *it >= Priority::Medium);
-        let standing: BTreeMap<AlertId, Priority> = urgent
+        let late = late.iter().map(|(alert, priority)| (*alert, *priority));
+        let standing: BTreeMap<AlertId, Priority> = late
             .chain(self.annunciators.escalations.calls_fallback())
             .filter(|(alert, _)| {
                 self.hub.alert(*alert).is_some_and(|published| match &published.event.body {
@@ -287,5 +321,20 @@ impl Pipeline {
             undelivered: told.as_ref().map_or(0, BTreeMap::len),
             notice: (!confirms).then_some(NOT_CONFIRMED),
         }
+    }
+}
+
+/// The row of the audit trail for a route that an alert has taken.
+fn escalated(alert: &AlertEvent, result: AuditResult, reason: String) -> AuditEvent {
+    AuditEvent {
+        by: AuditEvent::BRIDGE.to_owned(),
+        action: AuditAction::AlertEscalated,
+        object: alert.alert.to_string(),
+        patient: alert.patient.clone(),
+        device: alert.device.clone(),
+        source: None,
+        result,
+        reason: Some(reason),
+        mode: alert.mode,
     }
 }

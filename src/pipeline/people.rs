@@ -47,7 +47,7 @@ impl Pipeline {
     }
 
     /// Tells these people of an alert, by name or role, also if they were told of it before. False if nobody of them is
-    /// known, sees the patient's alerts and wants to be told: an escalation then has to go on.
+    /// known and sees the patient's alerts: an escalation then has to go on.
     pub fn call_people(&mut self, alert: &AlertEvent, users: &[String], roles: &[String], now: Stamp) -> bool {
         let messages = self.notifier.call(alert, users, roles, now);
         let reached = !messages.is_empty();

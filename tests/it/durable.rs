@@ -13,7 +13,7 @@ use vitalbridge::alerts::{Engine, RuleSet};
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::command::{Command, Members};
 use vitalbridge::derive::live::News2Settings;
-use vitalbridge::event::{AlertEvent, LimitChange, ObservationEvent, SourceMessage, SystemEvent, SystemKind};
+use vitalbridge::event::{AlertEvent, LimitChange, SourceMessage, SystemEvent, SystemKind};
 use vitalbridge::hub::Scope;
 use vitalbridge::ids::{Epoch, Seq};
 use vitalbridge::metrics::Metrics;
@@ -21,7 +21,7 @@ use vitalbridge::notifier::Notifier;
 use vitalbridge::patient::Patient;
 use vitalbridge::pipeline::{CommandWish, Control, Done, Parts, Pipeline, Refusal};
 use vitalbridge::store::{
-    self, PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, StoreError, StoreHandle, StoreOptions, Writer,
+    self, KeptObservation, PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, StoreError, StoreHandle, StoreOptions, Writer,
 };
 use vitalbridge::vitals::{Absent, Metric, Mode, Pressure, Quality, Reading, Taken, Value, Vital};
 
@@ -43,7 +43,7 @@ struct Stalled {
 struct Knew {
     alerts: Vec<AlertEvent>,
     limits: Vec<LimitChange>,
-    observations: Vec<ObservationEvent>,
+    observations: Vec<KeptObservation>,
 }
 
 impl Knew {

@@ -25,6 +25,7 @@ mod emulate;
 mod encode;
 mod fake_bluez;
 mod inboxes;
+mod keeping;
 mod limits;
 mod mqtt;
 mod notifications;

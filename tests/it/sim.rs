@@ -56,12 +56,13 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
     let config = Config::demo(seed, &Place::default()).unwrap();
     let notifier = Notifier::new(&config.patients, opened.inboxes, seed);
+    let demo = demo_sources(&SimulatorConfig { seed, links: Links::Direct }).unwrap();
     let pipeline = Pipeline::new(Parts {
         epoch,
         first: opened.first_seq,
         patients: config.patients,
         engine: Engine::new(RuleSet::built_in(), seed),
-        expected: Vec::new(),
+        expected: vitalbridge::daemon::expected(&demo),
         open_alerts: opened.open_alerts,
         limit_changes: opened.limit_changes,
         notifier,
@@ -89,7 +90,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     let joined = joined.await.unwrap().unwrap();
     let mut events = joined.recent;
 
-    for source in demo_sources(&SimulatorConfig { seed, links: Links::Direct }).unwrap() {
+    for source in demo {
         let (out, clock, stop) = (readings.clone(), clock.clone(), inputs.clone());
         tasks.spawn("source", Role::Helper, async move {
             Ok(sources::run(source, out, clock, Arc::default(), stop).await?)

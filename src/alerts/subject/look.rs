@@ -9,7 +9,7 @@ use crate::alerts::rule::{Condition, Edge, Quantity, Rule};
 use crate::alerts::score;
 use crate::clock::Stamp;
 use crate::ids::{DeviceId, RuleId};
-use crate::vitals::{Decimal, Mode, Status};
+use crate::vitals::{Decimal, LATE_AFTER, Mode, Status};
 
 /// What a rule sees at one moment.
 #[derive(Debug, Clone)]
@@ -116,6 +116,7 @@ impl Subject {
             }
             track.judge.push(rule, sample.value, silence, sample.at);
             track.seen = Some(seen.clone());
+            track.is_late = now.mono.since(sample.at) > LATE_AFTER;
         }
         let Some(verdict) = track.judge.verdict() else {
             return View::plain(Truth::Unknown);
@@ -150,7 +151,11 @@ impl Subject {
         let never_had_a_value = !self.channels.keys().any(|(quantity, device)| {
             rule.sources.contains(quantity) && key.device.as_ref().is_none_or(|only| only == device)
         });
-        let tells = never_had_a_value && connected.next().is_some();
+        // An alert of an earlier run stands for a value that nobody has seen since: that no flag is up does not clear it.
+        let stands_for_a_value = self.tracks.get(key).is_some_and(|track| {
+            track.episode.open().is_some() && track.facts.as_ref().is_some_and(|facts| facts.metric.is_some())
+        });
+        let tells = never_had_a_value && !stands_for_a_value && connected.next().is_some();
         if tells { View { truth: Truth::Clear, ..view } } else { view }
     }
 
