@@ -75,6 +75,8 @@ const COMMIT_WISHES: usize = 64;
 
 /// Which Bluetooth sensors were bonded, in the state directory.
 const BONDS_FILE: &str = "bluetooth-bonds";
+/// The address of the Bluetooth adapter while it is off in a power cycle, inside the state directory.
+const POWER_FILE: &str = "bluetooth-switched-off";
 
 /// How long the disk may take for a sensor's records before its source is told nothing.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
@@ -351,7 +353,11 @@ fn start_air(config: &Config, running: &Running, reader: &store::Reader, clock: 
     }
     let (commits, wishes) = mpsc::channel(COMMIT_WISHES);
     let stop = running.stages.inputs.clone();
-    let surroundings = Surroundings { commits: Some(commits), bonds_file: Some(config.state_dir.join(BONDS_FILE)) };
+    let surroundings = Surroundings {
+        commits: Some(commits),
+        bonds_file: Some(config.state_dir.join(BONDS_FILE)),
+        power_file: Some(config.state_dir.join(POWER_FILE)),
+    };
     running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), surroundings, stop));
     running.tasks.spawn("stored records", Role::Helper, {
         let (control, durable, reader) = (running.control.clone(), running.handle.durable(), reader.clone());

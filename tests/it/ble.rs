@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) delete_records: bool,
     /// The text of the profile of a maker's own protocol.
     pub(crate) profile: Option<String>,
+    /// Where it is written down that the adapter was switched off.
+    pub(crate) power_file: Option<PathBuf>,
     pub(crate) pace: Pace,
 }
 
@@ -88,6 +90,7 @@ impl Setup {
             users: BTreeMap::new(),
             delete_records: false,
             profile: None,
+            power_file: None,
             pace: Pace::Short,
         }
     }
@@ -181,7 +184,9 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
         Ok(())
     });
     let status = air.status();
-    let radio = air.run(Clock::System, Surroundings { commits: Some(commits), bonds_file: None }, stop.clone());
+    let power_file = setup.power_file.clone();
+    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file };
+    let radio = air.run(Clock::System, surroundings, stop.clone());
     running.spawn(async move {
         // As the daemon ends with its radio, so do the sources.
         if let Err(error) = radio.await {

@@ -201,6 +201,38 @@ async fn a_sensor_that_cannot_be_connected_is_cured_step_by_step_up_to_the_end_o
 }
 
 #[tokio::test]
+async fn a_bridge_that_is_stopped_inside_a_power_cycle_leaves_the_adapter_on_and_after_a_crash_the_next_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let note = folder.path().join("bluetooth-switched-off");
+    let setup = Setup { pace: Pace::Desperate, power_file: Some(note.clone()), ..Setup::of(&[STRAP]) };
+    for crashes in [false, true] {
+        let mut strap = strap();
+        strap.on_connect = vec![OnConnect::Fails; 1000];
+        let Rig { bus, bluez, bridge } = Rig::with(vec![strap], &setup).await;
+        bluez.until("the adapter off", |world| !world.powered).await;
+        assert_eq!(std::fs::read_to_string(&note).unwrap(), "00:AA:01:00:00:42\n");
+        if crashes {
+            drop(bridge);
+            assert!(!bluez.change(|world| world.powered).await);
+            // The note of another adapter is none about this one.
+            std::fs::write(&note, "00:AA:01:00:00:43\n").unwrap();
+            let mut other = Bridge::start(&bus, &setup);
+            other.until("why", |message| reason(&message["link"]).contains("is switched off")).await;
+            other.stop().await;
+            assert!(!bluez.change(|world| world.powered).await);
+            std::fs::write(&note, "00:AA:01:00:00:42\n").unwrap();
+            bluez.change(|world| world.strap(STRAP).on_connect.clear()).await;
+            let mut next = Bridge::start(&bus, &setup);
+            next.until_reading("heart_rate").await;
+        } else {
+            bridge.stop().await;
+            assert!(bluez.change(|world| world.powered).await);
+        }
+        assert!(!note.exists(), "crashes: {crashes}");
+    }
+}
+
+#[tokio::test]
 async fn without_an_agent_an_encrypted_cuff_hangs_and_with_one_it_delivers() {
     let cuff = Strap::cuff(STRAP, "A&D_UA-651BLE", &[&[0x00, 120, 0, 80, 0, 93, 0]]);
     let bus = Bus::start().await;

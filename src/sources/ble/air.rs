@@ -24,6 +24,7 @@ use super::leaks;
 use super::policy::{
     Advert, BleLimits, Ended, Input, Known, Obstacle, Order, Policy, SensorKey, SensorPhase, SensorState, WantedSensor,
 };
+use super::power::{self, Note};
 use super::radio::{Delivery, Generation, Task, Word};
 use super::sensor::Characteristic;
 use super::side::{Side, SideEvent};
@@ -31,7 +32,7 @@ use super::status::{AirStatus, SensorStatus};
 use super::unattended::Unattended;
 use super::wanted::Wanted;
 use super::wires::Subscription;
-use crate::bluez::{BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Cause, Device, Peer, Transport};
+use crate::bluez::{Adapter, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Cause, Device, Peer, Transport};
 use crate::clock::Clock;
 use crate::ids::{DeviceId, SourceId};
 use crate::record::RecordKey;
@@ -48,11 +49,8 @@ const NEWS_QUEUED: usize = 16;
 const MAX_NAMES: usize = 1024;
 /// Names are asked for at most this often.
 const BETWEEN_NAMES: Duration = Duration::from_secs(3);
-/// How long the adapter stays off in a power cycle: controllers need a moment.
-const OFF_TIME: Duration = Duration::from_secs(1);
-/// Times it is tried to switch it on again.
-const SWITCH_ON_TRIES: u32 = 3;
-/// What the end of all links may take when the daemon stops. BlueZ finishes them when we have gone.
+/// What the end of all links, or of a power cycle, may take when the daemon stops. BlueZ finishes links when we have gone,
+/// and the next run a power cycle.
 const STOP_LIMIT: Duration = Duration::from_millis(1800);
 /// More leaked match rules than this, and the generation is renewed as soon as no link has to be made again for it.
 const LEAKED_IN_QUIET: u64 = 4;
@@ -86,6 +84,8 @@ pub struct Surroundings {
     pub commits: Option<mpsc::Sender<CommitWish>>,
     /// Where it is written down which sensors were bonded, so that no later run makes a lost bond again.
     pub bonds_file: Option<PathBuf>,
+    /// Where it is written down that this program has switched the adapter off, for the moment until it is on again.
+    pub power_file: Option<PathBuf>,
 }
 
 /// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
@@ -216,6 +216,7 @@ impl Air {
         let (reports_in, reports) = mpsc::channel(REPORTS_QUEUED);
         let limits = self.shared.settings.limits;
         let side_limits = BluezLimits { call: limits.call, disconnect: limits.disconnect, ..BluezLimits::default() };
+        let note = Note::new(surroundings.power_file);
         let driver = Driver {
             policy: Policy::new(&limits, seed, clock.now()),
             settings: self.shared.settings.clone(),
@@ -234,6 +235,9 @@ impl Air {
             names: BTreeMap::new(),
             names_asked: None,
             jobs: FuturesUnordered::new(),
+            switching: None,
+            left_off: note.read().await,
+            note,
             unattended: Unattended::new(surroundings.bonds_file).await,
             inputs: VecDeque::new(),
         };
@@ -255,11 +259,18 @@ struct Sensor {
 /// What a question to BlueZ has brought.
 enum Answer {
     Inputs(Vec<Input>),
-    /// The devices that BlueZ knows; after the start of a generation, with the adapter's power.
-    Devices(Vec<Device>, Option<bool>),
+    /// The devices that BlueZ knows by this adapter; after the start of a generation, with the adapter's power.
+    Devices(String, Vec<Device>, Option<bool>),
 }
 
 type Job = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// An adapter that is plugged in.
+struct Plugged {
+    /// Its own address, which stays when it is plugged in elsewhere.
+    address: String,
+    is_on: bool,
+}
 
 /// The task.
 struct Driver {
@@ -277,14 +288,20 @@ struct Driver {
     /// Why the bus cannot be reached.
     no_bus: Option<String>,
     daemon_runs: bool,
-    /// The adapters, and whether they are on.
-    adapters: BTreeMap<String, bool>,
+    /// The adapters by their names.
+    adapters: BTreeMap<String, Plugged>,
     /// The one in use.
     adapter: Option<String>,
     /// Names of devices that were heard.
     names: BTreeMap<BleAddress, String>,
     names_asked: Option<crate::clock::Mono>,
     jobs: FuturesUnordered<Job>,
+    /// The adapter is being switched. Carried through to its end, also when the daemon stops.
+    switching: Option<Job>,
+    /// What is written down about it.
+    note: Note,
+    /// The adapter that an earlier run has switched off and not on again.
+    left_off: Option<String>,
     /// Answers sensors that want to be paired.
     unattended: Unattended,
     inputs: VecDeque<Input>,
@@ -312,6 +329,10 @@ impl Driver {
                 // How orders went.
                 word = next_word(&mut self.generation) => self.on_word(word),
                 Some(answer) = self.jobs.next(), if !self.jobs.is_empty() => self.on_answer(answer),
+                answer = next_switch(&mut self.switching) => {
+                    self.switching = None;
+                    self.on_answer(answer);
+                }
                 // Data.
                 Some((key, report)) = reports.recv() => self.on_report(key, report),
                 // Sensors that want to be paired.
@@ -401,7 +422,8 @@ impl Driver {
                 }
             }
             BluezEvent::AdapterAdded(adapter) => {
-                self.adapters.insert(adapter.name, adapter.powered);
+                let Adapter { name, address, powered: is_on, .. } = adapter;
+                self.adapters.insert(name, Plugged { address, is_on });
                 self.choose_adapter();
             }
             BluezEvent::AdapterRemoved { name } => {
@@ -415,8 +437,11 @@ impl Driver {
             BluezEvent::Powered { adapter, on } => {
                 if self.adapter.as_ref() == Some(&adapter) {
                     self.inputs.push_back(Input::Powered(on));
+                    self.forget_switching();
                 }
-                self.adapters.insert(adapter, on);
+                if let Some(plugged) = self.adapters.get_mut(&adapter) {
+                    plugged.is_on = on;
+                }
             }
             BluezEvent::DeviceAdded(device) => self.on_device(&device),
             BluezEvent::Heard { peer, rssi } => self.on_heard(&peer, rssi),
@@ -531,7 +556,7 @@ impl Driver {
         let (Some(bluez), Some(adapter)) = (self.bluez.clone(), self.adapter.clone()) else { return };
         self.jobs.push(Box::pin(async move {
             match bluez.devices(Some(&adapter)).await {
-                Ok(devices) => Answer::Devices(devices, powered),
+                Ok(devices) => Answer::Devices(adapter, devices, powered),
                 Err(error) if powered.is_some() => Answer::Inputs(vec![Input::Down(ended(&error))]),
                 Err(_) => Answer::Inputs(vec![]),
             }
@@ -541,8 +566,12 @@ impl Driver {
     fn on_word(&mut self, word: Result<Word, Ended>) {
         match word {
             Ok(Word::Up) => {
-                let powered = self.adapter.as_ref().and_then(|name| self.adapters.get(name)).copied();
-                self.ask_devices(Some(powered.unwrap_or(false)));
+                let plugged = self.adapter.as_ref().and_then(|name| self.adapters.get(name));
+                let is_on = plugged.is_some_and(|plugged| plugged.is_on);
+                if is_on {
+                    self.forget_switching();
+                }
+                self.ask_devices(Some(is_on));
             }
             Ok(Word::Connected(key, result)) => self.inputs.push_back(Input::Connected(key, result)),
             Ok(Word::Subscribed(key, result)) => self.inputs.push_back(Input::Subscribed(key, result)),
@@ -558,7 +587,9 @@ impl Driver {
     fn on_answer(&mut self, answer: Answer) {
         match answer {
             Answer::Inputs(inputs) => self.inputs.extend(inputs),
-            Answer::Devices(devices, powered) => {
+            // Asked of one that was unplugged since.
+            Answer::Devices(adapter, ..) if self.adapter.as_ref() != Some(&adapter) => {}
+            Answer::Devices(_, devices, powered) => {
                 for device in &devices {
                     self.remember_name(device);
                     self.remember_bond(device);
@@ -626,8 +657,21 @@ impl Driver {
         };
         if let Some(name) = chosen {
             info!(adapter = name, "using the Bluetooth adapter");
+            let address = self.adapters.get(&name).map(|plugged| plugged.address.clone()).unwrap_or_default();
+            let left_off = self.left_off.take_if(|left| *left == address).is_some();
             self.adapter = Some(name);
-            self.inputs.push_back(Input::AdapterBack);
+            self.inputs.push_back(Input::AdapterBack { address, left_off });
+        }
+    }
+
+    /// What the adapter is, it is by somebody's wish, and no later run may change it for the sake of an old note.
+    fn forget_switching(&mut self) {
+        if self.switching.is_none() {
+            let note = self.note.clone();
+            self.jobs.push(Box::pin(async move {
+                note.erase().await;
+                Answer::Inputs(vec![])
+            }));
         }
     }
 
@@ -675,8 +719,8 @@ impl Driver {
                 });
             }
             Order::Remove(key, address) => self.remove(key, address),
-            Order::PowerCycle => self.job(|bluez, adapter| power_cycle(bluez, adapter, true)),
-            Order::PowerOn => self.job(|bluez, adapter| power_cycle(bluez, adapter, false)),
+            Order::PowerCycle => self.switch(power::cycle),
+            Order::PowerOn => self.switch(power::switch_on),
             Order::Exit(words) => anyhow::bail!(words),
         }
         Ok(())
@@ -696,6 +740,17 @@ impl Driver {
         if let (Some(bluez), Some(adapter)) = (self.bluez.clone(), self.adapter.clone()) {
             let asked = ask(bluez, adapter);
             self.jobs.push(Box::pin(async move { Answer::Inputs(asked.await) }));
+        }
+    }
+
+    /// Switches the adapter.
+    fn switch<F>(&mut self, how: impl FnOnce(Bluez, String, Note) -> F)
+    where
+        F: Future<Output = Vec<Input>> + Send + 'static,
+    {
+        if let (Some(bluez), Some(adapter)) = (self.bluez.clone(), self.adapter.clone()) {
+            let switched = how(bluez, adapter, self.note.clone());
+            self.switching = Some(Box::pin(async move { Answer::Inputs(switched.await) }));
         }
     }
 
@@ -808,6 +863,8 @@ impl Driver {
     async fn shut_down(mut self) {
         let keys: Vec<SensorKey> = self.sensors.keys().copied().collect();
         self.jobs.clear();
+        // An adapter that is off would stay so.
+        self.jobs.extend(self.switching.take());
         for key in keys {
             self.policy.remove(key);
         }
@@ -818,7 +875,7 @@ impl Driver {
         }
         let ended = async { while self.jobs.next().await.is_some() {} };
         if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
-            debug!("BlueZ ends the links without us");
+            debug!("BlueZ ends the links without us, and the next run a power cycle");
         }
     }
 }
@@ -845,37 +902,16 @@ async fn next_word(generation: &mut Option<Generation>) -> Result<Word, Ended> {
     }
 }
 
+async fn next_switch(switching: &mut Option<Job>) -> Answer {
+    match switching {
+        Some(switching) => switching.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn sleep(due: Option<Duration>) {
     match due {
         Some(due) => tokio::time::sleep(due).await,
         None => std::future::pending().await,
     }
-}
-
-/// Switches the adapter on; off before that if `off_first`, but then only if it is on: a person may have been quicker.
-async fn power_cycle(bluez: Bluez, adapter: String, off_first: bool) -> Vec<Input> {
-    if off_first {
-        match bluez.adapter(Some(&adapter)).await {
-            Ok(found) if found.powered => {}
-            Ok(_) => {
-                let words = "the adapter was switched off".to_owned();
-                return vec![Input::PowerCycled(Err(words)), Input::Powered(false)];
-            }
-            Err(error) => return vec![Input::PowerCycled(Err(error.to_string()))],
-        }
-        info!(adapter, "switching the Bluetooth adapter off and on: no sensor can be connected");
-        if let Err(error) = bluez.set_powered(&adapter, false).await {
-            debug!(%error, "it could not be switched off");
-        }
-        tokio::time::sleep(OFF_TIME).await;
-    }
-    let mut result = Ok(());
-    for _ in 0..SWITCH_ON_TRIES {
-        result = bluez.set_powered(&adapter, true).await.map_err(|error| error.to_string());
-        if result.is_ok() {
-            break;
-        }
-        tokio::time::sleep(OFF_TIME).await;
-    }
-    vec![Input::PowerCycled(result)]
 }

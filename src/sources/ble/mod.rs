@@ -9,6 +9,7 @@ mod echo;
 mod join;
 mod leaks;
 pub mod policy;
+mod power;
 mod racp;
 mod radio;
 pub(super) mod records;

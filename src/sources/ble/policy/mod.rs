@@ -56,11 +56,24 @@ enum Radio {
 /// What is known about the adapter's power.
 #[derive(Debug, Default)]
 struct Power {
+    /// Of which adapter, by its address.
+    adapter: Option<String>,
     on: bool,
     /// It was on before, in our time: whoever switched it on wants it on.
     was_on: bool,
     /// Since when it is off by somebody's wish.
     switched_off: Option<Mono>,
+}
+
+impl Power {
+    /// What is known of one adapter says nothing about another.
+    fn adapter_is(&mut self, address: String, left_off: bool) {
+        if self.adapter.as_ref().is_some_and(|last| *last != address) {
+            *self = Self::default();
+        }
+        self.adapter = Some(address);
+        self.was_on |= left_off;
+    }
 }
 
 /// What was tried against a radio that does not work.
@@ -163,10 +176,10 @@ impl Policy {
                 self.leave(Obstacle::NoDaemon, "bluetoothd does not run: `systemctl status bluetooth` says why", now);
             }
             Input::AdapterGone => self.leave(Obstacle::NoAdapter, "the Bluetooth adapter was unplugged", now),
-            Input::DaemonBack | Input::AdapterBack => {
-                if let Radio::Down { retry, .. } = &mut self.radio {
-                    *retry = now.mono;
-                }
+            Input::DaemonBack => self.retry_now(now.mono),
+            Input::AdapterBack { address, left_off } => {
+                self.power.adapter_is(address, left_off);
+                self.retry_now(now.mono);
             }
             Input::Powered(on) => self.on_powered(on, now.mono),
             Input::PowerCycled(result) => self.on_power_cycled(result, now.mono),
@@ -310,6 +323,12 @@ impl Policy {
             // It was on until bluetoothd or the adapter went away, and nobody has switched it off.
             self.radio = Radio::Switching { since: now.mono };
             self.orders.push(Order::PowerOn);
+        }
+    }
+
+    fn retry_now(&mut self, now: Mono) {
+        if let Radio::Down { retry, .. } = &mut self.radio {
+            *retry = now;
         }
     }
 

@@ -498,7 +498,7 @@ impl World {
             Fault::AdapterPlugged if !self.plugged => {
                 self.plugged = true;
                 self.powered = !self.off_by_operator && self.random.bool();
-                self.tell(Input::AdapterBack);
+                self.tell(Input::AdapterBack { address: "00:AA:01:00:00:42".to_owned(), left_off: false });
             }
             // What is being switched by the policy at this moment is not known to be a person's wish.
             Fault::OperatorOff if self.is_usable() && self.powered && self.policy.obstacle().is_none() => {

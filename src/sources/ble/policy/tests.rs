@@ -346,6 +346,24 @@ fn an_adapter_that_a_person_switched_off_stays_off_and_one_that_a_restart_left_o
 }
 
 #[test]
+fn what_is_known_of_one_adapter_switches_no_other_one_on() {
+    let plugged = |address: &str, left_off| Input::AdapterBack { address: address.to_owned(), left_off };
+    for (second, left_off, is_switched_on) in
+        [("00:00:00:00:00:01", false, true), ("00:00:00:00:00:02", false, false), ("00:00:00:00:00:02", true, true)]
+    {
+        let (mut rig, _) = Rig::new(&[sensor(SensorKind::HeartRate, STRAP)]);
+        rig.on(plugged("00:00:00:00:00:01", false));
+        assert_eq!(rig.up(true), [Order::StartScan]);
+        // It says that it is off before it goes.
+        rig.on(Input::Powered(false));
+        assert_eq!(rig.on(Input::AdapterGone), [Order::EndGeneration]);
+        assert_eq!(rig.on(plugged(second, left_off)), [Order::NewGeneration]);
+        let expected: &[Order] = if is_switched_on { &[Order::PowerOn] } else { &[] };
+        assert_eq!(rig.up(false), expected, "{second} {left_off}");
+    }
+}
+
+#[test]
 fn a_link_that_a_crash_left_behind_is_ended_first() {
     let (mut rig, keys) = Rig::new(&[sensor(SensorKind::HeartRate, STRAP)]);
     let known = Known { advert: Advert { address: STRAP, name: None, rssi: None }, connected: true };

@@ -200,8 +200,13 @@ pub enum Input {
     DaemonBack,
     /// The adapter was unplugged.
     AdapterGone,
-    /// An adapter was plugged in.
-    AdapterBack,
+    /// An adapter was plugged in, or is used from now on.
+    AdapterBack {
+        /// Its own address.
+        address: String,
+        /// An earlier run of this program has switched it off and not on again.
+        left_off: bool,
+    },
     /// The adapter was switched on or off.
     Powered(bool),
     /// Something was heard.
