@@ -327,22 +327,22 @@ test('on a phone an alert counts as shown when its text can be read, not while i
     const place = node.querySelector('.alarm-place').getBoundingClientRect();
     main.scrollTop += place.bottom - 6 - main.getBoundingClientRect().top;
   });
-  // Far from the limit at which the alert of high priority would hide it.
-  await changeLimit('PUT', patient, 'spo2_low', { below: 99, clear: { at_least: 100 }, delay: '0s', expires: inAnHour() });
+  // No other rule hides this one.
+  await changeLimit('PUT', patient, 'respiration_high', { above: 8, clear: { at_most: 6 }, delay: '0s', expires: inAnHour() });
   try {
     const id = await until('the alert is on the tile', 60_000, () => tile.evaluate((node) =>
-      /spo2/i.test(node.querySelector('.alarm-title')?.textContent ?? '') && node.querySelector('.acknowledge').dataset.alert));
+      /respir/i.test(node.querySelector('.alarm-title')?.textContent ?? '') && node.querySelector('.acknowledge').dataset.alert));
     const deliveryOf = async () => (await check()).alerts.find((alert) => alert.alert_id === id)?.delivery;
     const { self_check: seen } = await until('a self-check', 30_000, check);
     await until('two self-checks', 30_000, async () => (await check()).self_check > seen + 1);
     assert.notEqual(await deliveryOf(), 'shown', 'nobody could read it');
     // The bar says that there is one, and leads to it.
-    const count = page.locator('#counts button[data-priority=medium]');
+    const count = page.locator('#counts button[data-priority=medium]:not([hidden])');
     await until('the count says so', 20_000, async () => (await count.innerText()).endsWith('↕'));
     await count.click();
     await until('it is shown', 30_000, async () => await deliveryOf() === 'shown');
   } finally {
-    await changeLimit('DELETE', patient, 'spo2_low');
+    await changeLimit('DELETE', patient, 'respiration_high');
   }
 });
 

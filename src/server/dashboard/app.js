@@ -28,6 +28,8 @@ const TILE = { minWidth: 180, minHeight: 182, ratio: 1.2 };
 const MAX_SPOKEN = 5;
 /** Alerts of the bridge that are drawn; the count in the bar tells of more. */
 const MAX_BRIDGE_ALERTS = 3;
+/** Characters that one line below a number has room for on the smallest tile. @type {Record<string, number>} */
+const NOTE_ROOM = { hr: 14, spo2: 14, pulse: 9, nibp: 16, resp: 9, temp: 13 };
 /** A longer text of an alert is drawn smaller, in characters. */
 const LONG_TITLE = 34;
 /** This share of a text has to be in sight before anybody can be said to read it. */
@@ -551,11 +553,13 @@ function drawNumber(cell, shown) {
   mark(cell, 'device', shown.device);
   mark(cell, 'digits', String(shown.text.length));
   write(within(cell, '.number'), shown.text);
-  write(within(cell, '.mean'), [shown.mean && `(${shown.mean})`, shown.pulsePressure && `PP ${shown.pulsePressure}`].filter(Boolean).map((text) => `${text} · `).join(''));
+  write(within(cell, '.mean'), shown.mean ? `(${shown.mean}) ` : '');
   const { said, age } = noteOf(shown);
   write(within(cell, '.said'), said);
   write(within(cell, '.age'), age);
-  const title = [shown.note, shown.device && `from ${shown.device}`].filter(Boolean).join(' · ');
+  const room = NOTE_ROOM[cell.dataset.cell ?? ''] ?? 0;
+  mark(cell, 'note', said.length + age.length < room ? '' : said.length + age.length < 2 * room ? 'long' : 'longer');
+  const title = [shown.note, shown.pulsePressure && `pulse pressure ${shown.pulsePressure} mmHg`, shown.device && `from ${shown.device}`].filter(Boolean).join(' · ');
   if (cell.title !== title) cell.title = title;
 }
 
