@@ -28,6 +28,7 @@ use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
+use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
@@ -107,6 +108,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
             epoch,
             patients: Vec::new(),
             stale_and_lost_ms: (5000, 10_000),
+            users: Users::default(),
         }),
         control: control.clone(),
         reader: opened.reader,

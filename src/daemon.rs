@@ -31,6 +31,7 @@ use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::jwt::TokenKey;
+use crate::server::rate::Users;
 use crate::server::routes::Site;
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
@@ -291,6 +292,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
             epoch: epoch.clone(),
             patients: config.patients.clone(),
             stale_and_lost_ms: stale_and_lost_ms(&config, now),
+            users: Users::default(),
         }),
         control: running.control.clone(),
         reader: opened.reader.clone(),
@@ -301,8 +303,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         stop: running.stages.sessions.clone(),
     };
     let hosts = Arc::new(config.server.hosts.clone());
-    let air = config.air.status();
-    let (tasks, models) = (running.sessions.clone(), config.devices.models());
+    let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
     let accepting =
         accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());

@@ -5,6 +5,7 @@
 
 mod annunciation;
 mod computed;
+mod folding;
 mod keeping;
 mod limits;
 mod people;
@@ -42,6 +43,7 @@ use crate::store::{KeptObservation, StoreHandle};
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 use computed::Observations;
+use folding::Refusals;
 use keeping::Unkept;
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
@@ -226,6 +228,8 @@ pub struct Pipeline {
     looked: Mono,
     /// What the store could not take.
     unkept: Unkept,
+    /// Who was refused what lately.
+    refusals: Refusals,
     store: StoreHandle,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -252,6 +256,7 @@ impl Pipeline {
             annunciators: Annunciators::new(Annunciation::default(), now),
             looked: Mono(0),
             unkept: Unkept::default(),
+            refusals: Refusals::default(),
             store: parts.store,
             metrics: parts.metrics,
             clock: parts.clock,
@@ -310,7 +315,11 @@ impl Pipeline {
                 },
             }
         }
-        self.write_what_is_owed(self.clock.now());
+        let now = self.clock.now();
+        self.write_what_is_owed(now);
+        for row in self.refusals.finish() {
+            self.publish(EventBody::Audit(row), now);
+        }
         let message = "vitalbridge is stopping".to_owned();
         self.on_system(SystemEvent { kind: SystemKind::Stopping, message, first: None, last: None }, self.clock.now());
         Ok(())
@@ -330,6 +339,9 @@ impl Pipeline {
         let changes = self.engine.on_deadline(now);
         self.publish_alerts(changes, now);
         self.write_what_is_owed(now);
+        for row in self.refusals.due(now.mono) {
+            self.publish(EventBody::Audit(row), now);
+        }
         self.settle_annunciation(now);
     }
 
@@ -372,7 +384,7 @@ impl Pipeline {
                 self.publish(EventBody::Source(source), now);
                 self.publish_alerts(changes, now);
             }
-            SourceMessage::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
+            SourceMessage::Audit(audit) => _ = self.publish_audit(audit, now),
             SourceMessage::Answer { order, result } => {
                 let ended = self.desk.on_answer(order, result);
                 self.tell_the_end(ended, now);
@@ -424,7 +436,7 @@ impl Pipeline {
     fn tell_the_end(&mut self, ended: Option<Ended>, now: Stamp) {
         let Some(Ended { audit, reply, answer }) = ended else { return };
         let before = self.unkept.count();
-        let seq = self.publish(EventBody::Audit(audit), now);
+        let seq = self.publish_audit(audit, now);
         let done = Done { seq, is_kept: self.unkept.count() == before };
         // Nobody waits any more if the session went away; what was done stands all the same.
         let _ = reply.send(answer.map(|()| done));
@@ -477,7 +489,7 @@ impl Pipeline {
                 let _ = reply.send(known.then(|| self.engine.limits(&patient, now.wall)));
             }
             Control::System(system) => self.on_system(system, now),
-            Control::Audit(audit) => _ = self.publish(EventBody::Audit(audit), now),
+            Control::Audit(audit) => _ = self.publish_audit(audit, now),
             Control::Ping(reply) => {
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(());
@@ -573,7 +585,15 @@ impl Pipeline {
             Some(refusal) => AuditEvent { result: AuditResult::Refused, reason: Some(refusal.reason.clone()), ..row },
             None => row,
         };
-        self.publish(EventBody::Audit(row), now);
+        self.publish_audit(row, now);
+    }
+
+    /// Writes a row of the audit trail, or counts it. The answer is the newest event.
+    fn publish_audit(&mut self, row: AuditEvent, now: Stamp) -> Seq {
+        for row in self.refusals.fold(row, now.mono) {
+            self.publish(EventBody::Audit(row), now);
+        }
+        Seq(self.next.0.saturating_sub(1))
     }
 
     fn try_alert_command(

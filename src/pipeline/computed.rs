@@ -110,7 +110,7 @@ impl Pipeline {
             reason: admitted.as_ref().err().map(|refusal| refusal.reason.clone()),
             mode,
         };
-        self.publish(EventBody::Audit(audit), now);
+        self.publish_audit(audit, now);
         admitted?;
         let seq = self.publish(EventBody::Observation(observation.clone()), now);
         let computed = self.derivation.on_observation(&observation, now);

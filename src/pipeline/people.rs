@@ -100,7 +100,7 @@ impl Pipeline {
             }
             Err(NotSent { code, reason }) => {
                 (audit.result, audit.reason) = (AuditResult::Refused, Some(reason.to_owned()));
-                self.publish(EventBody::Audit(audit), now);
+                self.publish_audit(audit, now);
                 Err(Refusal { code, reason: reason.to_owned() })
             }
         }

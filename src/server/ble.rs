@@ -13,7 +13,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::ble_job::{Desk, Order, Scribe, Terms, answer_to};
-use super::routes::{Site, failure, signed_in};
+use super::routes::{Site, acting, failure, signed_in};
 use crate::bluez::{BleAddress, Bluez, BluezError, Cause, Device, Named, Record};
 use crate::event::AuditAction;
 use crate::profile::Models;
@@ -49,7 +49,15 @@ pub(super) fn router(site: Site) -> Router {
 
 /// Who asks, if he may.
 fn may(api: &Api, headers: &HeaderMap, operation: Operation) -> Result<Rights, Box<Response>> {
-    let rights = signed_in(&api.site, headers)?;
+    allowed(signed_in(&api.site, headers)?, operation)
+}
+
+/// Who asks to have something done, if he may.
+fn may_act(api: &Api, headers: &HeaderMap) -> Result<Rights, Box<Response>> {
+    allowed(acting(&api.site, headers)?, Operation::Command)
+}
+
+fn allowed(rights: Rights, operation: Operation) -> Result<Rights, Box<Response>> {
     if rights.scope(operation).allows(&[CHANNEL.to_owned()]) {
         return Ok(rights);
     }
@@ -92,7 +100,7 @@ async fn devices(State(api): State<Api>, headers: HeaderMap) -> Response {
 }
 
 async fn remove(State(api): State<Api>, headers: HeaderMap, Path(address): Path<String>) -> Response {
-    let rights = match may(&api, &headers, Operation::Command) {
+    let rights = match may_act(&api, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
@@ -169,7 +177,7 @@ async fn pair(State(api): State<Api>, headers: HeaderMap, request: Body<PairRequ
 }
 
 fn start(api: &Api, headers: &HeaderMap, order: Order, terms: Terms) -> Response {
-    let rights = match may(api, headers, Operation::Command) {
+    let rights = match may_act(api, headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };

@@ -21,6 +21,8 @@ pub enum Close {
     SlowConsumer,
     /// No answer to pings.
     NoPong,
+    /// Far more messages than the limits allow.
+    RateLimited,
     /// Too many connections or listeners.
     OverCapacity,
     /// The daemon ends.
@@ -40,6 +42,7 @@ impl Close {
             Self::TokenChangedSubject => 4102,
             Self::SlowConsumer => 4201,
             Self::NoPong => 4202,
+            Self::RateLimited => 4203,
             Self::OverCapacity => 4204,
             Self::ServerShutdown => 4206,
         }
@@ -57,6 +60,7 @@ impl Close {
             Self::TokenChangedSubject => "token_changed_subject",
             Self::SlowConsumer => "slow_consumer",
             Self::NoPong => "no_pong",
+            Self::RateLimited => "rate_limited",
             Self::OverCapacity => "over_capacity",
             Self::ServerShutdown => "server_shutdown",
         }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Value as Json, json};
 
-use super::routes::{Site, failure, signed_in};
+use super::routes::{Site, acting, failure};
 use crate::command::{Command, Members};
 use crate::pipeline::{self, Done, Refusal};
 use crate::server::auth::Rights;
@@ -28,7 +28,7 @@ async fn observe(
     headers: HeaderMap,
     request: Result<axum::Json<Json>, JsonRejection>,
 ) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match acting(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
@@ -49,7 +49,7 @@ async fn command(
     headers: HeaderMap,
     request: Result<axum::Json<Json>, JsonRejection>,
 ) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match acting(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };

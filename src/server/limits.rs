@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
 use super::commands::carry_out;
-use super::routes::{Site, failure, signed_in};
+use super::routes::{Site, acting, failure, signed_in};
 use crate::alerts::EffectiveLimit;
 use crate::channel::Operation;
 use crate::command::{Command, Members};
@@ -136,7 +136,7 @@ async fn change(
     (patient, rule): (String, String),
     mut members: serde_json::Map<String, Json>,
 ) -> Response {
-    let rights = match signed_in(site, headers) {
+    let rights = match acting(site, headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };

@@ -13,6 +13,7 @@ pub mod jwt;
 mod limits;
 pub mod message;
 mod notifications;
+pub mod rate;
 pub mod routes;
 pub mod session;
 pub mod socket;

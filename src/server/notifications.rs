@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::codes::{hex, random_bytes};
 use super::commands::{is_durable, refused};
-use super::routes::{Site, failure, internal, signed_in};
+use super::routes::{Site, acting, failure, internal, signed_in};
 use crate::command::{BadMember, Command, Members};
 use crate::notifier::id_of;
 use crate::pipeline;
@@ -32,7 +32,7 @@ pub(super) fn router(site: Site) -> Router {
 
 /// Sends a message; it is answered with its id once it is on disk.
 async fn send(State(site): State<Site>, headers: HeaderMap, body: Body) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match acting(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
@@ -60,7 +60,7 @@ async fn send(State(site): State<Site>, headers: HeaderMap, body: Body) -> Respo
 }
 
 async fn withdraw(State(site): State<Site>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match acting(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
@@ -82,7 +82,7 @@ async fn preferences(State(site): State<Site>, headers: HeaderMap) -> Response {
 }
 
 async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match acting(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
@@ -251,6 +251,21 @@ pub(super) fn signed_in(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<
         return Err(Box::new(unauthorised("send a token as `Authorization: Bearer`")));
     };
     check(site, token)
+}
+
+/// Whose token a request to do something has; it counts for that user like a message of the WebSocket.
+pub(super) fn acting(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<Response>> {
+    let rights = signed_in(site, headers)?;
+    match site.gate.shared.users.take(&rights.user, site.gate.clock.now().mono) {
+        Ok(()) => Ok(rights),
+        Err(wait) => {
+            let reason = "too many commands and messages of this user; see Retry-After";
+            let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "rate_limited", reason);
+            // Whole seconds, rounded up.
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
+            Err(Box::new(response))
+        }
+    }
 }
 
 fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {

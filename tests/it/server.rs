@@ -25,6 +25,7 @@ use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
+use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
@@ -87,6 +88,7 @@ impl Server {
             epoch,
             patients: config.patients,
             stale_and_lost_ms: (5000, 10_000),
+            users: Users::default(),
         };
         let gate = Gate {
             shared: Arc::new(shared),

@@ -3,6 +3,7 @@
 mod action;
 mod annunciating;
 mod letters;
+mod pacing;
 mod signing_in;
 mod subscribing;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use serde_json::json;
 
 pub use self::action::{Action, CommandRequest, Located};
 use self::letters::Written;
+use self::pacing::Pace;
 use crate::channel::Pattern;
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
@@ -29,6 +31,7 @@ use crate::pipeline::Done;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
 use crate::server::message::{Message, Request, Unreadable};
+use crate::server::rate::Users;
 use crate::wire;
 
 /// A client that has not signed in by then is closed.
@@ -74,6 +77,8 @@ pub struct Shared {
     pub patients: Vec<Patient>,
     /// When a number turns grey, and when it is no longer shown, in ms.
     pub stale_and_lost_ms: (u64, u64),
+    /// How much each user may still say.
+    pub users: Users,
 }
 
 impl Shared {
@@ -141,6 +146,7 @@ pub struct Session {
     written: Vec<Written>,
     pinged_for: Vec<Written>,
     errors: u32,
+    pace: Pace,
     sent: u64,
     closed: bool,
 }
@@ -179,6 +185,7 @@ impl Session {
             written: Vec::new(),
             pinged_for: Vec::new(),
             errors: 0,
+            pace: Pace::default(),
             sent: 0,
             closed: false,
         };
@@ -217,8 +224,11 @@ impl Session {
             return out;
         }
         match Message::parse(text) {
-            Ok(message) => self.on_message(message, &mut out, now),
-            Err((unreadable, id)) => self.wrong(&mut out, &unreadable, id.as_deref(), now),
+            Ok(message) if self.admits(Some(&message.request), now).is_ok() => self.on_message(message, &mut out, now),
+            Err((unreadable, id)) if self.admits(None, now).is_ok() => {
+                self.wrong(&mut out, &unreadable, id.as_deref(), now);
+            }
+            Ok(Message { correlation_id: id, .. }) | Err((_, id)) => self.too_often(id.as_deref(), &mut out, now),
         }
         out
     }
@@ -226,8 +236,13 @@ impl Session {
     /// A binary message: this protocol has none from the client.
     pub fn on_binary(&mut self, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
-        if !self.closed {
+        if self.closed {
+            return out;
+        }
+        if self.admits(None, now).is_ok() {
             self.wrong(&mut out, &Unreadable::Binary, None, now);
+        } else {
+            self.too_often(None, &mut out, now);
         }
         out
     }
@@ -405,7 +420,11 @@ impl Session {
         self.closed = true;
         // Spread the return of many dashboards over five seconds; the connection's own number is random enough.
         let spread = self.connection_id.bytes().fold(0_u64, |sum, byte| sum * 31 % 5000 + u64::from(byte)) % 5000;
-        let retry_after_ms = if close == Close::ServerShutdown { spread } else { 0 };
+        let retry_after_ms = match close {
+            Close::ServerShutdown => spread,
+            Close::RateLimited => pacing::PAUSE_MS,
+            _ => 0,
+        };
         let data = json!({
             "code": close.code(), "reason": close.name(), "reconnect": close.reconnect(), "retry_after_ms": retry_after_ms,
         });

@@ -21,16 +21,24 @@ fn at(seconds: u64) -> Stamp {
 }
 
 fn session() -> Session {
-    let shared = Shared {
+    session_of(&shared())
+}
+
+fn shared() -> Arc<Shared> {
+    Arc::new(Shared {
         bridge: "b".parse().unwrap(),
         site: "s".parse().unwrap(),
         epoch: "e".parse().unwrap(),
         patients: Vec::new(),
         stale_and_lost_ms: (5000, 10_000),
-    };
+        users: Users::default(),
+    })
+}
+
+fn session_of(shared: &Arc<Shared>) -> Session {
     let exp = 1_800_003_600;
     let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
-    Session::new(Arc::new(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], at(0)).0
+    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], at(0)).0
 }
 
 fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
@@ -155,4 +163,45 @@ fn a_token_is_announced_to_end_and_then_ends_the_session() {
     assert_eq!(kinds(&mut session, 3590), ["heartbeat", "token_expiring"]);
     assert_eq!(kinds(&mut session, 3620), ["heartbeat"]);
     assert_eq!(kinds(&mut session, 3626), ["heartbeat", "closing"]);
+}
+
+#[test]
+fn a_user_may_say_so_much_over_all_connections_and_small_talk_does_not_count() {
+    let shared = shared();
+    let (mut one, mut other) = (session_of(&shared), session_of(&shared));
+    let command = r#"{"type":"get_preferences","id":"g"}"#;
+    let is_taken = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Preferences(..)));
+    let is_refused = |actions: &[Action]| {
+        let told = written(actions);
+        told.len() == 1
+            && (&told[0]["data"]["code"], &told[0]["data"]["retryable"]) == (&json!("rate_limited"), &json!(true))
+    };
+    for _ in 0..25 {
+        assert!(is_taken(&one.on_text(command, at(1))) && is_taken(&other.on_text(command, at(1))));
+    }
+    assert!(is_refused(&one.on_text(command, at(1))) && is_refused(&other.on_text(command, at(1))));
+    assert!(is_refused(&one.on_text("rubbish", at(1))), "what cannot be read counts as well");
+    // A display that comes back is not kept from its alarms, and what confirms them passes.
+    let subscribe = r#"{"type":"subscribe","channels":["alerts/+"]}"#;
+    let mut back = session_of(&shared);
+    assert!(back.on_text(subscribe, at(1)).iter().any(|action| matches!(action, Action::Join(_))));
+    assert!(is_refused(&back.on_text(subscribe, at(1))));
+    assert_eq!(written(&one.on_text(r#"{"type":"ping"}"#, at(1)))[0]["type"], "pong");
+    assert!(is_taken(&one.on_text(command, at(2))), "one more after 0.6 s");
+    assert!(is_refused(&other.on_text(command, at(2))));
+}
+
+#[test]
+fn who_floods_is_closed_and_may_come_back_later() {
+    let mut session = session();
+    let pings = |session: &mut Session, count: usize| -> Vec<Action> {
+        (0..count).flat_map(|_| session.on_text(r#"{"type":"ping"}"#, at(1))).collect()
+    };
+    let told = written(&pings(&mut session, 59));
+    assert_eq!(told.iter().filter(|message| message["type"] == "pong").count(), 50);
+    assert!(!session.is_closed());
+    let last = pings(&mut session, 1);
+    let closing = &written(&last)[1]["data"];
+    assert_eq!((&closing["code"], &closing["reconnect"]), (&json!(4203), &json!(true)), "{closing}");
+    assert!(last.iter().any(|action| matches!(action, Action::Close(Close::RateLimited))));
 }

@@ -251,3 +251,50 @@ async fn who_did_what_with_an_alert_is_in_the_audit_page_by_page() {
     let answer = server.http(&request).await;
     assert!(answer.contains(r#""rows":[]"#), "the trail is on the channel `audit`, which this token has not: {answer}");
 }
+
+#[tokio::test]
+async fn who_asks_again_and_again_is_told_to_wait_and_does_not_fill_the_audit_trail() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let body = set(&patient).to_string();
+    let mut refused = 0;
+    let limited = loop {
+        let (status, answer) = server.ask(UserRole::Viewer, "POST", "/api/v1/commands", &body).await;
+        match status.as_str() {
+            "403" => refused += 1,
+            _ => break (status, answer),
+        }
+        assert!(refused < 1000, "a viewer asked a thousand times");
+    };
+    assert!(refused >= 50, "{refused}");
+    assert_eq!((limited.0.as_str(), &limited.1["code"]), ("429", &json!("rate_limited")), "{limited:?}");
+    // The whole user is, with every address that does something; reading goes on.
+    let token = server.token(&server.claims(UserRole::Clinician));
+    let request = |method: &str, path: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             authorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n{{}}"
+        )
+    };
+    let mut waits = 0;
+    for (method, path) in [
+        ("PUT", format!("/api/v1/patients/{patient}/limits/spo2_low")),
+        ("POST", format!("/api/v1/patients/{patient}/observations")),
+        ("POST", "/api/v1/notifications".to_owned()),
+        ("PUT", "/api/v1/users/me/preferences".to_owned()),
+    ] {
+        // One may come after 0.6 s, also on a slow machine: the next one is refused again.
+        for _ in 0..100 {
+            let answer = server.http(&request(method, &path)).await;
+            if answer.starts_with("HTTP/1.1 429") {
+                assert!(answer.to_ascii_lowercase().contains("\r\nretry-after: 1\r\n"), "{answer}");
+                waits += 1;
+                break;
+            }
+        }
+    }
+    assert_eq!(waits, 4);
+    let rows = server.audit().await;
+    let rows = rows.iter().filter(|row| row.contains("limits_set") && row.ends_with("refused")).count();
+    assert_eq!(rows, 10, "the others are counted");
+}

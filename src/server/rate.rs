@@ -1,0 +1,118 @@
+//! How often somebody may ask: one allowance for all connections of a user, and one for the small talk of a connection.
+//! Pure but for a lock.
+//!
+//! An allowance is a bucket that loses a drop at a steady rate and takes no drop while it is full (GCRA): its whole state
+//! is the moment at which it will be empty.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Mono;
+
+/// Users whose allowance is remembered. It is forgotten once it is whole again; one more user than that takes the place of
+/// the one whose is whole soonest.
+pub const MAX_USERS: usize = 4096;
+
+/// How many at once, and how many for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// As many may come at once.
+    burst: u32,
+    /// One more may come after this time.
+    every: Duration,
+}
+
+/// Messages and commands of a user, over all his connections and HTTP: 100 a minute, 50 at once.
+pub const MESSAGES: Allowance = Allowance { burst: 50, every: Duration::from_millis(600) };
+
+/// What a client has to say often, and everything before the sign-in: 50 a second and connection.
+pub const SMALL_TALK: Allowance = Allowance { burst: 50, every: Duration::from_millis(20) };
+
+/// What is left of an allowance.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    empty_at: Mono,
+}
+
+impl Bucket {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// Nothing is left; one more may come after this time.
+    pub fn take(&mut self, allowance: Allowance, now: Mono) -> Result<(), Duration> {
+        let full = now + allowance.every.saturating_mul(allowance.burst.saturating_sub(1));
+        let wait = self.empty_at.since(full);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.empty_at = self.empty_at.max(now) + allowance.every;
+        Ok(())
+    }
+}
+
+/// What is left of [`MESSAGES`] for each user.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// At most [`MAX_USERS`]. Held for a look-up, never across an `.await`.
+    buckets: Mutex<BTreeMap<String, Bucket>>,
+}
+
+impl Users {
+    /// Takes one message of a user.
+    ///
+    /// # Errors
+    /// Nothing is left; one more may come after this time.
+    pub fn take(&self, user: &str, now: Mono) -> Result<(), Duration> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(user) {
+            return bucket.take(MESSAGES, now);
+        }
+        if buckets.len() >= MAX_USERS {
+            buckets.retain(|_, bucket| bucket.empty_at > now);
+        }
+        if buckets.len() >= MAX_USERS
+            && let Some(soonest) =
+                buckets.iter().min_by_key(|(_, bucket)| bucket.empty_at).map(|(user, _)| user.clone())
+        {
+            buckets.remove(&soonest);
+        }
+        buckets.entry(user.to_owned()).or_default().take(MESSAGES, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Mono {
+        Mono::from_millis(1_000_000 + millis)
+    }
+
+    #[test]
+    fn a_user_has_fifty_at_once_and_then_a_hundred_a_minute() {
+        let users = Users::default();
+        let taken = |user, millis| (0..1000).take_while(|_| users.take(user, at(millis)).is_ok()).count();
+        assert_eq!(taken("lena", 0), 50);
+        assert_eq!(users.take("lena", at(0)), Err(Duration::from_millis(600)));
+        assert_eq!(users.take("lena", at(599)), Err(Duration::from_millis(1)));
+        assert_eq!(taken("otto", 0), 50, "each has his own");
+        assert_eq!((taken("lena", 600), taken("lena", 1199), taken("lena", 1200)), (1, 0, 1));
+        let minute: usize = (0..600).map(|tenth| taken("lena", 1300 + tenth * 100)).sum();
+        assert_eq!(minute, 100);
+        assert_eq!(taken("lena", 1_000_000), 50, "it does not grow beyond its size");
+    }
+
+    #[test]
+    fn the_users_that_are_remembered_are_bounded_and_who_floods_is_not_forgotten_first() {
+        let users = Users::default();
+        while users.take("flood", at(0)).is_ok() {}
+        for number in 0..3 * MAX_USERS {
+            users.take(&number.to_string(), at(0)).unwrap();
+        }
+        assert_eq!(users.buckets.lock().unwrap().len(), MAX_USERS);
+        users.take("flood", at(0)).unwrap_err();
+        users.take("late", at(600)).unwrap();
+        assert_eq!(users.buckets.lock().unwrap().len(), 2, "whose allowance is whole needs no memory");
+    }
+}
