@@ -208,8 +208,9 @@ async fn alerts_of_patients_and_devices_that_left_the_configuration_end_at_the_s
     let mut bridge = Bridge::start(dir.path(), 2, &after);
     let told = bridge.told();
     let change = |rule: &str, patient: &str| {
-        let of = told.iter().filter(|event| event["data"]["rule"] == rule && event["data"]["patient_id"] == patient);
-        let last = of.last().map(|event| event["data"].clone()).unwrap_or_default();
+        let mut of =
+            told.iter().filter(|event| event["data"]["rule"] == rule && event["data"]["patient_id"] == patient);
+        let last = of.next_back().map(|event| event["data"].clone()).unwrap_or_default();
         (last["change"].as_str().unwrap_or("-").to_owned(), last["end_reason"].as_str().unwrap_or("-").to_owned())
     };
     let words = |change: &str, reason: &str| (change.to_owned(), reason.to_owned());
