@@ -176,7 +176,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let (commits, mut wishes) = mpsc::channel::<CommitWish>(16);
     running.spawn(async move {
         while let Some(wish) = wishes.recv().await {
-            let _ = wish.granted.send(());
+            let _ = wish.granted.send(vec![]);
         }
         Ok(())
     });
