@@ -72,7 +72,7 @@ pub struct RecordEvent {
     /// The payload of what belongs to it (Glucose Measurement Context), in hexadecimal digits.
     pub context: Option<String>,
     /// What it says beside its readings: `measurement_failed` with what the device blames, `control_solution`, `ketone`,
-    /// `context_missing`, `late`.
+    /// `context_missing`, `user_unknown`, `clock_verified`, `late`, `malformed`.
     pub found: Vec<String>,
     /// The numbers of the first and the last of its readings; `None`: it has none.
     pub readings: Option<(Seq, Seq)>,

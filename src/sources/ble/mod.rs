@@ -179,7 +179,7 @@ pub(super) async fn run(
     let wanting = config.air.want(config.wanted_sensor(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
     if let Some((profile, wires)) = stream {
-        return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
+        return stream::Reader::new(Arc::clone(profile), wires.habit, config.set_clock, client, output).run().await;
     }
     let others = config
         .users
@@ -273,7 +273,7 @@ impl Reader<'_> {
             self.on_news(&state).await?;
         }
         self.gone = None;
-        self.intake.on_subscribed();
+        self.intake.on_link();
         SourceCounters::add(&self.output.counters().opened, 1);
         self.malformed = Malformed::default();
         self.output.state(LinkState::Waiting).await?;
@@ -370,9 +370,15 @@ impl Reader<'_> {
         let is_episodic = self.config.habit().is_episodic();
         let Some((link, words)) = link_of(state, is_episodic, &self.malformed) else { return Ok(()) };
         if !matches!(state.phase, SensorPhase::Silent) {
-            // What was sent before may still be on its way here: it settles by itself.
-            self.intake.on_link_end(self.output.now());
-            self.gone = Some((link, words.clone()));
+            if matches!(state.phase, SensorPhase::Connecting | SensorPhase::Subscribing) {
+                // A bonded sensor may send, and go, before the subscription is known to stand.
+                self.gone = None;
+                self.intake.on_link();
+            } else {
+                // What was sent before may still be on its way here: it settles by itself.
+                self.gone = Some((link, words.clone()));
+                self.intake.on_link_end(self.output.now());
+            }
             if let Some(fetch) = &mut self.fetch {
                 fetch.on_link_lost();
             }

@@ -27,6 +27,8 @@ const KEPT_MS: i64 = 60_000;
 const NEWEST_WAITS: Duration = Duration::from_secs(10);
 /// By a clock that was right at this visit, what was measured so much earlier is not of now.
 const LATE_MS: i64 = 15 * 60_000;
+/// No local time is further behind UTC, in minutes.
+const FARTHEST_BEHIND_UTC: i16 = -12 * 60;
 /// What a clock says that lies back further was said by one that was never set: an old record and such a one cannot be
 /// told apart.
 const UNSET_MS: i64 = 366 * 86_400_000;
@@ -213,7 +215,7 @@ impl Intake {
     }
 
     /// A new link.
-    pub(super) fn on_subscribed(&mut self) {
+    pub(super) fn on_link(&mut self) {
         (self.is_linked, self.ended, self.clock) = (true, None, None);
         self.seen.clear();
     }
@@ -223,7 +225,7 @@ impl Intake {
         if std::mem::take(&mut self.is_linked) {
             self.ended = Some(now.mono);
         }
-        // What comes before the next subscription is known belongs to another link.
+        // What comes before the next link is known of belongs to it.
         self.seen.clear();
     }
 
@@ -435,6 +437,26 @@ fn measurement(characteristic: u16, report: Report, received: Stamp) -> Measurem
     Measurement { decoded: report.decoded, bytes, received, key, is_stranger: report.is_stranger }
 }
 
+/// Whether a device that measures now and then must have kept what it measured at this time by its clock, wherever it may
+/// stand if `offset` is not known, the minutes by which its local time is ahead of UTC. A clock that was never set tells
+/// nothing.
+pub(super) fn is_long_ago(said: &str, offset: Option<i16>, received: Stamp) -> bool {
+    let Some(said) = Wall::parse(&format!("{said}Z")).or_else(|| Wall::parse(&format!("{said}:00Z"))) else {
+        return false;
+    };
+    let offset = offset.unwrap_or(FARTHEST_BEHIND_UTC);
+    let local = received.wall.0.saturating_add(i64::from(offset) * 60_000);
+    (LATE_MS + 1..=UNSET_MS).contains(&local.saturating_sub(said.0))
+}
+
+/// A late number says so, unless it is worth nothing anyway.
+pub(super) const fn historic(quality: Quality) -> Quality {
+    match quality {
+        Quality::NotAvailable | Quality::Invalid | Quality::Implausible => quality,
+        _ => Quality::Historic,
+    }
+}
+
 fn is_reserved_meal(context: &Report) -> bool {
     let number = context.details.get("meal_number");
     (FIRST_RESERVED_MEAL..=u8::MAX).any(|meal| number == Some(&Detail::from(meal)))
@@ -464,10 +486,8 @@ impl Measurement {
         if self.bytes.is_late {
             self.bytes.found.push("late".to_owned());
             for part in &mut self.decoded {
-                if let Decoded::Vital(vital) = part
-                    && !matches!(vital.quality, Quality::NotAvailable | Quality::Invalid | Quality::Implausible)
-                {
-                    vital.quality = Quality::Historic;
+                if let Decoded::Vital(vital) = part {
+                    vital.quality = historic(vital.quality);
                 }
             }
             // What the sensor said of itself then is not so now.
@@ -536,7 +556,7 @@ mod tests {
                 }
                 ["tick"] => intake.on_deadline(&mut ready, now),
                 ["end"] => intake.finish(&mut ready),
-                ["link"] => intake.on_subscribed(),
+                ["link"] => intake.on_link(),
                 ["unlink"] => intake.on_link_end(now),
                 // Its local time is an hour ahead.
                 ["trust"] => intake.trust_clock(60),
@@ -708,6 +728,26 @@ mod tests {
         check(PLAIN, &["link", "bp 08:00", "tick @2000", "link", "bp 08:00 @30000"], &["08:00 valid", "again"]);
         let told_late = ["link", "bp 08:00", "tick @2000", "unlink", "bp 08:00 @30000", "bp 08:00 @33000", "link"];
         check(PLAIN, &told_late, &["08:00 valid", "again", "again"]);
+    }
+
+    #[test]
+    fn what_no_place_on_earth_calls_now_is_long_ago_unless_the_clock_was_never_set() {
+        // Received on 2026-11-21 at 00:00 UTC.
+        for (said, offset, expected) in [
+            ("2026-11-20T11:44", None, true),
+            ("2026-11-20T11:45", None, false),
+            ("2026-11-20T11:44:59", None, true),
+            ("2026-11-21T14:00", None, false),
+            ("2027-11-21T14:00", None, false),
+            ("2026-11-21T00:44", Some(60), true),
+            ("2026-11-21T00:45", Some(60), false),
+            ("2025-11-24T19:18", None, true),
+            ("2000-01-01T00:05", None, false),
+            ("2000-01-01T00:05", Some(60), false),
+            ("at noon", None, false),
+        ] {
+            assert_eq!(is_long_ago(said, offset, at(0)), expected, "{said} {offset:?}");
+        }
     }
 
     #[test]
