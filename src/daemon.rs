@@ -385,10 +385,14 @@ async fn grant_commits(
             continue;
         }
         // What the store's full queue refused has a number, and later ones are on disk: each record is looked for.
-        match reader.has_records(&wish.device, wish.records).await {
-            // The source gave up waiting; nothing is owed.
-            Ok(true) => _ = wish.granted.send(()),
-            Ok(false) => warn!(device = %wish.device, "records of a sensor are not on disk"),
+        match reader.missing_records(&wish.device, wish.records).await {
+            Ok(missing) => {
+                if !missing.is_empty() {
+                    warn!(device = %wish.device, count = missing.len(), "records of a sensor are not on disk");
+                }
+                // If the source gave up waiting, nothing is owed.
+                _ = wish.granted.send(missing);
+            }
             Err(error) => warn!(device = %wish.device, %error, "cannot tell whether a sensor's records are on disk"),
         }
     }

@@ -152,6 +152,13 @@ impl SourceOutput {
         self.send(SourceMessage::Reading(self.compose(observation, taken, received))).await
     }
 
+    /// Hands on a reading that was kept in the device until now: it was measured some time ago, nobody knows exactly when.
+    pub(super) async fn late_reading(&self, observation: Observation, received: Stamp) -> Result<(), SourceError> {
+        let device_time = observation.device_time.clone();
+        let taken = Taken { device_time, wall: None, source: TimeSource::Unknown, ..Taken::on_arrival(received) };
+        self.send(SourceMessage::Reading(self.compose(observation, taken, received))).await
+    }
+
     /// Hands a record on with the readings in it. A late one was measured some time ago, nobody knows exactly when.
     pub(super) async fn record(
         &self,

@@ -155,10 +155,10 @@ impl Reader {
         self.query(move |transaction| resume::lost(transaction, after, last)).await
     }
 
-    /// True if each of these records of a device is on disk.
-    pub async fn has_records(&self, device: &DeviceId, keys: Vec<RecordKey>) -> Result<bool, StoreError> {
+    /// Those of these records of a device that are not on disk.
+    pub async fn missing_records(&self, device: &DeviceId, keys: Vec<RecordKey>) -> Result<Vec<RecordKey>, StoreError> {
         let device = device.clone();
-        self.query(move |transaction| records::has_all(transaction, &device, &keys)).await
+        self.query(move |transaction| records::missing(transaction, &device, keys)).await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>

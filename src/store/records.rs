@@ -82,16 +82,21 @@ pub(super) fn load(connection: &Connection, path: &Path) -> Result<BTreeMap<Devi
     Ok(known)
 }
 
-/// True if each of these is on disk.
-pub(super) fn has_all(transaction: &Transaction<'_>, device: &DeviceId, keys: &[RecordKey]) -> rusqlite::Result<bool> {
+/// Those that are not on disk.
+pub(super) fn missing(
+    transaction: &Transaction<'_>,
+    device: &DeviceId,
+    keys: Vec<RecordKey>,
+) -> rusqlite::Result<Vec<RecordKey>> {
     let mut statement = transaction.prepare_cached("SELECT 1 FROM known_record WHERE device = ?1 AND name = ?2")?;
-    for RecordKey(key) in keys {
-        let found: Option<i64> = statement.query_row(params![device.as_str(), key], |row| row.get(0)).optional()?;
+    let mut missing = Vec::new();
+    for key in keys {
+        let found: Option<i64> = statement.query_row(params![device.as_str(), key.0], |row| row.get(0)).optional()?;
         if found.is_none() {
-            return Ok(false);
+            missing.push(key);
         }
     }
-    Ok(true)
+    Ok(missing)
 }
 
 fn most() -> i64 {

@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) users: BTreeMap<u8, String>,
     /// Whether records are deleted from a meter.
     pub(crate) delete_records: bool,
+    /// How often the disk has none of the records that it is asked for.
+    pub(crate) losses: u32,
     /// The text of the profile of a maker's own protocol.
     pub(crate) profile: Option<String>,
     /// Where it is written down that the adapter was switched off.
@@ -89,6 +91,7 @@ impl Setup {
             sensor: SensorKind::HeartRate,
             users: BTreeMap::new(),
             delete_records: false,
+            losses: 0,
             profile: None,
             power_file: None,
             pace: Pace::Short,
@@ -177,9 +180,12 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     drop(out);
     // Stands for the pipeline and the disk: what was printed is kept.
     let (commits, mut wishes) = mpsc::channel::<CommitWish>(16);
+    let mut losses = setup.losses;
     running.spawn(async move {
         while let Some(wish) = wishes.recv().await {
-            let _ = wish.granted.send(());
+            let is_lost = losses > 0;
+            losses = losses.saturating_sub(1);
+            let _ = wish.granted.send(if is_lost { wish.records } else { vec![] });
         }
         Ok(())
     });
@@ -562,4 +568,31 @@ async fn one_strap_is_connected_at_a_time() {
         bridge.until(source, |message| message["reading"]["source_id"] == source).await;
     }
     assert_eq!(bluez.change(|world| world.collisions).await, 0);
+}
+
+#[tokio::test]
+async fn a_measurement_that_missed_the_disk_is_taken_again_and_none_makes_a_link_that_has_gone_look_live() {
+    let bus = Bus::start().await;
+    let measured = |systolic| vec![0x02, systolic, 0, 80, 0, 93, 0, 0xEA, 7, 11, 20, 8, systolic % 60, 0];
+    let cuff = |stored: &[Vec<u8>]| {
+        let stored: Vec<&[u8]> = stored.iter().map(Vec::as_slice).collect();
+        Strap::cuff(STRAP, "Cuff", &stored)
+    };
+    let bluez = FakeBluez::start(&bus, World::new(vec![cuff(&[measured(121)])])).await;
+    let setup = Setup { sensor: SensorKind::BloodPressure, losses: 1, ..Setup::of(&[STRAP]) };
+    let mut bridge = Bridge::start(&bus, &setup);
+    // It comes twice, and then no more: what is on disk is known.
+    for (visit, memory, expected) in [(1, &[121][..], 121), (2, &[121], 121), (3, &[121, 122], 122)] {
+        let memory: Vec<Vec<u8>> = memory.iter().map(|systolic| measured(*systolic)).collect();
+        bluez.change(move |world| world.strap(STRAP).services = cuff(&memory).services).await;
+        bluez.change(|world| world.strap(STRAP).in_range = true).await;
+        bluez.until("the visit", move |world| world.count("Connect") == visit).await;
+        bridge.until_link("live").await;
+        bluez.until("the end of the link", |world| !world.strap(STRAP).connected).await;
+        bluez.change(|world| world.strap(STRAP).in_range = false).await;
+        let pressure = bridge.until_reading("blood_pressure").await;
+        assert_eq!(pressure["components"]["systolic"], expected, "visit {visit}");
+        assert_eq!(bridge.links().last().unwrap(), "waiting", "visit {visit}: {:?}", bridge.links());
+        bridge.until("its record", |message| message["record"].is_object()).await;
+    }
 }

@@ -195,6 +195,8 @@ async fn a_cuff_hands_over_its_measurement_and_ends_the_link_which_is_no_loss() 
     let pressure = bridge.until_reading("blood_pressure").await;
     assert_eq!(parts(&pressure), json!({"systolic": 131, "diastolic": 103, "mean": null}));
     assert_eq!(pressure["device_time"], "2025-11-24T19:18");
+    // It was not measured now, and so it alarms nobody.
+    assert_eq!((&pressure["quality"], &pressure["ts_source"]), (&json!("historic"), &json!("unknown")));
     let failed = bridge.until_reading("blood_pressure").await;
     assert_eq!(parts(&failed), json!({"systolic": null, "diastolic": null, "mean": null}), "{failed}");
     let between =

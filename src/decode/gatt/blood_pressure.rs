@@ -143,11 +143,11 @@ impl BloodPressure {
         // BLS 1.1.1, 3.1.1.6: bits 6 to 15 of the status are reserved.
         let rfu_status = self.status.unwrap_or(0) & 0xFFC0;
         let mut report = Report {
-            user: self.user.filter(|user| *user != 0xFF),
             rfu_bits: self.rfu_flags.count_ones() + rfu_status.count_ones(),
             trailing_bytes: self.trailing_bytes,
             ..Report::default()
         };
+        report.set_user(self.user);
         report.set_time(self.device_time);
         let mut doubted = Quality::Valid;
         if let Some(bits) = self.status {

@@ -81,12 +81,9 @@ impl BodyComposition {
     /// Fat, masses, weight and height; all in kg and m. What has no code of its own (muscle, impedance, metabolism) is
     /// a detail. A 0 was not measured: scales send it where somebody stood on them in socks.
     pub fn report(&self) -> Report {
-        let mut report = Report {
-            user: self.user.filter(|user| *user != 0xFF),
-            rfu_bits: self.rfu_flags.count_ones(),
-            trailing_bytes: self.trailing_bytes,
-            ..Report::default()
-        };
+        let mut report =
+            Report { rfu_bits: self.rfu_flags.count_ones(), trailing_bytes: self.trailing_bytes, ..Report::default() };
+        report.set_user(self.user);
         report.set_time(self.device_time);
         if self.fat == UNSUCCESSFUL {
             report.failed(Metric::BodyFat, Absent::NotANumber, []);

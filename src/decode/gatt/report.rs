@@ -20,6 +20,8 @@ pub struct Report {
     pub details: Details,
     /// The device's number for the person who was measured; `None`: it names nobody.
     pub user: Option<u8>,
+    /// The device says that it does not know whom it measured, which is not the same as to say nothing.
+    pub is_stranger: bool,
     /// The number of a stored record, by which it is asked for and told from others.
     pub record: Option<u16>,
     /// What the device's clock said when it measured, as it said it. Never used to order: devices in use say 1970.
@@ -121,6 +123,12 @@ impl<T: Into<Self>> From<Option<T>> for Detail {
 }
 
 impl Report {
+    /// Takes a User ID (GSS): 255 says that the user is not known.
+    pub(super) fn set_user(&mut self, said: Option<u8>) {
+        self.is_stranger = said == Some(0xFF);
+        self.user = said.filter(|_| !self.is_stranger);
+    }
+
     /// Adds a fact.
     pub(in crate::decode) fn detail(&mut self, name: &'static str, fact: impl Into<Detail>) {
         self.details.insert(name, fact.into());

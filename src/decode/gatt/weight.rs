@@ -71,12 +71,9 @@ pub fn parse(payload: &[u8]) -> Result<Weight, GattError> {
 impl Weight {
     /// Weight, body mass index, height; all in kg and m.
     pub fn report(&self) -> Report {
-        let mut report = Report {
-            user: self.user.filter(|user| *user != 0xFF),
-            rfu_bits: self.rfu_flags.count_ones(),
-            trailing_bytes: self.trailing_bytes,
-            ..Report::default()
-        };
+        let mut report =
+            Report { rfu_bits: self.rfu_flags.count_ones(), trailing_bytes: self.trailing_bytes, ..Report::default() };
+        report.set_user(self.user);
         report.set_time(self.device_time);
         if self.weight == UNSUCCESSFUL {
             report.failed(Metric::Weight, Absent::NotANumber, []);

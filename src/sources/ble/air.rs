@@ -73,8 +73,8 @@ pub struct CommitWish {
     pub device: DeviceId,
     /// Records of the device that must be among it.
     pub records: Vec<RecordKey>,
-    /// Told when it is so; dropped if it is not.
-    pub granted: oneshot::Sender<()>,
+    /// Told when it is so, with those of the records that are not among it and never will be; dropped if nobody can tell.
+    pub granted: oneshot::Sender<Vec<RecordKey>>,
 }
 
 /// What the daemon around the radio does for it.
@@ -161,14 +161,22 @@ impl Client {
         let _ = self.reports.send((self.key, report)).await;
     }
 
-    /// Waits until all that this source has handed on is on disk, these records of the device with it; false if that is
-    /// not so in time, or nobody can tell.
-    pub(super) async fn committed(&self, device: &DeviceId, records: Vec<RecordKey>, limit: Duration) -> bool {
-        let Some(commits) = &self.commits else { return false };
+    /// Waits until all that this source has handed on is on disk, and gives those of these records of the device that are
+    /// not; `None` if that is not known in time. Without a store behind it there is nothing to wait for.
+    pub(super) fn committed(
+        &self,
+        device: &DeviceId,
+        records: Vec<RecordKey>,
+        limit: Duration,
+    ) -> Option<impl Future<Output = Option<Vec<RecordKey>>> + Send + Sync + use<>> {
+        let commits = self.commits.clone().filter(|commits| !commits.is_closed())?;
         let (grant, granted) = oneshot::channel();
         let wish = CommitWish { device: device.clone(), records, granted: grant };
-        let asked = async { commits.send(wish).await.is_ok() && granted.await.is_ok() };
-        tokio::time::timeout(limit, asked).await == Ok(true)
+        let asked = async move {
+            commits.send(wish).await.ok()?;
+            granted.await.ok()
+        };
+        Some(async move { tokio::time::timeout(limit, asked).await.ok().flatten() })
     }
 }
 

@@ -44,9 +44,10 @@ use self::join::Join;
 use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::Fetch;
 use self::radio::Delivery;
-use self::records::{GLUCOSE_CONTEXT, Intake, Known, is_record};
+use self::records::{GLUCOSE_CONTEXT, Intake, Known, Manners, is_record};
 use self::sensor::{CURRENT_TIME, Habit, Manner, RECORD_ACCESS};
 use self::set_clock::SetClock;
+use self::taking::{Check, STRANGER, answered};
 use self::wires::{Heard, Subscription, Wires};
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
@@ -57,7 +58,7 @@ use crate::decode::{Decoded, DecodedVital};
 use crate::event::LinkState;
 use crate::ids::PatientId;
 use crate::profile::Profile;
-use crate::profile::ble::{Ble, Quirk, TimeWrite};
+use crate::profile::ble::{Ble, Quirk, Stored, TimeWrite};
 use crate::vitals::{Decimal, Metric, Status, Value, Vital};
 
 /// Most users of one sensor; GSS, User Index: one byte, of which 255 is nobody.
@@ -125,6 +126,15 @@ impl BleConfig {
         self.profile.as_deref().and_then(Heard::of).map(Arc::new)
     }
 
+    /// What is to be expected of its records. A meter is asked for all that it keeps.
+    fn manners(&self) -> Manners {
+        let stored = self.ble().map_or(Stored::None, |ble| ble.stored);
+        Manners {
+            writes_ketones: self.quirks().contains(&Quirk::KetoneAsMeal),
+            hands_over: stored != Stored::None || self.sensor == SensorKind::Glucose,
+        }
+    }
+
     /// How the connection policy treats it.
     fn wanted_sensor(&self) -> WantedSensor {
         let manner = self.ble().map_or_else(Manner::default, Manner::of);
@@ -178,7 +188,7 @@ pub(super) async fn run(
     let wanting = config.air.want(config.wanted_sensor(), subscription, source.id.clone(), source.device.clone());
     let Some(Some(client)) = stop.run_until_cancelled(wanting).await else { return Ok(()) };
     if let Some((profile, wires)) = stream {
-        return stream::Reader::new(Arc::clone(profile), wires.habit, client, output).run().await;
+        return stream::Reader::new(Arc::clone(profile), wires.habit, config.set_clock, client, output).run().await;
     }
     if let Some(heard) = heard {
         return advert::Reader::new(&heard, client, output).run().await;
@@ -198,11 +208,14 @@ pub(super) async fn run(
         users,
         nobody,
         known,
-        intake: Intake::new(config.quirks()),
+        intake: Intake::new(config.manners()),
         fetch,
         clock: config.clock(),
         join,
         malformed: Malformed::default(),
+        gone: None,
+        check: None,
+        check_later: false,
         unassigned: None,
         battery: None,
     };
@@ -227,6 +240,12 @@ struct Reader<'r> {
     /// Of a model whose measurements come in parts.
     join: Option<Join>,
     malformed: Malformed,
+    /// What was told of a link that has ended; `None`: it stands.
+    gone: Option<(LinkState, Option<String>)>,
+    /// What the disk was asked.
+    check: Option<Check>,
+    /// It has not answered, and is asked again after a pause.
+    check_later: bool,
     /// A user of whom the configuration does not say who it is, after whose measurement nobody else's came.
     unassigned: Option<u8>,
     battery: Option<u8>,
@@ -235,6 +254,7 @@ struct Reader<'r> {
 impl Reader<'_> {
     async fn run(mut self) -> Result<(), SourceError> {
         loop {
+            self.check_disk();
             let now = self.output.now();
             let due =
                 self.fetch.as_ref().and_then(Fetch::deadline).into_iter().chain(self.intake.next_deadline()).min();
@@ -254,11 +274,18 @@ impl Reader<'_> {
                 Some(state) = self.client.news.recv() => self.on_news(&state).await?,
                 // A record has waited for long enough, or a meter has stopped in the middle of its records.
                 () = sleep(due) => self.on_deadline().await?,
+                missing = answered(&mut self.check) => self.on_answer(missing),
             }
         }
     }
 
     async fn on_subscribed(&mut self) -> Result<(), SourceError> {
+        // What was told before is about the link before.
+        while let Ok(state) = self.client.news.try_recv() {
+            self.on_news(&state).await?;
+        }
+        self.gone = None;
+        self.intake.on_link();
         SourceCounters::add(&self.output.counters().opened, 1);
         self.malformed = Malformed::default();
         self.output.state(LinkState::Waiting).await?;
@@ -280,6 +307,9 @@ impl Reader<'_> {
         SourceCounters::add(&self.output.counters().bytes, length);
         if uuid == CURRENT_TIME.uuid {
             let step = self.clock.as_mut().and_then(|clock| clock.on_told(payload, received));
+            if let Some(offset) = self.clock.as_ref().and_then(SetClock::verified) {
+                self.intake.trust_clock(offset);
+            }
             self.set_clock(step).await;
             return Ok(());
         }
@@ -300,7 +330,8 @@ impl Reader<'_> {
                     } else if uuid == GLUCOSE_CONTEXT {
                         self.on_context(&report).await?;
                     } else {
-                        self.hand_on(report.decoded, report.user, received).await?;
+                        let user = if report.is_stranger { Some(STRANGER) } else { report.user };
+                        self.hand_on(report.decoded, user, received).await?;
                     }
                 }
                 Err(error) => {
@@ -351,7 +382,15 @@ impl Reader<'_> {
         let is_episodic = self.config.habit().is_episodic();
         let Some((link, words)) = link_of(state, is_episodic, &self.malformed) else { return Ok(()) };
         if !matches!(state.phase, SensorPhase::Silent) {
-            self.finish_records().await?;
+            if matches!(state.phase, SensorPhase::Connecting | SensorPhase::Subscribing) {
+                // A bonded sensor may send, and go, before the subscription is known to stand.
+                self.gone = None;
+                self.intake.on_link();
+            } else {
+                // What was sent before may still be on its way here: it settles by itself.
+                self.gone = Some((link, words.clone()));
+                self.intake.on_link_end(self.output.now());
+            }
             if let Some(fetch) = &mut self.fetch {
                 fetch.on_link_lost();
             }

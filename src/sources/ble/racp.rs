@@ -73,7 +73,8 @@ pub(super) struct Fetch {
     visit: Vec<RecordKey>,
     /// The newest number of this visit.
     newest: Option<u16>,
-    /// Whether a record of this visit could not be read: it stays in the meter, and the others with it.
+    /// Whether a record of this visit could not be read: it stays in the meter, and the others with it. What is kept is
+    /// not raised past it either, so that it comes at the next visit again, and the next run knows of it too.
     is_malformed: bool,
     state: State,
     since: Mono,
@@ -164,7 +165,7 @@ impl Fetch {
         }
         match self.newest {
             // Everything that it has was asked for, or what follows what was kept.
-            Some(newest) if self.kept != Some(newest) => {
+            Some(newest) if self.kept != Some(newest) && !self.is_malformed => {
                 self.kept = Some(newest);
                 Step::Taken(newest)
             }
@@ -298,8 +299,8 @@ mod tests {
         new(&mut fetch, 8);
         fetch.on_malformed();
         fetch.on_payload(CONTROL, &[6, 0, 1, 1], at(2));
-        assert_eq!(fetch.on_committed(true, at(3)), Step::Taken(8));
-        assert_eq!(fetch.on_written_down(at(3)), Step::Done(Ok(())), "one record was not understood");
+        assert_eq!(fetch.on_committed(true, at(3)), Step::Done(Ok(())), "one record was not understood");
+        assert_eq!(fetch.on_subscribed(at(5)), all(), "and is not left behind by the next visit");
 
         let mut fetch = Fetch::new(true, None);
         fetch.on_subscribed(at(10));

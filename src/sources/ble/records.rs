@@ -2,8 +2,8 @@
 //! until now. A pure machine.
 //!
 //! A record goes through three steps. One that is known is left out. A glucose with a context waits for it, because the
-//! context may say that it is no glucose. And each waits a moment for the next one of its kind: what another one follows
-//! that was measured later is not a measurement of now, and must not alarm.
+//! context may say that it is no glucose. And the newest of those that come in a burst waits for the end of the burst: only
+//! it can be a measurement of now. The others were kept in the sensor, and must not alarm.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,20 +12,26 @@ use super::sensor::GLUCOSE_MEASUREMENT;
 use crate::clock::{Mono, Stamp, Wall};
 use crate::decode::Decoded;
 use crate::decode::gatt::{BLOOD_PRESSURE_MEASUREMENT, Detail, Report};
-use crate::profile::ble::Quirk;
 use crate::record::{KnownRecords, MAX_KNOWN_RECORDS, RecordKey};
 use crate::sources::output::RecordBytes;
 use crate::vitals::Quality;
 
 /// GLS 1.0.1, 3.2: a context is sent right after its measurement. Later than this, it does not come.
 const CONTEXT_WAIT: Duration = Duration::from_secs(5);
-/// A sensor that hands over several sends the next one within this time. No cuff measures so fast.
+/// A sensor that hands over several sends the next one within this time. None measures so fast.
 const NEXT_WITHIN: Duration = Duration::from_secs(2);
-/// What was measured so much earlier than another one of the same visit was kept until now.
+/// So far from another one of the same burst in the sensor's time, and one of them was kept until now.
 const KEPT_MS: i64 = 60_000;
-/// The first of a visit that goes on with older ones waits for their end, so that the newest is told last, but no longer
-/// than this: it may have to alarm.
-const FIRST_WAITS: Duration = Duration::from_secs(10);
+/// The newest of a burst waits no longer than this, whatever else comes: it may have to alarm. A sensor of which it is known
+/// that it hands over what it keeps may pause for as long between two, while the link stands.
+const NEWEST_WAITS: Duration = Duration::from_secs(10);
+/// By a clock that was right at this visit, what was measured so much earlier is not of now.
+const LATE_MS: i64 = 15 * 60_000;
+/// No local time is further behind UTC, in minutes.
+const FARTHEST_BEHIND_UTC: i16 = -12 * 60;
+/// What a clock says that lies back further was said by one that was never set: an old record and such a one cannot be
+/// told apart.
+const UNSET_MS: i64 = 366 * 86_400_000;
 /// Measurements that may wait for their context; one more, and the oldest goes on without.
 const MAX_WAITING: usize = 8;
 
@@ -41,12 +47,14 @@ pub(super) fn is_record(characteristic: u16) -> bool {
     characteristic == BLOOD_PRESSURE_MEASUREMENT || OTHER_RECORDS.contains(&characteristic)
 }
 
-/// The records of a device that are known, whether they are on disk already or not.
+/// The records of a device that are known.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     keys: BTreeSet<RecordKey>,
     /// In the order in which they came.
     order: VecDeque<RecordKey>,
+    /// Those of which it is not known yet whether they are on disk, in the order in which they came.
+    unsure: Vec<RecordKey>,
     /// Everything up to this number of the device's memory is on disk.
     pub(super) through: Option<u16>,
 }
@@ -68,7 +76,33 @@ impl Known {
             && let Some(oldest) = self.order.pop_front()
         {
             self.keys.remove(&oldest);
+            self.unsure.retain(|key| *key != oldest);
         }
+    }
+
+    /// Notes a record that was handed on, and may be on disk soon.
+    pub(super) fn hand_on(&mut self, key: RecordKey) {
+        if !self.keys.contains(&key) {
+            self.insert(key.clone());
+            self.unsure.push(key);
+        }
+    }
+
+    pub(super) fn contains(&self, key: &RecordKey) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// Records of which it has to be asked whether they are on disk.
+    pub(super) fn unsure(&self) -> &[RecordKey] {
+        &self.unsure
+    }
+
+    /// All of `asked` are on disk but those that are `missing`: these are taken when they come again.
+    pub(super) fn settle(&mut self, asked: &[RecordKey], missing: &[RecordKey]) {
+        let (asked, missing): (BTreeSet<_>, BTreeSet<_>) = (asked.iter().collect(), missing.iter().collect());
+        self.unsure.retain(|key| !asked.contains(key));
+        self.keys.retain(|key| !missing.contains(key));
+        self.order.retain(|key| !missing.contains(key));
     }
 }
 
@@ -82,8 +116,8 @@ pub(super) struct Measurement {
     /// When it came.
     pub(super) received: Stamp,
     key: Option<RecordKey>,
-    /// How many measurements in a row, with this one, were taken well before the one that was sent before them.
-    falls: u32,
+    /// The sensor says that it does not know whom it measured.
+    pub(super) is_stranger: bool,
 }
 
 /// What became of a payload.
@@ -102,24 +136,102 @@ struct Waiting {
     until: Mono,
 }
 
+/// Measurements of one kind that come close together: at most one of them is of now.
+#[derive(Debug)]
+struct Burst {
+    /// The newest, until it has waited for long enough.
+    newest: Option<Measurement>,
+    /// Its place among the others.
+    place: Place,
+    /// When it came.
+    since: Mono,
+    /// When the last one came.
+    last: Mono,
+}
+
+/// Where a measurement stands among others of its sensor.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: Option<u16>,
+    /// The device's time, as if it were UTC: good for differences only.
+    time: Option<Wall>,
+    /// The device's clock was never set, or it was kept for years.
+    is_unset: bool,
+}
+
+impl Place {
+    fn of(measurement: &Measurement) -> Self {
+        let said = measurement.bytes.device_time.as_ref();
+        let time = said.and_then(|said| Wall::parse(&format!("{said}Z")));
+        let is_unset = time.is_some_and(|time| measurement.received.wall.0.saturating_sub(time.0) > UNSET_MS);
+        Self { number: measurement.bytes.number, time, is_unset }
+    }
+
+    /// Milliseconds by which the sensor's clock was ahead of `before`; `None`: one of them says no time.
+    fn after(&self, before: &Self) -> Option<i64> {
+        self.time.zip(before.time).map(|(time, before)| time.0.saturating_sub(before.0))
+    }
+
+    /// Whether it was measured before `other`, which came before it. A number counts on also when a clock is set back.
+    fn is_older(&self, other: &Self) -> bool {
+        match (self.number, other.number) {
+            // Half of the numbers are ahead, the others behind.
+            (Some(number), Some(other)) if number != other => number.wrapping_sub(other) > u16::MAX / 2,
+            _ => self.after(other).is_some_and(|ms| ms < 0),
+        }
+    }
+}
+
+/// What a model is known to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Manners {
+    /// A glucose without the context that it promises is doubtful: this meter writes ketones as glucose, and only the
+    /// context tells.
+    pub(super) writes_ketones: bool,
+    /// It hands over what it keeps, so that the end of the link is the end of a burst.
+    pub(super) hands_over: bool,
+}
+
 /// The measurements of one device that are on their way.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
+    manners: Manners,
     /// Glucose that waits for its context, oldest first.
     contexts: VecDeque<Waiting>,
-    /// The last one of each characteristic, which waits for the next.
-    last: BTreeMap<u16, Waiting>,
-    /// The one of each characteristic after which older ones came.
-    first: BTreeMap<u16, Waiting>,
-    /// Whether a glucose without the context that it promises is doubtful: this meter writes ketones as glucose, and
-    /// only the context tells.
-    writes_ketones: bool,
+    /// By characteristic.
+    bursts: BTreeMap<u16, Burst>,
+    /// What came over this link, and when it came last.
+    seen: BTreeMap<RecordKey, Mono>,
+    is_linked: bool,
+    /// When the link ended; what was sent over it may still arrive.
+    ended: Option<Mono>,
+    /// How many minutes the sensor's local time is ahead of UTC; `None`: its clock was not seen to be right at this visit.
+    clock: Option<i16>,
 }
 
 impl Intake {
-    /// For a meter that writes ketones as glucose, or for any other sensor.
-    pub(super) fn new(quirks: &[Quirk]) -> Self {
-        Self { writes_ketones: quirks.contains(&Quirk::KetoneAsMeal), ..Self::default() }
+    pub(super) fn new(manners: Manners) -> Self {
+        Self { manners, ..Self::default() }
+    }
+
+    /// A new link.
+    pub(super) fn on_link(&mut self) {
+        (self.is_linked, self.ended, self.clock) = (true, None, None);
+        self.seen.clear();
+    }
+
+    /// The link has gone, or is about to. What was sent over it may still be on its way here.
+    pub(super) fn on_link_end(&mut self, now: Stamp) {
+        if std::mem::take(&mut self.is_linked) {
+            self.ended = Some(now.mono);
+        }
+        // What comes before the next link is known of belongs to it.
+        self.seen.clear();
+    }
+
+    /// The sensor's clock was right before anybody set it: it is so many minutes ahead of UTC.
+    pub(super) fn trust_clock(&mut self, offset: i16) {
+        self.clock = Some(offset);
     }
 
     /// Takes a payload of a characteristic of [`is_record`]; what can go on is added to `ready`.
@@ -133,10 +245,20 @@ impl Intake {
     ) -> Taken {
         let has_context = report.details.get("context_follows") == Some(&Detail::Flag(true));
         let measurement = measurement(characteristic, report, received);
-        if let Some(key) = &measurement.key
-            && (known.keys.contains(key) || self.is_on_its_way(key))
-        {
-            return Taken::Again(key.clone());
+        if let Some(key) = &measurement.key {
+            let seen = self.seen.get(key).copied();
+            if seen.is_some() || self.seen.len() < MAX_KNOWN_RECORDS {
+                self.seen.insert(key.clone(), received.mono);
+            }
+            // Nobody repeats itself after a while over the same link, unless it hands over what it keeps: it was measured
+            // again within the minute, with the same result.
+            let is_another = self.is_linked
+                && measurement.bytes.number.is_none()
+                && !self.manners.hands_over
+                && seen.is_some_and(|seen| received.mono.since(seen) > NEXT_WITHIN);
+            if !is_another && (known.contains(key) || self.is_on_its_way(key)) {
+                return Taken::Again(key.clone());
+            }
         }
         let taken = Taken::New(measurement.key.clone());
         if has_context {
@@ -155,11 +277,9 @@ impl Intake {
     }
 
     fn is_on_its_way(&self, key: &RecordKey) -> bool {
-        self.waiting().any(|waiting| waiting.measurement.key.as_ref() == Some(key))
-    }
-
-    fn waiting(&self) -> impl Iterator<Item = &Waiting> {
-        self.contexts.iter().chain(self.last.values()).chain(self.first.values())
+        let waiting = self.contexts.iter().map(|waiting| &waiting.measurement);
+        let newest = self.bursts.values().filter_map(|burst| burst.newest.as_ref());
+        waiting.chain(newest).any(|measurement| measurement.key.as_ref() == Some(key))
     }
 
     /// Takes a context; true if its measurement has waited for it.
@@ -189,53 +309,75 @@ impl Intake {
     fn give_up_oldest_context(&mut self, ready: &mut Vec<Measurement>) {
         if let Some(Waiting { mut measurement, .. }) = self.contexts.pop_front() {
             measurement.bytes.found.push("context_missing".to_owned());
-            if self.writes_ketones {
+            if self.manners.writes_ketones {
                 measurement.doubt();
             }
             self.pass(measurement, ready);
         }
     }
 
-    /// Takes what is complete: the one before it goes on, and it waits for the next.
-    fn pass(&mut self, mut measurement: Measurement, ready: &mut Vec<Measurement>) {
+    /// Takes what is complete: the older one of it and the newest before it goes on, and the other one waits.
+    fn pass(&mut self, measurement: Measurement, ready: &mut Vec<Measurement>) {
         let characteristic = measurement.bytes.characteristic;
-        let mut before = self.last.remove(&characteristic).map(|waiting| waiting.measurement);
-        if let Some(before) = &mut before {
-            let later_by = measurement.time().zip(before.time()).map(|(time, before)| time.0.saturating_sub(before.0));
-            if let Some(ms) = later_by {
-                measurement.falls = if ms < -KEPT_MS { before.falls.saturating_add(1) } else { 0 };
-                // Another one was measured later; or in the midst of a memory that comes newest first.
-                before.bytes.is_late = ms > KEPT_MS || before.falls > 0 && measurement.falls > 0;
-            } else {
-                // Without times only the haste tells.
-                let haste = measurement.received.mono.since(before.received.mono) < NEXT_WITHIN;
-                before.bytes.is_late = haste && characteristic == BLOOD_PRESSURE_MEASUREMENT;
-            }
-        }
-        if let Some(before) = before {
-            self.follow(before, measurement.falls > 0, ready);
-        }
-        let until = measurement.received.mono + NEXT_WITHIN;
-        self.last.insert(characteristic, Waiting { measurement, until });
-    }
-
-    /// Another one has come after `before`, and was measured well before it or not.
-    fn follow(&mut self, before: Measurement, is_older: bool, ready: &mut Vec<Measurement>) {
-        let characteristic = before.bytes.characteristic;
-        if is_older && before.falls == 0 {
-            let until = before.received.mono + FIRST_WAITS;
-            self.first.insert(characteristic, Waiting { measurement: before, until });
+        let (place, now) = (Place::of(&measurement), measurement.received.mono);
+        let alone = Burst { newest: None, place, since: now, last: now };
+        let Some(burst) = self.bursts.remove(&characteristic) else {
+            self.bursts.insert(characteristic, Burst { newest: Some(measurement), ..alone });
+            return;
+        };
+        if self.end_of(&burst) <= now {
+            ready.extend(burst.newest.map(|newest| self.judged(newest)));
+            self.bursts.insert(characteristic, Burst { newest: Some(measurement), ..alone });
             return;
         }
-        if !is_older && let Some(first) = self.first.remove(&characteristic) {
-            ready.push(first.measurement.settled());
+        let is_apart = match place.after(&burst.place) {
+            // Which of them is of now cannot be known: both may have to alarm.
+            Some(_) if place.is_unset != burst.place.is_unset => false,
+            Some(ms) => ms.saturating_abs() > KEPT_MS,
+            // Without times only the haste tells, and only of a cuff.
+            None => characteristic == BLOOD_PRESSURE_MEASUREMENT,
+        };
+        let burst = if place.is_older(&burst.place) {
+            ready.push(self.passed_by(measurement, is_apart));
+            Burst { last: now, ..burst }
+        } else {
+            ready.extend(burst.newest.map(|newest| self.passed_by(newest, is_apart)));
+            Burst { newest: Some(measurement), ..alone }
+        };
+        self.bursts.insert(characteristic, burst);
+    }
+
+    /// One of a burst that is not its newest.
+    fn passed_by(&self, mut measurement: Measurement, is_apart: bool) -> Measurement {
+        measurement.bytes.is_late = is_apart;
+        self.judged(measurement)
+    }
+
+    /// What is not late beside others may be so by its time. In doubt it is of now.
+    fn judged(&self, mut measurement: Measurement) -> Measurement {
+        if let (Some(offset), Some(time)) = (self.clock, Place::of(&measurement).time) {
+            measurement.bytes.found.push("clock_verified".to_owned());
+            let local = measurement.received.wall.0.saturating_add(i64::from(offset) * 60_000);
+            measurement.bytes.is_late |= local.saturating_sub(time.0) > LATE_MS;
         }
-        ready.push(before.settled());
+        measurement.settled()
+    }
+
+    /// When no other one comes any more.
+    fn end_of(&self, burst: &Burst) -> Mono {
+        let pause = if self.is_linked && self.manners.hands_over { NEWEST_WAITS } else { NEXT_WITHIN };
+        self.ended.map_or(burst.last, |ended| burst.last.max(ended)) + pause
+    }
+
+    /// When the newest of a burst goes on.
+    fn due(&self, burst: &Burst) -> Mono {
+        self.end_of(burst).min(burst.since + NEWEST_WAITS)
     }
 
     /// When something goes on by itself.
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.waiting().map(|waiting| waiting.until).min()
+        let bursts = self.bursts.values().filter(|burst| burst.newest.is_some()).map(|burst| self.due(burst));
+        self.contexts.iter().map(|waiting| waiting.until).chain(bursts).min()
     }
 
     /// What has waited for long enough goes on.
@@ -243,40 +385,31 @@ impl Intake {
         while self.contexts.front().is_some_and(|waiting| waiting.until <= now.mono) {
             self.give_up_oldest_context(ready);
         }
-        let due: Vec<u16> =
-            self.last.iter().filter(|(_, waiting)| waiting.until <= now.mono).map(|(uuid, _)| *uuid).collect();
-        for characteristic in due {
-            self.let_go(characteristic, ready);
+        let mut bursts = std::mem::take(&mut self.bursts);
+        for burst in bursts.values_mut() {
+            if self.due(burst) <= now.mono {
+                ready.extend(burst.newest.take().map(|newest| self.judged(newest)));
+            }
         }
-        let due = self.first.extract_if(.., |_, waiting| waiting.until <= now.mono);
-        ready.extend(due.map(|(_, first)| first.measurement.settled()));
+        // Where older ones still come, it is known that a newer one was told.
+        bursts.retain(|_, burst| burst.newest.is_some() || self.end_of(burst) > now.mono);
+        self.bursts = bursts;
     }
 
-    /// Nothing more comes of this visit: all go on.
+    /// Nothing more comes: all go on.
     pub(super) fn finish(&mut self, ready: &mut Vec<Measurement>) {
         while !self.contexts.is_empty() {
             self.give_up_oldest_context(ready);
         }
-        let waiting: Vec<u16> = self.last.keys().copied().collect();
-        for characteristic in waiting {
-            self.let_go(characteristic, ready);
+        for burst in std::mem::take(&mut self.bursts).into_values() {
+            ready.extend(burst.newest.map(|newest| self.judged(newest)));
         }
-    }
-
-    /// The last one of a visit counts as one of now, unless the visit has told its memory newest first.
-    fn let_go(&mut self, characteristic: u16, ready: &mut Vec<Measurement>) {
-        let Some(Waiting { mut measurement, .. }) = self.last.remove(&characteristic) else { return };
-        measurement.bytes.is_late = measurement.falls > 1;
-        let (is_late, first) = (measurement.bytes.is_late, self.first.remove(&characteristic));
-        let first = first.map(|first| first.measurement.settled());
-        let last = Some(measurement.settled());
-        ready.extend(if is_late { [last, first] } else { [first, last] }.into_iter().flatten());
     }
 }
 
 fn measurement(characteristic: u16, report: Report, received: Stamp) -> Measurement {
     let raw = report.raw_hex();
-    let key = RecordKey::of(characteristic, report.record, report.device_time.as_deref(), &raw);
+    let key = RecordKey::of(characteristic, report.record, report.user, report.device_time.as_deref(), &raw);
     let mut found = vec![];
     for part in &report.decoded {
         match part {
@@ -288,6 +421,9 @@ fn measurement(characteristic: u16, report: Report, received: Stamp) -> Measurem
             _ => {}
         }
     }
+    if report.is_stranger {
+        found.push("user_unknown".to_owned());
+    }
     let bytes = RecordBytes {
         characteristic,
         number: report.record,
@@ -298,7 +434,27 @@ fn measurement(characteristic: u16, report: Report, received: Stamp) -> Measurem
         found,
         is_late: false,
     };
-    Measurement { decoded: report.decoded, bytes, received, key, falls: 0 }
+    Measurement { decoded: report.decoded, bytes, received, key, is_stranger: report.is_stranger }
+}
+
+/// Whether a device that measures now and then must have kept what it measured at this time by its clock, wherever it may
+/// stand if `offset` is not known, the minutes by which its local time is ahead of UTC. A clock that was never set tells
+/// nothing.
+pub(super) fn is_long_ago(said: &str, offset: Option<i16>, received: Stamp) -> bool {
+    let Some(said) = Wall::parse(&format!("{said}Z")).or_else(|| Wall::parse(&format!("{said}:00Z"))) else {
+        return false;
+    };
+    let offset = offset.unwrap_or(FARTHEST_BEHIND_UTC);
+    let local = received.wall.0.saturating_add(i64::from(offset) * 60_000);
+    (LATE_MS + 1..=UNSET_MS).contains(&local.saturating_sub(said.0))
+}
+
+/// A late number says so, unless it is worth nothing anyway.
+pub(super) const fn historic(quality: Quality) -> Quality {
+    match quality {
+        Quality::NotAvailable | Quality::Invalid | Quality::Implausible => quality,
+        _ => Quality::Historic,
+    }
 }
 
 fn is_reserved_meal(context: &Report) -> bool {
@@ -310,13 +466,8 @@ impl Measurement {
     /// Notes that it is taken.
     pub(super) fn remember(&self, known: &mut Known) {
         if let Some(key) = &self.key {
-            known.insert(key.clone());
+            known.hand_on(key.clone());
         }
-    }
-
-    /// The device's time, as if it were UTC: good for differences only.
-    fn time(&self) -> Option<Wall> {
-        self.bytes.device_time.as_ref().and_then(|said| Wall::parse(&format!("{said}Z")))
     }
 
     /// It may not be what it seems to be.
@@ -335,10 +486,8 @@ impl Measurement {
         if self.bytes.is_late {
             self.bytes.found.push("late".to_owned());
             for part in &mut self.decoded {
-                if let Decoded::Vital(vital) = part
-                    && !matches!(vital.quality, Quality::NotAvailable | Quality::Invalid | Quality::Implausible)
-                {
-                    vital.quality = Quality::Historic;
+                if let Decoded::Vital(vital) = part {
+                    vital.quality = historic(vital.quality);
                 }
             }
             // What the sensor said of itself then is not so now.
@@ -352,32 +501,37 @@ impl Measurement {
 mod tests {
     use super::*;
     use crate::decode::gatt;
+    use crate::profile::ble::Quirk;
     use crate::profile::hex;
 
     const GLUCOSE: u16 = 0x2A18;
     const WEIGHT: u16 = 0x2A9D;
-    const KETONES: &[Quirk] = &[Quirk::KetoneAsMeal];
+    const PLAIN: Manners = Manners { writes_ketones: false, hands_over: false };
+    const KETONES: Manners = Manners { writes_ketones: true, hands_over: false };
+    const HANDS_OVER: Manners = Manners { writes_ketones: false, hands_over: true };
 
     fn at(ms: u64) -> Stamp {
         Stamp { mono: Mono::from_millis(ms), wall: Wall(1_795_219_200_000) }
     }
 
     /// Plays a script on one intake. `bp 08:05 @300` is a cuff's record of that time, which came at 300 ms; `bp - @0` has
-    /// no time, `weight` is a scale's, `sugar 5` a glucose with number 5, `sugar 5+` one that a context follows, `meal 5 6`
-    /// its context with that meal; `tick @2000` lets time pass, `end` ends the visit. Gives what went on, in order.
-    fn check(quirks: &[Quirk], script: &[&str], expected: &[&str]) {
+    /// no time, `bp reset` that of a clock that was never set, `bp next 00:05` one of the next day, `weight` is a scale's, `sugar 5` a glucose with number 5, `sugar 5+` one that a context follows, `meal 5 6`
+    /// its context with that meal; `tick @2000` lets time pass, `end` ends all; `link` and `unlink` begin and end a link, `trust`
+    /// says that the clock is right. Gives what went on, in order.
+    fn check(manners: Manners, script: &[&str], expected: &[&str]) {
         let mut known = Known::default();
-        played(quirks, script, expected, &mut known);
+        played(manners, script, expected, &mut known);
     }
 
-    fn played(quirks: &[Quirk], script: &[&str], expected: &[&str], known: &mut Known) {
-        let (mut intake, mut went) = (Intake::new(quirks), vec![]);
+    fn played(manners: Manners, script: &[&str], expected: &[&str], known: &mut Known) {
+        let (mut intake, mut went) = (Intake::new(manners), vec![]);
         let mut now = at(0);
         for line in script {
             let (words, time) = line.split_once('@').map_or((*line, None), |(words, time)| (words, Some(time)));
             now = time.map_or(now, |time| at(time.parse().unwrap()));
             let words: Vec<&str> = words.split_whitespace().collect();
             let mut ready = vec![];
+            let quirks = if manners.writes_ketones { &[Quirk::KetoneAsMeal][..] } else { &[] };
             let mut take = |uuid: u16, payload: &[u8], ready: &mut Vec<Measurement>| {
                 let report = gatt::decode_with(uuid, payload, quirks).unwrap();
                 if matches!(intake.take(known, uuid, report, ready, now), Taken::Again(_)) {
@@ -385,6 +539,11 @@ mod tests {
                 }
             };
             match words[..] {
+                ["bp", "next", time] => {
+                    let mut payload = cuff(time);
+                    payload[10] += 1;
+                    take(BLOOD_PRESSURE_MEASUREMENT, &payload, &mut ready);
+                }
                 ["bp", time] => take(BLOOD_PRESSURE_MEASUREMENT, &cuff(time), &mut ready),
                 ["weight", time] => take(WEIGHT, &scale(time), &mut ready),
                 ["sugar", number] => take(GLUCOSE, &sugar(number), &mut ready),
@@ -397,6 +556,10 @@ mod tests {
                 }
                 ["tick"] => intake.on_deadline(&mut ready, now),
                 ["end"] => intake.finish(&mut ready),
+                ["link"] => intake.on_link(),
+                ["unlink"] => intake.on_link_end(now),
+                // Its local time is an hour ahead.
+                ["trust"] => intake.trust_clock(60),
                 _ => panic!("{line}"),
             }
             for measurement in ready {
@@ -422,6 +585,9 @@ mod tests {
     }
 
     fn clock(time: &str) -> Vec<u8> {
+        if time == "reset" {
+            return vec![0xD0, 7, 1, 1, 0, 5, 0];
+        }
         let (hour, minute) = time.split_once(':').unwrap();
         vec![0xEA, 7, 11, 20, hour.parse().unwrap(), minute.parse().unwrap(), 0]
     }
@@ -457,7 +623,7 @@ mod tests {
     #[test]
     fn of_a_memory_that_comes_oldest_first_only_the_last_is_of_now() {
         check(
-            &[],
+            PLAIN,
             &["bp 08:00", "bp 08:10 @300", "bp 09:00 @600", "tick @2599", "tick @2600"],
             &["08:00 historic late", "08:10 historic late", "09:00 valid"],
         );
@@ -466,13 +632,13 @@ mod tests {
     #[test]
     fn of_a_memory_that_comes_newest_first_only_the_first_is_of_now() {
         check(
-            &[],
+            PLAIN,
             &["bp 09:00", "bp 08:10 @300", "bp 08:00 @600", "end"],
             &["08:10 historic late", "08:00 historic late", "09:00 valid"],
         );
         // The newest waits for the end of the visit, so that nothing older is told after it, but it may have to alarm.
         check(
-            &[],
+            PLAIN,
             &[
                 "bp 09:00",
                 "bp 08:50 @1000",
@@ -484,6 +650,7 @@ mod tests {
                 "tick @9999",
                 "bp 07:50 @9999",
                 "tick @10000",
+                "bp 07:40 @10100",
                 "end",
             ],
             &[
@@ -493,53 +660,145 @@ mod tests {
                 "08:20 historic late",
                 "08:10 historic late",
                 "08:00 historic late",
-                "09:00 valid",
                 "07:50 historic late",
+                "09:00 valid",
+                "07:40 historic late",
             ],
         );
     }
 
     #[test]
-    fn a_clock_that_was_set_back_hides_no_measurement_of_now() {
-        check(&[], &["bp 02:50", "bp 02:10 @300", "end"], &["02:50 valid", "02:10 valid"]);
+    fn no_two_of_a_burst_are_of_now_and_the_newest_is_told_last() {
+        check(PLAIN, &["bp 09:00", "bp 08:10 @300", "end"], &["08:10 historic late", "09:00 valid"]);
+        check(PLAIN, &["weight 09:00", "weight 08:10 @300", "end"], &["08:10 historic late", "09:00 valid"]);
         // Two users, each oldest first.
         check(
-            &[],
+            PLAIN,
             &["bp 08:00", "bp 09:00 @300", "bp 07:00 @600", "bp 07:30 @900", "end"],
-            &["08:00 historic late", "09:00 valid", "07:00 historic late", "07:30 valid"],
+            &["08:00 historic late", "07:00 historic late", "07:30 historic late", "09:00 valid"],
+        );
+        // After a pause nothing is known: in doubt it is of now.
+        check(PLAIN, &["bp 09:00", "bp 08:10 @2000", "end"], &["09:00 valid", "08:10 valid"]);
+        // A meter's numbers count on when its clock is set back.
+        check(PLAIN, &["sugar 50", "sugar 10 @300", "end"], &["10 historic late", "50 valid"]);
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_hides_no_measurement_of_now() {
+        // The battery was changed, and the clock is at its beginning.
+        check(PLAIN, &["bp 08:00", "bp reset @300", "end"], &["00:05 valid", "08:00 valid"]);
+        check(PLAIN, &["bp reset", "bp 08:00 @300", "end"], &["00:05 valid", "08:00 valid"]);
+    }
+
+    #[test]
+    fn a_model_that_hands_over_what_it_keeps_may_pause_while_the_link_stands() {
+        let slow = ["link", "bp 08:00", "tick @4000", "bp 08:10 @9000", "tick @18000", "bp 08:20 @18500"];
+        let slow = [&slow[..], &["unlink @18600", "tick @20599", "tick @20600"]].concat();
+        let all_of_now = ["08:00 valid", "08:10 valid", "08:20 valid"];
+        check(HANDS_OVER, &slow, &["08:00 historic late", "08:10 historic late", "08:20 valid"]);
+        check(PLAIN, &slow, &all_of_now);
+        check(HANDS_OVER, &["link", "bp 08:00", "tick @9999", "tick @10000", "end"], &["08:00 valid"]);
+        // Told of the end before all that was sent has arrived.
+        check(
+            HANDS_OVER,
+            &["link", "bp 08:00", "unlink @5000", "tick @5000", "bp 08:10 @5100", "tick @7099", "tick @7100"],
+            &["08:00 historic late", "08:10 valid"],
         );
     }
 
     #[test]
+    fn by_a_clock_that_was_right_a_single_measurement_of_some_time_ago_is_late() {
+        // Received at 01:00 of the sensor's local time on the next day.
+        check(PLAIN, &["link", "trust", "bp 23:50", "end"], &["23:50 historic clock_verified late"]);
+        check(PLAIN, &["link", "trust", "bp next 00:44", "end"], &["00:44 historic clock_verified late"]);
+        check(PLAIN, &["link", "trust", "bp next 00:45", "end"], &["00:45 valid clock_verified"]);
+        check(PLAIN, &["link", "trust", "bp -", "end"], &["- valid"]);
+        check(PLAIN, &["link", "bp 23:50", "end"], &["23:50 valid"]);
+        check(PLAIN, &["link", "trust", "link", "bp 23:50", "end"], &["23:50 valid"]);
+    }
+
+    #[test]
+    fn the_same_again_over_a_link_is_another_measurement_unless_the_model_hands_over_what_it_keeps() {
+        let twice = ["link", "bp 08:00", "tick @2000", "bp 08:00 @30000", "tick @32000"];
+        check(PLAIN, &twice, &["08:00 valid", "08:00 valid"]);
+        let known = ["again", "08:00 valid"];
+        check(HANDS_OVER, &twice, &known);
+        check(PLAIN, &["link", "bp 08:00", "bp 08:00 @2000", "tick @4000"], &known);
+        // A sensor that hands over all of it at each visit.
+        check(PLAIN, &["link", "bp 08:00", "tick @2000", "link", "bp 08:00 @30000"], &["08:00 valid", "again"]);
+        let told_late = ["link", "bp 08:00", "tick @2000", "unlink", "bp 08:00 @30000", "bp 08:00 @33000", "link"];
+        check(PLAIN, &told_late, &["08:00 valid", "again", "again"]);
+    }
+
+    #[test]
+    fn what_no_place_on_earth_calls_now_is_long_ago_unless_the_clock_was_never_set() {
+        // Received on 2026-11-21 at 00:00 UTC.
+        for (said, offset, expected) in [
+            ("2026-11-20T11:44", None, true),
+            ("2026-11-20T11:45", None, false),
+            ("2026-11-20T11:44:59", None, true),
+            ("2026-11-21T14:00", None, false),
+            ("2027-11-21T14:00", None, false),
+            ("2026-11-21T00:44", Some(60), true),
+            ("2026-11-21T00:45", Some(60), false),
+            ("2025-11-24T19:18", None, true),
+            ("2000-01-01T00:05", None, false),
+            ("2000-01-01T00:05", Some(60), false),
+            ("at noon", None, false),
+        ] {
+            assert_eq!(is_long_ago(said, offset, at(0)), expected, "{said} {offset:?}");
+        }
+    }
+
+    #[test]
+    fn what_did_not_reach_the_disk_is_taken_when_it_comes_again() {
+        let key = |number: usize| RecordKey(number.to_string());
+        let mut known = Known::from(KnownRecords { keys: vec![key(0)], through: None });
+        known.hand_on(key(0));
+        known.hand_on(key(1));
+        known.hand_on(key(2));
+        let asked = known.unsure().to_vec();
+        assert_eq!(asked, [key(1), key(2)]);
+        known.hand_on(key(3));
+        known.settle(&asked, &[key(1)]);
+        let is_known = [0, 1, 2, 3].map(|number| known.contains(&key(number)));
+        assert_eq!((is_known, known.unsure()), ([true, false, true, true], &[key(3)][..]));
+        known.hand_on(key(1));
+        assert_eq!(known.unsure(), [key(3), key(1)]);
+        known.settle(&[key(3), key(1)], &[]);
+        assert!(known.unsure().is_empty() && known.contains(&key(1)));
+    }
+
+    #[test]
     fn measurements_of_one_minute_are_all_of_now_and_without_a_time_haste_tells_only_of_a_cuff() {
-        check(&[], &["weight 08:00", "weight 08:01 @900", "end"], &["08:00 valid", "08:01 valid"]);
-        check(&[], &["weight -", "weight - @300", "end"], &["- valid", "- valid"]);
-        check(&[], &["bp -", "bp - @300", "end"], &["- historic late", "- valid"]);
-        check(&[], &["bp -", "bp - @2000", "end"], &["- valid", "- valid"]);
+        check(PLAIN, &["weight 08:00", "weight 08:01 @900", "end"], &["08:00 valid", "08:01 valid"]);
+        check(PLAIN, &["weight -", "weight - @300", "end"], &["- valid", "- valid"]);
+        check(PLAIN, &["bp -", "bp - @300", "end"], &["- historic late", "- valid"]);
+        check(PLAIN, &["bp -", "bp - @2000", "end"], &["- valid", "- valid"]);
     }
 
     #[test]
     fn kinds_do_not_wait_for_each_other() {
-        check(&[], &["weight 08:00", "bp 09:00 @100", "end"], &["09:00 valid", "08:00 valid"]);
+        check(PLAIN, &["weight 08:00", "bp 09:00 @100", "end"], &["09:00 valid", "08:00 valid"]);
     }
 
     #[test]
     fn what_came_before_is_left_out_whether_it_went_on_or_not() {
         let mut known = Known::default();
-        played(&[], &["bp 08:00", "bp 08:00", "end"], &["again", "08:00 valid"], &mut known);
+        played(PLAIN, &["bp 08:00", "bp 08:00", "end"], &["again", "08:00 valid"], &mut known);
         let whole_memory = ["bp 08:00", "bp 09:00 @300", "end"];
-        played(&[], &whole_memory, &["again", "09:00 valid"], &mut known);
-        played(&[], &["sugar 5+", "sugar 5+", "meal 5 1", "end"], &["again", "5 valid"], &mut known);
-        played(&[], &["sugar 5+", "meal 5 1", "end"], &["again", "stray"], &mut known);
-        played(&[], &["weight -", "end"], &["- valid"], &mut known);
-        played(&[], &["weight -", "end"], &["- valid"], &mut known);
+        played(PLAIN, &whole_memory, &["again", "09:00 valid"], &mut known);
+        played(PLAIN, &["sugar 5+", "sugar 5+", "meal 5 1", "end"], &["again", "5 valid"], &mut known);
+        played(PLAIN, &["sugar 5+", "meal 5 1", "end"], &["again", "stray"], &mut known);
+        played(PLAIN, &["weight -", "end"], &["- valid"], &mut known);
+        played(PLAIN, &["weight -", "end"], &["- valid"], &mut known);
     }
 
     #[test]
     fn a_glucose_waits_for_its_context_and_a_ketone_is_none() {
         check(KETONES, &["sugar 5+", "meal 5 1 @100", "end"], &["5 valid"]);
         check(KETONES, &["sugar 5+", "meal 5 6 @100", "end"], &["5 nothing ketone"]);
-        check(&[], &["sugar 5+", "meal 5 6 @100", "end"], &["5 questionable reserved_meal"]);
+        check(PLAIN, &["sugar 5+", "meal 5 6 @100", "end"], &["5 questionable reserved_meal"]);
         check(KETONES, &["sugar 5", "end"], &["5 valid"]);
     }
 
@@ -547,11 +806,11 @@ mod tests {
     fn a_context_that_does_not_come_is_waited_for_5_s_and_is_unknown() {
         let waited = ["sugar 5+", "tick @4999", "tick @5000", "end"];
         check(KETONES, &waited, &["5 questionable context_missing"]);
-        check(&[], &waited, &["5 valid context_missing"]);
+        check(PLAIN, &waited, &["5 valid context_missing"]);
         let lost = ["sugar 5+", "sugar 7+ @100", "meal 7 6 @200", "end"];
         check(KETONES, &lost, &["5 historic context_missing late", "7 nothing ketone"]);
         let passed = ["sugar 5+", "sugar 7 @100", "end"];
-        check(&[], &passed, &["5 historic context_missing late", "7 valid"]);
+        check(PLAIN, &passed, &["5 historic context_missing late", "7 valid"]);
         check(KETONES, &["meal 5 6", "sugar 5", "end"], &["stray", "5 valid"]);
     }
 
@@ -560,13 +819,13 @@ mod tests {
         let script: Vec<String> = (1..=10).map(|number| format!("sugar {number}+ @{number}")).collect();
         let script: Vec<&str> = script.iter().map(String::as_str).collect();
         // The first one is settled when the second is given up.
-        check(&[], &script, &["1 valid context_missing"]);
+        check(PLAIN, &script, &["1 valid context_missing"]);
     }
 
     #[test]
     fn control_solution_is_nobodys_number_whatever_its_context_says() {
         let mut known = Known::default();
-        let mut intake = Intake::new(&[]);
+        let mut intake = Intake::new(Manners::default());
         let payload = hex::bytes("12 0500 ea070b14080000 70b0 1a").unwrap();
         let mut ready = vec![];
         let report = gatt::decode(GLUCOSE, &payload).unwrap();

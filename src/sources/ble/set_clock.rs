@@ -25,11 +25,13 @@ pub(super) struct SetClock {
     offset: i16,
     /// What it tells is waited for, once a link.
     is_open: bool,
+    /// What it told was right, before anything was written over this link.
+    is_verified: bool,
 }
 
 impl SetClock {
     pub(super) const fn new(when: TimeWrite, offset: i16) -> Self {
-        Self { when, offset, is_open: false }
+        Self { when, offset, is_open: false, is_verified: false }
     }
 
     /// Whether the sensor has to be listened to for its time.
@@ -39,7 +41,7 @@ impl SetClock {
 
     /// A new link is subscribed.
     pub(super) fn on_subscribed(&mut self, now: Stamp) -> Option<Step> {
-        self.is_open = true;
+        (self.is_open, self.is_verified) = (true, false);
         match self.when {
             TimeWrite::Never | TimeWrite::OnNotifyIfOff10Min => None,
             TimeWrite::OnConnect => self.write(now),
@@ -51,10 +53,17 @@ impl SetClock {
     pub(super) fn on_told(&mut self, payload: &[u8], now: Stamp) -> Option<Step> {
         let waits = std::mem::take(&mut self.is_open);
         let may_write = matches!(self.when, TimeWrite::IfOff10Min | TimeWrite::OnNotifyIfOff10Min);
-        if !waits || !may_write || self.is_right(payload, now) {
+        if !waits || !may_write {
             return None;
         }
-        self.write(now)
+        self.is_verified = self.is_right(payload, now);
+        if self.is_verified { None } else { self.write(now) }
+    }
+
+    /// How many minutes the sensor's local time is ahead of UTC, if its clock was right by itself when it was asked over this
+    /// link. One that is set now says nothing about what was measured before.
+    pub(super) fn verified(&self) -> Option<i16> {
+        self.is_verified.then_some(self.offset)
     }
 
     /// A time that cannot be read, or is none, is not right.
@@ -102,6 +111,8 @@ mod tests {
             assert_eq!(clock.on_told(&told, now), None, "{when}: before a link");
             assert_eq!(clock.on_subscribed(now), first, "{when}");
             assert_eq!(clock.on_told(&told, now), then, "{when}");
+            let may_tell = !matches!(when, TimeWrite::Never | TimeWrite::OnConnect);
+            assert_eq!(clock.verified(), (may_tell && then.is_none()).then_some(60), "{when}");
             assert_eq!(clock.on_told(&time(far), now), None, "{when}: once a link");
         }
     }

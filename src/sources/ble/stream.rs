@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::air::{Client, Report};
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
+use super::records::{historic, is_long_ago};
 use super::sensor::Habit;
 use super::talk::Talk;
 use super::{Malformed, link_of, sleep};
@@ -36,6 +37,8 @@ const MAX_REMEMBERED: usize = 512;
 pub(super) struct Reader<'r> {
     profile: Arc<Profile>,
     is_episodic: bool,
+    /// How many minutes the sensor's local time is ahead of UTC, if the configuration says so.
+    offset: Option<i16>,
     client: Client,
     output: &'r mut SourceOutput,
     /// What came since the subscription; `None`: there is no link.
@@ -51,9 +54,16 @@ pub(super) struct Reader<'r> {
 }
 
 impl<'r> Reader<'r> {
-    pub(super) fn new(profile: Arc<Profile>, habit: Habit, client: Client, output: &'r mut SourceOutput) -> Self {
+    pub(super) fn new(
+        profile: Arc<Profile>,
+        habit: Habit,
+        offset: Option<i16>,
+        client: Client,
+        output: &'r mut SourceOutput,
+    ) -> Self {
         Self {
             is_episodic: habit.is_episodic(),
+            offset,
             talk: Talk::new(Arc::clone(&profile)),
             profile,
             client,
@@ -210,12 +220,18 @@ impl<'r> Reader<'r> {
     }
 
     async fn hand_on(&mut self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
-        for Arrived { observation, received } in arrived {
-            if self.is_news(&observation) {
-                self.output.reading(observation, received).await?;
-            } else {
+        for Arrived { mut observation, received } in arrived {
+            let said = observation.device_time.as_deref().filter(|_| self.is_episodic);
+            let is_late = said.is_some_and(|said| is_long_ago(said, self.offset, received));
+            if !self.is_news(&observation) {
                 SourceCounters::add(&self.output.counters().records_again, 1);
                 debug!(device = %self.output.device(), "a measurement that is known came again");
+            } else if is_late {
+                SourceCounters::add(&self.output.counters().records_late, 1);
+                observation.quality = historic(observation.quality);
+                self.output.late_reading(observation, received).await?;
+            } else {
+                self.output.reading(observation, received).await?;
             }
         }
         Ok(())

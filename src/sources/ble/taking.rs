@@ -1,6 +1,8 @@
 //! Taking a sensor's records: the way of each through the intake to whom it belongs, and what a meter is told meanwhile.
 
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -13,14 +15,60 @@ use super::{Reader, parts};
 use crate::clock::Stamp;
 use crate::decode::gatt::{self, Report};
 use crate::event::{AuditAction, LinkState};
+use crate::record::{MALFORMED, RecordKey};
 use crate::sources::SourceError;
 use crate::sources::output::{RecordBytes, SourceCounters, SourceOutput};
 use crate::vitals::Status;
 
 /// How long records may take to the disk before the sensor is let go of without its records being deleted.
 const COMMIT_LIMIT: Duration = Duration::from_secs(15);
+/// GSS, User ID: the sensor's word for somebody it does not know. The configuration cannot give the number to anybody.
+pub(super) const STRANGER: u8 = 0xFF;
+
+/// Pause before the disk is asked again that has not answered.
+const BETWEEN_CHECKS: Duration = Duration::from_secs(30);
+
+/// A question to the disk, which goes on beside everything else.
+pub(super) struct Check {
+    asked: Vec<RecordKey>,
+    answer: Pin<Box<dyn Future<Output = Option<Vec<RecordKey>>> + Send + Sync>>,
+}
+
+/// Which of the records that were asked for are not on disk; never while nothing was asked.
+pub(super) async fn answered(check: &mut Option<Check>) -> Option<Vec<RecordKey>> {
+    match check {
+        Some(check) => check.answer.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
 
 impl Reader<'_> {
+    /// Asks whether what was handed on is on disk, unless that is being asked already.
+    pub(super) fn check_disk(&mut self) {
+        if self.check.is_some() || self.known.unsure().is_empty() {
+            return;
+        }
+        let asked = self.known.unsure().to_vec();
+        let Some(answer) = self.client.committed(self.output.device(), asked.clone(), COMMIT_LIMIT) else { return };
+        let pause = std::mem::take(&mut self.check_later).then_some(BETWEEN_CHECKS);
+        let answer = async move {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            answer.await
+        };
+        self.check = Some(Check { asked, answer: Box::pin(answer) });
+    }
+
+    /// The disk has answered, or nobody could tell; what is missing is taken when it comes again.
+    pub(super) fn on_answer(&mut self, missing: Option<Vec<RecordKey>>) {
+        let Some(Check { asked, .. }) = self.check.take() else { return };
+        match missing {
+            Some(missing) => self.known.settle(&asked, &missing),
+            None => self.check_later = true,
+        }
+    }
+
     /// Counts what a payload has and nobody can read.
     pub(super) fn count_ignored(&self, report: &Report) {
         let counters = self.output.counters();
@@ -42,6 +90,10 @@ impl Reader<'_> {
         };
         if let Some(fetch) = &mut self.fetch {
             fetch.on_record(number, key, is_known);
+        }
+        // It has to wait, but that data comes can be told.
+        if self.output.link_state() == Some(LinkState::Waiting) {
+            self.tell_live(&BTreeSet::new(), self.unassigned).await?;
         }
         self.hand_on_records(ready).await
     }
@@ -66,14 +118,22 @@ impl Reader<'_> {
         if let Some(fetch) = &mut self.fetch {
             fetch.on_malformed();
         }
+        let raw = gatt::hex_digits(payload);
+        if let Some(key) = RecordKey::of_malformed(characteristic, &raw) {
+            if self.known.contains(&key) {
+                SourceCounters::add(&self.output.counters().records_again, 1);
+                return Ok(());
+            }
+            self.known.hand_on(key);
+        }
         let bytes = RecordBytes {
             characteristic,
             number: None,
             user: None,
             device_time: None,
-            raw: gatt::hex_digits(payload),
+            raw,
             context: None,
-            found: vec!["malformed".to_owned()],
+            found: vec![MALFORMED.to_owned()],
             is_late: false,
         };
         // Whose it is stands in it, where nobody can read it.
@@ -104,20 +164,21 @@ impl Reader<'_> {
     async fn hand_on_records(&mut self, ready: Vec<Measurement>) -> Result<(), SourceError> {
         for measurement in ready {
             measurement.remember(self.known);
-            let Measurement { decoded, bytes, received, .. } = measurement;
+            let Measurement { decoded, bytes, received, is_stranger, .. } = measurement;
             if bytes.is_late {
                 SourceCounters::add(&self.output.counters().records_late, 1);
             }
             let (status, observations) = parts(decoded);
-            self.tell_live(&status, bytes.user).await?;
-            self.output_of(bytes.user).record(bytes, observations, received).await?;
+            let user = if is_stranger { Some(STRANGER) } else { bytes.user };
+            self.tell_live(&status, user).await?;
+            self.output_of(user).record(bytes, observations, received).await?;
         }
         Ok(())
     }
 
-    /// Whose the measurements of a user are. A number that the configuration does not know is nobody's, also where it
+    /// Whose the measurements of a user are; [`STRANGER`] is nobody. A number that the configuration does not know is nobody's, also where it
     /// knows none: the source's patient need not be whom a sensor of several users has measured. `None`: the sensor names
-    /// nobody, or somebody it does not know.
+    /// nobody.
     pub(super) fn output_of(&self, user: Option<u8>) -> &SourceOutput {
         match user {
             Some(user) => self.users.get(&user).unwrap_or(&self.nobody),
@@ -126,13 +187,18 @@ impl Reader<'_> {
         }
     }
 
-    /// Tells that data comes, what the sensor says of itself, and whether somebody has measured who is not known.
+    /// Tells that data comes, what the sensor says of itself, and whether somebody has measured who is not known. What
+    /// arrives after the end of its link does not make that look live.
     pub(super) async fn tell_live(&mut self, status: &BTreeSet<Status>, user: Option<u8>) -> Result<(), SourceError> {
         let stranger = user.filter(|user| !self.users.contains_key(user));
         if let Some(user) = stranger.filter(|_| stranger != self.unassigned) {
             warn!(device = %self.output.device(), user, "measurements of a user of whom `users` says nothing are nobody's");
         }
         self.unassigned = stranger;
+        if let Some((link, words)) = self.gone.clone() {
+            let reason = self.with_stranger(words);
+            return self.output.link(link, &BTreeSet::new(), reason.as_deref()).await;
+        }
         let reason = self.with_stranger(None);
         let state = if status.contains(&Status::SensorOff) { LinkState::SensorOff } else { LinkState::Live };
         self.output.link(state, status, reason.as_deref()).await
@@ -140,7 +206,10 @@ impl Reader<'_> {
 
     /// Adds to a reason that the last measurement is nobody's.
     pub(super) fn with_stranger(&self, reason: Option<String>) -> Option<String> {
-        let stranger = self.unassigned.map(|user| format!("user {user} is nobody's: `users` does not say who it is"));
+        let stranger = self.unassigned.map(|user| match user {
+            STRANGER => "the last measurement is nobody's: the sensor does not know of whom it is".to_owned(),
+            user => format!("user {user} is nobody's: `users` does not say who it is"),
+        });
         match (reason, stranger) {
             (Some(reason), Some(stranger)) => Some(format!("{reason}; {stranger}")),
             (reason, stranger) => reason.or(stranger),
@@ -156,7 +225,7 @@ impl Reader<'_> {
                 Step::Commit(records) => {
                     // All that was asked for has come.
                     self.finish_records().await?;
-                    let is_on_disk = self.client.committed(self.output.device(), records, COMMIT_LIMIT).await;
+                    let is_on_disk = self.is_on_disk(records).await;
                     let now = self.output.now();
                     next = self.fetch.as_mut().map(|fetch| fetch.on_committed(is_on_disk, now));
                 }
@@ -179,6 +248,23 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until all that was handed on is on disk; false if some of these records are not, or nobody can tell.
+    async fn is_on_disk(&mut self, records: Vec<RecordKey>) -> bool {
+        // What is being asked is asked again with the rest.
+        self.check = None;
+        let mut asked = records.clone();
+        asked.extend_from_slice(self.known.unsure());
+        let Some(answer) = self.client.committed(self.output.device(), asked.clone(), COMMIT_LIMIT) else {
+            return false;
+        };
+        let Some(missing) = answer.await else {
+            self.check_later = true;
+            return false;
+        };
+        self.known.settle(&asked, &missing);
+        !missing.iter().any(|key| records.contains(key))
     }
 
     fn go_on(&mut self) -> Option<Step> {
