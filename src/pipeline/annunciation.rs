@@ -223,8 +223,8 @@ impl Pipeline {
         info!(%alert, to = route.targets(), "nobody has acknowledged an alert: it goes further");
         let changes = self.engine.on_escalated(alert, bit_of(number), now);
         self.publish_alerts(changes, now);
-        let people = self.call_people(event, &route.users, &route.roles, now);
-        let is_reached = people || (route.fallback && self.annunciators.fallback.is_some());
+        let messages = self.notifier.call(event, &route.users, &route.roles, now);
+        let is_reached = !messages.is_empty() || (route.fallback && self.annunciators.fallback.is_some());
         let why = if is_due {
             format!("not acknowledged for {} s", route.after.as_secs())
         } else {
@@ -237,6 +237,7 @@ impl Pipeline {
         }
         let reason = format!("{why}: to {}{end}", route.targets());
         self.publish(EventBody::Audit(escalated(event, result, reason)), now);
+        self.publish_all(messages, now);
         is_reached
     }
 

@@ -3,7 +3,7 @@
 use super::{LONGEST_TURN, Pipeline, Refusal};
 use crate::clock::Stamp;
 use crate::command::Command;
-use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, EventBody, InboxChange, NotificationKind};
+use crate::event::{AuditAction, AuditEvent, AuditResult, EventBody, InboxChange, NotificationKind};
 use crate::hub::{Join, Joined, ListenerId, Scope};
 use crate::ids::{PatientId, Seq};
 use crate::notifier::{NotSent, Sees, Sent};
@@ -44,15 +44,6 @@ impl Pipeline {
     pub(super) fn leave(&mut self, listener: ListenerId) {
         self.hub.leave(listener);
         self.notifier.on_left(listener.number());
-    }
-
-    /// Tells these people of an alert, by name or role, also if they were told of it before. False if nobody of them is
-    /// known and sees the patient's alerts: an escalation then has to go on.
-    pub fn call_people(&mut self, alert: &AlertEvent, users: &[String], roles: &[String], now: Stamp) -> bool {
-        let messages = self.notifier.call(alert, users, roles, now);
-        let reached = !messages.is_empty();
-        self.publish_all(messages, now);
-        reached
     }
 
     /// Carries out a command about messages, with its row in the audit trail; the answer is the number of that row.

@@ -241,7 +241,9 @@ async fn an_alert_that_nobody_acknowledges_goes_further_once_also_over_a_restart
     // The second route, and not the first one again.
     let marked = alert(&mut dashboard, &known, |alert| alert["escalated"] == json!([1, 2])).await;
     let audit = dashboard.next_of("audit").await["data"].clone();
-    assert_eq!(audit["reason"], "not acknowledged for 30 s: to role:clinician");
+    // Nobody of that role was ever here.
+    assert_eq!(audit["reason"], "not acknowledged for 30 s: to role:clinician: reaches nobody");
+    assert_eq!(audit["result"], "failed");
     let data = json!({"name": "alert.acknowledge", "alert_id": marked["alert_id"], "expected_seq": marked["seq"]});
     dashboard.say(&json!({"type": "command", "data": data})).await;
     let known = alert(&mut dashboard, &[], |alert| alert["change"] == "acknowledge").await;
