@@ -316,7 +316,14 @@ async function changeLimit(method, patient, rule, change) {
 
 const inAnHour = () => new Date(Date.now() + 3_600_000).toISOString().replace(/\.\d+/, '');
 
-test('on a phone an alert counts as shown when its text can be read, not while it is scrolled away under the bar', async () => {
+test('on a phone an alert counts as shown when its text can be read, not while it is scrolled away under the bar', async (t) => {
+  // A ward of its own, in which nothing else has alarmed yet.
+  const shared = daemon;
+  daemon = await startDaemon();
+  t.after(async () => {
+    await daemon.stop();
+    daemon = shared;
+  });
   await page.setViewportSize(SIZES[2]);
   const check = await selfCheck();
   const [{ patient }] = await signIn();
