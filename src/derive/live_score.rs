@@ -119,8 +119,8 @@ impl LiveScore {
 
     /// Takes what a person entered: the whole of what holds now.
     pub(super) fn observe(&mut self, observation: &ObservationEvent, now: Stamp) {
-        self.oxygen = observation.oxygen.clone();
-        self.consciousness = observation.consciousness.clone();
+        self.oxygen.clone_from(&observation.oxygen);
+        self.consciousness.clone_from(&observation.consciousness);
         self.forget(now);
         self.is_touched = true;
     }
