@@ -33,7 +33,7 @@ use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
 use vitalbridge::sources::ble::{Air, AirSettings};
-use vitalbridge::store::{self, StoreOptions};
+use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 
@@ -88,7 +88,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         engine: Engine::new(rules, 1),
         expected: Vec::new(),
         open_alerts: Vec::new(),
-        limit_changes: Vec::new(),
+        limit_changes: KeptChanges::default(),
         notifier: Notifier::new(&[], Saved::default(), 1),
         news2: std::collections::BTreeMap::new(),
         observations: Vec::new(),

@@ -22,7 +22,7 @@ use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::{Notifier, Saved};
 use vitalbridge::outbox::Delivery;
 use vitalbridge::pipeline::{Control, Parts, Pipeline};
-use vitalbridge::store::{self, StoreOptions};
+use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::vitals::{Mode, Reading, Taken};
 
 /// Payloads of one round: fewer than fill an outbox, so that nothing is skipped.
@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
         engine: Engine::new(RuleSet::built_in(), 1),
         expected: Vec::new(),
         open_alerts: Vec::new(),
-        limit_changes: Vec::new(),
+        limit_changes: KeptChanges::default(),
         notifier: Notifier::new(&[], Saved::default(), 1),
         news2: BTreeMap::new(),
         observations: Vec::new(),

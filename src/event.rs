@@ -374,6 +374,8 @@ named_enum! {
         ConfigReloaded = "config_reloaded",
         /// A configuration was refused on reload; the old one goes on.
         ConfigRefused = "config_refused",
+        /// Limits that a person set in an earlier run cannot be read; those of the rule file hold.
+        LimitsUnreadable = "limits_unreadable",
         /// Events were dropped; `first`..=`last` says which.
         EventsLost = "events_lost",
         /// An alert of the last run is over because its patient or device is not configured any more.

@@ -29,8 +29,8 @@ use crate::derive::live::{Derivation, News2Settings};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Done, Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, ObservationEvent,
-    Preferences, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
+    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, ObservationEvent, Preferences,
+    SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
@@ -39,7 +39,7 @@ use crate::notifier::Notifier;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
-use crate::store::{KeptObservation, StoreHandle};
+use crate::store::{KeptChanges, KeptObservation, StoreHandle};
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 use computed::Observations;
@@ -186,7 +186,7 @@ pub struct Parts {
     /// Alerts that had not ended when the last run did.
     pub open_alerts: Vec<AlertEvent>,
     /// Changes of limits that held when the last run ended.
-    pub limit_changes: Vec<LimitChange>,
+    pub limit_changes: KeptChanges,
     /// Messages for people.
     pub notifier: Notifier,
     /// For whom an early warning score is computed, and how.
@@ -213,6 +213,8 @@ pub struct Pipeline {
     next: Seq,
     patients: BTreeMap<PatientId, Patient>,
     modes: BTreeMap<PatientId, Mode>,
+    /// Limits of an earlier run that could not be read.
+    unreadable_limits: Vec<String>,
     engine: Engine,
     derivation: Derivation,
     observations: Observations,
@@ -245,6 +247,7 @@ impl Pipeline {
             next: parts.first,
             patients: parts.patients.into_iter().map(|patient| (patient.id.clone(), patient)).collect(),
             modes: BTreeMap::new(),
+            unreadable_limits: Vec::new(),
             engine: parts.engine,
             derivation: Derivation::default(),
             observations: Observations::default(),
@@ -263,10 +266,10 @@ impl Pipeline {
         };
         let message = format!("vitalbridge {} started", env!("CARGO_PKG_VERSION"));
         pipeline.on_system(SystemEvent { kind: SystemKind::Started, message, first: None, last: None }, now);
-        let changed = pipeline.engine.take_back_changes(parts.limit_changes, now);
-        pipeline.publish_alerts(changed, now);
+        pipeline.take_back_limits(parts.limit_changes, now);
         pipeline.restore(parts.open_alerts, parts.expected, now);
         pipeline.start_scores(&parts.news2, parts.observations, now);
+        pipeline.tell_unreadable_limits(now);
         pipeline
     }
 
@@ -473,6 +476,7 @@ impl Pipeline {
             Control::Receipt(receipt) => self.on_receipt(&receipt),
             Control::Command(wish) => self.on_command(wish, now),
             Control::Condition(condition, present) => {
+                let present = present || self.has_error_of_its_own(condition);
                 let changes = self.engine.on_condition(condition, present, now);
                 self.publish_alerts(changes, now);
                 if condition == BridgeCondition::ClockUnsynchronised && !present {
@@ -480,13 +484,15 @@ impl Pipeline {
                 }
             }
             Control::Rules(rules) => {
+                // Whoever has the rules read again has seen what was told.
+                self.unreadable_limits.clear();
                 let changes = self.engine.replace_rules(*rules, now);
                 self.publish_alerts(changes, now);
             }
             Control::Limits(patient, reply) => {
                 let known = self.patients.contains_key(&patient);
                 // The asker gave up waiting; nothing is owed.
-                let _ = reply.send(known.then(|| self.engine.limits(&patient, now.wall)));
+                let _ = reply.send(known.then(|| self.engine.limits(&patient, now)));
             }
             Control::System(system) => self.on_system(system, now),
             Control::Audit(audit) => _ = self.publish_audit(audit, now),

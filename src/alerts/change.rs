@@ -1,6 +1,7 @@
 //! Changes of one rule of one patient that people make while the bridge runs: checked as an override of the rule file
 //! is, put over it, and taken away when their time is over.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::alerts::file::{Draft, MAX_OVERRIDES, MAX_WORDS_BYTES, Reader};
@@ -25,6 +26,9 @@ pub(super) const fn longest(kind: LimitKind) -> Duration {
 
 /// Which change: there is at most one of a kind for a rule of a patient.
 pub(super) type ChangeKey = (PatientId, RuleId, LimitKind);
+
+/// A change that holds no more, what became of it, and why.
+pub(super) type Over = (LimitChange, LimitAction, String);
 
 /// The key of a change.
 pub(super) fn key_of(change: &LimitChange) -> ChangeKey {
@@ -113,7 +117,7 @@ impl RuleSet {
 
     /// Why there is nothing to clear or to switch on.
     fn nothing_to_end(&self, wish: &LimitWish, kind: LimitKind, now: Wall) -> String {
-        let rules = self.effective(Some(&wish.patient), now);
+        let rules = self.in_run(Some(&wish.patient), now);
         let rule = rules.iter().find(|rule| rule.id == wish.rule);
         let is_off = rule.is_some_and(|rule| rule.off.is_some());
         match kind {
@@ -144,32 +148,71 @@ impl RuleSet {
     }
 
     /// The set without a change.
-    pub(super) fn without(&self, key: &ChangeKey) -> Self {
+    fn without(&self, key: &ChangeKey) -> Self {
         let mut set = self.clone();
-        if let Some(changes) = set.overrides.get_mut(&key.0) {
-            changes.retain(|one| one.change.as_ref().is_none_or(|change| key_of(change) != *key));
-            if changes.is_empty() {
-                set.overrides.remove(&key.0);
-            }
-        }
+        set.remove(key);
         set
     }
 
+    /// Takes a change out.
+    pub(super) fn remove(&mut self, key: &ChangeKey) {
+        if let Some(changes) = self.overrides.get_mut(&key.0) {
+            changes.retain(|one| one.change.as_ref().is_none_or(|change| key_of(change) != *key));
+            if changes.is_empty() {
+                self.overrides.remove(&key.0);
+            }
+        }
+    }
+
     /// Takes over the changes of an earlier run, or of before the rule file was read again; and those that hold no more,
-    /// each with the reason.
-    pub(super) fn adopt(self, changes: Vec<LimitChange>, now: Wall) -> (Self, Vec<(LimitChange, LimitAction, String)>) {
+    /// each with the reason. Patient by patient, so that the work grows with the number of changes and not with its square.
+    pub(super) fn adopt(self, changes: Vec<LimitChange>, now: Wall) -> (Self, Vec<Over>) {
         let (mut set, mut over) = (self, Vec::new());
+        let mut room = MAX_OVERRIDES.saturating_sub(set.overrides.values().flatten().count());
+        let mut by_patient: BTreeMap<PatientId, Vec<LimitChange>> = BTreeMap::new();
         for change in changes {
             let beside = set.file_override(&change.patient, &change.rule).filter(|one| one.decision.in_force(now));
-            if change.expires <= now {
-                over.push((change, LimitAction::Expired, "its time is over".to_owned()));
-                continue;
-            }
             if beside.is_some_and(|one| Some(fingerprint(one)) != change.beside) {
                 let reason = "the rule file has a later override of the same rule".to_owned();
                 over.push((change, LimitAction::Replaced, reason));
-                continue;
+            } else if room == 0 {
+                let reason = format!("with those of the rule file there are more than {MAX_OVERRIDES} overrides");
+                over.push((change, LimitAction::Unfit, reason));
+            } else {
+                room -= 1;
+                by_patient.entry(change.patient.clone()).or_default().push(change);
             }
+        }
+        for (patient, changes) in by_patient {
+            // What holds for others says nothing about this patient.
+            let own = set.overrides.remove(&patient).into_iter().map(|own| (patient.clone(), own)).collect();
+            let alone = Self { rules: set.rules.clone(), overrides: own, lines: BTreeMap::new() };
+            let mut taken = match alone.with_all(&patient, &changes, now) {
+                Some(taken) => taken,
+                None => alone.one_by_one(changes, now, &mut over),
+            };
+            set.overrides.append(&mut taken.overrides);
+        }
+        (set, over)
+    }
+
+    /// The set with all these changes of a patient; `None` if one of them does not fit.
+    fn with_all(&self, patient: &PatientId, changes: &[LimitChange], now: Wall) -> Option<Self> {
+        let mut set = self.clone();
+        for change in changes {
+            let rule = self.rules.iter().find(|rule| rule.id == change.rule)?;
+            set.remove(&key_of(change));
+            set.overrides.entry(patient.clone()).or_default().push(override_of(change, rule).ok()?);
+        }
+        let mut reader = Reader::new("", LimitSource::File);
+        reader.check_patient(&set, patient, now, 0);
+        reader.problems.is_empty().then_some(set)
+    }
+
+    /// The set with those changes that fit beside the ones before them.
+    fn one_by_one(self, changes: Vec<LimitChange>, now: Wall, over: &mut Vec<Over>) -> Self {
+        let mut set = self;
+        for change in changes {
             match set.with(&change, now) {
                 Ok(with) => set = with,
                 Err(problems) => {
@@ -178,14 +221,14 @@ impl RuleSet {
                 }
             }
         }
-        (set, over)
+        set
     }
 
-    /// The overrides of the rule file whose time ended in this span of wall time, as changes.
+    /// The overrides of the rule file whose time ended after a moment and until `now`, as changes.
     pub(super) fn file_overrides_over(&self, after: Wall, now: Wall) -> Vec<LimitChange> {
         let own = self.overrides.iter().flat_map(|(patient, ones)| ones.iter().map(move |one| (patient, one)));
         let over = own.filter_map(|(patient, one)| {
-            let expires = one.decision.expires.filter(|expires| after <= *expires && *expires <= now)?;
+            let expires = one.decision.expires.filter(|expires| after < *expires && *expires <= now)?;
             one.change.is_none().then(|| LimitChange {
                 patient: patient.clone(),
                 rule: one.rule.clone(),
@@ -201,9 +244,9 @@ impl RuleSet {
         over.collect()
     }
 
-    /// What one rule of one patient says at a moment, in words.
+    /// What one rule of one patient says at a moment of a run, in words.
     pub(super) fn summary(&self, patient: &PatientId, rule: &RuleId, at: Wall) -> String {
-        let limits = self.limits(patient, at);
+        let limits = self.limits_in_run(patient, at);
         limits.iter().find(|limit| limit.rule == *rule).map_or_else(String::new, EffectiveLimit::summary)
     }
 

@@ -2,6 +2,8 @@
 
 mod changes;
 
+use self::changes::End;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,8 +76,14 @@ pub struct Engine {
     last: Stamp,
     /// Events of due time that a refused command could not return; the next call does.
     held: Vec<AlertEvent>,
-    /// When each change that a person made ends on the monotonic clock.
-    ends: BTreeMap<ChangeKey, Mono>,
+    /// When each change that a person made ends.
+    ends: BTreeMap<ChangeKey, End>,
+    /// The first of them on either clock; kept because it is asked far more often than it changes.
+    first_end: (Option<Mono>, Option<Wall>),
+    /// Dates of the rule file are counted from here on the monotonic clock, once the wall clock is known to be set.
+    set_at: Option<Stamp>,
+    /// Up to this date everybody has been told which overrides of the rule file have ended.
+    told: Option<Wall>,
     /// What became of such changes since it was last asked.
     limit_news: Vec<LimitsEvent>,
 }
@@ -98,6 +106,9 @@ impl Engine {
             last: Stamp::default(),
             held: Vec::new(),
             ends: BTreeMap::new(),
+            first_end: (None, None),
+            set_at: None,
+            told: None,
             limit_news: Vec::new(),
         }
     }
@@ -241,6 +252,10 @@ impl Engine {
     /// Takes a fault of the bridge, or its end.
     pub fn on_condition(&mut self, condition: BridgeCondition, present: bool, now: Stamp) -> Vec<AlertEvent> {
         let (now, mut events) = self.advance(now);
+        if condition == BridgeCondition::ClockUnsynchronised && !present {
+            self.clock_is_set(now);
+            self.refresh_rules(&mut events, now);
+        }
         self.bridge.condition(condition, present);
         self.settle(None, &mut events, now);
         events
@@ -341,12 +356,11 @@ impl Engine {
     /// When [`Engine::on_deadline`] must be called next. Dates of the rule file are mapped by the last call's clocks.
     pub fn next_deadline(&self) -> Option<Mono> {
         let date = self.unchanged.and_then(|(_, until)| {
-            let millis = until.0.checked_sub(self.last.wall.0).filter(|_| until != Wall(i64::MAX))?;
+            let millis = until.0.checked_sub(self.date(self.last).0).filter(|_| until != Wall(i64::MAX))?;
             Some(self.last.mono + Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
         });
         let held = (!self.held.is_empty()).then_some(self.last.mono);
-        let ends = self.ends.values().copied();
-        self.due().into_iter().chain(date).chain(held).chain(ends).min()
+        self.due().into_iter().chain(date).chain(held).chain(self.first_end.0).min()
     }
 
     /// Changes the rules: new limits hold at once, alerts of rules that are gone end. What people changed meanwhile stays
@@ -356,6 +370,7 @@ impl Engine {
         let changes = self.rules.changes().cloned().collect();
         self.adopt(rules, changes, now);
         self.unchanged = None;
+        self.told = Some(self.date(now));
         self.refresh_rules(&mut events, now);
         events
     }
@@ -438,17 +453,16 @@ impl Engine {
     /// Puts the rules of this moment in force if a date has passed, or if they were replaced.
     fn refresh_rules(&mut self, events: &mut Vec<AlertEvent>, now: Stamp) {
         self.end_changes(now);
-        if self.unchanged.is_some_and(|(from, until)| from <= now.wall && now.wall < until) {
+        let date = self.date(now);
+        if self.unchanged.is_some_and(|(from, until)| from <= date && date < until) {
             return;
         }
-        if let Some((_, until)) = self.unchanged.filter(|(_, until)| *until <= now.wall) {
-            self.tell_file_overrides(until, now);
-        }
-        self.unchanged = Some(self.rules.unchanged_around(now.wall));
-        self.common = Arc::new(self.rules.effective(None, now.wall));
+        self.tell_file_overrides(now);
+        self.unchanged = Some(self.rules.unchanged_around(date));
+        self.common = Arc::new(self.rules.in_run(None, date));
         events.extend(self.bridge.set_rules(&self.common));
         for (patient, subject) in &mut self.patients {
-            let rules = rules_of(&self.rules, &self.common, patient, now);
+            let rules = rules_of(&self.rules, &self.common, patient, date);
             events.extend(subject.set_rules(&rules));
         }
         self.settle_all(events, now);
@@ -463,7 +477,7 @@ impl Engine {
             if self.patients.len() >= MAX_PATIENTS {
                 return None;
             }
-            let rules = rules_of(&self.rules, &self.common, patient, now);
+            let rules = rules_of(&self.rules, &self.common, patient, self.date(now));
             self.patients.insert(patient.clone(), Subject::new(Some(patient.clone()), rules));
         }
         self.patients.get_mut(patient)
@@ -532,6 +546,6 @@ impl Engine {
     }
 }
 
-fn rules_of(set: &RuleSet, common: &Arc<Vec<Rule>>, patient: &PatientId, now: Stamp) -> Arc<Vec<Rule>> {
-    if set.has_overrides(patient) { Arc::new(set.effective(Some(patient), now.wall)) } else { Arc::clone(common) }
+fn rules_of(set: &RuleSet, common: &Arc<Vec<Rule>>, patient: &PatientId, date: Wall) -> Arc<Vec<Rule>> {
+    if set.has_overrides(patient) { Arc::new(set.in_run(Some(patient), date)) } else { Arc::clone(common) }
 }

@@ -698,12 +698,22 @@ pub struct RuleSet {
 impl RuleSet {
     /// The rules of one patient (`None`: nobody in particular) at a moment; as many and in the same order for everybody.
     pub fn effective(&self, patient: Option<&PatientId>, now: Wall) -> Vec<Rule> {
+        self.resolved(patient, now, false)
+    }
+
+    /// The same in a running engine: what a person changed holds for as long as it is there, because the engine takes it
+    /// away when its time is over by the monotonic clock.
+    pub(super) fn in_run(&self, patient: Option<&PatientId>, date: Wall) -> Vec<Rule> {
+        self.resolved(patient, date, true)
+    }
+
+    fn resolved(&self, patient: Option<&PatientId>, now: Wall, changes_hold: bool) -> Vec<Rule> {
         let mut rules = self.rules.clone();
         for rule in &mut rules {
             rule.off = rule.off.take().filter(|off| off.in_force(now));
         }
         let changes = patient.and_then(|patient| self.overrides.get(patient)).map_or(&[][..], Vec::as_slice);
-        let in_force = |change: &&Override| change.decision.in_force(now);
+        let in_force = |change: &&Override| changes_hold && change.change.is_some() || change.decision.in_force(now);
         // What a person set while the bridge runs stands in place of the rule file's override, and ALARM OFF over both.
         let mut changes: Vec<&Override> = changes.iter().filter(in_force).collect();
         changes.sort_by_key(|change| (change.change.is_some(), change.is_off_alone()));
@@ -721,6 +731,15 @@ impl RuleSet {
 
     /// The limits in force for a patient, the most urgent physiological first.
     pub fn limits(&self, patient: &PatientId, now: Wall) -> Vec<EffectiveLimit> {
+        self.shown(patient, &self.effective(Some(patient), now))
+    }
+
+    /// The same in a running engine.
+    pub(super) fn limits_in_run(&self, patient: &PatientId, date: Wall) -> Vec<EffectiveLimit> {
+        self.shown(patient, &self.in_run(Some(patient), date))
+    }
+
+    fn shown(&self, patient: &PatientId, rules: &[Rule]) -> Vec<EffectiveLimit> {
         let with_line = |rule: &Rule| {
             let line = match rule.source {
                 LimitSource::File => self.lines.get(&rule.id).copied(),
@@ -729,7 +748,7 @@ impl RuleSet {
             };
             EffectiveLimit { line, ..EffectiveLimit::from(rule) }
         };
-        self.effective(Some(patient), now).iter().map(with_line).collect()
+        rules.iter().map(with_line).collect()
     }
 
     fn override_line(&self, patient: &PatientId, rule: &RuleId) -> Option<usize> {
@@ -749,10 +768,12 @@ impl RuleSet {
             .filter_map(|(patient, changes)| Some((patient, changes.iter().map(|change| change.line).min()?)))
     }
 
-    /// The span of wall time around `now` in which no rule changes by its date: from (included) and until (excluded).
+    /// The span of wall time around `now` in which nothing of the rule file changes by its date: from (included) and until
+    /// (excluded).
     pub fn unchanged_around(&self, now: Wall) -> (Wall, Wall) {
         let dates = self.rules.iter().filter_map(|rule| rule.off.as_ref()?.expires);
-        let expiries = self.overrides.values().flatten().filter_map(|change| change.decision.expires);
+        let of_file = self.overrides.values().flatten().filter(|change| change.change.is_none());
+        let expiries = of_file.filter_map(|change| change.decision.expires);
         let (mut from, mut until) = (Wall(i64::MIN), Wall(i64::MAX));
         for date in dates.chain(expiries) {
             if date <= now {

@@ -9,10 +9,11 @@ use super::{CommandError, say};
 use crate::alerts::{Decision, EffectiveLimit};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Place};
+use crate::derive::live::News2Settings;
 use crate::document::Problems;
 use crate::ids::PatientId;
 use crate::patient::Patient;
-use crate::vitals::Decimal;
+use crate::vitals::{Decimal, Spo2Scale};
 
 #[derive(Debug, Args)]
 #[command(
@@ -87,6 +88,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     }
     for patient in shown {
         say(&format!("  patient {} ({}), bed {}, ward {}", patient.id, patient.name, patient.bed, patient.ward))?;
+        say(&format!("    {}", news2(config.news2.get(&patient.id))))?;
         for limit in config.rules.limits(&patient.id, now) {
             say(&format!("    {}", line(&limit, config.rules_file.as_deref())))?;
         }
@@ -117,9 +119,32 @@ fn limits_of(config: &Config, args: &CheckArgs) -> Result<Vec<Json>, CommandErro
     };
     let of = |patient: &&Patient| {
         let limits: Vec<Json> = config.rules.limits(&patient.id, now).iter().map(shown).collect();
-        json!({"patient_id": patient.id, "limits": limits})
+        let score = config.news2.get(&patient.id);
+        let news2 = score.map(|settings| {
+            let (by, reason) = settings.decision.clone().unzip();
+            json!({"spo2_scale": scale(settings), "by": by, "reason": reason})
+        });
+        json!({"patient_id": patient.id, "news2": news2, "limits": limits})
     };
     Ok(wanted(config, args)?.iter().map(of).collect())
+}
+
+const fn scale(settings: &News2Settings) -> u8 {
+    match settings.scale {
+        Spo2Scale::One => 1,
+        Spo2Scale::Two => 2,
+    }
+}
+
+/// Whether an early warning score is computed, and how.
+fn news2(settings: Option<&News2Settings>) -> String {
+    match settings {
+        None => "NEWS2: off".to_owned(),
+        Some(settings) => {
+            let who = settings.decision.as_ref().map(|(by, reason)| format!(" by {by}: {reason}"));
+            format!("NEWS2: on, SpO2 scale {}{}", scale(settings), who.unwrap_or_default())
+        }
+    }
 }
 
 /// Broken profiles of the directory, all at once.

@@ -1,14 +1,51 @@
 //! Changes of limits: who may make them, and the event and the row of the audit trail for each beginning and end.
 
 use super::{Pipeline, Refusal};
+use crate::alerts::BridgeCondition;
 use crate::clock::Stamp;
 use crate::command::{LimitOperation, LimitWish};
-use crate::event::{AuditAction, AuditEvent, AuditResult, EventBody, LimitAction, LimitsEvent};
+use crate::event::{
+    AuditAction, AuditEvent, AuditResult, EventBody, LimitAction, LimitsEvent, SystemEvent, SystemKind,
+};
 use crate::hub::Scope;
 use crate::ids::{PatientId, Seq};
+use crate::store::KeptChanges;
 use crate::vitals::Mode;
 
+/// Most changes that one message names.
+const MAX_NAMED: usize = 16;
+
 impl Pipeline {
+    /// The changes of an earlier run hold again, and what became of the others is told.
+    pub(super) fn take_back_limits(&mut self, kept: KeptChanges, now: Stamp) {
+        if let Some(at) = kept.last_run {
+            self.engine.last_run_ended(at);
+        }
+        let changed = self.engine.take_back_changes(kept.changes, now);
+        self.publish_alerts(changed, now);
+        self.unreadable_limits = kept.unreadable;
+    }
+
+    /// Limits that a person set and that are lost are a configuration error until somebody has the rules read again.
+    pub(super) fn tell_unreadable_limits(&mut self, now: Stamp) {
+        if self.unreadable_limits.is_empty() {
+            return;
+        }
+        let named = self.unreadable_limits.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let count = self.unreadable_limits.len();
+        let message = format!(
+            "{count} changes of limits cannot be read, and what the rule file says holds in their place: set them again: {named}"
+        );
+        self.on_system(SystemEvent { kind: SystemKind::LimitsUnreadable, message, first: None, last: None }, now);
+        let changes = self.engine.on_condition(BridgeCondition::ConfigurationError, true, now);
+        self.publish_alerts(changes, now);
+    }
+
+    /// True if what others report as right is wrong all the same.
+    pub(super) fn has_error_of_its_own(&self, condition: BridgeCondition) -> bool {
+        condition == BridgeCondition::ConfigurationError && !self.unreadable_limits.is_empty()
+    }
+
     /// Does what a person wants of a patient's limits; they hold at once. The answer is the last event of it.
     pub(super) fn on_limit_wish(
         &mut self,

@@ -11,12 +11,10 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, KeptObservation, SeqRange, StoreError, StoreOptions, inbox, records, schema};
-use crate::clock::Stamp;
+use super::{DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, inbox, records, schema};
+use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
-use crate::event::{
-    AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitChange, LimitsEvent, ObservationEvent,
-};
+use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitsEvent, ObservationEvent};
 use crate::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::notifier::Saved;
 use crate::record::KnownRecords;
@@ -31,6 +29,10 @@ const CHECKED_BYTES: u64 = 64 << 20;
 
 /// Events that are looked through at a start for what people entered: many days of them, and a second of reading.
 const MAX_LOOKED_THROUGH: i64 = 200_000;
+
+/// When the last run ended, or its last event if it did not end by itself; null before the first.
+const LAST_SEEN: &str = "SELECT ifnull((SELECT ended_wall FROM epoch ORDER BY id DESC LIMIT 1),
+    (SELECT wall FROM event ORDER BY seq DESC LIMIT 1))";
 
 /// The number of the first event since this boot; null before its first run.
 const FIRST_OF_BOOT: &str =
@@ -174,26 +176,28 @@ impl Ledger {
     ///
     /// One that cannot be read is named instead (patient and rule): the patient then has the limits of the rule file, and
     /// somebody has to be told.
-    pub(super) fn limit_changes(&self) -> Result<(Vec<LimitChange>, Vec<String>), StoreError> {
+    pub(super) fn limit_changes(&self) -> Result<KeptChanges, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot read the changes of limits");
         let mut statement = self
             .connection
             .prepare("SELECT patient, rule, body FROM limit_change ORDER BY patient, rule, kind")
             .map_err(&failed)?;
         let mut rows = statement.query([]).map_err(&failed)?;
-        let (mut changes, mut unreadable) = (Vec::new(), Vec::new());
+        let last_run =
+            self.connection.query_row(LAST_SEEN, [], |row| row.get(0)).map(|wall: Option<i64>| wall.map(Wall));
+        let mut kept = KeptChanges { last_run: last_run.map_err(&failed)?, ..KeptChanges::default() };
         while let Some(row) = rows.next().map_err(&failed)? {
             let (patient, rule): (String, String) = (row.get(0).map_err(&failed)?, row.get(1).map_err(&failed)?);
             let body: String = row.get(2).map_err(&failed)?;
             match serde_json::from_str(&body) {
-                Ok(change) => changes.push(change),
+                Ok(change) => kept.changes.push(change),
                 Err(error) => {
                     error!(%patient, %rule, %error, "limits set by a person cannot be restored");
-                    unreadable.push(format!("{rule} of {patient}"));
+                    kept.unreadable.push(format!("{rule} of {patient}"));
                 }
             }
         }
-        Ok((changes, unreadable))
+        Ok(kept)
     }
 
     /// What is in the inboxes.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 
-use crate::clock::Stamp;
+use crate::clock::{Stamp, Wall};
 use crate::event::{AlertEvent, LimitChange, ObservationEvent};
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::notifier::Saved;
@@ -102,6 +102,17 @@ pub struct DeviceIdentity {
     pub doubted: Option<String>,
 }
 
+/// The changes of limits that people made and that held when the last run ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptChanges {
+    /// Those that can be read.
+    pub changes: Vec<LimitChange>,
+    /// Those that cannot, each as `rule of patient`.
+    pub unreadable: Vec<String>,
+    /// When the last run ended or wrote its last event, by the wall clock. `None`: there was none.
+    pub last_run: Option<Wall>,
+}
+
 /// What a person entered about a patient in an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptObservation {
@@ -127,7 +138,7 @@ pub struct Opened {
     /// The latest state of each alert that had not ended when the last run did, oldest change first.
     pub open_alerts: Vec<AlertEvent>,
     /// The changes of limits that people made and that held when the last run ended.
-    pub limit_changes: Vec<LimitChange>,
+    pub limit_changes: KeptChanges,
     /// What each source's device is bound to.
     pub identities: BTreeMap<SourceId, DeviceIdentity>,
     /// Which records of each device are stored.
@@ -136,8 +147,6 @@ pub struct Opened {
     pub inboxes: Saved,
     /// What people entered about patients, the latest of each, as far as it can still hold.
     pub observations: Vec<KeptObservation>,
-    /// Changes of limits that cannot be read any more, each in words.
-    pub unreadable_changes: Vec<String>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -278,10 +287,9 @@ impl StoreError {
 struct Remembered {
     identities: BTreeMap<SourceId, DeviceIdentity>,
     records: BTreeMap<DeviceId, KnownRecords>,
-    limit_changes: Vec<LimitChange>,
+    limit_changes: KeptChanges,
     inboxes: Saved,
     observations: Vec<KeptObservation>,
-    unreadable_changes: Vec<String>,
 }
 
 /// Opens the store in `dir` and begins a run of the daemon at the number after the newest stored one. Blocks.
@@ -295,14 +303,12 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
         ledger.limit(max_bytes, options)?;
         let open_alerts = ledger.open_alerts()?;
-        let (limit_changes, unreadable_changes) = ledger.limit_changes()?;
         let remembered = Remembered {
             identities: ledger.identities()?,
             records: ledger.known_records()?,
-            limit_changes,
+            limit_changes: ledger.limit_changes()?,
             inboxes: ledger.inboxes()?,
             observations: ledger.observations(boot_id, now)?,
-            unreadable_changes,
         };
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
@@ -336,7 +342,6 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         records: remembered.records,
         inboxes: remembered.inboxes,
         observations: remembered.observations,
-        unreadable_changes: remembered.unreadable_changes,
         dropped,
         salvaged,
     })

@@ -71,7 +71,7 @@ impl Stalled {
         }];
         let knew = Knew {
             alerts: opened.open_alerts.clone(),
-            limits: opened.limit_changes.clone(),
+            limits: opened.limit_changes.changes.clone(),
             observations: opened.observations.clone(),
         };
         let pipeline = Pipeline::new(Parts {

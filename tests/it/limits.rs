@@ -146,6 +146,26 @@ fn limits_that_were_answered_survive_a_sudden_end_and_a_later_word_of_the_file_w
     assert_eq!(bridge.stop(), Some(0));
 }
 
+#[test]
+fn limits_that_cannot_be_read_any_more_are_told_and_the_file_holds() {
+    let mut place = Place::new();
+    let bridge = place.start();
+    let set = json!({"below": 86, "reason": "COPD", "expires": later()}).to_string();
+    let (status, done) = place.ask(&bridge, "PUT", "/api/v1/patients/P-1/limits/spo2_low", &set);
+    assert_eq!(status, "200", "{done}");
+    bridge.kill();
+    let database = rusqlite::Connection::open(place.dir.path().join("state/vitals.db")).unwrap();
+    assert_eq!(database.execute("UPDATE limit_change SET body = '{\"lines\": 7}'", []).unwrap(), 1);
+    let bridge = place.start();
+    assert_eq!(place.limit(&bridge, "spo2_low"), ("override".into(), "below 88 % for 15 s".into()));
+    assert_eq!(bridge.stop(), Some(0));
+    let one = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let told = "SELECT count(*) FROM event WHERE body LIKE '%limits_unreadable%spo2_low of P-1%'";
+    assert_eq!(one(told), 1);
+    // It still stands, though the configuration of this run was reported to be right.
+    assert_eq!(one("SELECT count(*) FROM alert_open WHERE body LIKE '%configuration_error%'"), 1);
+}
+
 /// `mosquitto_sub` on the topic of answers.
 struct Answers {
     child: Child,

@@ -30,7 +30,7 @@ use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
 use vitalbridge::sources::ble::{Air, AirSettings};
-use vitalbridge::store::{self, StoreOptions};
+use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 
@@ -68,7 +68,7 @@ impl Server {
             engine: Engine::new(RuleSet::built_in(), 1),
             expected: Vec::new(),
             open_alerts: Vec::new(),
-            limit_changes: Vec::new(),
+            limit_changes: KeptChanges::default(),
             notifier: Notifier::new(&config.patients, opened.inboxes, 1),
             news2: config.news2.clone(),
             observations: opened.observations,

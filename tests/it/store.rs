@@ -19,7 +19,7 @@ use vitalbridge::event::{
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
 use vitalbridge::store::{
-    self, DeviceIdentity, KeptObservation, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS,
+    self, DeviceIdentity, KeptChanges, KeptObservation, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS,
     RESERVED_FOR_PEOPLE, RETRY_EVERY, Reader, Refused, ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle,
     StoreHealth, StoreOptions,
 };
@@ -55,7 +55,7 @@ struct Running {
     next: Seq,
     first_seq: Seq,
     open_alerts: Vec<AlertEvent>,
-    limit_changes: Vec<LimitChange>,
+    limit_changes: KeptChanges,
     identities: BTreeMap<SourceId, DeviceIdentity>,
     records: BTreeMap<DeviceId, KnownRecords>,
     dropped: mpsc::Receiver<SeqRange>,
@@ -1305,7 +1305,7 @@ async fn what_people_changed_of_limits_is_kept_as_long_as_it_holds() {
         assert_eq!(store.reader.events(before, 1).await.unwrap(), [event], "read back as it was");
         store.end().await.unwrap();
         let reopened = Running::start(dir.path(), &options, 100 + run);
-        assert_eq!(reopened.limit_changes, expected, "{action}");
+        assert_eq!(reopened.limit_changes.changes, expected, "{action}");
         reopened.end().await.unwrap();
     }
 }

@@ -1,10 +1,12 @@
 //! Limits that people change while the bridge runs.
 
 use super::{Bench, COPD, RuleSet, START, line, patient, rules};
-use crate::alerts::LimitSource;
+use crate::alerts::file::MAX_OVERRIDES;
+use crate::alerts::rule::Condition;
+use crate::alerts::{BridgeCondition, LimitSource};
 use crate::clock::Wall;
 use crate::command::{LimitOperation, LimitWish};
-use crate::event::{LimitAction, LimitChange, LimitKind, LimitsEvent};
+use crate::event::{LimitAction, LimitChange, LimitKind, LimitsEvent, Priority};
 
 const MINUTE: u64 = 60_000;
 
@@ -39,7 +41,7 @@ fn refused(bench: &mut Bench, wish: &LimitWish) -> String {
 }
 
 fn text(bench: &Bench, rule: &str) -> (String, LimitSource) {
-    let limits = bench.engine.limits(&patient(), bench.now.wall);
+    let limits = bench.engine.limits(&patient(), bench.now);
     let limit = limits.into_iter().find(|limit| limit.rule.as_str() == rule).unwrap();
     (limit.summary(), limit.source)
 }
@@ -280,9 +282,114 @@ fn a_step_of_the_wall_clock_prolongs_no_alarm_off() {
     bench.move_to(end);
     bench.engine.on_deadline(bench.now);
     assert_eq!(text(&bench, "spo2_low").0, "below 90 % for 15 s", "ten minutes are ten minutes");
-    // A step forward ends it early: the limits of the rule are the safe side.
-    change(&mut bench, &off("spo2_low", 20 - 365 * 24 * 60));
+}
+
+#[test]
+fn a_step_of_the_wall_clock_ends_no_change_that_was_made_in_this_run() {
+    const YEAR: i64 = 365 * 86_400_000;
+    let mut bench = Bench::new(rules(COPD));
+    bench.engine.on_condition(BridgeCondition::ClockUnsynchronised, false, bench.now);
+    // Stricter limits are as much a loss as ALARM OFF is.
+    change(&mut bench, &set("spo2_low", "when = { below = 95 }", &after(10)));
     bench.now.wall.0 += YEAR;
     bench.engine.on_deadline(bench.now);
-    assert_eq!(text(&bench, "spo2_low").0, "below 90 % for 15 s");
+    bench.engine.replace_rules(rules(COPD), bench.now);
+    assert_eq!(text(&bench, "spo2_low"), ("below 95 % for 15 s".to_owned(), LimitSource::Runtime));
+    assert_eq!(bench.engine.take_limit_news(), []);
+    // Nor of the rule file: what it says until in a minute holds for a minute.
+    change(&mut bench, &wish("spo2_low", LimitOperation::Clear));
+    assert_eq!(text(&bench, "spo2_low"), ("below 86 % for 15 s".to_owned(), LimitSource::Override));
+    bench.move_to(bench.now.mono + std::time::Duration::from_mins(1));
+    bench.engine.on_deadline(bench.now);
+    assert_eq!(text(&bench, "spo2_low"), ("below 90 % for 15 s".to_owned(), LimitSource::BuiltIn));
+}
+
+#[test]
+fn a_change_of_an_earlier_run_ends_by_the_wall_clock_until_that_is_known_to_be_right() {
+    const DAY: i64 = 86_400_000;
+    let mut bench = Bench::new(RuleSet::built_in());
+    change(&mut bench, &off("spo2_low", 10));
+    let taken_back = || {
+        let mut next = restarted(&bench, RuleSet::built_in());
+        // Nobody knows how long the machine was off.
+        next.now.wall.0 -= 60_000;
+        assert_eq!(next.engine.take_limit_news()[0].action, LimitAction::Stands);
+        next
+    };
+    let ended = |bench: &Bench| text(bench, "spo2_low").0 == "below 90 % for 15 s";
+    // The clock is set, and told so or not: the end is past.
+    for is_told in [true, false] {
+        let mut next = taken_back();
+        next.now.wall.0 += DAY;
+        if is_told {
+            next.engine.on_condition(BridgeCondition::ClockUnsynchronised, false, next.now);
+        }
+        next.engine.on_deadline(next.now);
+        assert!(ended(&next), "{is_told}");
+        assert_eq!(next.engine.take_limit_news()[0].action, LimitAction::Expired);
+    }
+    // It was right: no later step ends it, and it does not last longer.
+    let mut next = taken_back();
+    next.engine.on_condition(BridgeCondition::ClockUnsynchronised, false, next.now);
+    for step in [DAY, -2 * DAY] {
+        next.now.wall.0 += step;
+        next.engine.on_deadline(next.now);
+        assert!(!ended(&next), "{step}");
+    }
+    next.move_to(next.now.mono + std::time::Duration::from_mins(11));
+    next.engine.on_deadline(next.now);
+    assert!(ended(&next));
+}
+
+#[test]
+fn every_end_of_an_override_of_the_file_is_told_once() {
+    // Ended while the bridge was off, by what the last run knew.
+    for (last_run, count) in [(START - 1, 1), (START + 60_000, 0), (START + 120_000, 0)] {
+        let mut bench = Bench::new(rules(COPD));
+        bench.now.wall = Wall(START + 90_000);
+        bench.engine.last_run_ended(Wall(last_run));
+        bench.engine.take_back_changes(Vec::new(), bench.now);
+        assert_eq!(told(&bench.engine.take_limit_news()).len(), count, "{last_run}");
+        bench.engine.replace_rules(rules(COPD), bench.now);
+        assert_eq!(bench.engine.take_limit_news(), [], "said once");
+    }
+    // A change of a person ends in the same moment.
+    let mut bench = Bench::new(rules(COPD));
+    change(&mut bench, &set("temperature", "when = { below = 34, above = 40 }", &after(1)));
+    bench.run_to(MINUTE);
+    bench.engine.on_deadline(bench.now);
+    let news = bench.engine.take_limit_news();
+    let rules: Vec<&str> = news.iter().map(|one| one.change.rule.as_str()).collect();
+    assert_eq!(rules, ["temperature", "spo2_low"]);
+}
+
+#[test]
+fn as_many_changes_as_there_may_be_are_taken_over_without_delay() {
+    let bench = Bench::new(RuleSet::built_in());
+    let ids: Vec<_> = bench.rules.rules.iter().filter(|rule| rule.priority != Priority::High).collect();
+    let ids: Vec<_> = ids.into_iter().filter(|rule| !matches!(rule.condition, Condition::Bridge(_))).collect();
+    let of = |patient: usize, rule: &crate::ids::RuleId, lines: &str| LimitChange {
+        patient: format!("P-{patient}").parse().unwrap(),
+        rule: rule.clone(),
+        kind: LimitKind::Limits,
+        lines: lines.to_owned(),
+        reason: "r".into(),
+        by: "b".into(),
+        expires: Wall(START + 60_000),
+        set: Some(Wall(START)),
+        beside: None,
+    };
+    let mut changes: Vec<LimitChange> = (0..)
+        .flat_map(|patient| ids.iter().map(move |rule| (patient, &rule.id)))
+        .map(|(patient, rule)| of(patient, rule, "clear_delay = '6s'"))
+        .take(MAX_OVERRIDES + 1)
+        .collect();
+    // One that does not fit takes no other of its patient with it.
+    let low = changes.iter().position(|change| change.rule.as_str() == "spo2_low").unwrap();
+    changes[low].lines = "when = { below = 11 }".to_owned();
+    let (set, over) = RuleSet::built_in().adopt(changes, Wall(START));
+    assert_eq!(set.changes().count(), MAX_OVERRIDES - 1);
+    let reasons: Vec<&str> = over.iter().map(|(_, _, reason)| reason.as_str()).collect();
+    assert!(reasons[0].contains("more than 4096 overrides"), "{reasons:?}");
+    assert!(reasons[1].contains("is below 60") && reasons.len() == 2, "{reasons:?}");
 }
