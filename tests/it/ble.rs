@@ -61,6 +61,10 @@ pub(crate) struct Setup {
     pub(crate) profile: Option<String>,
     /// Where it is written down that the adapter was switched off.
     pub(crate) power_file: Option<PathBuf>,
+    /// How far ahead of UTC the sensors' clocks are set, in minutes.
+    pub(crate) set_clock: Option<i16>,
+    /// Where it stands whether this machine's own clock was set.
+    pub(crate) time_sync: Option<PathBuf>,
     pub(crate) pace: Pace,
 }
 
@@ -91,6 +95,8 @@ impl Setup {
             delete_records: false,
             profile: None,
             power_file: None,
+            set_clock: None,
+            time_sync: None,
             pace: Pace::Short,
         }
     }
@@ -157,6 +163,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
             users,
             delete_records,
             profile,
+            set_clock: setup.set_clock,
             ..BleConfig::new(wanted, setup.sensor, air.clone())
         })
     });
@@ -185,7 +192,8 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     });
     let status = air.status();
     let power_file = setup.power_file.clone();
-    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file };
+    let time_sync = setup.time_sync.clone().map(|path| &*path.leak());
+    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file, time_sync };
     let radio = air.run(Clock::System, surroundings, stop.clone());
     running.spawn(async move {
         // As the daemon ends with its radio, so do the sources.

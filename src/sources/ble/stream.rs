@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
-use super::air::{Client, Report};
+use super::client::{Client, Report};
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
 use super::sensor::Habit;
@@ -185,7 +185,8 @@ impl<'r> Reader<'r> {
         }
         if self.understood.is_none_or(|last| now.since(last) >= UNDERSTOOD_EVERY) {
             self.understood = Some(now);
-            self.client.understood();
+            // What a sensor that measures now and then has said may be known: that shows when it is handed on.
+            self.client.understood(!self.is_episodic);
         }
     }
 
@@ -212,6 +213,9 @@ impl<'r> Reader<'r> {
     async fn hand_on(&mut self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
         for Arrived { observation, received } in arrived {
             if self.is_news(&observation) {
+                if self.is_episodic {
+                    self.client.understood(true);
+                }
                 self.output.reading(observation, received).await?;
             } else {
                 SourceCounters::add(&self.output.counters().records_again, 1);
