@@ -358,6 +358,7 @@ fn start_air(config: &Config, running: &Running, reader: &store::Reader, clock: 
         commits: Some(commits),
         bonds_file: Some(config.state_dir.join(BONDS_FILE)),
         power_file: Some(config.state_dir.join(POWER_FILE)),
+        time_sync: systemd::time_sync_directory(),
     };
     running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), surroundings, stop));
     running.tasks.spawn("stored records", Role::Helper, {

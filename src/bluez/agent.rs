@@ -153,6 +153,8 @@ pub struct Configured {
     /// Those that had a bond once. Who has lost it is paired again by a person only: whoever imitates a sensor would
     /// say the same.
     pub bonded_before: BTreeSet<BleAddress>,
+    /// The same of the names by which they are configured: under such a name nobody else is let in, whatever its address.
+    pub bonded_names: BTreeSet<String>,
 }
 
 /// Why a device is not let in while nobody is there.
@@ -193,13 +195,18 @@ impl Configured {
     fn verdict(&self, question: &Question, device: Option<&Device>) -> Result<(), Refusal> {
         let device = device.ok_or(Refusal::Unknown)?;
         let identities = [device.peer.address, device.address];
-        if !self.has(device.peer.address, device.name.as_deref()) && !self.has(device.address, None) {
+        let name = device.name.as_deref();
+        let by_address = identities.iter().any(|address| self.has(*address, None));
+        if !by_address && !self.has(device.peer.address, name) {
             return Err(Refusal::NotConfigured);
         }
         match question {
             Question::AuthorizeService { .. } if device.bonded => Ok(()),
             Question::Authorize if device.bonded => Err(Refusal::BondedBefore),
             Question::Authorize if identities.iter().any(|address| self.bonded_before.contains(address)) => {
+                Err(Refusal::BondedBefore)
+            }
+            Question::Authorize if !by_address && name.is_some_and(|name| self.bonded_names.contains(name)) => {
                 Err(Refusal::BondedBefore)
             }
             Question::Authorize => Ok(()),
@@ -475,11 +482,14 @@ mod tests {
         let address = |text: &str| text.parse::<BleAddress>().unwrap();
         let configured = Configured {
             addresses: BTreeSet::from([address("C0:FF:EE:00:00:01"), address("C0:FF:EE:00:00:04")]),
-            names: BTreeSet::from(["Cuff 1".to_owned()]),
+            names: ["Cuff 1", "Cuff 5"].map(ToOwned::to_owned).into(),
+            bonded_names: BTreeSet::from(["Cuff 5".to_owned()]),
             bonded_before: BTreeSet::from([address("C0:FF:EE:00:00:04")]),
         };
         let ours = device("C0:FF:EE:00:00:01", "whatever");
         let named = device("C0:FF:EE:00:00:02", "Cuff 1");
+        let imitator = device("C0:FF:EE:00:00:05", "Cuff 5");
+        let ours_of_that_name = device("C0:FF:EE:00:00:01", "Cuff 5");
         let foreign = device("C0:FF:EE:00:00:03", "Cuff 12");
         let bonded = Device { bonded: true, ..ours.clone() };
         let foreign_bonded = Device { bonded: true, ..foreign.clone() };
@@ -490,6 +500,8 @@ mod tests {
         for (question, device, verdict) in [
             (Question::Authorize, Some(&ours), Ok(())),
             (Question::Authorize, Some(&named), Ok(())),
+            (Question::Authorize, Some(&imitator), Err(Refusal::BondedBefore)),
+            (Question::Authorize, Some(&ours_of_that_name), Ok(())),
             (Question::Authorize, Some(&foreign), Err(Refusal::NotConfigured)),
             (Question::Authorize, None, Err(Refusal::Unknown)),
             (Question::Authorize, Some(&bonded), Err(Refusal::BondedBefore)),

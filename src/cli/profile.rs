@@ -251,7 +251,10 @@ fn tell(reports: &[Report], out: &mut dyn Write, notes: &mut dyn Write) -> anyho
             writeln!(notes, "{}", problem.at(name))?;
         }
         if problems.is_empty() {
-            writeln!(out, "{name}: ok ({tests} tests)")?;
+            match tests {
+                0 => writeln!(out, "{name}: ok (no tests)")?,
+                tests => writeln!(out, "{name}: ok ({tests} tests)")?,
+            }
         }
     }
     Ok(())

@@ -398,6 +398,9 @@ impl<'a> Builder<'a> {
                     config.warnings.add(self.text, &place.span(), warning);
                 }
             }
+            if let (Some(place), SourceKind::Ble(_)) = (&source.set_clock, &built.kind) {
+                config.warnings.add(self.text, &place.span(), model::FIXED_OFFSET);
+            }
             self.shared_device(source, &built, config);
             self.mode_of_patient(source, &built, config);
             config.sources.push(built);
@@ -771,6 +774,7 @@ mod tests {
         let config = parsed(cuff).unwrap();
         let SourceKind::Ble(ble) = &config.sources[0].kind else { panic!("not ble") };
         assert_eq!((ble.users[&2].as_str(), ble.set_clock), ("P-2", Some(120)));
+        assert!(config.warnings.to_string().contains("follows no daylight saving time"), "{}", config.warnings);
         for (bad, words) in [
             ("name = \"S\"\nsensor = \"ecg\"", "`ecg` is not a sensor"),
             ("name = \"S\"\nusers = { 255 = \"P-1\" }", "`255` is not a user's number"),

@@ -75,6 +75,10 @@ pub(super) fn contradictions(source: &file::Source, profile: &Profile, models: &
     found
 }
 
+/// What whoever has a sensor's clock set should know.
+pub(super) const FIXED_OFFSET: &str =
+    "this offset is fixed and follows no daylight saving time: change it when the clocks change";
+
 /// What whoever sets the source up should know.
 pub(super) fn warnings(profile: &Profile) -> Vec<String> {
     let Some(ble) = profile.ble().filter(|ble| ble.deletes_on_transfer) else { return Vec::new() };

@@ -215,6 +215,8 @@ fn agrees(expected: &Expected, vital: &Vital) -> bool {
     };
     match (expected, vital) {
         (Expected::One(expected), Vital::Scalar { value, .. }) => one(expected, *value),
+        // By one of them, as a rule judges them.
+        (Expected::One(expected), Vital::RrIntervals(_)) => one(expected, vital.leading()),
         (
             Expected::Pressure { systolic, diastolic, mean },
             Vital::BloodPressure(pressure) | Vital::ArterialPressure(pressure),

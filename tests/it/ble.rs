@@ -63,6 +63,10 @@ pub(crate) struct Setup {
     pub(crate) profile: Option<String>,
     /// Where it is written down that the adapter was switched off.
     pub(crate) power_file: Option<PathBuf>,
+    /// How far ahead of UTC the sensors' clocks are set, in minutes.
+    pub(crate) set_clock: Option<i16>,
+    /// Where it stands whether this machine's own clock was set.
+    pub(crate) time_sync: Option<PathBuf>,
     pub(crate) pace: Pace,
 }
 
@@ -94,6 +98,8 @@ impl Setup {
             losses: 0,
             profile: None,
             power_file: None,
+            set_clock: None,
+            time_sync: None,
             pace: Pace::Short,
         }
     }
@@ -160,6 +166,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
             users,
             delete_records,
             profile,
+            set_clock: setup.set_clock,
             ..BleConfig::new(wanted, setup.sensor, air.clone())
         })
     });
@@ -191,7 +198,8 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     });
     let status = air.status();
     let power_file = setup.power_file.clone();
-    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file };
+    let time_sync = setup.time_sync.clone().map(|path| &*path.leak());
+    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file, time_sync };
     let radio = air.run(Clock::System, surroundings, stop.clone());
     running.spawn(async move {
         // As the daemon ends with its radio, so do the sources.
@@ -207,11 +215,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
             SourceMessage::Audit(audit) => (json!({"audit": audit}), vec![]),
             SourceMessage::Link(event) => {
                 let (status, tasks) = (status.borrow().clone(), Handle::current().metrics().num_alive_tasks());
-                // Of the first source: frames, bad checksums, bytes of no frame.
-                let counted = counters.first().map(|counted| {
-                    [&counted.frames, &counted.bad_checksums, &counted.rubbish_bytes]
-                        .map(|counter| counter.load(Ordering::Relaxed))
-                });
+                let counted = counters.first().map(|counted| counts(counted));
                 (json!({"link": event, "status": status, "tasks": tasks, "counted": counted}), vec![])
             }
             SourceMessage::Wave(wave) => {
@@ -228,6 +232,11 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     while let Some(ended) = running.join_next().await {
         ended.unwrap().unwrap();
     }
+}
+
+/// Frames, bad checksums, bytes of no frame.
+fn counts(counted: &SourceCounters) -> [u64; 3] {
+    [&counted.frames, &counted.bad_checksums, &counted.rubbish_bytes].map(|counter| counter.load(Ordering::Relaxed))
 }
 
 /// The child, and what it has said.

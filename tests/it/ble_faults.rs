@@ -276,6 +276,71 @@ async fn a_cuff_hands_over_all_it_has_stored_and_the_end_of_the_link_is_no_fault
     rig.bridge.stop().await;
 }
 
+/// A cuff that sends this once, with what else it has in its service.
+fn cuff_with(sends: &[u8], others: Vec<Characteristic>) -> Strap {
+    let measurement = Characteristic::new(0x2A35, &["indicate"]).storing(&[sends]);
+    let others = others.into_iter().chain([measurement]);
+    let mut cuff = Strap::sensor(STRAP, "Cuff", vec![(0x1810, others.collect())]);
+    cuff.ends_link = true;
+    cuff
+}
+
+#[tokio::test]
+async fn what_a_cuff_refuses_beside_its_measurement_does_not_cost_the_measurement() {
+    for cuff_pressure in
+        [Characteristic::new(0x2A36, &["notify"]).refusing(), Characteristic::new(0x2A36, &["read"]).refusing()]
+    {
+        let cuff = cuff_with(&[0x00, 120, 0, 80, 0, 93, 0], vec![cuff_pressure]);
+        let setup = Setup { sensor: SensorKind::BloodPressure, ..Setup::of(&[STRAP]) };
+        let mut rig = Rig::with(vec![cuff], &setup).await;
+        let reading = rig.bridge.until_reading("blood_pressure").await;
+        assert_eq!(reading["components"]["systolic"], 120);
+        rig.bridge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_cuff_with_date_time_has_its_clock_set_if_the_clock_of_this_machine_was_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        sensor: SensorKind::BloodPressure,
+        set_clock: Some(60),
+        time_sync: Some(folder.path().to_owned()),
+        ..Setup::of(&[STRAP])
+    };
+    for is_set in [false, true] {
+        if is_set {
+            std::fs::write(folder.path().join("synchronized"), "").unwrap();
+        }
+        let date_time = Characteristic::new(0x2A08, &["read", "write"]);
+        let mut cuff = cuff_with(&[0x00, 120, 0, 80, 0, 93, 0], vec![date_time]);
+        cuff.ends_link = false;
+        let Rig { bus: _bus, bluez, mut bridge } = Rig::with(vec![cuff], &setup).await;
+        bridge.until_reading("blood_pressure").await;
+        if is_set {
+            bluez.until("the time", |world| !world.strap(STRAP).writes.is_empty()).await;
+        }
+        bridge.stop().await;
+        let writes = bluez.change(|world| world.strap(STRAP).writes.clone()).await;
+        let written: Vec<(u16, usize)> = writes.iter().map(|(uuid, bytes)| (*uuid, bytes.len())).collect();
+        let expected: &[(u16, usize)] = if is_set { &[(0x2A08, 7)] } else { &[] };
+        assert_eq!(written, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_visit_of_which_nothing_could_be_read_is_told_with_its_reason() {
+    let setup = Setup { sensor: SensorKind::BloodPressure, ..Setup::of(&[STRAP]) };
+    let mut rig = Rig::with(vec![cuff_with(&[0x00, 120, 0], vec![])], &setup).await;
+    rig.bridge
+        .until("why", |message| {
+            let reason = reason(&message["link"]);
+            reason.starts_with("the sensor ended the link without a measurement, 1 malformed ones: blood pressure")
+        })
+        .await;
+    rig.bridge.stop().await;
+}
+
 #[tokio::test]
 async fn the_answer_to_a_read_is_no_measurement_and_the_battery_is_told_once() {
     let battery = Characteristic::new(0x2A19, &["read", "notify"]).reading(&[88]);

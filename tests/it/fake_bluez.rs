@@ -437,6 +437,9 @@ impl World {
             "Disconnect" => self.disconnect(&header, &path),
             "StartNotify" => {
                 let strap = self.strap_at(&path);
+                if strap.characteristics().iter().any(|(found, wanted)| *found == path && wanted.is_refusing) {
+                    return Err(("org.bluez.Error.Failed", "Operation failed with ATT error: 0x80"));
+                }
                 let is_open = |(found, characteristic): &(String, sensor::Characteristic)| {
                     *found == path && !characteristic.is_encrypted
                 };

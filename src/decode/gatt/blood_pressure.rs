@@ -73,7 +73,7 @@ pub fn parse_with(payload: &[u8], quirks: &[Quirk]) -> Result<BloodPressure, Gat
     let device_time = reader.when(flags & 0x02 != 0, DateTime::read)?;
     let pulse = reader.when(flags & 0x04 != 0, |reader| {
         if is_big_endian {
-            return reader.u16("pulse rate").map(|pulse| Ok(Decimal::integer(i32::from(pulse.swap_bytes()))));
+            return reader.sfloat_big_endian("pulse rate");
         }
         reader.sfloat("pulse rate")
     })?;
@@ -284,6 +284,18 @@ mod tests {
         // Flags without a time, so that it is not known by its length.
         let packet = parse_with(&hex::bytes("1471004900000000410100 04").unwrap(), &quirks).unwrap();
         assert_eq!((packet.pulse, packet.user, packet.status), (Some(Ok(Decimal::integer(65))), Some(1), Some(4)));
+    }
+
+    #[test]
+    fn a_pulse_that_is_no_number_is_none_in_either_byte_order() {
+        let quirks = [Quirk::PulseAndStatusBigEndian, Quirk::UserWithoutFlag];
+        for (pulse, absent) in [("07 FF", Absent::NotANumber), ("08 00", Absent::NotAtThisResolution)] {
+            let payload = hex::bytes(&format!("14 71 00 49 00 00 00 {pulse} 01 00 04")).unwrap();
+            assert_eq!(parse_with(&payload, &quirks).unwrap().pulse, Some(Err(absent)), "{pulse}");
+        }
+        // The whole packet by which the model is known.
+        let pulse = &vitals("56710049000000ea07080b14380007ff010000")[1];
+        assert_eq!(shown(pulse.vital.leading()), "not_a_number");
     }
 
     #[test]

@@ -30,6 +30,14 @@ impl DateTime {
         Ok(Self { year: u16::from_le_bytes([low, high]), month, day, hour, minute, second })
     }
 
+    /// Reads 0x2A08.
+    ///
+    /// # Errors
+    /// Fewer than seven bytes.
+    pub fn parse(payload: &[u8]) -> Result<Self, GattError> {
+        Self::read(&mut Reader::new("date and time", payload))
+    }
+
     /// The seven bytes that set a device's clock.
     pub const fn encode(self) -> [u8; 7] {
         let [low, high] = self.year.to_le_bytes();

@@ -53,6 +53,14 @@ impl<'p> Reader<'p> {
         self.u16(field).map(ieee11073::sfloat)
     }
 
+    /// An IEEE 11073 SFLOAT of a device that writes it most significant byte first.
+    pub(in crate::decode) fn sfloat_big_endian(
+        &mut self,
+        field: &'static str,
+    ) -> Result<Result<Decimal, Absent>, GattError> {
+        self.u16(field).map(|bytes| ieee11073::sfloat(bytes.swap_bytes()))
+    }
+
     /// An IEEE 11073 FLOAT.
     pub(in crate::decode) fn float(&mut self, field: &'static str) -> Result<Result<Decimal, Absent>, GattError> {
         self.array(field).map(u32::from_le_bytes).map(ieee11073::float)

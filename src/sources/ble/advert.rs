@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::air::Client;
+use super::client::Client;
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
 use super::wires::Heard;

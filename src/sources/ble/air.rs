@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::client::{Client, CommitWish, Report};
 use super::leaks;
 use super::policy::{
     Advert, BleLimits, Ended, Input, Known, Obstacle, Order, Policy, SensorKey, SensorPhase, SensorState, WantedSensor,
 };
 use super::power::{self, Note};
 use super::radio::{Delivery, Generation, Task, Word};
-use super::sensor::Characteristic;
 use super::side::{Side, SideEvent};
 use super::status::{AirStatus, SensorStatus};
 use super::unattended::Unattended;
@@ -35,7 +35,6 @@ use super::wires::Subscription;
 use crate::bluez::{Adapter, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Cause, Device, Peer, Transport};
 use crate::clock::Clock;
 use crate::ids::{DeviceId, SourceId};
-use crate::record::RecordKey;
 
 /// Sources that may wait to be registered; each waits for the answer.
 const REGISTRATIONS_QUEUED: usize = 16;
@@ -66,17 +65,6 @@ pub struct AirSettings {
     pub limits: BleLimits,
 }
 
-/// A source's wish to be told when all that it has handed on is on disk.
-#[derive(Debug)]
-pub struct CommitWish {
-    /// Its device.
-    pub device: DeviceId,
-    /// Records of the device that must be among it.
-    pub records: Vec<RecordKey>,
-    /// Told when it is so, with those of the records that are not among it and never will be; dropped if nobody can tell.
-    pub granted: oneshot::Sender<Vec<RecordKey>>,
-}
-
 /// What the daemon around the radio does for it.
 #[derive(Debug, Default)]
 pub struct Surroundings {
@@ -86,6 +74,8 @@ pub struct Surroundings {
     pub bonds_file: Option<PathBuf>,
     /// Where it is written down that this program has switched the adapter off, for the moment until it is on again.
     pub power_file: Option<PathBuf>,
+    /// Where systemd tells that the clock was set; `None`: nobody can tell, and no sensor's clock is set by it.
+    pub time_sync: Option<&'static Path>,
 }
 
 /// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
@@ -101,21 +91,6 @@ struct Shared {
     /// Taken by who runs it.
     inbox: Mutex<Option<mpsc::Receiver<Registration>>>,
     status: watch::Sender<AirStatus>,
-}
-
-/// What a source reports.
-#[derive(Debug)]
-pub(super) enum Report {
-    /// It has understood what came.
-    Understood,
-    /// All records are taken and on disk.
-    Finished,
-    /// Read this; what it says comes like a notification.
-    Read(Characteristic),
-    /// Write this to the sensor.
-    Write(Characteristic, Vec<u8>),
-    /// Write the next bytes to its byte stream.
-    Send(Vec<u8>),
 }
 
 /// A source that wants a sensor.
@@ -135,49 +110,7 @@ struct Registered {
     key: SensorKey,
     reports: mpsc::Sender<(SensorKey, Report)>,
     commits: Option<mpsc::Sender<CommitWish>>,
-}
-
-/// A source's side of the radio.
-#[derive(Debug)]
-pub(super) struct Client {
-    key: SensorKey,
-    /// What the sensor sends.
-    pub(super) deliveries: mpsc::Receiver<Delivery>,
-    /// What is being done about the sensor.
-    pub(super) news: mpsc::Receiver<SensorState>,
-    reports: mpsc::Sender<(SensorKey, Report)>,
-    commits: Option<mpsc::Sender<CommitWish>>,
-}
-
-impl Client {
-    /// Tells the policy. A sign of life that does not fit is followed by another one.
-    pub(super) fn understood(&self) {
-        let _ = self.reports.try_send((self.key, Report::Understood));
-    }
-
-    /// Tells the policy what it must not miss.
-    pub(super) async fn report(&self, report: Report) {
-        // A radio that has gone takes no reports, and needs none.
-        let _ = self.reports.send((self.key, report)).await;
-    }
-
-    /// Waits until all that this source has handed on is on disk, and gives those of these records of the device that are
-    /// not; `None` if that is not known in time. Without a store behind it there is nothing to wait for.
-    pub(super) fn committed(
-        &self,
-        device: &DeviceId,
-        records: Vec<RecordKey>,
-        limit: Duration,
-    ) -> Option<impl Future<Output = Option<Vec<RecordKey>>> + Send + Sync + use<>> {
-        let commits = self.commits.clone().filter(|commits| !commits.is_closed())?;
-        let (grant, granted) = oneshot::channel();
-        let wish = CommitWish { device: device.clone(), records, granted: grant };
-        let asked = async move {
-            commits.send(wish).await.ok()?;
-            granted.await.ok()
-        };
-        Some(async move { tokio::time::timeout(limit, asked).await.ok().flatten() })
-    }
+    time_sync: Option<&'static Path>,
 }
 
 impl Air {
@@ -207,8 +140,8 @@ impl Air {
         let (answer, answered) = oneshot::channel();
         let registration = Registration { wanted, subscription, source, device, deliver, news: tell, answer };
         self.shared.registrations.send(registration).await.ok()?;
-        let Registered { key, reports, commits } = answered.await.ok()?;
-        Some(Client { key, deliveries, news, reports, commits })
+        let Registered { key, reports, commits, time_sync } = answered.await.ok()?;
+        Some(Client { key, deliveries, news, reports, commits, time_sync })
     }
 
     /// Runs the radio until `stop`; then ends all links and lets go of all sources.
@@ -231,6 +164,7 @@ impl Air {
             status: self.shared.clone(),
             clock,
             commits: surroundings.commits,
+            time_sync: surroundings.time_sync,
             reports_in,
             sensors: BTreeMap::new(),
             generation: None,
@@ -287,6 +221,7 @@ struct Driver {
     status: Arc<Shared>,
     clock: Clock,
     commits: Option<mpsc::Sender<CommitWish>>,
+    time_sync: Option<&'static Path>,
     reports_in: mpsc::Sender<(SensorKey, Report)>,
     sensors: BTreeMap<SensorKey, Sensor>,
     generation: Option<Generation>,
@@ -378,7 +313,8 @@ impl Driver {
         let key = self.policy.add(wanted.clone(), self.clock.now());
         let wanted = wanted.wanted;
         self.sensors.insert(key, Sensor { wanted, subscription, source, device, deliver, news, told: None });
-        let registered = Registered { key, reports: self.reports_in.clone(), commits: self.commits.clone() };
+        let (reports, commits) = (self.reports_in.clone(), self.commits.clone());
+        let registered = Registered { key, reports, commits, time_sync: self.time_sync };
         // Who has gone meanwhile is forgotten with the next turn.
         let _ = answer.send(registered);
         self.unattended.configure(self.sensors.values().map(|sensor| &sensor.wanted));
@@ -465,8 +401,8 @@ impl Driver {
             BluezEvent::Connected { peer, on: true } => (peer, Input::LinkUp),
             BluezEvent::Connected { peer, on: false } => (peer, Input::LinkDown),
             BluezEvent::Bonded { peer, on: true } => {
-                if self.wanted_at(peer.address).is_some() {
-                    self.unattended.bonded(peer.address);
+                if let Some(wanted) = self.wanted_of(peer.address) {
+                    self.unattended.bonded(peer.address, wanted);
                 }
                 (peer, |key| Input::Bonded(key, true))
             }
@@ -618,10 +554,15 @@ impl Driver {
     }
 
     fn remember_bond(&self, device: &Device) {
-        if device.bonded && self.wanted_at(device.peer.address).is_some() {
-            self.unattended.bonded(device.peer.address);
-            self.unattended.bonded(device.address);
+        if let Some(wanted) = self.wanted_of(device.peer.address).filter(|_| device.bonded) {
+            self.unattended.bonded(device.peer.address, wanted);
+            self.unattended.bonded(device.address, wanted);
         }
+    }
+
+    /// How the configured sensor at this address is recognised.
+    fn wanted_of(&self, address: BleAddress) -> Option<&Wanted> {
+        self.sensors.get(&self.wanted_at(address)?).map(|sensor| &sensor.wanted)
     }
 
     /// The configured sensor at this address, whose name is known if it has told one.
@@ -633,18 +574,16 @@ impl Driver {
 
     fn on_report(&mut self, key: SensorKey, report: Report) {
         match report {
-            Report::Understood => self.inputs.push_back(Input::Data(key)),
-            Report::Finished => self.inputs.push_back(Input::Finished(key)),
-            Report::Read(characteristic) => {
+            Report::Understood { is_new: true } => self.inputs.push_back(Input::Data(key)),
+            Report::Understood { is_new: false } => self.inputs.push_back(Input::Again(key)),
+            Report::Finished(result) => self.inputs.push_back(Input::Finished(key, result)),
+            Report::ReadClock => {
                 if let Some(sensor) = self.sensors.get(&key) {
-                    self.order(Task::Read { key, characteristic, deliver: sensor.deliver.clone() });
+                    self.order(Task::ReadClock { key, deliver: sensor.deliver.clone() });
                 }
             }
-            Report::Write(characteristic, bytes) => {
-                if let Some(generation) = &self.generation {
-                    generation.order(Task::Write(key, characteristic, bytes));
-                }
-            }
+            Report::SetClock(time) => self.order(Task::SetClock(key, time)),
+            Report::Write(characteristic, bytes) => self.order(Task::Write(key, characteristic, bytes)),
             Report::Send(bytes) => {
                 if let Some(Sensor { subscription: Subscription::Stream(wires), deliver, .. }) = self.sensors.get(&key)
                 {

@@ -5,6 +5,7 @@
 
 mod advert;
 mod air;
+mod client;
 mod echo;
 mod join;
 mod leaks;
@@ -30,22 +31,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-pub use self::air::{Air, AirSettings, CommitWish, Surroundings};
+pub use self::air::{Air, AirSettings, Surroundings};
+pub use self::client::CommitWish;
 pub use self::policy::BleLimits;
 pub use self::sensor::SensorKind;
 pub use self::status::AirStatus;
 pub use self::wanted::Wanted;
 pub use crate::bluez::{BadBleAddress, BleAddress};
 
-use self::air::{Client, Report};
+use self::client::{Client, Report};
 use self::join::Join;
 use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::Fetch;
 use self::radio::Delivery;
 use self::records::{GLUCOSE_CONTEXT, Intake, Known, Manners, is_record};
-use self::sensor::{CURRENT_TIME, Habit, Manner, RECORD_ACCESS};
+use self::sensor::{CURRENT_TIME, DATE_TIME, Habit, Manner, RECORD_ACCESS};
 use self::set_clock::SetClock;
 use self::taking::{Check, STRANGER, answered};
 use self::wires::{Heard, Subscription, Wires};
@@ -305,7 +307,7 @@ impl Reader<'_> {
         let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         SourceCounters::add(&self.output.counters().reads, 1);
         SourceCounters::add(&self.output.counters().bytes, length);
-        if uuid == CURRENT_TIME.uuid {
+        if [CURRENT_TIME.uuid, DATE_TIME].contains(&uuid) {
             let step = self.clock.as_mut().and_then(|clock| clock.on_told(payload, received));
             if let Some(offset) = self.clock.as_ref().and_then(SetClock::verified) {
                 self.intake.trust_clock(offset);
@@ -315,7 +317,7 @@ impl Reader<'_> {
         }
         // The control point talks to the fetching alone.
         if uuid == RECORD_ACCESS.uuid && self.fetch.is_some() {
-            self.client.understood();
+            self.client.understood(false);
         } else {
             match gatt::decode_with(uuid, payload, self.config.quirks()) {
                 Ok(mut report) => {
@@ -323,13 +325,14 @@ impl Reader<'_> {
                         join.complete(&mut report, received);
                     }
                     self.malformed = Malformed::default();
-                    self.client.understood();
                     self.count_ignored(&report);
                     if is_record(uuid) {
                         self.on_record(uuid, report, received).await?;
                     } else if uuid == GLUCOSE_CONTEXT {
+                        self.client.understood(false);
                         self.on_context(&report).await?;
                     } else {
+                        self.client.understood(true);
                         let user = if report.is_stranger { Some(STRANGER) } else { report.user };
                         self.hand_on(report.decoded, user, received).await?;
                     }
@@ -353,8 +356,13 @@ impl Reader<'_> {
 
     async fn set_clock(&self, step: Option<set_clock::Step>) {
         match step {
-            Some(set_clock::Step::Write(bytes)) => self.client.report(Report::Write(CURRENT_TIME, bytes)).await,
-            Some(set_clock::Step::Read) => self.client.report(Report::Read(CURRENT_TIME)).await,
+            // A wrong time in a medical device is worse than the one that it keeps.
+            Some(set_clock::Step::Write(_)) if !self.client.is_clock_set().await => {
+                let reason = "this machine's own clock is not known to be set (systemd-timesyncd tells)";
+                warn!(device = %self.output.device(), reason, "the sensor's clock is left as it is");
+            }
+            Some(set_clock::Step::Write(time)) => self.client.report(Report::SetClock(time)).await,
+            Some(set_clock::Step::Read) => self.client.report(Report::ReadClock).await,
             None => {}
         }
     }
@@ -430,8 +438,8 @@ fn link_of(state: &SensorState, is_episodic: bool, malformed: &Malformed) -> Opt
         SensorPhase::Waiting | SensorPhase::Live | SensorPhase::Silent => return None,
         _ if is_episodic => {
             // It is not there most of the time, and that is no fault.
-            let words = state.reason.clone().unwrap_or_else(|| "between measurements".to_owned());
-            (LinkState::Waiting, Some(words))
+            let words = state.reason.as_deref().unwrap_or("between measurements");
+            (LinkState::Waiting, Some(format!("{words}{malformed}")))
         }
         _ if state.reason.is_some() => {
             (LinkState::Lost, state.reason.as_ref().map(|reason| format!("{reason}{malformed}")))

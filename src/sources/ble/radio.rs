@@ -24,10 +24,11 @@ use uuid::Uuid;
 use super::echo::Echoes;
 use super::leaks::{self, THREAD};
 use super::policy::{BleLimits, Ended, Failure, FailureKind, Obstacle, SensorKey};
-use super::sensor::{BATTERY_LEVEL, CURRENT_TIME, Characteristic, SensorKind};
+use super::sensor::{BATTERY_LEVEL, CURRENT_TIME, Characteristic, DATE_TIME, RECORD_ACCESS, SensorKind};
 use super::wires::{Subscription, Wires, bluetooth_uuid};
 use crate::bluez::BleAddress;
 use crate::clock::{Clock, Stamp};
+use crate::decode::gatt::date_time::CurrentTime;
 
 /// Tasks that may wait for a generation; it takes them at once.
 const TASKS_QUEUED: usize = 64;
@@ -47,6 +48,9 @@ const WANTS_A_BOND: &[&str] =
 /// Readable by most sensors, and so a sign of life where BlueZ keeps the battery for itself: names in the Device
 /// Information Service (Bluetooth Assigned Numbers, 3.8.1).
 const DEVICE_INFORMATION: &[u16] = &[0x2A29, 0x2A24, 0x2A26, 0x2A25];
+
+/// What an optional characteristic may take of the time for a subscription: the measurement does not wait for it.
+const OPTIONAL_SHARE: u32 = 3;
 
 /// The 16 bits of a UUID that is a short one.
 fn short_uuid(uuid: Uuid) -> Option<u16> {
@@ -97,8 +101,10 @@ pub(super) enum Task {
     Subscribe { key: SensorKey, to: Subscription, deliver: mpsc::Sender<Delivery> },
     /// Read the battery, or anything else.
     ReadBattery(SensorKey),
-    /// Read, where the sensor has such a characteristic, and hand it to `deliver` like a notification.
-    Read { key: SensorKey, characteristic: Characteristic, deliver: mpsc::Sender<Delivery> },
+    /// Read the sensor's clock, if it has one, and hand it to `deliver` like a notification.
+    ReadClock { key: SensorKey, deliver: mpsc::Sender<Delivery> },
+    /// Set the sensor's clock, if it has one.
+    SetClock(SensorKey, CurrentTime),
     /// Write, where the sensor has such a characteristic.
     Write(SensorKey, Characteristic, Vec<u8>),
     /// Write the next bytes to a byte stream; answered by [`Delivery::Sent`].
@@ -386,13 +392,17 @@ impl Side {
                 let Some(ear) = known.ear(key) else { return };
                 (key, Box::pin(read_sign_of_life(key, ear, self.limits.read, self.clock.clone())))
             }
-            Task::Read { key, characteristic, deliver } => {
+            Task::ReadClock { key, deliver } => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(read(ear, characteristic, deliver, self.limits.read, self.clock.clone())))
+                (key, Box::pin(read_clock(ear, deliver, self.limits.read, self.clock.clone())))
+            }
+            Task::SetClock(key, time) => {
+                let Some(ear) = known.ear(key) else { return };
+                (key, Box::pin(set_clock(ear.peripheral, time, self.limits.read)))
             }
             Task::Write(key, characteristic, bytes) => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(write(ear.peripheral, characteristic, bytes, self.limits.read)))
+                (key, Box::pin(write(ear.peripheral, characteristic.uuid, bytes, self.limits.read)))
             }
             Task::Send { key, wires, bytes, deliver } => {
                 let Some(ear) = known.ear(key) else { return };
@@ -516,15 +526,23 @@ async fn subscribe(
             return Some(Done::Word(Word::Subscribed(key, Err(failure))));
         }
     };
-    let wanted = found.iter().map(|characteristic| characteristic.uuid).collect();
+    let wanted = found.iter().map(|chosen| chosen.found.uuid).collect();
     let is_stream = matches!(to, Subscription::Stream(_));
     let (is_announced, is_episodic) = (AtomicBool::new(false), to.is_episodic());
     let listening = Arc::new(Listening { wanted, is_stream, deliver, is_announced, is_episodic });
     // Before subscribing, so that not even the first one is missed: stored records come at once.
     ear.listening.send_replace(Some(Arc::clone(&listening)));
-    for characteristic in found {
-        if let Err(words) = bounded("subscribing", limit, ear.peripheral.subscribe(characteristic)).await {
-            return failed(words);
+    for Chosen { found, is_needed } in found {
+        let limit = if is_needed { limit } else { limit / OPTIONAL_SHARE };
+        match bounded("subscribing", limit, ear.peripheral.subscribe(found)).await {
+            Ok(()) => {}
+            Err(words) if is_needed || LIMITS_EXCEEDED.iter().any(|limit| words.contains(limit)) => {
+                return failed(words);
+            }
+            Err(words) => {
+                let characteristic = found.uuid;
+                warn!(%address, %characteristic, reason = words, "the sensor delivers without this characteristic");
+            }
         }
     }
     listening.announce().await;
@@ -538,8 +556,16 @@ fn find(offered: &BTreeSet<Found>, service: Uuid, uuid: Uuid) -> Option<&Found> 
     offered.iter().find(|found| found.service_uuid == service && found.uuid == uuid)
 }
 
-/// What a sensor of this kind has of its characteristics, or what it lacks.
-fn standard(kind: SensorKind, tells_time: bool, offered: &BTreeSet<Found>) -> Result<Vec<&Found>, String> {
+/// A characteristic that is to be subscribed to.
+#[derive(Debug, Clone, Copy)]
+struct Chosen<'o> {
+    found: &'o Found,
+    /// Without it there is no measurement.
+    is_needed: bool,
+}
+
+/// What a sensor of this kind has of its characteristics, what is needed of it first; or what it lacks.
+fn standard(kind: SensorKind, tells_time: bool, offered: &BTreeSet<Found>) -> Result<Vec<Chosen<'_>>, String> {
     let find = |wanted: &Characteristic| find(offered, bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid));
     if !kind.needs().iter().any(|needed| find(needed).is_some()) {
         let named = kind.needs().iter();
@@ -547,11 +573,19 @@ fn standard(kind: SensorKind, tells_time: bool, offered: &BTreeSet<Found>) -> Re
         return Err(format!("the device has no {} ({})", kind.words(), named.collect::<Vec<_>>().join(", or ")));
     }
     let time = tells_time.then_some(&CURRENT_TIME);
-    Ok(kind.characteristics().iter().chain(time).filter_map(find).collect())
+    let choose = |wanted: &Characteristic| {
+        let is_needed = kind.needs().contains(wanted) || *wanted == RECORD_ACCESS;
+        Some(Chosen { found: find(wanted)?, is_needed })
+    };
+    let mut chosen: Vec<Chosen<'_>> = kind.characteristics().iter().chain(time).filter_map(choose).collect();
+    let sends = |found: &Found| found.properties.intersects(CharPropFlags::NOTIFY | CharPropFlags::INDICATE);
+    chosen.retain(|chosen| chosen.is_needed || sends(chosen.found));
+    chosen.sort_by_key(|chosen| !chosen.is_needed);
+    Ok(chosen)
 }
 
 /// The characteristic whose notifications are the stream, if the other direction is there too where it is needed.
-fn stream<'o>(wires: &Wires, offered: &'o BTreeSet<Found>) -> Result<Vec<&'o Found>, String> {
+fn stream<'o>(wires: &Wires, offered: &'o BTreeSet<Found>) -> Result<Vec<Chosen<'o>>, String> {
     let needed = wires.write.filter(|_| wires.is_asked).into_iter().chain([wires.notify]);
     for uuid in needed {
         if find(offered, wires.service, uuid).is_none() {
@@ -561,7 +595,8 @@ fn stream<'o>(wires: &Wires, offered: &'o BTreeSet<Found>) -> Result<Vec<&'o Fou
             ));
         }
     }
-    Ok(find(offered, wires.service, wires.notify).into_iter().collect())
+    let found = find(offered, wires.service, wires.notify);
+    Ok(found.into_iter().map(|found| Chosen { found, is_needed: true }).collect())
 }
 
 async fn read_sign_of_life(key: SensorKey, ear: Ear, limit: Duration, clock: Clock) -> Option<Done> {
@@ -584,35 +619,44 @@ async fn read_sign_of_life(key: SensorKey, ear: Ear, limit: Duration, clock: Clo
     Some(Done::Word(Word::BatteryRead(key, level)))
 }
 
-/// What cannot be read is told in the log: a sensor without the characteristic is none the worse.
-async fn read(
-    ear: Ear,
-    wanted: Characteristic,
-    deliver: mpsc::Sender<Delivery>,
-    limit: Duration,
-    clock: Clock,
-) -> Option<Done> {
+/// The characteristic that is the sensor's clock: Current Time, or else the Date Time that some have in the service of
+/// their measurement. A sensor without either is told of in the log.
+fn clock_of(offered: &BTreeSet<Found>) -> Option<(u16, &Found)> {
+    let in_any = |uuid: u16| offered.iter().find(|found| found.uuid == bluetooth_uuid(uuid));
+    let clock = [CURRENT_TIME.uuid, DATE_TIME].into_iter().find_map(|uuid| Some((uuid, in_any(uuid)?)));
+    if clock.is_none() {
+        warn!("the sensor has no clock that can be set: `set_clock` does nothing for it");
+    }
+    clock
+}
+
+/// What cannot be read is told in the log: the sensor is none the worse.
+async fn read_clock(ear: Ear, deliver: mpsc::Sender<Delivery>, limit: Duration, clock: Clock) -> Option<Done> {
     let offered = ear.peripheral.characteristics();
-    let Some(found) = find(&offered, bluetooth_uuid(wanted.service), bluetooth_uuid(wanted.uuid)) else {
-        debug!(characteristic = wanted.uuid, "the sensor has nothing of this kind to read");
-        return None;
-    };
-    let reading = ear.echoes.reading(wanted.uuid);
+    let (uuid, found) = clock_of(&offered)?;
+    let reading = ear.echoes.reading(uuid);
     let result = bounded("reading", limit, ear.peripheral.read(found)).await;
     let received = clock.now();
     reading.done(result.as_ref().ok(), received.mono);
     match result {
         // A source that has gone needs no answer.
-        Ok(bytes) => drop(deliver.send(Delivery::Payload { uuid: wanted.uuid, bytes, received }).await),
-        Err(error) => warn!(characteristic = wanted.uuid, %error, "the sensor could not be asked"),
+        Ok(bytes) => drop(deliver.send(Delivery::Payload { uuid, bytes, received }).await),
+        Err(error) => warn!(characteristic = uuid, %error, "the sensor could not be asked for its time"),
     }
     None
 }
 
-/// What cannot be written is told in the log: a sensor without the characteristic is none the worse.
-async fn write(peripheral: Peripheral, wanted: Characteristic, bytes: Vec<u8>, limit: Duration) -> Option<Done> {
+async fn set_clock(peripheral: Peripheral, time: CurrentTime, limit: Duration) -> Option<Done> {
     let offered = peripheral.characteristics();
-    let uuid = bluetooth_uuid(wanted.uuid);
+    let (uuid, _) = clock_of(&offered)?;
+    let bytes = if uuid == DATE_TIME { time.time.encode().to_vec() } else { time.encode().to_vec() };
+    write(peripheral, uuid, bytes, limit).await
+}
+
+/// What cannot be written is told in the log: a sensor without the characteristic is none the worse.
+async fn write(peripheral: Peripheral, wanted: u16, bytes: Vec<u8>, limit: Duration) -> Option<Done> {
+    let offered = peripheral.characteristics();
+    let uuid = bluetooth_uuid(wanted);
     let Some(found) = offered.iter().find(|found| found.uuid == uuid) else {
         debug!(characteristic = %uuid, "the sensor has nothing to write this to");
         return None;

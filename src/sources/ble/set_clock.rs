@@ -2,7 +2,7 @@
 //! if theirs is wrong.
 
 use crate::clock::{Stamp, Wall};
-use crate::decode::gatt::date_time::CurrentTime;
+use crate::decode::gatt::date_time::{CurrentTime, DateTime};
 use crate::profile::ble::TimeWrite;
 
 /// A clock that is off by more than this is set, in milliseconds: Omron cuffs refuse smaller corrections.
@@ -11,9 +11,9 @@ const TOLERANCE_MS: i64 = 10 * 60 * 1000;
 /// What the source is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write this to Current Time.
-    Write(Vec<u8>),
-    /// Read Current Time, and hand what it says to [`SetClock::on_told`].
+    /// Write this to Current Time, or to Date Time where the sensor has that instead.
+    Write(CurrentTime),
+    /// Read either of them, and hand what it says to [`SetClock::on_told`].
     Read,
 }
 
@@ -68,14 +68,14 @@ impl SetClock {
 
     /// A time that cannot be read, or is none, is not right.
     fn is_right(&self, payload: &[u8], now: Stamp) -> bool {
-        let Ok((told, _)) = CurrentTime::parse(payload) else { return false };
-        let Some(told) = Wall::parse(&format!("{}Z", told.time)) else { return false };
+        let told = CurrentTime::parse(payload).map(|(told, _)| told.time).or_else(|_| DateTime::parse(payload));
+        let Some(told) = told.ok().and_then(|told| Wall::parse(&format!("{told}Z"))) else { return false };
         let local = now.wall.0.saturating_add(i64::from(self.offset) * 60_000);
         told.0.saturating_sub(local).saturating_abs() <= TOLERANCE_MS
     }
 
     fn write(&self, now: Stamp) -> Option<Step> {
-        CurrentTime::local(now.wall, self.offset).map(|time| Step::Write(time.encode().to_vec()))
+        CurrentTime::local(now.wall, self.offset).map(Step::Write)
     }
 }
 
@@ -88,24 +88,31 @@ mod tests {
         Stamp { mono: Mono(0), wall: Wall::parse(text).unwrap() }
     }
 
+    fn current_time(text: &str) -> CurrentTime {
+        CurrentTime::local(Wall::parse(text).unwrap(), 0).unwrap()
+    }
+
     fn time(text: &str) -> Vec<u8> {
-        CurrentTime::local(Wall::parse(text).unwrap(), 0).unwrap().encode().to_vec()
+        current_time(text).encode().to_vec()
     }
 
     #[test]
     fn the_clock_is_written_when_the_model_takes_it_and_only_if_it_is_wrong() {
         // The bridge's local time is 13:00:00.
         let now = at("2026-11-21T12:00:00Z");
-        let local = time("2026-11-21T13:00:00Z");
+        let local = current_time("2026-11-21T13:00:00Z");
+        let date_time = |text| current_time(text).time.encode().to_vec();
         let (near, far, never_set) = ("2026-11-21T13:09:59Z", "2026-11-21T12:49:59Z", vec![0; 10]);
         for (when, first, told, then) in [
             (TimeWrite::Never, None, time(far), None),
-            (TimeWrite::OnConnect, Some(Step::Write(local.clone())), time(far), None),
+            (TimeWrite::OnConnect, Some(Step::Write(local)), time(far), None),
             (TimeWrite::IfOff10Min, Some(Step::Read), time(near), None),
-            (TimeWrite::IfOff10Min, Some(Step::Read), time(far), Some(Step::Write(local.clone()))),
-            (TimeWrite::IfOff10Min, Some(Step::Read), never_set, Some(Step::Write(local.clone()))),
+            (TimeWrite::IfOff10Min, Some(Step::Read), time(far), Some(Step::Write(local))),
+            (TimeWrite::IfOff10Min, Some(Step::Read), date_time(near), None),
+            (TimeWrite::IfOff10Min, Some(Step::Read), date_time(far), Some(Step::Write(local))),
+            (TimeWrite::IfOff10Min, Some(Step::Read), never_set, Some(Step::Write(local))),
             (TimeWrite::OnNotifyIfOff10Min, None, time(near), None),
-            (TimeWrite::OnNotifyIfOff10Min, None, time(far), Some(Step::Write(local.clone()))),
+            (TimeWrite::OnNotifyIfOff10Min, None, time(far), Some(Step::Write(local))),
         ] {
             let mut clock = SetClock::new(when, 60);
             assert_eq!(clock.on_told(&told, now), None, "{when}: before a link");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
-use super::air::{Client, Report};
+use super::client::{Client, Report};
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
 use super::records::{historic, is_long_ago};
@@ -195,7 +195,8 @@ impl<'r> Reader<'r> {
         }
         if self.understood.is_none_or(|last| now.since(last) >= UNDERSTOOD_EVERY) {
             self.understood = Some(now);
-            self.client.understood();
+            // What a sensor that measures now and then has said may be known: that shows when it is handed on.
+            self.client.understood(!self.is_episodic);
         }
     }
 
@@ -223,7 +224,11 @@ impl<'r> Reader<'r> {
         for Arrived { mut observation, received } in arrived {
             let said = observation.device_time.as_deref().filter(|_| self.is_episodic);
             let is_late = said.is_some_and(|said| is_long_ago(said, self.offset, received));
-            if !self.is_news(&observation) {
+            let is_news = self.is_news(&observation);
+            if is_news && self.is_episodic {
+                self.client.understood(true);
+            }
+            if !is_news {
                 SourceCounters::add(&self.output.counters().records_again, 1);
                 debug!(device = %self.output.device(), "a measurement that is known came again");
             } else if is_late {

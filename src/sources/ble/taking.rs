@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use super::air::Report as Wish;
+use super::client::Report as Wish;
 use super::racp::{Fetch, Step};
 use super::records::{Measurement, Taken};
 use super::sensor::RECORD_ACCESS;
@@ -88,6 +88,7 @@ impl Reader<'_> {
                 (Some(key), true)
             }
         };
+        self.client.understood(!is_known);
         if let Some(fetch) = &mut self.fetch {
             fetch.on_record(number, key, is_known);
         }
@@ -240,10 +241,10 @@ impl Reader<'_> {
                     next = self.go_on();
                 }
                 Step::Done(result) => {
-                    if let Err(reason) = result {
+                    if let Err(reason) = &result {
                         warn!(device = %self.output.device(), reason, "stored records");
                     }
-                    self.client.report(Wish::Finished).await;
+                    self.client.report(Wish::Finished(result)).await;
                 }
             }
         }

@@ -32,6 +32,8 @@ pub(crate) struct Characteristic {
     pub(crate) value: Vec<u8>,
     /// Whether it is given only over an encrypted link.
     pub(crate) is_encrypted: bool,
+    /// Whether it refuses to be subscribed to.
+    pub(crate) is_refusing: bool,
     /// What it sends after a subscription, one a beat, once.
     pub(crate) stored: Vec<Vec<u8>>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Characteristic {
 impl Characteristic {
     /// One with these flags and nothing in it.
     pub(crate) const fn new(uuid: u16, flags: &'static [&'static str]) -> Self {
-        Self { uuid, flags, value: vec![], is_encrypted: false, stored: vec![] }
+        Self { uuid, flags, value: vec![], is_encrypted: false, is_refusing: false, stored: vec![] }
     }
 
     /// The same with a value to read.
@@ -51,6 +53,12 @@ impl Characteristic {
     /// The same, sending these once after a subscription.
     pub(crate) fn storing(mut self, stored: &[&[u8]]) -> Self {
         self.stored = stored.iter().map(|payload| payload.to_vec()).collect();
+        self
+    }
+
+    /// The same, refusing to be subscribed to.
+    pub(crate) const fn refusing(mut self) -> Self {
+        self.is_refusing = true;
         self
     }
 

@@ -96,6 +96,14 @@ pub(super) struct Sensor {
     pub(super) attempts: u64,
     pub(super) last_attempt: Option<Mono>,
     pub(super) failures: u32,
+    /// Visits in a row over which the sensor refused what was wanted of it: no fault of the radio, and no cure for it.
+    refused: u32,
+    /// Visits in a row that brought nothing new.
+    empty_visits: u32,
+    /// This link has brought something new.
+    has_brought: bool,
+    /// When it last was near for certain.
+    near: Option<Mono>,
     /// The last step of the ladder since it delivered.
     pub(super) tried: Option<Rung>,
     /// Failures in a row to resolve the services.
@@ -127,6 +135,10 @@ impl Sensor {
             attempts: 0,
             last_attempt: None,
             failures: 0,
+            refused: 0,
+            empty_visits: 0,
+            has_brought: false,
+            near: None,
             tried: None,
             unresolved: 0,
             reason: None,
@@ -170,7 +182,7 @@ impl Sensor {
     /// An attempt begins.
     pub(super) fn attempt(&mut self, limits: &BleLimits, now: Mono) {
         self.link = Link::Connecting { since: now, resolving: None };
-        self.carried = Carried::Nothing;
+        (self.carried, self.has_brought) = (Carried::Nothing, false);
         self.attempts = self.attempts.saturating_add(1);
         self.last_attempt = Some(now);
         remember(&mut self.window, limits.attempts_a_minute, now);
@@ -184,29 +196,45 @@ impl Sensor {
         self.unresolved = 0;
     }
 
-    /// Something readable has come.
-    pub(super) fn data(&mut self, now: Stamp) {
+    /// It was heard. One that was away for a while has come back for something new, and does not wait for the end of a
+    /// pause that was made for one that never goes.
+    pub(super) fn hear(&mut self, limits: &BleLimits, now: Mono) {
+        let was_away = self.near.is_none_or(|last| now.since(last) >= limits.away);
+        if was_away && self.empty_visits > 0 {
+            self.empty_visits = 0;
+            self.not_before = self.not_before.min(now);
+        }
+        (self.heard, self.near) = (Some(now), Some(now));
+    }
+
+    /// Something readable has come over the open link, new or known.
+    pub(super) fn data(&mut self, is_new: bool, limits: &BleLimits, now: Stamp) {
         self.link = Link::Open { quiet: now.mono };
         self.was_asked = false;
         if self.carried == Carried::Nothing {
             self.carried = Carried::Data;
         }
-        (self.failures, self.tried) = (0, None);
-        self.reason = None;
-        self.last_seen = Some(now);
+        self.late_data(is_new, limits, now);
     }
 
     /// Something readable has come before this link's own subscription.
-    pub(super) fn early_data(&mut self, now: Stamp) {
+    pub(super) fn early_data(&mut self, is_new: bool, limits: &BleLimits, now: Stamp) {
         self.carried = Carried::Data;
-        self.late_data(now);
+        self.late_data(is_new, limits, now);
     }
 
     /// Something readable has come, and the link may have ended since.
-    pub(super) fn late_data(&mut self, now: Stamp) {
+    pub(super) fn late_data(&mut self, is_new: bool, limits: &BleLimits, now: Stamp) {
         (self.failures, self.tried) = (0, None);
-        self.reason = None;
         self.last_seen = Some(now);
+        if is_new || !matches!(self.link, Link::Open { .. }) {
+            // What a meter refuses is known at the end of its visit, and stays told until then.
+            (self.refused, self.reason) = (0, None);
+        }
+        if is_new {
+            (self.has_brought, self.empty_visits) = (true, 0);
+            self.not_before = self.not_before.min(now.mono + limits.episode_pause);
+        }
     }
 
     /// Something readable has come over this link.
@@ -238,28 +266,46 @@ impl Sensor {
     /// What an operator can do about a failure at this point.
     pub(super) fn advice(&self) -> String {
         let is_refused = matches!(self.link, Link::Settling { .. } | Link::Subscribing { .. });
-        match self.address {
-            Some(address) if is_refused && self.wanted.manner.needs_bond && !self.bonded => {
-                format!("; such a sensor has to be paired first: vitalbridge pair {address}")
-            }
-            _ => String::new(),
-        }
+        if is_refused { self.pairing().unwrap_or_default() } else { String::new() }
     }
 
-    /// An episodic sensor has handed over what it had and ended the link: a success.
-    pub(super) fn end_well(&mut self, limits: &BleLimits, now: Mono) {
+    /// That it has to be paired, if it has to be.
+    fn pairing(&self) -> Option<String> {
+        let address = self.address.filter(|_| self.wanted.manner.needs_bond && !self.bonded)?;
+        Some(format!("; such a sensor has to be paired first: vitalbridge pair {address}"))
+    }
+
+    /// The visit of an episodic sensor has ended, or may end: what it had was handed over, or it refused. The radio has
+    /// done its part. True: the visit was in vain.
+    pub(super) fn end_visit(&mut self, refusal: Option<String>, limits: &BleLimits, now: Mono) -> bool {
         (self.failures, self.tried) = (0, None);
         self.unresolved = 0;
-        self.reason = None;
         self.backoff.reset();
-        self.not_before = now + limits.episode_pause;
+        let pairing = if self.has_carried() { None } else { self.pairing() };
+        let is_in_vain = refusal.is_some() || pairing.is_some();
+        let is_empty = !self.has_carried();
+        let words = refusal.or_else(|| is_empty.then(|| "the sensor ended the link without a measurement".to_owned()));
+        self.reason = words.map(|words| words + &pairing.unwrap_or_default());
+        if is_in_vain {
+            self.refused = self.refused.saturating_add(1);
+        } else if !is_empty {
+            self.refused = 0;
+        }
+        let doublings = if self.has_brought { 0 } else { self.empty_visits.min(16) };
+        self.empty_visits = if self.has_brought { 0 } else { self.empty_visits.saturating_add(1) };
+        let pause = limits.episode_pause.saturating_mul(1_u32 << doublings);
+        self.not_before = now + pause.min(limits.empty_pause.max(limits.episode_pause));
         // It has to be heard again.
         self.heard = None;
         self.rest(now);
+        is_in_vain
     }
 
     /// There is no link any more.
     pub(super) fn rest(&mut self, now: Mono) {
+        if !self.is_idle() {
+            self.near = Some(now);
+        }
         self.link = Link::Idle;
         (self.carried, self.was_asked) = (Carried::Nothing, false);
         self.looking = Some(now);
@@ -320,7 +366,7 @@ impl Sensor {
             rssi: self.rssi,
             battery: self.battery,
             attempts: self.attempts,
-            failures: self.failures,
+            failures: self.failures.saturating_add(self.refused),
             tried: self.tried,
             bonded: self.bonded,
             reason: reason.or_else(|| self.reason.clone()),

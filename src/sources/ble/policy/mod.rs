@@ -205,14 +205,15 @@ impl Policy {
             Input::LinkDown(key) => self.on_link_down(key, now),
             Input::Connected(key, result) => self.on_connected(key, result, now),
             Input::Subscribed(key, result) => self.on_subscribed(key, result, now),
-            Input::Data(key) => self.on_data(key, now),
+            Input::Data(key) => self.on_data(key, true, now),
+            Input::Again(key) => self.on_data(key, false, now),
             Input::BatteryRead(key, result) => self.on_battery_read(key, &result, now),
             Input::Battery(key, level) => {
                 if let Some(sensor) = self.sensors.get_mut(&key) {
                     sensor.battery = Some(level);
                 }
             }
-            Input::Finished(key) => self.on_finished(key, now.mono),
+            Input::Finished(key, result) => self.on_finished(key, result, now.mono),
             Input::Disconnected(key) => self.on_disconnected(key, now),
             Input::Removed(key) => self.on_removed(key, now.mono),
             Input::Bonded(key, bonded) => {
@@ -457,7 +458,8 @@ impl Policy {
             // Another device with the same name.
             return;
         }
-        (sensor.heard, sensor.last_seen, sensor.rssi) = (Some(now.mono), Some(now), advert.rssi);
+        sensor.hear(&self.limits, now.mono);
+        (sensor.last_seen, sensor.rssi) = (Some(now), advert.rssi);
         if sensor.is_idle() {
             sensor.looking = Some(now.mono);
         }
@@ -480,34 +482,36 @@ impl Policy {
         match sensor.link {
             Link::Idle | Link::Ending { .. } | Link::Removing { .. } => {}
             Link::Open { .. } | Link::Checking { .. } if sensor.wanted.habit.is_episodic() => {
-                self.end_well(key, now.mono);
+                self.end_visit(key, None, now.mono);
             }
             Link::Open { .. } | Link::Checking { .. } if sensor.wanted.manner.ends_normally && sensor.delivers() => {
-                self.end_well(key, now.mono);
+                self.end_visit(key, None, now.mono);
                 if let Some(sensor) = self.sensors.get_mut(&key) {
                     // Its numbers have ended all the same, and whoever waits for them has to know why.
                     sensor.reason = Some("the sensor has ended the link, as it does when it is taken off".to_owned());
                 }
             }
             // It has sent what it had before its services were known: BlueZ had renewed an earlier subscription.
-            _ if sensor.has_carried() && sensor.wanted.habit.is_episodic() => self.end_well(key, now.mono),
+            _ if sensor.has_carried() && sensor.wanted.habit.is_episodic() => self.end_visit(key, None, now.mono),
             _ => self.fail(key, Failure::ordinary("the sensor dropped the link"), now.mono),
         }
     }
 
-    /// The link of an episodic sensor has ended or may end: its visit was a success.
-    fn end_well(&mut self, key: SensorKey, now: Mono) {
+    /// The link of an episodic sensor has ended or may end: for the radio its visit was a success.
+    fn end_visit(&mut self, key: SensorKey, refusal: Option<String>, now: Mono) {
         let limits = self.limits;
         if let Some(sensor) = self.sensors.get_mut(&key) {
-            sensor.end_well(&limits, now);
+            let is_in_vain = sensor.end_visit(refusal, &limits, now);
+            self.counts.failures += u64::from(is_in_vain);
             self.cures.fruitless = 0;
             self.end_link(key, Cure::Nothing, now);
         }
     }
 
-    fn on_finished(&mut self, key: SensorKey, now: Mono) {
-        if self.sensors.get(&key).is_some_and(|sensor| matches!(sensor.link, Link::Open { .. })) {
-            self.end_well(key, now);
+    fn on_finished(&mut self, key: SensorKey, result: Result<(), String>, now: Mono) {
+        if self.sensors.get(&key).is_some_and(|sensor| matches!(sensor.link, Link::Open { .. } | Link::Checking { .. }))
+        {
+            self.end_visit(key, result.err(), now);
         }
     }
 
@@ -551,13 +555,14 @@ impl Policy {
         }
     }
 
-    fn on_data(&mut self, key: SensorKey, now: Stamp) {
+    fn on_data(&mut self, key: SensorKey, is_new: bool, now: Stamp) {
+        let limits = self.limits;
         let Some(sensor) = self.sensors.get_mut(&key) else { return };
         match sensor.link {
-            Link::Open { .. } | Link::Checking { .. } => sensor.data(now),
-            Link::Connecting { .. } | Link::Subscribing { .. } => sensor.early_data(now),
+            Link::Open { .. } | Link::Checking { .. } => sensor.data(is_new, &limits, now),
+            Link::Connecting { .. } | Link::Subscribing { .. } => sensor.early_data(is_new, &limits, now),
             // The end of the link was told first, and taken for a failure.
-            _ if sensor.wanted.habit.is_episodic() => sensor.late_data(now),
+            _ if sensor.wanted.habit.is_episodic() => sensor.late_data(is_new, &limits, now),
             _ => return,
         }
         self.cures.fruitless = 0;
@@ -584,7 +589,7 @@ impl Policy {
             return;
         }
         if sensor.wanted.habit.is_episodic() {
-            return self.end_well(key, now.mono);
+            return self.end_visit(key, None, now.mono);
         }
         let words = silent_words(sensor.patience(&limits));
         self.fail(key, Failure::ordinary(words), now.mono);

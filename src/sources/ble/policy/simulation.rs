@@ -88,6 +88,8 @@ struct FakeSensor {
     taken: u64,
     /// It advertises until then.
     in_the_air_until: Mono,
+    /// It advertises all the time, whether it has something to hand over or not.
+    stays: bool,
     attempts: VecDeque<Mono>,
 }
 
@@ -136,6 +138,8 @@ impl World {
             (SensorKind::BloodPressure, true, false),
             (SensorKind::Thermometer, false, false),
             (SensorKind::Glucose, true, false),
+            // In the air all the time.
+            (SensorKind::Scale, true, false),
         ];
         let mut sensors = vec![];
         for (index, (kind, bonded, never_there)) in kinds.into_iter().enumerate() {
@@ -165,6 +169,7 @@ impl World {
                 stored: 0,
                 taken: 0,
                 in_the_air_until: Mono(0),
+                stays: kind == SensorKind::Scale,
                 attempts: VecDeque::new(),
             });
         }
@@ -567,7 +572,7 @@ impl World {
         }
         for index in 0..self.sensors.len() {
             let sensor = &mut self.sensors[index];
-            let in_the_air = !sensor.episodic || self.now.mono < sensor.in_the_air_until;
+            let in_the_air = !sensor.episodic || sensor.stays || self.now.mono < sensor.in_the_air_until;
             if sensor.in_range && sensor.link.is_none() && in_the_air && self.random.u8(..4) > 0 {
                 (sensor.last_advert, sensor.known) = (Some(self.now.mono), true);
                 let advert = Advert { address: sensor.address, name: Some(sensor.name.clone()), rssi: Some(-60) };
@@ -685,14 +690,16 @@ fn week(seed: u64) {
         let state = world.policy.sensor(sensor.key, world.now).unwrap();
         kinds.insert(state.phase);
         println!(
-            "  {}: {:?}, delivered {}, taken {}/{}, longest wait while reachable {:?}",
-            sensor.name, state.phase, sensor.delivered, sensor.taken, sensor.stored, sensor.worst
+            "  {}: {:?}, attempts {}, delivered {}, taken {}/{}, longest wait while reachable {:?}",
+            sensor.name, state.phase, state.attempts, sensor.delivered, sensor.taken, sensor.stored, sensor.worst
         );
         if sensor.never_there {
             assert_eq!((state.attempts, state.phase), (0, SensorPhase::Searching));
         } else if sensor.episodic {
             assert_eq!(sensor.taken, sensor.stored, "records were left behind");
             assert!(sensor.stored > 0);
+            // A visit every ten minutes, and some at shorter pauses after each measurement and each absence.
+            assert!(state.attempts < WEEK / 120, "{} was visited {} times", sensor.name, state.attempts);
         } else {
             assert_eq!(state.phase, SensorPhase::Live, "{}: {state:?}", sensor.name);
             assert!(sensor.worst <= LONGEST_WAIT, "{} was not heard although nothing stood in its way", sensor.name);

@@ -493,3 +493,81 @@ fn a_model_that_needs_a_bond_and_has_none_is_told_to_be_paired() {
         assert_eq!(reason.contains("has to be paired first: vitalbridge pair C0:00:00:00:00:01"), advises, "{reason}");
     }
 }
+
+#[test]
+fn a_visit_that_was_in_vain_says_why_and_counts_as_a_failure_until_something_comes() {
+    let (mut rig, keys) = Rig::scanning(&[sensor(SensorKind::Glucose, STRAP)]);
+    let key = keys[0];
+    for visit in 1..=3 {
+        rig.open(key, STRAP);
+        // The answer of its control point.
+        rig.on(Input::Again(key));
+        assert_eq!(rig.on(Input::Finished(key, Err("busy".to_owned()))), [Order::Disconnect(key, STRAP)]);
+        assert_eq!(rig.on(Input::Disconnected(key)), [Order::StartScan], "no cure of the radio helps");
+        let state = rig.state(key);
+        assert_eq!((state.failures, state.reason.as_deref()), (visit, Some("busy")));
+        rig.on(Input::ScanStarted(Ok(())));
+        rig.wait(80_000);
+    }
+    rig.open(key, STRAP);
+    rig.on(Input::Data(key));
+    rig.on(Input::Finished(key, Ok(())));
+    let state = rig.state(key);
+    assert_eq!((state.failures, state.reason), (0, None));
+}
+
+#[test]
+fn an_empty_visit_is_told_of_and_one_of_a_sensor_without_its_bond_advises_to_pair() {
+    let manner = Manner { needs_bond: true, ..Manner::default() };
+    for (bonded, failures) in [(true, 0), (false, 1)] {
+        let (mut rig, keys) = Rig::scanning(&[with_manner(SensorKind::BloodPressure, manner)]);
+        rig.on(Input::Bonded(keys[0], bonded));
+        rig.open(keys[0], STRAP);
+        rig.on(Input::LinkDown(keys[0]));
+        let state = rig.state(keys[0]);
+        let reason = state.reason.unwrap();
+        assert!(reason.starts_with("the sensor ended the link without a measurement"), "{reason}");
+        assert_eq!((state.failures, reason.contains("vitalbridge pair")), (failures, !bonded), "{reason}");
+        // Its measurement may come by the slower way.
+        rig.on(Input::Data(keys[0]));
+        assert_eq!((rig.state(keys[0]).failures, rig.state(keys[0]).reason), (0, None));
+    }
+}
+
+#[test]
+fn a_sensor_that_stays_in_the_air_and_brings_nothing_new_is_visited_ever_more_rarely() {
+    let (mut rig, keys) = Rig::scanning(&[sensor(SensorKind::BloodPressure, STRAP)]);
+    let key = keys[0];
+    // Advertises all the time until it is connected, and gives the seconds that took.
+    let visited_after = |rig: &mut Rig, brings: Option<Input>| {
+        let mut seconds = 0;
+        while rig.hear(STRAP) != [Order::StopScan] {
+            seconds += 1;
+            if rig.wait(1000) == [Order::StopScan] {
+                break;
+            }
+            assert!(seconds < 3600, "never visited again");
+        }
+        rig.on(Input::ScanStopped);
+        rig.on(Input::LinkUp(key));
+        rig.on(Input::Connected(key, Ok(())));
+        rig.on(Input::Subscribed(key, Ok(())));
+        if let Some(input) = brings {
+            rig.on(input);
+        }
+        rig.on(Input::LinkDown(key));
+        rig.on(Input::Disconnected(key));
+        rig.on(Input::ScanStarted(Ok(())));
+        seconds
+    };
+    let again = || Some(Input::Again(key));
+    let pauses: Vec<u64> = (0..10).map(|visit| visited_after(&mut rig, again().filter(|_| visit % 2 == 0))).collect();
+    assert_eq!(pauses, [0, 5, 10, 20, 40, 80, 160, 320, 600, 600]);
+    assert_eq!(visited_after(&mut rig, Some(Input::Data(key))), 600);
+    assert_eq!(visited_after(&mut rig, again()), 5, "something new has come");
+    assert_eq!(visited_after(&mut rig, again()), 5);
+    assert_eq!(visited_after(&mut rig, again()), 10);
+    // It went away, and comes back after a measurement.
+    rig.wait(60_000);
+    assert_eq!(visited_after(&mut rig, again()), 0);
+}

@@ -57,6 +57,11 @@ pub struct BleLimits {
     pub pause: (Duration, Duration),
     /// The pause after an episodic sensor has ended its link: many go on advertising.
     pub episode_pause: Duration,
+    /// The longest such pause. It grows up to this with each visit that brought nothing new, while the sensor advertises
+    /// on all the time.
+    pub empty_pause: Duration,
+    /// One that was not heard for so long and is heard again has come for something new.
+    pub away: Duration,
     /// A link that has carried data for so long was a good one: pauses are short again.
     pub stable: Duration,
     /// Listening before a sensor that has failed is tried again, while another one has not been heard.
@@ -91,6 +96,8 @@ impl Default for BleLimits {
             silence: None,
             pause: (Duration::from_millis(250), Duration::from_mins(1)),
             episode_pause: Duration::from_secs(5),
+            empty_pause: Duration::from_mins(10),
+            away: Duration::from_mins(1),
             stable: Duration::from_secs(30),
             listen: Duration::from_secs(2),
             attempts_a_minute: 8,
@@ -227,12 +234,14 @@ pub enum Input {
     Subscribed(SensorKey, Result<(), Failure>),
     /// The source has understood data of this sensor.
     Data(SensorKey),
+    /// The source has understood what this sensor sends, and knew it already: the sensor lives and brings nothing new.
+    Again(SensorKey),
     /// The answer to [`Order::ReadBattery`]: that it lives, and its battery level in percent if it has told one.
     BatteryRead(SensorKey, Result<Option<u8>, String>),
     /// The sensor told its battery level, in percent.
     Battery(SensorKey, u8),
-    /// The source has all that the sensor had stored, and it is on disk: the link may end.
-    Finished(SensorKey),
+    /// The link may end: the source has all that the sensor had stored, and it is on disk; or why it has not.
+    Finished(SensorKey, Result<(), String>),
     /// The answer to [`Order::Disconnect`], whatever it was.
     Disconnected(SensorKey),
     /// The answer to [`Order::Remove`], whatever it was.
@@ -326,7 +335,7 @@ pub struct SensorState {
     pub battery: Option<u8>,
     /// Attempts to connect since the daemon started.
     pub attempts: u64,
-    /// Failures since it last delivered.
+    /// Failures since it last delivered: links that failed, and visits that were in vain.
     pub failures: u32,
     /// The last step that was taken against them.
     pub tried: Option<Rung>,
