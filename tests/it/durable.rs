@@ -54,7 +54,7 @@ impl Knew {
 
 fn set_limit(below: u32) -> Json {
     json!({"name": "limits.set", "patient_id": "P-1", "rule": "spo2_low", "below": below,
-           "reason": "COPD", "expires": "2027-01-23T08:00:00Z"})
+           "reason": "COPD", "expires": "2026-12-10T08:00:00Z"})
 }
 
 impl Stalled {
