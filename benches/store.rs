@@ -306,7 +306,7 @@ fn bytes_written(with_cursor: bool) -> Result<f64> {
             handle.try_append(Arc::new(sensor.event(Seq(first_seq.0 + number))?))?;
             tokio::time::sleep(Duration::from_millis(100)).await;
             if with_cursor && number % 10 == 0 {
-                handle.set_cursor("live", *handle.durable().borrow());
+                handle.set_cursors(vec![("live".to_owned(), *handle.durable().borrow())]);
             }
         }
         stop.cancel();

@@ -648,6 +648,8 @@ async fn watch_uplink(
     loop {
         let (connected, waiting, parked) = {
             let status = status.borrow_and_update();
+            metrics.uplink_backlog.set(status.backlog);
+            metrics.uplink_backlog_seconds.set(status.backlog_seconds.unwrap_or(0));
             (status.connected, status.waiting, status.parked)
         };
         metrics.uplink_connected.set(u64::from(connected));

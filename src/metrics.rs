@@ -154,6 +154,8 @@ metrics! {
     counter resumed_total: "Sessions that went on from an earlier event.",
     gauge uplink_connected: "1 while the broker is connected.",
     gauge uplink_waiting: "Stored events that the broker has not confirmed.",
+    gauge uplink_backlog: "Of these, numbers of the log from before the connection that are still to be looked through.",
+    gauge uplink_backlog_seconds: "In how many seconds the backlog will be sent at its pace so far; 0 while that is unknown.",
     gauge uplink_parked: "Events that the broker refused; they are kept and no longer sent.",
     gauge durable_through: "The newest event number that is on disk.",
 }

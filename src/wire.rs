@@ -466,6 +466,9 @@ struct Push<'a> {
     /// Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<&'a BridgeId>,
+    /// It waited for the connection to the receiver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    historical: Option<bool>,
     /// Older clients look for a notification's payload here.
     #[serde(skip_serializing_if = "Option::is_none")]
     notification: Option<NotificationData<'a>>,
@@ -515,18 +518,36 @@ pub fn channel_of(body: &EventBody) -> String {
 /// # Errors
 /// None for the types above; serde's signature has one.
 pub fn push(event: &Event) -> Result<String, serde_json::Error> {
-    envelope(event, None)
+    envelope(event, None, false)
 }
 
-/// The text of one event for a receiver of many bridges: that of [`push`], and the bridge.
+/// The text of one event for a receiver of many bridges: that of [`push`], the bridge, and `historical` if it waited for
+/// the connection.
 ///
 /// # Errors
 /// As [`push`].
-pub fn upload(event: &Event, bridge: &BridgeId) -> Result<String, serde_json::Error> {
-    envelope(event, Some(bridge))
+pub fn upload(event: &Event, bridge: &BridgeId, is_historical: bool) -> Result<String, serde_json::Error> {
+    envelope(event, Some(bridge), is_historical)
 }
 
-fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_json::Error> {
+/// The `type` of [`bundle`].
+pub const BUNDLE: &str = "batch";
+
+/// The text of several events that waited for the connection: each in `data` as [`upload`] has it, oldest first.
+///
+/// `ends`: the first and the last of them.
+pub fn bundle(uploads: &[String], bridge: &BridgeId, (first, last): (&Event, &Event)) -> String {
+    // Ids and times have no character that JSON would have to escape.
+    format!(
+        r#"{{"type":"{BUNDLE}","historical":true,"bridge":"{bridge}","first_seq":{},"last_seq":{},"timestamp":"{}","data":[{}]}}"#,
+        first.seq,
+        last.seq,
+        last.at.wall,
+        uploads.join(",")
+    )
+}
+
+fn envelope(event: &Event, bridge: Option<&BridgeId>, is_historical: bool) -> Result<String, serde_json::Error> {
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
@@ -553,6 +574,7 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>) -> Result<String, serde_js
         seq: event.seq,
         epoch: &event.epoch,
         bridge,
+        historical: is_historical.then_some(true),
         notification,
     })
 }
@@ -832,7 +854,14 @@ mod tests {
         let push = push(&event).unwrap();
         let expected = push.replace(r#""epoch":"k3f9"}"#, r#""epoch":"k3f9","bridge":"b1"}"#);
         assert_ne!(expected, push);
-        assert_eq!(upload(&event, &"b1".parse().unwrap()).unwrap(), expected);
+        let bridge = "b1".parse().unwrap();
+        assert_eq!(upload(&event, &bridge, false).unwrap(), expected);
+        let historical = upload(&event, &bridge, true).unwrap();
+        assert_eq!(historical, expected.replace(r#""bridge":"b1"}"#, r#""bridge":"b1","historical":true}"#));
+        let both: serde_json::Value =
+            serde_json::from_str(&bundle(&[historical.clone(), historical], &bridge, (&event, &event))).unwrap();
+        assert_eq!((both["type"].as_str(), both["data"][1]["historical"].as_bool()), (Some("batch"), Some(true)));
+        assert_eq!((both["first_seq"].as_u64(), both["timestamp"].is_string()), (Some(event.seq.0), true));
     }
 
     #[test]

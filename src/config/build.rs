@@ -14,7 +14,7 @@ use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
 use super::model;
 use super::ports::{self, Ports};
-use super::{Broker, Config, Place, read_bounded};
+use super::{Config, Place, read_bounded};
 use crate::alerts::RuleSet;
 use crate::derive::live::News2Settings;
 use crate::desk::MAX_OBJECT_BYTES;
@@ -24,13 +24,11 @@ use crate::logging;
 use crate::patient::Patient;
 use crate::profile::Profile;
 use crate::profile::model::LineSettings;
-use crate::secret::Secret;
 use crate::sources::ble::{Air, AirSettings, BleConfig, MAX_USERS, SensorKind, Wanted};
 use crate::sources::replay::{ReplayConfig, Speed};
 use crate::sources::serial::{SerialConfig, SerialPort};
 use crate::sources::simulator::{Links, SimulatorConfig, demo_sources, ward};
 use crate::sources::{SourceConfig, SourceError, SourceKind};
-use crate::uplink::TopicTemplate;
 use crate::vitals::{DERIVED_SOURCE, Mode};
 
 /// Most patients of one bridge.
@@ -164,7 +162,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Reads a member as `T`; its own error text is the problem.
-    fn parse<T: FromStr<Err: Display>>(&mut self, member: &Spanned<String>) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, member: &Spanned<String>) -> Option<T> {
         match member.get_ref().parse() {
             Ok(value) => Some(value),
             Err(error) => {
@@ -302,33 +300,6 @@ impl<'a> Builder<'a> {
             self.problem(adapter, format!("`{}` is not an adapter such as hci0", adapter.get_ref()));
         }
         config.air = Air::new(AirSettings { adapter: Some(adapter.get_ref().clone()), ..AirSettings::default() });
-    }
-
-    fn broker(&mut self, mqtt: &file::Mqtt, config: &Config) -> Option<Broker> {
-        let address = self.parse(&mqtt.broker);
-        let topic = match &mqtt.topic {
-            Some(topic) => self.parse(topic),
-            None => Some(TopicTemplate::default()),
-        };
-        let password = mqtt.password_file.as_ref().and_then(|file| {
-            let path = self.path(file.get_ref());
-            match read_bounded(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    self.problem(file, format!("cannot read the password file {}: {error}", path.display()));
-                    None
-                }
-            }
-        });
-        for name in mqtt.commands.iter().filter(|name| !crate::command::NAMES.contains(&name.get_ref().as_str())) {
-            let message =
-                format!("`{}` is no command: it is one of {}", name.get_ref(), crate::command::NAMES.join(", "));
-            self.problem(name, message);
-        }
-        let commands = mqtt.commands.iter().map(|name| name.get_ref().clone()).collect();
-        let client_id = mqtt.client_id.clone().unwrap_or_else(|| format!("vitalbridge-{}", config.bridge));
-        let username = mqtt.username.clone();
-        Some(Broker { address: address?, client_id, username, password, topic: topic?, commands })
     }
 
     /// The directory of profiles. A broken file in it is no problem of the configuration: it stops the sources that name

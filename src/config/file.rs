@@ -137,6 +137,8 @@ pub(super) struct Mqtt {
     pub(super) topic: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) commands: Vec<Spanned<String>>,
+    pub(super) backlog_per_second: Option<Spanned<u64>>,
+    pub(super) backlog_bundle: Option<Spanned<u64>>,
 }
 
 /// `[[patient]]`: who lies where.

@@ -7,6 +7,7 @@ mod file;
 mod model;
 mod news2;
 mod ports;
+mod uplink;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -98,6 +99,8 @@ pub struct Broker {
     pub topic: TopicTemplate,
     /// The commands that are taken from it; none: nothing is listened to.
     pub commands: Vec<String>,
+    /// Bounds and times.
+    pub limits: Limits,
 }
 
 /// Why there is no configuration.
@@ -220,7 +223,7 @@ impl Config {
     pub fn store_options(&self) -> StoreOptions {
         let mut options = self.store.clone();
         if self.broker.is_some() {
-            options.holding_lanes = crate::uplink::plan::Lane::ALL.iter().map(|lane| lane.name().to_owned()).collect();
+            options.holding_lanes = crate::uplink::plan::HOLDING.map(str::to_owned).to_vec();
         }
         options
     }
@@ -237,7 +240,7 @@ impl Config {
             bridge: self.bridge.clone(),
             epoch: epoch.clone(),
             topic: broker.topic.clone(),
-            limits: Limits::default(),
+            limits: broker.limits.clone(),
             downlink: None,
         })
     }

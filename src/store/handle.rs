@@ -141,12 +141,12 @@ impl StoreHandle {
         self.queue.len()
     }
 
-    /// Remembers that `lane` is done with everything up to `seq`.
+    /// Remembers how far each of these cursors has come; they are stored together.
     ///
-    /// Stored with the next group; a crash before that only means that the lane does some of it again. A place beyond
-    /// the newest stored event is kept in memory until that event is stored.
-    pub fn set_cursor(&self, lane: &str, seq: Seq) {
-        self.moved.cursors.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), seq);
+    /// Stored with the next group; a crash before that only means that some of it is done again. A place beyond the newest
+    /// stored event is kept in memory until that event is stored.
+    pub fn set_cursors(&self, moved: Vec<(String, Seq)>) {
+        self.moved.cursors.lock().unwrap_or_else(PoisonError::into_inner).extend(moved);
     }
 
     /// Returns when the writer has turned its loop since the call.

@@ -88,6 +88,12 @@ impl Reader {
         self.read(move |side| side.events(span, &[Part::Readings, Part::Others])).await
     }
 
+    /// The events after `after` and up to `through`, at most `limit` and [`MAX_READ`], oldest first.
+    pub async fn events_through(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let span = Span { after, through, limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::Readings, Part::Others])).await
+    }
+
     /// The readings after `after` and up to `through`, at most `limit` and [`MAX_READ`], oldest first.
     pub async fn readings(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let span = Span { after, through, limit: limit.min(MAX_READ) };

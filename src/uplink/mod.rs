@@ -1,12 +1,13 @@
 //! The way to the backend: sends the stored log to an MQTT broker, each event at least once.
 
 mod downlink;
+mod lane;
 mod mqtt;
+mod pieces;
 pub mod plan;
-#[cfg(test)]
-mod plan_simulation;
 pub mod topic;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,10 +27,11 @@ pub use self::topic::TopicTemplate;
 
 use self::downlink::{COMMANDS, MAX_COMMANDS, RESULTS};
 use self::mqtt::{Announcement, Link, LinkEvent};
+use self::pieces::Pieces;
 use self::plan::{Action, Lane, Message, Plan, ReadRequest, Row};
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
-use crate::ids::{BridgeId, Epoch, Seq, SiteId};
+use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
 use crate::secret::Secret;
 use crate::store::{Reader, StoreError, StoreHandle};
 use crate::wire::{self, BridgeNews};
@@ -39,6 +41,12 @@ const DEFAULT_PORT: u16 = 1883;
 
 /// On stop: the wait for answers to what is under way, and to the farewell.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often the progress of a long backlog is logged.
+const BACKLOG_LOG: Duration = Duration::from_mins(1);
+
+/// What a packet of a bundle has beside the events: topic, properties and the members around them, in bytes.
+const BUNDLE_OVERHEAD: usize = 1024;
 
 /// Where the broker is: `mqtt://host` or `mqtt://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,23 +123,74 @@ pub struct UplinkConfig {
 }
 
 impl UplinkConfig {
-    fn encode(&self, event: &Event) -> Row {
+    /// The rows of what a read has found: an event each, or bundles of the backlog.
+    fn rows(&self, request: &ReadRequest, events: &[Event]) -> Vec<Row> {
+        let is_historical = request.lane == Lane::Backlog;
+        if request.bundle < 2 {
+            return events.iter().map(|event| self.encode(event, is_historical)).collect();
+        }
+        let mut rows = Vec::new();
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (row, taken) = self.bundle(request, rest);
+            rows.push(row);
+            rest = rest.get(taken..).unwrap_or(&[]);
+        }
+        rows
+    }
+
+    /// As many of the events as go together; at least one, by itself if it stands alone or cannot be written.
+    fn bundle(&self, request: &ReadRequest, events: &[Event]) -> (Row, usize) {
+        let most = usize::try_from(request.max_packet_bytes).unwrap_or(usize::MAX).saturating_sub(BUNDLE_OVERHEAD);
+        let (mut bodies, mut bytes) = (Vec::new(), 0_usize);
+        for event in events.iter().take(request.bundle) {
+            let Ok(body) = wire::upload(event, &self.bridge, true) else { break };
+            bytes = bytes.saturating_add(body.len()).saturating_add(1);
+            if bytes > most {
+                break;
+            }
+            bodies.push(body);
+        }
+        let ends = events.first().zip(bodies.len().checked_sub(1).and_then(|place| events.get(place)));
+        let Some((first, last)) = ends.filter(|_| bodies.len() > 1) else {
+            let row = events.first().map(|event| self.encode(event, true));
+            let none = Row { first: Seq::ZERO, last: Seq::ZERO, message: Err("there is no event".to_owned()) };
+            return (row.unwrap_or(none), 1);
+        };
+        let body = wire::bundle(&bodies, &self.bridge, (first, last));
+        let message = self.message(last, wire::BUNDLE, None, true, body);
+        (Row { first: first.seq, last: last.seq, message: Ok(message) }, bodies.len())
+    }
+
+    fn encode(&self, event: &Event, is_historical: bool) -> Row {
         let kind = wire::kind_of(&event.body);
-        let message = wire::upload(event, &self.bridge).map_err(|error| format!("cannot be written as JSON: {error}"));
-        let message = message.map(|body| {
-            let mut message = Message {
-                topic: self.topic.topic(&self.site, &self.bridge, kind, event.device()),
-                body: Bytes::from(body),
-                seq: event.seq,
-                bridge: self.bridge.to_string(),
-                kind,
-                id: format!("{}:{}:{}", self.bridge, event.epoch, event.seq),
-                packet_bytes: 0,
-            };
-            message.packet_bytes = mqtt::packet_bytes(&message);
-            Arc::new(message)
-        });
-        Row { seq: event.seq, message }
+        let body = wire::upload(event, &self.bridge, is_historical);
+        let message = body.map_err(|error| format!("cannot be written as JSON: {error}"));
+        let message = message.map(|body| self.message(event, kind, event.device(), is_historical, body));
+        Row { first: event.seq, last: event.seq, message }
+    }
+
+    /// The publication of an event, or of a bundle that ends with it.
+    fn message(
+        &self,
+        event: &Event,
+        kind: &'static str,
+        device: Option<&DeviceId>,
+        is_historical: bool,
+        body: String,
+    ) -> Arc<Message> {
+        let mut message = Message {
+            topic: self.topic.topic(&self.site, &self.bridge, kind, device),
+            body: Bytes::from(body),
+            seq: event.seq,
+            is_historical,
+            bridge: self.bridge.to_string(),
+            kind,
+            id: format!("{}:{}:{}", self.bridge, event.epoch, event.seq),
+            packet_bytes: 0,
+        };
+        message.packet_bytes = mqtt::packet_bytes(&message);
+        Arc::new(message)
     }
 
     fn announcement(&self, news: BridgeNews, now: Stamp) -> Result<Announcement, UplinkError> {
@@ -157,7 +216,8 @@ pub enum UplinkError {
 /// The text of an answer to a command.
 type CommandAnswer = Result<String, serde_json::Error>;
 
-type ReadResult = (ReadRequest, Result<Vec<Row>, StoreError>);
+/// The rows, and whether there were as many events as the read might bring.
+type ReadResult = (ReadRequest, Result<(Vec<Row>, bool), StoreError>);
 
 /// Sends the stored log to the broker until `stop`, then says that the bridge leaves.
 ///
@@ -175,12 +235,13 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
     let mut durable = handle.durable();
-    let mut cursors = [Seq::ZERO; 2];
-    for (cursor, lane) in cursors.iter_mut().zip(Lane::ALL) {
-        *cursor = reader.cursor(lane.name()).await.map_err(UplinkError::Cursor)?;
+    let mut cursors = BTreeMap::new();
+    for name in Pieces::cursor_names() {
+        let seq = reader.cursor(&name).await.map_err(UplinkError::Cursor)?;
+        cursors.insert(name, seq);
     }
     let through = *durable.borrow_and_update();
-    let plan = Plan::new(config.limits.clone(), cursors, through, seed, clock.now());
+    let plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
@@ -190,6 +251,7 @@ pub async fn run(
         reader,
         handle,
         status,
+        logged: clock.now().mono,
         clock,
     };
     loop {
@@ -201,7 +263,7 @@ pub async fn run(
             // Answers free the window.
             event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
             // Rows that were asked for.
-            Some((request, result)) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(request, result),
+            Some(result) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(result),
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -231,6 +293,8 @@ struct Uplink {
     handle: StoreHandle,
     status: watch::Sender<UplinkStatus>,
     clock: Clock,
+    /// When the progress of the backlog was logged last, or there was none.
+    logged: Mono,
 }
 
 impl Uplink {
@@ -240,7 +304,13 @@ impl Uplink {
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;
         }
-        let status = self.plan.status();
+        let status = self.plan.status(now);
+        if status.backlog == 0 || !status.connected {
+            self.logged = now.mono;
+        } else if now.mono.since(self.logged) >= BACKLOG_LOG {
+            self.logged = now.mono;
+            info!(left = status.backlog, seconds = status.backlog_seconds, "what waited for the broker goes out");
+        }
         self.status.send_if_modified(|shown| {
             let changed = *shown != status;
             *shown = status;
@@ -262,12 +332,13 @@ impl Uplink {
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
                 self.reads.push(Box::pin(async move {
-                    let ReadRequest { lane, after, through, limit, .. } = request;
+                    let ReadRequest { lane, after, through, limit, every_kind, .. } = request;
                     let events = match lane {
                         Lane::Alerts => reader.events_but_readings(after, through, limit).await,
-                        Lane::Readings => reader.readings(after, through, limit).await,
+                        Lane::Backlog if every_kind => reader.events_through(after, through, limit).await,
+                        Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
                     };
-                    (request, events.map(|events| events.iter().map(|event| config.encode(event)).collect()))
+                    (request, events.map(|events| (config.rows(&request, &events), events.len() >= limit)))
                 }));
             }
             Action::Publish { ticket, message } => {
@@ -275,7 +346,7 @@ impl Uplink {
                     link.publish(ticket, &message);
                 }
             }
-            Action::SaveCursor { lane, seq } => self.handle.set_cursor(lane.name(), seq),
+            Action::Save(cursors) => self.handle.set_cursors(cursors),
             Action::Park(parked) => {
                 warn!(lane = %parked.lane, seq = %parked.seq, reason = %parked.reason, "the broker does not take a row");
             }
@@ -335,9 +406,9 @@ impl Uplink {
         }
     }
 
-    fn on_read(&mut self, request: ReadRequest, result: Result<Vec<Row>, StoreError>) {
+    fn on_read(&mut self, (request, result): ReadResult) {
         match result {
-            Ok(rows) => self.plan.on_rows(request, rows),
+            Ok((rows, more)) => self.plan.on_rows(request, rows, more),
             Err(error @ StoreError::Row { seq, .. }) => {
                 warn!(lane = %request.lane, %error, "a stored row cannot be sent");
                 self.plan.on_bad_row(request, seq, &error.to_string(), self.clock.now());
@@ -353,7 +424,7 @@ impl Uplink {
     /// Says that the bridge leaves, waits a bounded time for what is under way, and disconnects.
     async fn leave(mut self) -> Result<(), UplinkError> {
         self.plan.on_stop();
-        if self.plan.status().connected {
+        if self.plan.status(self.clock.now()).connected {
             let offline = self.config.announcement(BridgeNews::Stopped, self.clock.now())?;
             if let Some(link) = &mut self.link {
                 link.announce(offline);

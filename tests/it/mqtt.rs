@@ -24,7 +24,7 @@ use vitalbridge::event::{
 use vitalbridge::ids::{AlertId, BridgeId, Epoch, Seq};
 use vitalbridge::secret::Secret;
 use vitalbridge::store::{self, Opened, Reader, StoreError, StoreHandle, StoreOptions};
-use vitalbridge::uplink::plan::Lane;
+use vitalbridge::uplink::plan::{HOLDING, Lane};
 use vitalbridge::uplink::{self, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
@@ -171,7 +171,17 @@ impl Received {
     }
 
     fn lane(&self) -> Lane {
-        if self.body["type"] == "health_update" { Lane::Readings } else { Lane::Alerts }
+        match (self.body["type"] == "health_update", self.body["historical"] == true) {
+            (false, _) => Lane::Alerts,
+            (true, false) => Lane::Live,
+            (true, true) => Lane::Backlog,
+        }
+    }
+
+    /// The events of a bundle, as if each had come by itself.
+    fn events_in_it(&self) -> Vec<Self> {
+        let events = if self.body["type"] == "batch" { self.body["data"].as_array().unwrap().clone() } else { vec![] };
+        events.into_iter().map(|body| Self { text: body.to_string(), body, ..self.clone() }).collect()
     }
 }
 
@@ -202,6 +212,7 @@ impl Consumer {
         let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let received = Received { topic, qos, retained, content_type, properties, text, body };
         self.all.push(received.clone());
+        self.all.extend(received.events_in_it());
         received
     }
 
@@ -313,15 +324,17 @@ impl Store {
         timeout(DEADLINE, durable.wait_for(|seq| *seq >= newest)).await.unwrap().unwrap();
     }
 
-    async fn cursor(&self, lane: Lane) -> Seq {
-        self.reader.cursor(lane.name()).await.unwrap()
+    /// The cursors of everything but readings, and of readings.
+    async fn cursors(&self) -> [Seq; 2] {
+        let [others, readings] = HOLDING.map(|name| self.reader.cursor(name));
+        [others.await.unwrap(), readings.await.unwrap()]
     }
 
     /// Waits until both lanes have come to the end, and that is stored.
     async fn until_cursors_at_end(&self) {
         let end = Seq(self.next.0 - 1);
         let at_end = async {
-            while self.cursor(Lane::Alerts).await != end || self.cursor(Lane::Readings).await != end {
+            while self.cursors().await != [end; 2] {
                 sleep(LOOK_AGAIN).await;
             }
         };
@@ -402,6 +415,7 @@ fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
         limits: Limits {
             reconnect_shortest: Duration::from_millis(20),
             reconnect_longest: Duration::from_millis(200),
+            backlog_a_second: 0,
             ..Limits::default()
         },
     }
@@ -459,13 +473,14 @@ async fn readings_and_alerts_arrive_once_each_with_their_identity() {
     for event in &events {
         let received =
             consumer.all.iter().find(|received| received.is_event() && received.id() == id_of(event)).unwrap();
-        assert_eq!(received.text, wire::upload(event, &bridge()).unwrap());
+        assert_eq!(received.text, wire::upload(event, &bridge(), false).unwrap());
         let kind = wire::kind_of(&event.body);
         assert_eq!(received.topic, format!("vitals/v1/icu/b1/{kind}/strap-1"));
         assert_eq!((received.qos.as_str(), received.retained.as_str()), ("1", "0"));
         assert_eq!(received.content_type, "application/json");
         let properties = &received.properties;
-        let expected = format!("id:{} source:b1 type:{kind} seq:{} schema:vitals/v1", id_of(event), event.seq);
+        let expected =
+            format!("id:{} source:b1 type:{kind} seq:{} historical:false schema:vitals/v1", id_of(event), event.seq);
         assert_eq!(properties, &expected);
     }
     let status = uplink.until("quiet", |status| status.waiting == 0 && status.in_flight == 0).await;
@@ -525,7 +540,7 @@ async fn rows_wait_in_the_store_while_there_never_was_a_broker() {
     let status = uplink.until("waiting", |status| status.waiting == 300 && status.reason.is_some()).await;
     assert!(!status.connected);
     assert_eq!((status.sent, status.in_flight), (0, 0));
-    assert_eq!((store.cursor(Lane::Alerts).await, store.cursor(Lane::Readings).await), (Seq::ZERO, Seq::ZERO));
+    assert_eq!(store.cursors().await, [Seq::ZERO; 2]);
 
     broker.start().await;
     let mut consumer = Consumer::subscribe(&broker).await;
@@ -582,10 +597,12 @@ async fn a_link_that_is_cut_again_and_again_loses_nothing() {
     let gate = Gate::new(broker.address(), GateState::Open).await;
     let mut consumer = Consumer::subscribe(&broker).await;
     let mut store = Store::open(folder.path(), 1);
-    let mut uplink = Running::start(config(gate.port, &store.epoch), &store);
+    let mut config = config(gate.port, &store.epoch);
+    config.limits.bundle = 7;
+    let mut uplink = Running::start(config, &store);
     let mut events = store.append_mix(1000);
     for cut in 1..=8_u64 {
-        uplink.until("sending", |status| status.sent >= cut * 60).await;
+        uplink.until("sending", |status| status.sent >= cut * 25).await;
         gate.set(GateState::Closed);
         uplink.until("disconnected", |status| !status.connected).await;
         events.extend(store.append_mix(50));
@@ -655,7 +672,7 @@ async fn what_a_killed_daemon_sends_again_has_the_same_identity() {
     // The cursors of the last moments may not be stored: the writer goes with the process.
     uplink.kill().await;
     store.writer.shutdown().await;
-    let cursors = [store.cursor(Lane::Alerts).await, store.cursor(Lane::Readings).await];
+    let cursors = store.cursors().await;
     drop(store);
 
     let mut store = Store::open(folder.path(), 2);
@@ -842,6 +859,44 @@ async fn a_broker_without_qos_1_gets_nothing() {
     let mut uplink = Running::start(config(port, &store.epoch), &store);
     let told = |status: &UplinkStatus| status.reason.as_deref() == Some("the broker allows no QoS 1");
     assert_eq!(uplink.until("told", told).await.sent, 0);
+    uplink.stop().await;
+    store.close().await;
+}
+
+/// What a long absence left goes out in bundles, marked; what comes meanwhile goes ahead of it, unmarked.
+#[tokio::test]
+async fn the_present_does_not_wait_for_the_past() {
+    let (broker, folder) = (Broker::started("").await, tempfile::tempdir().unwrap());
+    let mut consumer = Consumer::subscribe(&broker).await;
+    let mut store = Store::open(folder.path(), 1);
+    let past = store.append_mix(2000);
+    store.settle().await;
+    let mut config = config(broker.port, &store.epoch);
+    // Thirty-six bundles at two a second: the past takes longer than the present has to wait for.
+    config.limits.backlog_a_second = 2;
+    let mut uplink = Running::start(config, &store);
+    uplink.until("draining", |status| status.backlog > 0 && status.sent > 0).await;
+    let present = store.append_mix(30);
+    consumer.until_all(&present).await;
+    let status = uplink.until("measured", |status| status.backlog_seconds.is_some()).await;
+    assert!(status.backlog > 500, "{status:?}");
+    consumer.until_all(&past).await;
+    store.until_cursors_at_end().await;
+
+    let newest = past.last().unwrap().seq.0;
+    for received in consumer.all.iter().filter(|received| received.body["type"] == "health_update") {
+        assert_eq!(received.body["historical"] == true, received.seq() <= newest, "{received:?}");
+    }
+    let bundles: Vec<&Received> = consumer.all.iter().filter(|received| received.body["type"] == "batch").collect();
+    assert!(bundles.len() >= 36, "{}", bundles.len());
+    for bundle in bundles {
+        assert!(bundle.topic.ends_with("/b1/batch") && bundle.properties.contains("historical:true"), "{bundle:?}");
+        let numbers: Vec<u64> = bundle.events_in_it().iter().map(Received::seq).collect();
+        assert!(numbers.is_sorted() && numbers.len() <= 50, "{numbers:?}");
+        let ends = [&bundle.body["first_seq"], &bundle.body["last_seq"]].map(Json::as_u64);
+        assert_eq!(ends, [numbers.first().copied(), numbers.last().copied()]);
+    }
+    assert!(consumer.counts().values().all(|count| *count == 1));
     uplink.stop().await;
     store.close().await;
 }

@@ -592,9 +592,9 @@ async fn a_cursor_rides_with_the_next_group_and_never_passes_what_is_stored() {
         store.append(at(second), spo2(97, at(second)));
     }
     store.settle().await;
-    store.handle.set_cursor("live", Seq(4));
-    store.handle.set_cursor("live", Seq(7));
-    store.handle.set_cursor("backlog", Seq(12));
+    store.handle.set_cursors(vec![("live".to_owned(), Seq(4))]);
+    store.handle.set_cursors(vec![("live".to_owned(), Seq(7))]);
+    store.handle.set_cursors(vec![("backlog".to_owned(), Seq(12))]);
     assert_eq!(store.reader.cursor("live").await.unwrap(), Seq::ZERO);
     tokio::time::sleep(SECOND * 2).await;
     assert_eq!(store.reader.cursor("live").await.unwrap(), Seq(7));
@@ -604,7 +604,7 @@ async fn a_cursor_rides_with_the_next_group_and_never_passes_what_is_stored() {
     }
     store.settle().await;
     assert_eq!(store.reader.cursor("backlog").await.unwrap(), Seq(12));
-    store.handle.set_cursor("live", Seq(9));
+    store.handle.set_cursors(vec![("live".to_owned(), Seq(9))]);
     store.end().await.unwrap();
     let second = Running::start(folder.path(), &StoreOptions::default(), 2);
     assert_eq!(second.reader.cursor("live").await.unwrap(), Seq(9));
@@ -925,7 +925,7 @@ async fn rows_beyond_the_budget_go_oldest_first_and_every_unacknowledged_one_is_
             alerts.push(store.append(at(second), EventBody::Alert(alert(u128::from(second), AlertChange::End))));
             store.settle().await;
             if store.next > acknowledged {
-                store.handle.set_cursor("backlog", acknowledged);
+                store.handle.set_cursors(vec![("backlog".to_owned(), acknowledged)]);
             }
         } else {
             store.append(at(second), spo2(97, at(second)));
@@ -988,15 +988,15 @@ async fn acknowledged_readings_go_after_a_day_and_others_stay() {
     // 10,000 readings, one every 20 s, are 55 hours. Nobody has acknowledged any.
     fill(&mut store, 0..10_000).await;
     assert_eq!(oldest_reading(&store).await, 2);
-    store.handle.set_cursor("alerts", Seq(9000));
+    store.handle.set_cursors(vec![("alerts".to_owned(), Seq(9000))]);
     fill(&mut store, 10_000..10_200).await;
     assert_eq!(oldest_reading(&store).await, 2, "one lane alone acknowledges nothing");
-    store.handle.set_cursor("backlog", Seq(5000));
+    store.handle.set_cursors(vec![("backlog".to_owned(), Seq(5000))]);
     fill(&mut store, 10_200..10_500).await;
     let oldest = oldest_reading(&store).await;
     assert!((2953..=5001).contains(&oldest), "{oldest}");
-    store.handle.set_cursor("backlog", Seq(10_500));
-    store.handle.set_cursor("alerts", Seq(10_500));
+    store.handle.set_cursors(vec![("backlog".to_owned(), Seq(10_500))]);
+    store.handle.set_cursors(vec![("alerts".to_owned(), Seq(10_500))]);
     fill(&mut store, 10_500..11_000).await;
     let a_day_ago = 11_000 - 24 * 3600 / 20;
     let oldest = oldest_reading(&store).await;
@@ -1025,7 +1025,7 @@ async fn a_filled_store() -> (tempfile::TempDir, Vec<Event>) {
         written.extend((0..1000).map(|_| store.append(at(store.next.0), body_of(store.next))));
         store.settle().await;
     }
-    store.handle.set_cursor("live", Seq(19_000));
+    store.handle.set_cursors(vec![("live".to_owned(), Seq(19_000))]);
     store.end().await.unwrap();
     (folder, written)
 }

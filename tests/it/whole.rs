@@ -42,8 +42,11 @@ impl Subscriber {
         let list = Arc::clone(&received);
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                if let Ok(message) = serde_json::from_str(&line) {
-                    list.lock().unwrap().push(message);
+                if let Ok(message) = serde_json::from_str::<Json>(&line) {
+                    let mut list = list.lock().unwrap();
+                    // What waited for long comes in bundles.
+                    list.extend(message["data"].as_array().into_iter().flatten().cloned());
+                    list.push(message);
                 }
             }
         });

@@ -7,12 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::plan::{Action, BrokerLimits, EndKind, Lane, Limits, Message, Plan, ReadRequest, Row, Ticket};
+use super::{Action, BrokerLimits, EndKind, Lane, Limits, Message, Plan, ReadRequest, Row, Ticket};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::Seq;
+use crate::uplink::pieces::{ALERTS, READINGS};
 
 /// Rows larger than this are refused by this broker.
 const BROKER_PACKET_BYTES: usize = 2000;
+
+/// The size of a bundle of any length.
+const BUNDLE_BYTES: usize = 1500;
 
 /// Virtual time in which everything must have arrived once the broker has become friendly.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -36,15 +40,18 @@ struct World {
     plan: Plan,
     hostile: bool,
     // The store.
-    log: Vec<Lane>,
+    /// True for a reading.
+    log: Vec<bool>,
     durable: Seq,
-    stored_cursors: [Seq; 2],
+    stored_cursors: BTreeMap<String, Seq>,
+    /// Moved, and not on disk yet.
+    moved: BTreeMap<String, Seq>,
     // The broker.
     connection: u64,
     connected: bool,
     silent: bool,
     receive_maximum: u16,
-    in_flight: BTreeMap<u64, Seq>,
+    in_flight: BTreeMap<u64, Ticket>,
     sent: u64,
     poison: BTreeMap<Seq, u8>,
     damaged: BTreeSet<Seq>,
@@ -55,6 +62,8 @@ struct World {
     agenda: BTreeMap<(Mono, u64), (u64, Happening)>,
     planned: u64,
     publications: u64,
+    bundles: u64,
+    resent: u64,
     connections: u64,
 }
 
@@ -65,11 +74,10 @@ fn seconds(count: u64) -> Duration {
 impl World {
     fn new(seed: u64, rows: usize) -> Self {
         let mut random = Rng::with_seed(seed);
-        let log: Vec<Lane> =
-            (0..rows).map(|_| if random.u8(..10) == 0 { Lane::Alerts } else { Lane::Readings }).collect();
+        let log: Vec<bool> = (0..rows).map(|_| random.u8(..10) != 0).collect();
         let now = Stamp { mono: Mono::from_millis(50_000), wall: Wall(0) };
         let limits = Limits::default();
-        let plan = Plan::new(limits.clone(), [Seq::ZERO; 2], Seq::ZERO, seed, now);
+        let plan = Plan::new(limits.clone(), &BTreeMap::new(), Seq::ZERO, seed, now);
         let poison = (0..rows / 40).map(|_| {
             let code = [0x87, 0x90, 0x99, 0x80, 0x83][random.usize(..5)];
             (Seq(random.u64(1..=u64::try_from(rows).unwrap())), code)
@@ -84,7 +92,8 @@ impl World {
             hostile: true,
             log,
             durable: Seq::ZERO,
-            stored_cursors: [Seq::ZERO; 2],
+            stored_cursors: BTreeMap::new(),
+            moved: BTreeMap::new(),
             connection: 0,
             connected: false,
             silent: false,
@@ -100,6 +109,8 @@ impl World {
             agenda: BTreeMap::new(),
             planned: 0,
             publications: 0,
+            bundles: 0,
+            resent: 0,
             connections: 0,
         };
         world.later(seconds(0), Happening::Commit);
@@ -120,8 +131,20 @@ impl World {
         Duration::from_millis(self.random.u64(1..=most))
     }
 
-    fn lane_of(&self, seq: Seq) -> Lane {
+    fn is_reading(&self, seq: Seq) -> bool {
         self.log[usize::try_from(seq.0 - 1).unwrap()]
+    }
+
+    /// The backlog may have events of every kind, if they are asked for again.
+    fn belongs(&self, lane: Lane, seq: Seq) -> bool {
+        lane == Lane::Backlog || (lane == Lane::Live) == self.is_reading(seq)
+    }
+
+    /// The events between the ends of a row.
+    fn of_row(&self, lane: Lane, first: Seq, last: Seq) -> Vec<Seq> {
+        let all = (first.0..=last.0).map(Seq);
+        // What was asked for again is sent as a reading in a bundle of readings would be.
+        all.filter(|seq| if lane == Lane::Backlog { self.is_reading(*seq) } else { self.belongs(lane, *seq) }).collect()
     }
 
     fn bytes_of(seq: Seq) -> usize {
@@ -139,12 +162,12 @@ impl World {
     fn run_until(&mut self, end: Mono) {
         loop {
             self.carry_out_all();
-            if self.durable == self.end_of_log() && self.plan.status().waiting == 0 {
+            if self.durable == self.end_of_log() && self.plan.status(self.now).waiting == 0 {
                 return;
             }
             let next = self.agenda.first_key_value().map(|((at, _), _)| *at);
             let Some(at) = next.into_iter().chain(self.plan.next_deadline(self.now)).min() else {
-                panic!("nothing will ever happen again: {:?}", self.plan.status());
+                panic!("nothing will ever happen again: {:?}", self.plan.status(self.now));
             };
             if at > end {
                 return;
@@ -176,14 +199,14 @@ impl World {
             Action::Close { .. } => self.cut(),
             Action::Read(request) => self.read(request),
             Action::Publish { ticket, message } => self.publish(ticket, &message),
-            Action::SaveCursor { lane, seq } => self.save(lane, seq),
+            Action::Save(cursors) => self.save(cursors),
             Action::Park(parked) => {
-                assert_eq!(parked.lane, self.lane_of(parked.seq));
+                assert!(self.belongs(parked.lane, parked.seq));
                 let deserved = self.poison.contains_key(&parked.seq)
                     || self.damaged.contains(&parked.seq)
                     || Self::bytes_of(parked.seq) > BROKER_PACKET_BYTES;
                 assert!(deserved, "{parked:?} was parked without a reason");
-                assert!(self.parked_in_this_life.insert(parked.seq), "{parked:?} was parked twice");
+                self.parked_in_this_life.insert(parked.seq);
                 self.parked.insert(parked.seq);
             }
         }
@@ -218,13 +241,21 @@ impl World {
 
     fn publish(&mut self, ticket: Ticket, message: &Message) {
         assert!(self.connected, "publishes without a connection");
-        assert!(ticket.seq <= self.durable, "publishes what is not durable");
-        assert_eq!(ticket.lane, self.lane_of(ticket.seq));
+        assert!(ticket.last <= self.durable, "publishes what is not durable");
+        assert!(self.belongs(ticket.lane, ticket.first) && self.belongs(ticket.lane, ticket.last));
+        assert_eq!(message.is_historical, ticket.lane == Lane::Backlog);
         assert!(message.packet_bytes <= BROKER_PACKET_BYTES, "publishes what is too large");
-        assert!(!self.in_flight.values().any(|seq| *seq == ticket.seq), "publishes twice at once");
+        let is_twice = self
+            .in_flight
+            .values()
+            .any(|other| other.lane == ticket.lane && other.first <= ticket.last && ticket.first <= other.last);
+        assert!(!is_twice, "publishes twice at once");
         self.sent += 1;
         self.publications += 1;
-        self.in_flight.insert(self.sent, ticket.seq);
+        if ticket.first < ticket.last {
+            self.bundles += 1;
+        }
+        self.in_flight.insert(self.sent, ticket);
         let window = self.limits.window.min(self.receive_maximum);
         assert!(self.in_flight.len() <= usize::from(window), "the window is exceeded");
         self.meet_fate(ticket);
@@ -240,14 +271,15 @@ impl World {
             let delay = self.millis(100);
             self.later(delay, Happening::End(kind));
         }
-        let code = match self.poison.get(&ticket.seq).copied() {
+        let events = self.of_row(ticket.lane, ticket.first, ticket.last);
+        let code = match events.iter().find_map(|seq| self.poison.get(seq).copied()) {
             Some(code) => code,
             None if self.bad_luck(10) => [0x91, 0x97][self.random.usize(..2)],
             None if self.random.bool() => 0x10,
             None => 0x00,
         };
         if code < 0x80 {
-            self.received.insert(ticket.seq);
+            self.received.extend(events);
         }
         if self.bad_luck(4) {
             // Taken, but the answer is lost.
@@ -277,18 +309,20 @@ impl World {
             }
             Happening::Puback(ticket, code) => {
                 if current {
-                    self.in_flight.retain(|_, seq| *seq != ticket.seq);
+                    self.in_flight.retain(|_, other| *other != ticket);
                     if code < 0x80 {
-                        self.confirmed.insert(ticket.seq);
+                        self.confirmed.extend(self.of_row(ticket.lane, ticket.first, ticket.last));
                     }
                 }
                 self.plan.on_puback(ticket, code, self.now);
             }
             Happening::Rows(request) => {
-                let rows = self.rows(request);
-                match rows.iter().find(|row| self.damaged.contains(&row.seq)) {
-                    Some(bad) => self.plan.on_bad_row(request, bad.seq, "damaged", self.now),
-                    None => self.plan.on_rows(request, rows),
+                let events = self.events(request);
+                if let Some(bad) = events.iter().find(|seq| self.damaged.contains(seq)) {
+                    self.plan.on_bad_row(request, *bad, "damaged", self.now);
+                } else {
+                    let rows = Self::rows(request, &events);
+                    self.plan.on_rows(request, rows, events.len() >= request.limit);
                 }
             }
             Happening::ReadFails(request) => self.plan.on_read_failed(request, "the model says so", self.now),
@@ -298,23 +332,41 @@ impl World {
         if self.bad_luck(1) {
             self.restart();
         }
+        if self.bad_luck(1) {
+            let (first, more) = (self.random.u64(1..=self.end_of_log().0), self.random.u64(..200));
+            self.resent += u64::from(self.plan.resend(Seq(first), Seq(first + more)));
+        }
     }
 
-    fn rows(&self, request: ReadRequest) -> Vec<Row> {
-        let rows = (request.after.0 + 1..=request.through.0).map(Seq).filter(|seq| self.lane_of(*seq) == request.lane);
-        let row = |seq: Seq| {
+    fn events(&self, request: ReadRequest) -> Vec<Seq> {
+        let all = (request.after.0 + 1..=request.through.0).map(Seq);
+        let wanted = all.filter(|seq| request.every_kind || (request.lane != Lane::Alerts) == self.is_reading(*seq));
+        wanted.take(request.limit).collect()
+    }
+
+    fn rows(request: ReadRequest, events: &[Seq]) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut rest = events;
+        while let Some(first) = rest.first() {
+            // What is too large stands alone.
+            let fits = |seq: &&Seq| Self::bytes_of(**seq) <= BROKER_PACKET_BYTES;
+            let length = rest.iter().take(request.bundle).take_while(fits).count().max(1);
+            let last = &rest[length - 1];
+            let packet_bytes = if length > 1 { BUNDLE_BYTES } else { Self::bytes_of(*first) };
             let message = Message {
                 topic: String::new(),
                 body: Bytes::new(),
-                seq,
+                seq: *last,
+                is_historical: request.lane == Lane::Backlog,
                 bridge: String::new(),
                 kind: "",
                 id: String::new(),
-                packet_bytes: Self::bytes_of(seq),
+                packet_bytes,
             };
-            Row { seq, message: Ok(Arc::new(message)) }
-        };
-        rows.take(request.limit).map(row).collect()
+            rows.push(Row { first: *first, last: *last, message: Ok(Arc::new(message)) });
+            rest = &rest[length..];
+        }
+        rows
     }
 
     fn commit(&mut self) {
@@ -326,34 +378,43 @@ impl World {
         }
     }
 
-    fn save(&mut self, lane: Lane, seq: Seq) {
-        let place = usize::from(lane != Lane::Alerts);
-        let before = self.stored_cursors[place];
-        assert!(seq > before, "the cursor of {lane} goes back from {before} to {seq}");
-        assert!(seq <= self.durable, "the cursor of {lane} is beyond the log");
-        for passed in (before.0 + 1..=seq.0).map(Seq).filter(|passed| self.lane_of(*passed) == lane) {
-            let settled = self.confirmed.contains(&passed) || self.parked.contains(&passed);
-            assert!(settled, "the cursor of {lane} passes {passed}, which nobody confirmed");
+    fn save(&mut self, cursors: Vec<(String, Seq)>) {
+        self.moved.extend(cursors);
+        let mut after = self.stored_cursors.clone();
+        after.extend(self.moved.clone());
+        assert!(after.values().all(|seq| *seq <= self.durable), "a cursor is beyond the log: {after:?}");
+        let settled = |seq: &Seq| self.confirmed.contains(seq) || self.parked.contains(seq);
+        let at = |name: &str| after.get(name).copied().unwrap_or(Seq::ZERO).0;
+        let mut passed: BTreeSet<Seq> = (1..=at(ALERTS)).map(Seq).filter(|seq| !self.is_reading(*seq)).collect();
+        passed.extend((1..=at(READINGS)).map(Seq).filter(|seq| self.is_reading(*seq)));
+        for name in after.keys().filter(|name| name.ends_with(".through")) {
+            let sent = at(&name.replace("through", "after")) + 1..=at(name);
+            passed.extend(sent.map(Seq).filter(|seq| self.is_reading(*seq)));
         }
-        // A crash may lose a cursor that was not stored yet.
-        if !self.bad_luck(50) {
-            self.stored_cursors[place] = seq;
+        let wrong: Vec<&Seq> = passed.iter().filter(|seq| !settled(seq)).collect();
+        assert!(wrong.is_empty(), "the cursors {after:?} pass {wrong:?}, which nobody confirmed");
+        // A crash loses what was not stored yet.
+        if !self.bad_luck(100) {
+            self.stored_cursors = after;
+            self.moved.clear();
         }
     }
 
     /// The daemon is killed and comes back with what is stored.
     fn restart(&mut self) {
         self.cut();
+        self.moved.clear();
         self.agenda.retain(|_, (_, happening)| matches!(happening, Happening::Commit));
         self.parked_in_this_life.clear();
         let seed = self.random.u64(..);
-        self.plan = Plan::new(self.limits.clone(), self.stored_cursors, self.durable, seed, self.now);
+        self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
     }
 }
 
 #[test]
 fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() {
     let first: u64 = std::env::var("UPLINK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let (mut bundles, mut resent) = (0, 0);
     for seed in first..first + 60 {
         println!("seed {seed}");
         let mut world = World::new(seed, 1500);
@@ -363,16 +424,18 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         world.restart();
         let end = world.now.mono + PATIENCE;
         world.run_until(end);
-        assert_eq!(
-            world.stored_cursors,
-            [world.end_of_log(); 2],
-            "seed {seed}: not everything has arrived: {:?}",
-            world.plan.status()
-        );
+        for cursor in [ALERTS, READINGS] {
+            let (found, status) = (world.stored_cursors.get(cursor), world.plan.status(world.now));
+            assert_eq!(found, Some(&world.end_of_log()), "seed {seed}: not everything has arrived: {status:?}");
+        }
         for seq in world.expected() {
             let reached = world.received.contains(&seq) || world.parked.contains(&seq);
             assert!(reached, "seed {seed}: {seq} has never reached the broker");
         }
-        assert!(world.connections > 3 && world.publications > 1500, "seed {seed}: the world was not hostile");
+        assert!(world.connections > 3 && world.publications > 300, "seed {seed}: the world was not hostile");
+        bundles += world.bundles;
+        resent += world.resent;
     }
+    assert!(bundles > 1000, "only {bundles} bundles");
+    assert!(resent > 10, "only {resent} ranges were sent again");
 }

@@ -1,0 +1,261 @@
+//! One lane of the uplink: rows that were read from the log, which of them are settled, and how far it has come. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::ids::Seq;
+use crate::uplink::plan::{Message, ReadRequest, Row};
+
+/// Rows that one read may bring.
+pub(super) const READ_BATCH: usize = 64;
+
+/// Rows of one lane between its cursor and its furthest row that stop further reading while the first is unsettled.
+const LANE_SPAN: usize = 256;
+
+/// Wait before a failed read is tried again.
+pub(super) const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// Events of the log that go out in one publication, or wait for being read again one by one.
+#[derive(Debug)]
+struct Waiting {
+    /// The last event of it; the first is its key.
+    last: Seq,
+    /// What to publish. `None`: the broker did not take them together, so each is to be read by itself.
+    message: Option<Arc<Message>>,
+    in_flight: bool,
+    not_before: Mono,
+}
+
+/// What a lane wants to have next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Events after the first number and up to the second; each by itself if they could not go together.
+    Read { after: Seq, through: Seq, split: bool },
+    /// Nothing: this event cannot be read, for this reason, and is passed.
+    Pass(Seq, String),
+}
+
+/// One lane. Everything up to `cursor` is settled (confirmed or parked), everything up to `read_to` was read; of the
+/// events between, those that are not settled are in `rows`, the others in `settled`.
+#[derive(Debug)]
+pub(super) struct LaneState {
+    cursor: Seq,
+    read_to: Seq,
+    /// The lane has no event after this one.
+    end: Seq,
+    reading: bool,
+    read_not_before: Mono,
+    rows: BTreeMap<Seq, Waiting>,
+    /// Ranges beyond the cursor: the first and the last event.
+    settled: BTreeMap<Seq, Seq>,
+    refusals: BTreeMap<Seq, u8>,
+    /// An event that cannot be read, and why.
+    bad_row: Option<(Seq, String)>,
+}
+
+impl LaneState {
+    /// A lane of the events after `cursor` and up to `end`.
+    pub(super) const fn new(cursor: Seq, end: Seq) -> Self {
+        Self {
+            cursor,
+            read_to: cursor,
+            end,
+            reading: false,
+            read_not_before: Mono(0),
+            rows: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            bad_row: None,
+        }
+    }
+
+    /// Everything up to here is settled.
+    pub(super) const fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// Moves the end of the lane.
+    pub(super) const fn set_end(&mut self, end: Seq) {
+        self.end = end;
+    }
+
+    /// Forgets what was read, so that it is read again from the cursor.
+    pub(super) fn rewind(&mut self) {
+        self.rows.clear();
+        self.read_to = self.cursor;
+        self.reading = false;
+        self.bad_row = None;
+    }
+
+    /// These events are confirmed or parked.
+    pub(super) fn settle(&mut self, first: Seq, last: Seq) {
+        self.rows.remove(&first);
+        self.refusals.remove(&first);
+        self.settled.insert(first, last);
+        self.advance();
+    }
+
+    /// Moves the cursor over everything that is settled.
+    fn advance(&mut self) {
+        self.cursor = match self.rows.first_key_value() {
+            Some((first, _)) => Seq(first.0.saturating_sub(1)).max(self.cursor),
+            None => self.read_to.max(self.cursor),
+        };
+        while let Some(range) = self.settled.first_entry() {
+            if *range.get() > self.cursor {
+                break;
+            }
+            range.remove();
+        }
+    }
+
+    fn is_settled(&self, seq: Seq) -> Option<Seq> {
+        self.settled.range(..=seq).next_back().map(|(_, last)| *last).filter(|last| *last >= seq)
+    }
+
+    /// What to read now, if anything.
+    pub(super) fn next_wish(&mut self, durable: Seq, now: Mono) -> Option<Wish> {
+        if self.reading || now < self.read_not_before {
+            return None;
+        }
+        if let Some((first, waiting)) = self.rows.iter().find(|(_, waiting)| waiting.message.is_none()) {
+            self.reading = true;
+            return Some(Wish::Read { after: Seq(first.0.saturating_sub(1)), through: waiting.last, split: true });
+        }
+        while let Some(last) = self.is_settled(self.read_to.next()) {
+            self.read_to = last;
+            self.advance();
+        }
+        let limit = durable.min(self.end);
+        if self.read_to >= limit || !self.has_room() {
+            return None;
+        }
+        if let Some((seq, reason)) = self.bad_row.take_if(|(seq, _)| *seq <= self.read_to.next()) {
+            self.read_to = seq;
+            return Some(Wish::Pass(seq, reason));
+        }
+        let before_bad = self.bad_row.as_ref().map(|(seq, _)| *seq);
+        let before_settled = self.settled.range(self.read_to.next()..).next().map(|(first, _)| *first);
+        let obstacle = before_bad.into_iter().chain(before_settled).min();
+        let through = obstacle.map_or(limit, |seq| limit.min(Seq(seq.0.saturating_sub(1))));
+        self.reading = true;
+        Some(Wish::Read { after: self.read_to, through, split: false })
+    }
+
+    fn has_room(&self) -> bool {
+        let idle = self.rows.values().filter(|waiting| !waiting.in_flight).count();
+        idle < READ_BATCH / 2
+            && (self.rows.is_empty() || self.rows.len().saturating_add(self.settled.len()) < LANE_SPAN)
+    }
+
+    /// Takes what a read has brought. `more`: it brought as many events as it may, so others may follow before the end
+    /// of its range. Returns those that cannot be written.
+    pub(super) fn on_rows(&mut self, request: &ReadRequest, rows: Vec<Row>, more: bool) -> Vec<(Seq, String)> {
+        if !self.reading {
+            return Vec::new();
+        }
+        self.reading = false;
+        let mut last = request.after;
+        if request.split {
+            self.rows.remove(&request.after.next());
+        }
+        let mut unwritable = Vec::new();
+        for row in rows {
+            if row.first <= last || row.last > request.through {
+                continue;
+            }
+            last = row.last;
+            match row.message {
+                Ok(message) => {
+                    let (message, in_flight, not_before) = (Some(message), false, Mono::default());
+                    self.rows.insert(row.first, Waiting { last: row.last, message, in_flight, not_before });
+                }
+                Err(reason) => unwritable.push((row.first, reason)),
+            }
+        }
+        if request.split {
+            if more && last < request.through {
+                // The rest of a bundle that is larger than one read.
+                let waiting = Waiting { last: request.through, message: None, in_flight: false, not_before: Mono(0) };
+                self.rows.insert(last.next(), waiting);
+            }
+        } else {
+            self.read_to = if more { last } else { request.through };
+        }
+        if unwritable.is_empty() {
+            self.advance();
+        }
+        unwritable
+    }
+
+    /// The event `seq` of a read makes no row, and the read has brought nothing. True if it is to be parked now.
+    pub(super) fn on_bad_row(&mut self, request: &ReadRequest, seq: Seq, reason: &str) -> bool {
+        self.reading = false;
+        if !request.split {
+            self.bad_row = Some((seq, reason.to_owned()));
+            return false;
+        }
+        // What is before it and after it is read again in two pieces.
+        self.rows.remove(&request.after.next());
+        for (first, last) in [(request.after.next(), Seq(seq.0.saturating_sub(1))), (seq.next(), request.through)] {
+            if first <= last {
+                let waiting = Waiting { last, message: None, in_flight: false, not_before: Mono(0) };
+                self.rows.insert(first, waiting);
+            }
+        }
+        true
+    }
+
+    /// A read has failed.
+    pub(super) fn on_read_failed(&mut self, now: Mono) {
+        self.reading = false;
+        self.read_not_before = now + READ_RETRY;
+    }
+
+    /// The next row to publish, if one is due; [`Self::launch`] follows.
+    pub(super) fn due(&self, now: Mono) -> Option<(Seq, Seq, Arc<Message>)> {
+        let due = |waiting: &Waiting| !waiting.in_flight && waiting.not_before <= now;
+        self.rows
+            .iter()
+            .filter(|(_, waiting)| due(waiting))
+            .find_map(|(first, waiting)| Some((*first, waiting.last, Arc::clone(waiting.message.as_ref()?))))
+    }
+
+    /// The row is on its way.
+    pub(super) fn launch(&mut self, first: Seq) {
+        if let Some(waiting) = self.rows.get_mut(&first) {
+            waiting.in_flight = true;
+        }
+    }
+
+    /// The row goes again, not before this time.
+    pub(super) fn send_again(&mut self, first: Seq, not_before: Mono) {
+        if let Some(waiting) = self.rows.get_mut(&first) {
+            waiting.in_flight = false;
+            waiting.not_before = not_before;
+        }
+    }
+
+    /// The events of the row are to be read again, each by itself.
+    pub(super) fn split(&mut self, first: Seq) {
+        self.refusals.remove(&first);
+        if let Some(waiting) = self.rows.get_mut(&first) {
+            (waiting.message, waiting.in_flight) = (None, false);
+        }
+    }
+
+    /// Counts one more refusal of a row.
+    pub(super) fn refuse(&mut self, first: Seq) -> u8 {
+        let count = self.refusals.entry(first).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// When something of the lane may be due: rows that wait, and the next read after a failed one.
+    pub(super) fn times(&self) -> impl Iterator<Item = Mono> {
+        let rows = self.rows.values().filter(|waiting| !waiting.in_flight).map(|waiting| waiting.not_before);
+        rows.chain([self.read_not_before])
+    }
+}

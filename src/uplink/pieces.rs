@@ -1,0 +1,213 @@
+//! Which readings of the log are still to be sent before the live lane: the backlog in pieces, and how it is kept. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::ids::Seq;
+
+/// The cursor of everything that is not a reading.
+pub(super) const ALERTS: &str = "alerts";
+
+/// The cursor that every reading up to which is settled.
+pub(super) const READINGS: &str = "readings";
+
+/// The cursors that hold rows back in the store.
+pub const HOLDING: [&str; 2] = [ALERTS, READINGS];
+
+/// Most pieces, and so most ranges between them that are remembered as sent. One more joins the two pieces with the
+/// smallest range between them, which is sent twice.
+const MAX_PIECES: usize = 8;
+
+/// The events after one number and up to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) after: Seq,
+    pub(super) through: Seq,
+    /// Not only readings: somebody asked for all of it again.
+    pub(super) every_kind: bool,
+}
+
+/// The backlog, oldest first. What lies between the pieces, and between the last of them and the live cursor, is sent.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    pieces: VecDeque<Piece>,
+    generation: u64,
+}
+
+/// The names under which the store keeps the range with this number that was sent ahead of the readings' cursor.
+fn names(number: usize) -> (String, String) {
+    (format!("sent.{number}.after"), format!("sent.{number}.through"))
+}
+
+impl Pieces {
+    /// Every name under which the store may have a cursor of the uplink.
+    pub(super) fn cursor_names() -> impl Iterator<Item = String> {
+        let sent = (0..=MAX_PIECES).map(names).flat_map(|(after, through)| [after, through]);
+        sent.chain(HOLDING.map(str::to_owned))
+    }
+
+    /// What the stored cursors leave to be sent, and where the live lane begins. Nothing is beyond `durable`.
+    pub(super) fn restore(stored: &BTreeMap<String, Seq>, durable: Seq) -> (Self, Seq) {
+        let cursor = |name: &str| stored.get(name).copied().unwrap_or(Seq::ZERO).min(durable);
+        let mut sent: Vec<(Seq, Seq)> =
+            (0..=MAX_PIECES).map(names).map(|(after, through)| (cursor(&after), cursor(&through))).collect();
+        sent.sort_unstable();
+        let (mut pieces, mut end) = (Self::default(), cursor(READINGS));
+        for (after, through) in sent.into_iter().filter(|(after, through)| after < through) {
+            if after > end {
+                pieces.pieces.push_back(Piece { after: end, through: after, every_kind: false });
+            }
+            end = end.max(through);
+        }
+        (pieces, end)
+    }
+
+    /// What the store has to keep of the ranges that were sent. Unused places are zero.
+    pub(super) fn sent(&self, live: Seq) -> Vec<(String, Seq)> {
+        let ends = self.pieces.iter().skip(1).map(|next| next.after).chain([live]);
+        let ranges = self.pieces.iter().map(|piece| piece.through).zip(ends).filter(|(after, through)| after < through);
+        let ranges = ranges.chain(std::iter::repeat((Seq::ZERO, Seq::ZERO)));
+        let named = (0..=MAX_PIECES).map(names).zip(ranges);
+        named.flat_map(|((after, through), (from, to))| [(after, from), (through, to)]).collect()
+    }
+
+    /// The one that is to be sent now.
+    pub(super) fn first(&self) -> Option<Piece> {
+        self.pieces.front().copied()
+    }
+
+    /// Rises whenever a new piece becomes the first.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Numbers that are left, if the first piece has come to `cursor`.
+    pub(super) fn left(&self, cursor: Seq) -> u64 {
+        let sizes = self.pieces.iter().map(|piece| piece.through.0.saturating_sub(piece.after.0));
+        let done = self.pieces.front().map_or(0, |piece| cursor.min(piece.through).0.saturating_sub(piece.after.0));
+        sizes.sum::<u64>().saturating_sub(done)
+    }
+
+    /// The first piece has come to `cursor`: what is before it is gone.
+    pub(super) fn passed(&mut self, cursor: Seq) {
+        let Some(first) = self.pieces.front_mut() else { return };
+        first.after = first.after.max(cursor);
+        if first.after >= first.through {
+            self.pieces.pop_front();
+        }
+        self.generation = self.generation.saturating_add(1);
+    }
+
+    /// Readings after all pieces are to be sent too.
+    pub(super) fn add(&mut self, after: Seq, through: Seq) {
+        match self.pieces.back_mut() {
+            Some(last) if last.through >= after && !last.every_kind => last.through = through,
+            _ => self.pieces.push_back(Piece { after, through, every_kind: false }),
+        }
+        self.join();
+    }
+
+    /// What of these events was sent is to be sent again, of every kind.
+    pub(super) fn ask_again(&mut self, first: Seq, last: Seq) {
+        let mut after = Seq(first.0.saturating_sub(1));
+        let mut again = Vec::new();
+        for piece in &self.pieces {
+            let through = piece.after.min(last);
+            if after < through {
+                again.push(Piece { after, through, every_kind: true });
+            }
+            after = after.max(piece.through);
+        }
+        if after < last {
+            again.push(Piece { after, through: last, every_kind: true });
+        }
+        self.pieces.extend(again);
+        self.pieces.make_contiguous().sort_by_key(|piece| piece.after);
+        self.generation = self.generation.saturating_add(1);
+        self.join();
+    }
+
+    /// Keeps the number of pieces bounded.
+    fn join(&mut self) {
+        while self.pieces.len() > MAX_PIECES {
+            let gaps = self.pieces.iter().zip(self.pieces.iter().skip(1));
+            let gaps = gaps.map(|(piece, next)| next.after.0.saturating_sub(piece.through.0));
+            let Some((place, _)) = gaps.enumerate().min_by_key(|(_, gap)| *gap) else { return };
+            let Some(joined) = self.pieces.remove(place) else { return };
+            if let Some(next) = self.pieces.get_mut(place) {
+                next.after = joined.after;
+                next.every_kind |= joined.every_kind;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(pieces: &Pieces) -> Vec<(u64, u64)> {
+        pieces.pieces.iter().map(|piece| (piece.after.0, piece.through.0)).collect()
+    }
+
+    fn stored(pieces: &Pieces, readings: u64, live: u64) -> BTreeMap<String, Seq> {
+        let mut cursors: BTreeMap<String, Seq> = pieces.sent(Seq(live)).into_iter().collect();
+        cursors.insert(READINGS.to_owned(), Seq(readings));
+        cursors
+    }
+
+    #[test]
+    fn what_is_stored_makes_the_same_pieces_again() {
+        let mut pieces = Pieces::default();
+        pieces.add(Seq(10), Seq(100));
+        pieces.add(Seq(130), Seq(200));
+        pieces.add(Seq(200), Seq(250));
+        assert_eq!(ranges(&pieces), [(10, 100), (130, 250)]);
+        let (again, live) = Pieces::restore(&stored(&pieces, 10, 300), Seq(1000));
+        assert_eq!((ranges(&again), live), (ranges(&pieces), Seq(300)));
+        assert_eq!(again.left(Seq(40)), 60 + 120);
+
+        let (none, live) = Pieces::restore(&stored(&Pieces::default(), 70, 70), Seq(1000));
+        assert_eq!((ranges(&none), live), (vec![], Seq(70)));
+        let (lost, live) = Pieces::restore(&stored(&pieces, 10, 300), Seq(50));
+        assert_eq!((ranges(&lost), live), (vec![], Seq(10)), "the log was lost: nothing is beyond its end");
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_what_is_not_to_be_sent_anyway() {
+        let mut pieces = Pieces::default();
+        pieces.add(Seq(50), Seq(60));
+        pieces.ask_again(Seq(41), Seq(80));
+        assert_eq!(ranges(&pieces), [(40, 50), (50, 60), (60, 80)]);
+        assert_eq!(pieces.pieces.iter().map(|piece| piece.every_kind).collect::<Vec<_>>(), [true, false, true]);
+        pieces.ask_again(Seq(55), Seq(58));
+        assert_eq!(ranges(&pieces).len(), 3);
+        pieces.ask_again(Seq(1), Seq(5));
+        assert_eq!(ranges(&pieces)[0], (0, 5));
+    }
+
+    #[test]
+    fn pieces_stay_few_and_what_lies_between_them_is_joined_where_it_is_least() {
+        let mut pieces = Pieces::default();
+        for number in 0..20 {
+            pieces.add(Seq(number * 100 + number), Seq(number * 100 + 50));
+        }
+        assert_eq!(pieces.pieces.len(), MAX_PIECES);
+        let all = (0..20).all(|number| {
+            ranges(&pieces)
+                .iter()
+                .any(|(after, through)| *after <= number * 100 + number && number * 100 + 50 <= *through)
+        });
+        assert!(all, "{pieces:?}");
+    }
+
+    #[test]
+    fn a_piece_that_is_passed_is_gone() {
+        let mut pieces = Pieces::default();
+        pieces.add(Seq(10), Seq(20));
+        pieces.add(Seq(30), Seq(40));
+        pieces.passed(Seq(15));
+        assert_eq!(ranges(&pieces), [(15, 20), (30, 40)]);
+        pieces.passed(Seq(20));
+        assert_eq!(ranges(&pieces), [(30, 40)]);
+    }
+}
