@@ -253,7 +253,7 @@ test('it waits as long as a closing bridge asks for', async (t) => {
 });
 
 test('a command ends with its own answer, with a refusal, or with the loss of the connection', async (t) => {
-  const { bridge, pass, open } = scripted(t);
+  const { bridge, pass, open } = scripted(t, { queueCommands: false });
   assert.equal((await bridge.acknowledge('a1', 5)).code, 'not_connected');
   bridge.connect();
   const socket = await open();
@@ -269,6 +269,53 @@ test('a command ends with its own answer, with a refusal, or with the loss of th
   pass(5000);
   socket.end(1006);
   assert.deepEqual((await Promise.all(answers.slice(2))).map(({ code }) => code), ['connection_lost', 'connection_lost']);
+});
+
+test('a command waits for the connection, goes again under the same id after a loss, and has its time', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  assert.equal((await bridge.acknowledge('a1', 5)).code, 'not_connected', 'nobody is connecting');
+  bridge.connect();
+  const early = bridge.acknowledge('a1', 5);
+  const socket = await open();
+  const [first] = socket.sent.slice(-1);
+  assert.deepEqual([first.type, first.data.alert_id], ['command', 'a1']);
+  socket.end(1006);
+  pass(2000);
+  const again = (await open()).sent.at(-1);
+  assert.deepEqual(again, first);
+  sockets.at(-1).say({ type: 'result', correlation_id: first.correlation_id, data: { ok: true } });
+  assert.deepEqual(await early, { ok: true });
+
+  const sent = bridge.acknowledge('a2', 6);
+  sockets.at(-1).end(1006);
+  const unsent = bridge.acknowledge('a3', 7);
+  pass(10_050);
+  assert.deepEqual([(await sent).code, (await unsent).code], ['timeout', 'not_connected']);
+  const left = bridge.acknowledge('a4', 8);
+  bridge.close();
+  assert.equal((await left).code, 'not_connected');
+});
+
+test('no more than 32 commands wait', async (t) => {
+  const { bridge } = scripted(t);
+  bridge.connect();
+  const waiting = Array.from({ length: 33 }, (_, number) => bridge.acknowledge(`a${number}`, number));
+  assert.equal((await waiting[32]).code, 'too_many');
+});
+
+test('a token that ends soon is refreshed in the session, if there is a source of tokens', async (t) => {
+  let issued = 0;
+  const { bridge, open } = scripted(t, { token: async () => `token-${(issued += 1)}` });
+  bridge.connect();
+  await new Promise((resolve) => setImmediate(resolve));
+  const socket = await open();
+  await new Promise((resolve) => setImmediate(resolve));
+  const before = socket.sent.length;
+  socket.say({ type: 'token_expiring', data: { expires_at: wall(60_000) } });
+  await new Promise((resolve) => setImmediate(resolve));
+  socket.say({ type: 'authenticated', data: { role: 'nurse' } });
+  assert.deepEqual(socket.sent.slice(before).map(({ type, token }) => [type, token]), [['refresh', 'token-2']]);
+  assert.equal(bridge.state, 'live');
 });
 
 test('a frame that cannot be read is told and does not end the connection', async (t) => {

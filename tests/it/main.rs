@@ -23,6 +23,7 @@ mod drivers;
 mod durable;
 mod emulate;
 mod encode;
+mod examples;
 mod fake_bluez;
 mod inboxes;
 mod keeping;

@@ -201,7 +201,7 @@ function start(token) {
   const url = new URL('/ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   url.hash = '';
-  const current = new VitalBridge({ url: url.href, token, annunciator: true });
+  const current = new VitalBridge({ url: url.href, token, annunciator: true, queueCommands: false });
   bridge = current;
   hide(byId('sign-in'), true);
   hide(byId('ward'), false);

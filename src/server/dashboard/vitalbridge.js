@@ -33,7 +33,7 @@ const WATCH_MS = 250;
 const SLEPT_MS = 3000;
 /** A command without an answer has failed after this, in ms. */
 const COMMAND_TIMEOUT_MS = 10000;
-/** Commands that may wait for an answer at the same time; more are refused. */
+/** Commands that may wait for the connection or an answer at the same time; more are refused. */
 const MAX_COMMANDS = 32;
 /** Clock comparisons that are kept, one a heartbeat. */
 const MAX_OFFSETS = 12;
@@ -52,6 +52,8 @@ const MAX_OFFSETS = 12;
  * @property {string} url Address of the WebSocket, `ws:` or `wss:`.
  * @property {string | (() => string | Promise<string>)} token The token, or where a fresh one comes from.
  * @property {string[]} [channels] Channels with `+` and `#`; default: every patient, alert, device and the bridge.
+ * @property {boolean} [queueCommands] Commands wait for a connection, and are sent again after a loss, until their time is
+ *   over; default true. A screen at the bed says at once that there is no connection: false.
  * @property {boolean} [annunciator] This page shows alerts to people and says so by {@link VitalBridge.receipt}.
  * @property {Position} [since] Where an earlier client ended.
  * @property {typeof WebSocket} [WebSocket] Another implementation.
@@ -181,7 +183,7 @@ export class VitalBridge extends EventTarget {
   /** @type {{wall: number, mono: number} | undefined} */ #lastWatch;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #retryTimer;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #watchTimer;
-  /** @type {Map<string, {done: (result: Result) => void, timer: ReturnType<typeof setTimeout>}>} */ #commands = new Map();
+  /** @type {Map<string, {frame: object, sent: boolean, done: (result: Result) => void}>} */ #commands = new Map();
   #correlation = 0;
   #nonce;
 
@@ -263,23 +265,30 @@ export class VitalBridge extends EventTarget {
   }
 
   /**
-   * Sends a command and waits for its answer. Never rejects: what went wrong is in the result.
+   * Sends a command and waits for its answer. Never rejects: what went wrong is in the result. Sent again after a loss it
+   * has the same correlation id, by which the bridge does it once.
    * @param {{name: string, [member: string]: unknown}} data
    * @returns {Promise<Result>}
    */
   command(data) {
     const failed = (/** @type {string} */ code, /** @type {string} */ message) => ({ ok: false, code, message });
-    if (this.#state !== 'live') return Promise.resolve(failed('not_connected', 'There is no connection to the bridge.'));
+    const notConnected = failed('not_connected', 'There is no connection to the bridge.');
+    const waits = this.#options.queueCommands !== false && this.#state !== 'idle' && this.#state !== 'stopped';
+    if (this.#state !== 'live' && !waits) return Promise.resolve(notConnected);
     if (this.#commands.size >= MAX_COMMANDS) return Promise.resolve(failed('too_many', 'Too many commands are waiting.'));
     return new Promise((resolve) => {
-      const id = this.#send({ type: 'command', data });
+      const id = this.#nextId();
+      const frame = { type: 'command', data };
       const done = (/** @type {Result} */ result) => {
-        clearTimeout(this.#commands.get(id)?.timer);
+        clearTimeout(timer);
         this.#commands.delete(id);
         resolve(result);
       };
-      const timer = setTimeout(() => done(failed('timeout', 'The bridge did not answer.')), COMMAND_TIMEOUT_MS);
-      this.#commands.set(id, { done, timer });
+      const command = { frame, sent: this.#state === 'live', done };
+      const late = () => (command.sent ? failed('timeout', 'The bridge did not answer; it may have done it.') : notConnected);
+      const timer = setTimeout(() => done(late()), COMMAND_TIMEOUT_MS);
+      this.#commands.set(id, command);
+      if (command.sent) this.#send(frame, id);
     });
   }
 
@@ -334,7 +343,16 @@ export class VitalBridge extends EventTarget {
   #halt(state) {
     clearInterval(this.#watchTimer);
     clearTimeout(this.#retryTimer);
+    this.#giveUp();
     this.#enter(state);
+  }
+
+  /** Ends the commands that wait: nobody will answer them. */
+  #giveUp() {
+    for (const { sent, done } of [...this.#commands.values()]) {
+      if (sent) done({ ok: false, code: 'connection_lost', message: 'The connection was lost; the bridge may or may not have done it.' });
+      else done({ ok: false, code: 'not_connected', message: 'There is no connection to the bridge.' });
+    }
   }
 
   #open() {
@@ -358,9 +376,7 @@ export class VitalBridge extends EventTarget {
     const socket = this.#socket;
     this.#socket = undefined;
     socket?.close(code);
-    for (const { done } of [...this.#commands.values()]) {
-      done({ ok: false, code: 'connection_lost', message: 'The connection was lost; the bridge may or may not have done it.' });
-    }
+    if (this.#options.queueCommands === false) this.#giveUp();
   }
 
   /** @param {number} code @param {string} reason */
@@ -401,19 +417,22 @@ export class VitalBridge extends EventTarget {
     }
   }
 
-  /** @param {Omit<Frame, 'correlation_id'>} frame @returns {string} its correlation id */
-  #send(frame) {
+  #nextId() {
     this.#correlation += 1;
-    const correlationId = `${this.#nonce}-${this.#correlation}`;
-    this.#socket?.send(JSON.stringify({ ...frame, correlation_id: correlationId }));
-    return correlationId;
+    return `${this.#nonce}-${this.#correlation}`;
   }
 
-  async #authenticate() {
+  /** @param {object} frame @param {string} [id] its correlation id */
+  #send(frame, id = this.#nextId()) {
+    this.#socket?.send(JSON.stringify({ ...frame, correlation_id: id }));
+  }
+
+  /** @param {'authenticate' | 'refresh'} type A refresh that brings no token is left to the end of the old one. */
+  async #authenticate(type) {
     const socket = this.#socket;
     const { token } = this.#options;
-    const value = typeof token === 'function' ? await Promise.resolve(token()).catch(() => '') : token;
-    if (socket === this.#socket) this.#send({ type: 'authenticate', token: value });
+    const value = typeof token === 'function' ? await (async () => token())().catch(() => '') : token;
+    if (socket === this.#socket && (value || type === 'authenticate')) this.#send({ type, token: value });
   }
 
   /** @param {unknown} text */
@@ -454,15 +473,22 @@ export class VitalBridge extends EventTarget {
       if (data.heartbeat_ms > 0) this.#heartbeatMs = data.heartbeat_ms;
       this.#epoch = data.epoch ?? '';
       this.#snapshotSeq = 0;
-      this.#authenticate();
+      this.#authenticate('authenticate');
     } else if (frame.type === 'authenticated') {
-      this.#subscribe();
+      // A refreshed token keeps the subscription.
+      if (this.#state !== 'live') this.#subscribe();
+    } else if (frame.type === 'token_expiring') {
+      if (typeof this.#options.token === 'function') this.#authenticate('refresh');
     } else if (frame.type === 'subscribed') {
       this.#attempt = 0;
       this.#lastSeq = data.last_seq ?? 0;
       // A resumed client is sent what it missed and moves on with it; any other begins at the snapshot.
       if (!data.recovered || !this.#position) this.#position = { epoch: this.#epoch, seq: this.#lastSeq };
       this.#enter('live');
+      for (const [id, command] of this.#commands) {
+        command.sent = true;
+        this.#send(command.frame, id);
+      }
     } else if (frame.type === 'snapshot') {
       this.#snapshotSeq = this.#lastSeq;
       // What was missed has come; a replay of other patients' events may have brought nothing for us.
