@@ -1,6 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
 mod limits;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
+use vitalbridge::server::tokens::Access;
 use vitalbridge::sources::ble::{Air, AirSettings};
 use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
@@ -82,6 +84,12 @@ impl Server {
         tasks.spawn("store", Role::Vital, async move { Ok(writer.run(CancellationToken::new()).await?) });
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
         let sessions = CancellationToken::new();
+        let access = Access::new(dir.path().to_owned(), false, clock.now().wall).unwrap();
+        let watching = access.clone().watch(control.clone(), clock.clone(), CancellationToken::new());
+        tasks.spawn("revocations", Role::Helper, async move {
+            watching.await;
+            Ok(())
+        });
         let shared = Shared {
             bridge: config.bridge,
             site: config.site,
@@ -96,6 +104,7 @@ impl Server {
             reader: opened.reader,
             durable,
             key: watch::Sender::new(key.clone()).subscribe(),
+            access,
             clock: clock.clone(),
             metrics,
             stop: sessions.clone(),
