@@ -246,8 +246,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let Start { config, config_file, codes, on_listening } = start;
     let now = clock.now();
     let metrics = Arc::new(Metrics::default());
-    let key = token_key(&config)?.trusting(config.server.tokens.trusted(&config.state_dir));
-    let key = watch::Sender::new(key);
+    let key = watch::Sender::new(all_keys(&config)?);
     let seeds = u64::from_le_bytes(random_bytes::<8>()?);
     let epoch = Epoch::from_bits(seeds);
     let (listener, address) = server::bind(config.server.listen).await?;
@@ -286,10 +285,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),
     });
-    running.store.spawn("store", Role::Vital, {
-        let (writer, stop) = (opened.writer, running.stages.store.clone());
-        async move { Ok(writer.run(stop).await?) }
-    });
+    start_writer(&running, opened.writer);
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
@@ -328,6 +324,16 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+fn start_writer(running: &Running, writer: store::Writer) {
+    let stop = running.stages.store.clone();
+    running.store.spawn("store", Role::Vital, async move { Ok(writer.run(stop).await?) });
+}
+
+/// [`token_key`], with the issuers that are trusted beside it.
+fn all_keys(config: &Config) -> anyhow::Result<TokenKey> {
+    Ok(token_key(config)?.trusting(config.server.tokens.trusted(&config.state_dir)))
 }
 
 /// What lets in and keeps out beside the keys, and the tasks that keep it current.
@@ -747,11 +753,10 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
     };
     let (kind, message, broken) = match Config::load(path, place)
         .map_err(anyhow::Error::from)
-        .and_then(|config| Ok((token_key(&config)?, config)))
+        .and_then(|config| Ok((all_keys(&config)?, config)))
     {
         Ok((key, config)) => {
-            let trusted = config.server.tokens.trusted(&config.state_dir);
-            running.key.send_replace(key.trusting(trusted));
+            running.key.send_replace(key);
             running.fetching.cancel();
             running.fetching = running.stages.inputs.child_token();
             start_fetching(running, &Clock::System);
@@ -776,8 +781,9 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
 /// Ends the stages in the order in which data flows, so that nothing accepted is lost; the first vital part that failed
 /// is the answer, also one that failed at its end.
 async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
-    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key, .. } =
-        running;
+    let Running {
+        tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key, ..
+    } = running;
     info!("stopping");
     stages.inputs.cancel();
     drop((control, readings));

@@ -17,7 +17,7 @@ use crate::server::jwt::{Claims, MAX_TOKEN_SECONDS};
 use crate::server::revocation::{NotRevoked, RevocationFile, Whose as Revoked};
 
 /// Who revokes on the command line, for the audit trail: whoever may write into the state directory.
-const BY: &str = "command line";
+const BY: &str = "command-line";
 
 #[derive(Debug, Args)]
 #[command(
@@ -181,8 +181,13 @@ fn revoke(args: RevokeArgs) -> Result<(), CommandError> {
     };
     let now = Clock::System.now().wall;
     match RevocationFile::new(config.state_dir).revoke(whose.clone(), BY, false, now) {
-        Ok(_) if args.json => Ok(say(&json!({"ok": true, "revoked": whose, "revoked_at": now.to_string()}).to_string())?),
-        Ok(_) => Ok(say(&format!("Revoked: {}. A running daemon closes its connections within a second.", whose.describe()))?),
+        Ok(_) if args.json => {
+            Ok(say(&json!({"ok": true, "revoked": whose, "revoked_at": now.to_string()}).to_string())?)
+        }
+        Ok(_) => Ok(say(&format!(
+            "Revoked: {}. A running daemon closes its connections within a second.",
+            whose.describe()
+        ))?),
         Err(error @ NotRevoked::Name) => Err(CommandError::Usage(error.to_string())),
         Err(error) => Err(anyhow::Error::from(error).into()),
     }

@@ -44,7 +44,10 @@ impl Builder<'_> {
         }
         if let Some(member) = auth.own_tokens.filter(|own| !*own.get_ref()) {
             if auth.trust.is_empty() {
-                self.problem(&member, "without tokens of its own the bridge needs an [[auth.trust]], or nobody can sign in");
+                self.problem(
+                    &member,
+                    "without tokens of its own the bridge needs an [[auth.trust]], or nobody can sign in",
+                );
             }
             config.server.tokens.only_trusted = true;
         }
@@ -178,7 +181,8 @@ mod tests {
             ("jwks_url = \"https://a.example\"\nsecret = \"a\"", 4, "secret"),
         ] {
             let problems = told(&format!("\n[[auth.trust]]\n{members}\n"), dir.path());
-            let found = problems.iter().any(|told| told.starts_with(&format!("line {line}:")) && told.contains(message));
+            let found =
+                problems.iter().any(|told| told.starts_with(&format!("line {line}:")) && told.contains(message));
             assert!(found, "{members}: {problems:?}");
         }
         let problems = told("[auth]\nown_tokens = false\n", dir.path());

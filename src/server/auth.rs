@@ -89,9 +89,7 @@ impl Rights {
                 allowing.flat_map(|cap| &cap.channels).filter_map(|text| text.parse().ok()).collect();
             Scope::Only(channels.into_iter().collect())
         };
-        let scope = |operation| {
-            claims.caps.as_ref().map_or(Scope::Everything, |caps| allowing(operation, caps))
-        };
+        let scope = |operation| claims.caps.as_ref().map_or(Scope::Everything, |caps| allowing(operation, caps));
         Self {
             user: claims.sub.clone(),
             role: claims.role,

@@ -60,7 +60,9 @@ pub enum BadAddress {
     #[error("it is not an address such as https://login.example/jwks.json")]
     Form,
     /// In clear over a network, anybody on the way could be the issuer.
-    #[error("http is for this machine alone (127.0.0.1, ::1, localhost): anybody on the way could exchange the keys; use https")]
+    #[error(
+        "http is for this machine alone (127.0.0.1, ::1, localhost): anybody on the way could exchange the keys; use https"
+    )]
     Clear,
 }
 
@@ -286,16 +288,13 @@ async fn get(address: &Address) -> Result<Vec<u8>, FetchError> {
 
 fn tls(address: &Address) -> Result<ClientConfig, FetchError> {
     let mut roots = RootCertStore::empty();
-    match &address.roots {
-        Some(certificates) => {
-            for certificate in certificates {
-                roots.add(certificate.clone())?;
-            }
+    if let Some(certificates) = &address.roots {
+        for certificate in certificates {
+            roots.add(certificate.clone())?;
         }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            let _ = roots.add_parsable_certificates(found.certs);
-        }
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        let _ = roots.add_parsable_certificates(found.certs);
     }
     if roots.is_empty() {
         let advice = "this system has no root certificates: install ca-certificates, or name `jwks_ca_file`";
@@ -343,8 +342,13 @@ mod tests {
 
     #[test]
     fn an_address_is_https_or_on_this_machine() {
-        for good in ["https://login.example/jwks", "https://10.0.0.1:8443/k?a=b", "http://127.0.0.1:9/j", "http://[::1]/j", "http://localhost/j"]
-        {
+        for good in [
+            "https://login.example/jwks",
+            "https://10.0.0.1:8443/k?a=b",
+            "http://127.0.0.1:9/j",
+            "http://[::1]/j",
+            "http://localhost/j",
+        ] {
             assert!(Address::parse(good, None).is_ok(), "{good}");
         }
         for (bad, why) in [

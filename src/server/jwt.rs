@@ -78,8 +78,13 @@ impl Verifier<Vec<u8>> for Public {
         let verified = match (self.algorithm, self.key.kind()) {
             (Algorithm::EdDSA, _) => whole(&asymmetric::ED25519),
             (Algorithm::ES256, _) => whole(&asymmetric::ECDSA_P256_SHA256_FIXED),
-            (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => asymmetric::RsaPublicKeyComponents { n, e }
-                .verify(&asymmetric::RSA_PKCS1_2048_8192_SHA256, message, signature),
+            (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+                asymmetric::RsaPublicKeyComponents { n, e }.verify(
+                    &asymmetric::RSA_PKCS1_2048_8192_SHA256,
+                    message,
+                    signature,
+                )
+            }
             _ => Err(ring::error::Unspecified),
         };
         verified.map_err(|_| signature::Error::new())
@@ -100,9 +105,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
         }
         (Algorithm::EdDSA, AlgorithmFamily::Ed)
         | (Algorithm::ES256, AlgorithmFamily::Ec)
-        | (Algorithm::RS256, AlgorithmFamily::Rsa) => {
-            Ok(Box::new(Public { algorithm: *algorithm, key: key.clone() }))
-        }
+        | (Algorithm::RS256, AlgorithmFamily::Rsa) => Ok(Box::new(Public { algorithm: *algorithm, key: key.clone() })),
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
 }
@@ -438,7 +441,8 @@ fn reason(error: &Error) -> String {
         ErrorKind::MissingRequiredClaim(claim) => format!("the claim `{claim}` is missing"),
         ErrorKind::Json(error) => {
             let text = error.to_string();
-            let missing = ["sub", "exp", "role"].iter().find(|claim| text.starts_with(&format!("missing field `{claim}`")));
+            let missing =
+                ["sub", "exp", "role"].iter().find(|claim| text.starts_with(&format!("missing field `{claim}`")));
             missing.map_or_else(|| "it cannot be read".to_owned(), |claim| format!("the claim `{claim}` is missing"))
         }
         _ => "it cannot be read".to_owned(),

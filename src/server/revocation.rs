@@ -121,7 +121,9 @@ pub enum NotRevoked {
     #[error("what is revoked has 1 to {MAX_NAME_BYTES} bytes")]
     Name,
     /// [`MAX_REVOCATIONS`] are remembered.
-    #[error("{MAX_REVOCATIONS} revocations are remembered already, and each for a day: make a new token secret instead")]
+    #[error(
+        "{MAX_REVOCATIONS} revocations are remembered already, and each for a day: make a new token secret instead"
+    )]
     TooMany,
     /// The file system.
     #[error("cannot keep it: {0}")]

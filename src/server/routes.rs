@@ -128,12 +128,11 @@ pub fn router(site: Site) -> Router {
 
 /// Refuses foreign hosts and origins, and sets the headers that every answer has.
 async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&site.hosts, request.headers()) {
-        Some(refusal) => refusal,
-        None => {
-            tokens::learn_key(&site, request.headers(), request.uri()).await;
-            next.run(request).await
-        }
+    let mut response = if let Some(refusal) = refusal(&site.hosts, request.headers()) {
+        refusal
+    } else {
+        tokens::learn_key(&site, request.headers(), request.uri()).await;
+        next.run(request).await
     };
     let headers = response.headers_mut();
     let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

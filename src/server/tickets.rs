@@ -121,7 +121,7 @@ mod tests {
         let tickets = Tickets::default();
         let first = tickets.make(rights("lena"), at(0)).unwrap();
         for second in 1..=MAX_TICKETS_A_USER {
-            tickets.make(rights("lena"), at(u64::try_from(second).unwrap() / 8)).unwrap();
+            tickets.make(rights("lena"), at(1 + u64::try_from(second).unwrap() / 16)).unwrap();
         }
         assert_eq!(tickets.take(first.expose(), at(5)), None);
         assert_eq!(tickets.held.lock().unwrap().len(), MAX_TICKETS_A_USER);

@@ -10,7 +10,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use futures_util::SinkExt as _;
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -77,9 +77,7 @@ impl TokenSettings {
     pub fn trusted(&self, state: &Path) -> Vec<Trusted> {
         let keys = |settings: &KeySettings| match settings {
             KeySettings::Fixed(keys) => Keys::Fixed(Arc::clone(keys)),
-            KeySettings::Address(address) => {
-                Keys::Live(Arc::new(LiveKeys::new(address.clone(), state)))
-            }
+            KeySettings::Address(address) => Keys::Live(Arc::new(LiveKeys::new(address.clone(), state))),
         };
         let trusted = |one: &TrustedSettings| Trusted {
             issuer: one.issuer.clone(),
@@ -296,10 +294,10 @@ where
     let farewell = async {
         let frame = CloseFrame { code: CloseCode::Policy, reason: Close::InvalidToken.name().into() };
         if socket.close(Some(frame)).await.is_ok() {
-            let _ = socket.flush().await;
+            while let Some(Ok(_)) = socket.next().await {}
         }
     };
-    // A peer that does not read is left alone.
+    // A peer that does not answer is left alone.
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
@@ -321,12 +319,12 @@ async fn ws_ticket(State(site): State<Site>, headers: HeaderMap) -> Response {
         Ok(ticket) => {
             let life = i64::try_from(TICKET_LIFE.as_millis()).unwrap_or(0);
             let expires_at = Wall(now.wall.0.saturating_add(life)).to_string();
-            axum::Json(json!({"ticket": ticket.expose(), "expires_in": TICKET_LIFE.as_secs(), "expires_at": expires_at}))
-                .into_response()
+            axum::Json(
+                json!({"ticket": ticket.expose(), "expires_in": TICKET_LIFE.as_secs(), "expires_at": expires_at}),
+            )
+            .into_response()
         }
-        Err(error @ NoTicket::TooMany) => {
-            failure(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", &error.to_string())
-        }
+        Err(error @ NoTicket::TooMany) => failure(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", &error.to_string()),
         Err(error @ NoTicket::Random(_)) => internal(&error),
     }
 }

@@ -1,6 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
 mod limits;
+mod token_security;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -118,13 +119,17 @@ impl Server {
     /// A stream whose other end is served.
     fn stream(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        self.serve(theirs);
+        ours
+    }
+
+    fn serve(&self, stream: DuplexStream) {
         let peer: SocketAddr = "127.0.0.1:50000".parse().unwrap();
         let (router, stop) = (router(self.site.clone()), CancellationToken::new());
         self.site.tasks.spawn("connection", Role::Helper, async move {
-            accept::serve(theirs, peer, router, stop, None).await;
+            accept::serve(stream, peer, router, stop, None).await;
             Ok(())
         });
-        ours
     }
 
     async fn dashboard(&self, headers: Headers<'_>) -> Result<Dashboard, String> {
