@@ -32,6 +32,7 @@ use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
+use vitalbridge::server::tokens::Access;
 use vitalbridge::sources::ble::{Air, AirSettings};
 use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
@@ -114,6 +115,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         reader: opened.reader,
         durable,
         key: watch::Sender::new(key.clone()).subscribe(),
+        access: Access::new(dir.path().to_owned(), false, clock.now().wall)?,
         clock: clock.clone(),
         metrics,
         stop: stop.clone(),

@@ -31,10 +31,12 @@ use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::jwt::TokenKey;
+use crate::server::keys::Keys;
 use crate::server::rate::Users;
 use crate::server::routes::Site;
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
+use crate::server::tokens::Access;
 use crate::server::{self, accept, routes};
 use crate::sources::ble::{CommitWish, Surroundings};
 use crate::sources::output::SourceCounters;
@@ -138,11 +140,14 @@ impl From<anyhow::Error> for DaemonError {
     }
 }
 
-/// Reads the token secret, or makes one at the first start.
+/// Reads the token secret, or makes one at the first start. A bridge that issues no tokens has none.
 ///
 /// # Errors
 /// The file can be neither read nor written, or holds too little.
 pub fn token_key(config: &Config) -> anyhow::Result<TokenKey> {
+    if config.server.tokens.only_trusted {
+        return Ok(TokenKey::without_own(&config.server.issuer, &config.server.audience));
+    }
     let path = &config.secret_file;
     let secret = match std::fs::read_to_string(path) {
         Ok(text) => Secret::new(text.trim_end()),
@@ -156,7 +161,7 @@ pub fn token_key(config: &Config) -> anyhow::Result<TokenKey> {
         Err(error) => return Err(error).with_context(|| format!("cannot read the token secret {}", path.display())),
     };
     TokenKey::new(&secret, &config.server.issuer, &config.server.audience)
-        .with_context(|| format!("the token secret {} is too weak", path.display()))
+        .with_context(|| format!("the token secret {} cannot be used", path.display()))
 }
 
 fn make_private_dir(dir: &Path) -> anyhow::Result<()> {
@@ -195,6 +200,8 @@ struct Running {
     readings: mpsc::Sender<SourceMessage>,
     handle: StoreHandle,
     key: watch::Sender<TokenKey>,
+    /// Ends the fetching of keys of issuers that are not trusted any more.
+    fetching: CancellationToken,
 }
 
 /// Runs until SIGTERM, SIGINT or the failure of a vital part.
@@ -206,7 +213,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let config_file = start.config_file.clone();
-    let running = build(start, Clock::System).await?;
+    let mut running = build(start, Clock::System).await?;
     systemd::ready();
     let failure = loop {
         tokio::select! {
@@ -218,7 +225,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
             // Ctrl-C.
             _ = interrupt.recv() => break None,
             // `systemctl reload`.
-            _ = hangup.recv() => reload(config_file.as_ref(), &running).await,
+            _ = hangup.recv() => reload(config_file.as_ref(), &mut running).await,
         }
     };
     systemd::stopping();
@@ -239,7 +246,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let Start { config, config_file, codes, on_listening } = start;
     let now = clock.now();
     let metrics = Arc::new(Metrics::default());
-    let key = watch::Sender::new(token_key(&config)?);
+    let key = watch::Sender::new(all_keys(&config)?);
     let seeds = u64::from_le_bytes(random_bytes::<8>()?);
     let epoch = Epoch::from_bits(seeds);
     let (listener, address) = server::bind(config.server.listen).await?;
@@ -259,6 +266,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         readings,
         handle: opened.handle.clone(),
         key,
+        fetching: stages.inputs.child_token(),
         stages,
     };
 
@@ -277,10 +285,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),
     });
-    running.store.spawn("store", Role::Vital, {
-        let (writer, stop) = (opened.writer, running.stages.store.clone());
-        async move { Ok(writer.run(stop).await?) }
-    });
+    start_writer(&running, opened.writer);
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
@@ -298,6 +303,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         reader: opened.reader.clone(),
         durable: opened.handle.durable(),
         key: running.key.subscribe(),
+        access: start_access(&config, &running, &clock)?,
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
         stop: running.stages.sessions.clone(),
@@ -318,6 +324,42 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+fn start_writer(running: &Running, writer: store::Writer) {
+    let stop = running.stages.store.clone();
+    running.store.spawn("store", Role::Vital, async move { Ok(writer.run(stop).await?) });
+}
+
+/// [`token_key`], with the issuers that are trusted beside it.
+fn all_keys(config: &Config) -> anyhow::Result<TokenKey> {
+    Ok(token_key(config)?.trusting(config.server.tokens.trusted(&config.state_dir)))
+}
+
+/// What lets in and keeps out beside the keys, and the tasks that keep it current.
+fn start_access(config: &Config, running: &Running, clock: &Clock) -> anyhow::Result<Access> {
+    let in_query = config.server.tokens.in_query;
+    if in_query {
+        warn!("tokens are taken from addresses (`auth.query_token`), where logs and histories of others keep them");
+    }
+    let access = Access::new(config.state_dir.clone(), in_query, clock.now().wall)
+        .with_context(|| format!("cannot read the revoked tokens of {}", config.state_dir.display()))?;
+    let watching = access.clone().watch(running.control.clone(), clock.clone(), running.stages.inputs.clone());
+    running.tasks.spawn("revocations", Role::Vital, watching.map_or_ok());
+    start_fetching(running, clock);
+    Ok(access)
+}
+
+/// Fetches the keys of each trusted issuer that has them behind an address.
+fn start_fetching(running: &Running, clock: &Clock) {
+    for trusted in running.key.borrow().trusted() {
+        if let Keys::Live(live) = &trusted.keys {
+            // Many bridges that start together must not come together; the seed needs to be no secret.
+            let seed = random_bytes::<8>().map_or(0, u64::from_le_bytes);
+            let fetching = Arc::clone(live).run(clock.clone(), seed, running.fetching.clone());
+            running.tasks.spawn(format!("keys of {}", trusted.issuer), Role::Helper, fetching.map_or_ok());
+        }
+    }
 }
 
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
@@ -706,21 +748,24 @@ async fn feed_watchdog(control: mpsc::Sender<Control>, handle: StoreHandle, ever
 }
 
 /// Reads the configuration again; a broken one changes nothing.
-async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
+async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
     let Some((path, place)) = config_file else {
         info!("SIGHUP: there is no configuration file to read again");
         return;
     };
     let (kind, message, broken) = match Config::load(path, place)
         .map_err(anyhow::Error::from)
-        .and_then(|config| Ok((token_key(&config)?, config)))
+        .and_then(|config| Ok((all_keys(&config)?, config)))
     {
         Ok((key, config)) => {
             running.key.send_replace(key);
+            running.fetching.cancel();
+            running.fetching = running.stages.inputs.child_token();
+            start_fetching(running, &Clock::System);
             // A closed pipeline means that the daemon is about to end, and the main loop knows.
             let _ = running.control.send(Control::Rules(Box::new(config.rules))).await;
-            info!(path = %path.display(), "alert rules and token secret were read again; other changes need a restart");
-            (SystemKind::ConfigReloaded, "alert rules and token secret were read again".to_owned(), false)
+            info!(path = %path.display(), "alert rules and token keys were read again; other changes need a restart");
+            (SystemKind::ConfigReloaded, "alert rules and token keys were read again".to_owned(), false)
         }
         Err(error) => {
             error!(path = %path.display(), "the configuration was refused, the old one goes on:\n{error:#}");
@@ -738,8 +783,9 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
 /// Ends the stages in the order in which data flows, so that nothing accepted is lost; the first vital part that failed
 /// is the answer, also one that failed at its end.
 async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
-    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key } =
-        running;
+    let Running {
+        tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key, ..
+    } = running;
     info!("stopping");
     stages.inputs.cancel();
     drop((control, readings));

@@ -522,6 +522,8 @@ named_enum! {
         PreferencesSet = "preferences_set",
         /// A person entered what is breathed or the level of consciousness; the object says what.
         ObservationSet = "observation_set",
+        /// Tokens were revoked; the object is `jti` or `user` with its name.
+        TokenRevoke = "token_revoke",
     }
 }
 

@@ -4,19 +4,25 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::{CommandError, reachable, say};
-use crate::clock::Clock;
+use crate::clock::{Clock, Wall};
 use crate::config::{Config, Place};
 use crate::daemon::token_key;
 use crate::ids::PatientId;
 use crate::server::auth::{Capability, Role};
 use crate::server::codes::{CODE_LIFE_MS, hex, new_code, random_bytes};
 use crate::server::jwt::{Claims, MAX_TOKEN_SECONDS};
+use crate::server::revocation::{NotRevoked, RevocationFile, Whose as Revoked};
+
+/// Who revokes on the command line, for the audit trail: whoever may write into the state directory.
+const BY: &str = "command-line";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vitalbridge token issue --role nurse --patient P-0001 --for 8h\n  vitalbridge token code"
+    after_help = "Examples:\n  vitalbridge token issue --role nurse --patient P-0001 --for 8h\n  vitalbridge token code\n  \
+                  vitalbridge token revoke --user lena"
 )]
 pub(super) struct TokenArgs {
     #[command(subcommand)]
@@ -29,16 +35,14 @@ enum TokenCommand {
     Issue(IssueArgs),
     /// Print a code for the sign-in page; it works once, for ten minutes.
     Code(CodeArgs),
+    /// Have a token, or all that a user has, refused from now on; a running daemon closes their connections at once.
+    Revoke(RevokeArgs),
 }
 
 #[derive(Debug, Args)]
 struct Whose {
-    /// The configuration file; without it and without --state-dir, /etc/vitalbridge/vitalbridge.toml.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The state directory of the daemon that shall take it.
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
     /// viewer, nurse, clinician, admin or service.
     #[arg(long, default_value = "nurse", value_parser = role)]
     role: Role,
@@ -57,6 +61,35 @@ struct IssueArgs {
     /// How long it works, for example 30m or 8h; at most 24h.
     #[arg(long = "for", value_name = "TIME", default_value = "8h", value_parser = seconds)]
     life: i64,
+    /// Print the token with its name (`jti`), user, role and end as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: vitalbridge token revoke --jti 5f0c6a1b2d3e4f50")]
+struct RevokeArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// The token of this name: `vitalbridge token issue --json` prints it.
+    #[arg(long, required_unless_present = "user", conflicts_with = "user")]
+    jti: Option<String>,
+    /// Every token of this user that was issued until now.
+    #[arg(long)]
+    user: Option<String>,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StateArgs {
+    /// The configuration file; without it and without --state-dir, /etc/vitalbridge/vitalbridge.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The state directory of the daemon.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -87,7 +120,7 @@ fn seconds(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "a time from 1s to 24h, such as 8h".to_owned())
 }
 
-impl Whose {
+impl StateArgs {
     fn config(&self, listen: Option<SocketAddr>) -> Result<Config, CommandError> {
         let place = Place { listen, state_dir: self.state_dir.clone() };
         match (&self.config, &self.state_dir) {
@@ -102,11 +135,16 @@ pub(super) fn run(args: TokenArgs) -> Result<(), CommandError> {
     match args.command {
         TokenCommand::Issue(args) => issue(&args),
         TokenCommand::Code(args) => code(&args),
+        TokenCommand::Revoke(args) => revoke(args),
     }
 }
 
 fn issue(args: &IssueArgs) -> Result<(), CommandError> {
-    let key = token_key(&args.whose.config(None)?)?;
+    let key = token_key(&args.whose.state.config(None)?)?;
+    if !key.issues() {
+        let reason = "this bridge issues no tokens (`auth.own_tokens = false`): its trusted issuers do";
+        return Err(CommandError::Usage(reason.to_owned()));
+    }
     let now = Clock::System.now().wall.as_secs();
     let role = args.whose.role;
     let caps = args.patients.iter().map(|patient| Capability::of_patient(patient, role)).collect::<Vec<_>>();
@@ -120,11 +158,43 @@ fn issue(args: &IssueArgs) -> Result<(), CommandError> {
         exp: now.saturating_add(args.life),
     };
     let token = key.issue(&claims).map_err(anyhow::Error::from)?;
-    Ok(say(token.expose())?)
+    if !args.json {
+        return Ok(say(token.expose())?);
+    }
+    let told = json!({
+        "token": token.expose(), "jti": claims.jti, "user_id": claims.sub, "role": role.name(),
+        "expires_at": Wall(claims.exp.saturating_mul(1000)).to_string(),
+    });
+    Ok(say(&told.to_string())?)
+}
+
+/// Written into the state directory, where a running daemon looks; one that starts later reads it too.
+fn revoke(args: RevokeArgs) -> Result<(), CommandError> {
+    let config = args.state.config(None)?;
+    if !config.state_dir.is_dir() {
+        let reason = format!("{} is no state directory of a daemon that has run", config.state_dir.display());
+        return Err(CommandError::Usage(reason));
+    }
+    let whose = match (args.jti, args.user) {
+        (Some(jti), _) => Revoked::Jti(jti),
+        (None, user) => Revoked::User(user.unwrap_or_default()),
+    };
+    let now = Clock::System.now().wall;
+    match RevocationFile::new(config.state_dir).revoke(whose.clone(), BY, false, now) {
+        Ok(_) if args.json => {
+            Ok(say(&json!({"ok": true, "revoked": whose, "revoked_at": now.to_string()}).to_string())?)
+        }
+        Ok(_) => Ok(say(&format!(
+            "Revoked: {}. A running daemon closes its connections within a second.",
+            whose.describe()
+        ))?),
+        Err(error @ NotRevoked::Name) => Err(CommandError::Usage(error.to_string())),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
 }
 
 fn code(args: &CodeArgs) -> Result<(), CommandError> {
-    let config = args.whose.config(args.listen)?;
+    let config = args.whose.state.config(args.listen)?;
     // A state directory without a secret is not that of a daemon that has run.
     if !config.secret_file.exists() {
         let reason =

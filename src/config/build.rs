@@ -173,7 +173,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A number inside its bounds.
-    fn within(
+    pub(super) fn within(
         &mut self,
         name: &str,
         member: Option<&Spanned<u64>>,
@@ -232,18 +232,6 @@ impl<'a> Builder<'a> {
         }
         if let Some(mebibytes) = self.within("max_mib", store.max_mib.as_ref(), 8..=1024 * 1024) {
             config.store.max_bytes = Some(mebibytes * 1024 * 1024);
-        }
-    }
-
-    fn auth(&mut self, auth: file::Auth, config: &mut Config) {
-        if let Some(file) = auth.secret_file {
-            config.secret_file = self.path(&file);
-        }
-        if let Some(issuer) = auth.issuer {
-            config.server.issuer = issuer;
-        }
-        if let Some(audience) = auth.audience {
-            config.server.audience = audience;
         }
     }
 

@@ -72,6 +72,24 @@ pub(super) struct Auth {
     pub(super) secret_file: Option<String>,
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,
+    pub(super) own_tokens: Option<Spanned<bool>>,
+    pub(super) query_token: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) trust: Vec<Spanned<Trust>>,
+}
+
+/// `[[auth.trust]]`: an issuer whose tokens are taken beside our own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trust {
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+    pub(super) public_key_file: Option<Spanned<String>>,
+    pub(super) kid: Option<String>,
+    pub(super) jwks_file: Option<Spanned<String>>,
+    pub(super) jwks_url: Option<Spanned<String>>,
+    pub(super) jwks_ca_file: Option<Spanned<String>>,
+    pub(super) jwks_refresh_minutes: Option<Spanned<u64>>,
 }
 
 /// `[alerts]`: the rules, and what happens to their alerts.

@@ -1,6 +1,7 @@
 //! The validated configuration: what the daemon is built from, with every problem of the file reported together.
 
 mod alerts;
+mod auth;
 mod build;
 mod devices;
 mod file;
@@ -25,6 +26,7 @@ use crate::patient::Patient;
 use crate::secret::Secret;
 use crate::server::ServerConfig;
 use crate::server::hosts::Hosts;
+use crate::server::tokens::TokenSettings;
 use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError};
@@ -186,6 +188,7 @@ impl Config {
                 hosts: Hosts::default(),
                 issuer: "vitalbridge".to_owned(),
                 audience: "vitalbridge".to_owned(),
+                tokens: TokenSettings::default(),
             },
             secret_file: build::secret_in(&state_dir),
             state_dir,

@@ -1,5 +1,7 @@
 //! Who may do what: roles, the capabilities that narrow them, and the rights of one connection.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::channel::Operation;
@@ -7,7 +9,7 @@ use crate::channel::Pattern;
 use crate::clock::Wall;
 use crate::hub::Scope;
 use crate::named::named_enum;
-use crate::server::jwt::Claims;
+use crate::server::jwt::{Claims, Verified};
 
 named_enum! {
     /// What a user is.
@@ -68,32 +70,51 @@ pub struct Rights {
     pub role: Role,
     /// When the token ends.
     pub expires: Wall,
-    caps: Option<Vec<(Vec<Pattern>, Vec<Operation>)>>,
+    /// The token's own name.
+    pub jti: Option<String>,
+    /// When it was issued, in seconds since 1970.
+    pub issued: Option<i64>,
+    /// Another clock than ours has set these times.
+    pub is_foreign: bool,
+    /// Where each operation is allowed that is allowed anywhere: worked out once, so that a subscribe is a look-up.
+    scopes: Vec<(Operation, Scope)>,
 }
 
 impl Rights {
     /// The rights that a checked token gives. A capability with an unreadable pattern allows nothing on it.
     pub fn from_claims(claims: &Claims) -> Self {
-        let caps = claims.caps.as_ref().map(|caps| {
-            let patterns = |cap: &Capability| cap.channels.iter().filter_map(|text| text.parse().ok()).collect();
-            caps.iter().map(|cap| (patterns(cap), cap.allow.clone())).collect()
-        });
-        let expires = Wall(claims.exp.saturating_mul(1000));
-        Self { user: claims.sub.clone(), role: claims.role, expires, caps }
+        let allowing = |operation: Operation, caps: &Vec<Capability>| {
+            let allowing = caps.iter().filter(|cap| cap.allow.contains(&operation));
+            let channels: BTreeSet<Pattern> =
+                allowing.flat_map(|cap| &cap.channels).filter_map(|text| text.parse().ok()).collect();
+            Scope::Only(channels.into_iter().collect())
+        };
+        let scope = |operation| claims.caps.as_ref().map_or(Scope::Everything, |caps| allowing(operation, caps));
+        Self {
+            user: claims.sub.clone(),
+            role: claims.role,
+            expires: Wall(claims.exp.saturating_mul(1000)),
+            jti: claims.jti.clone(),
+            issued: claims.iat,
+            is_foreign: false,
+            scopes: claims.role.operations().iter().map(|operation| (*operation, scope(*operation))).collect(),
+        }
+    }
+
+    /// [`Rights::from_claims`], with whose clock the token goes by.
+    pub fn from_verified(verified: &Verified) -> Self {
+        Self { is_foreign: verified.is_foreign, ..Self::from_claims(&verified.claims) }
     }
 
     /// On which channels an operation is allowed.
     pub fn scope(&self, operation: Operation) -> Scope {
-        if !self.role.operations().contains(&operation) {
-            return Scope::Only(Vec::new());
-        }
-        match &self.caps {
-            None => Scope::Everything,
-            Some(caps) => {
-                let allowing = caps.iter().filter(|(_, allow)| allow.contains(&operation));
-                Scope::Only(allowing.flat_map(|(patterns, _)| patterns.iter().cloned()).collect())
-            }
-        }
+        let found = self.scopes.iter().find(|(allowed, _)| *allowed == operation);
+        found.map_or_else(|| Scope::Only(Vec::new()), |(_, scope)| scope.clone())
+    }
+
+    /// True for an administrator whose token is not narrowed: what is about the bridge as a whole is for him.
+    pub fn is_unlimited_admin(&self) -> bool {
+        self.role == Role::Admin && self.scope(Operation::Command) == Scope::Everything
     }
 }
 

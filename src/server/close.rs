@@ -17,6 +17,8 @@ pub enum Close {
     TokenExpired,
     /// A refresh with the token of somebody else.
     TokenChangedSubject,
+    /// The token, or everything of its user, was revoked.
+    TokenRevoked,
     /// Alerts were not taken in time.
     SlowConsumer,
     /// No answer to pings.
@@ -40,6 +42,7 @@ impl Close {
             Self::MessageTooBig => 4010,
             Self::TokenExpired => 4101,
             Self::TokenChangedSubject => 4102,
+            Self::TokenRevoked => 4103,
             Self::SlowConsumer => 4201,
             Self::NoPong => 4202,
             Self::RateLimited => 4203,
@@ -58,6 +61,7 @@ impl Close {
             Self::MessageTooBig => "message_too_big",
             Self::TokenExpired => "token_expired",
             Self::TokenChangedSubject => "token_changed_subject",
+            Self::TokenRevoked => "token_revoked",
             Self::SlowConsumer => "slow_consumer",
             Self::NoPong => "no_pong",
             Self::RateLimited => "rate_limited",

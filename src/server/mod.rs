@@ -9,19 +9,24 @@ pub mod close;
 pub mod codes;
 mod commands;
 pub mod hosts;
+pub mod jwks;
 pub mod jwt;
+pub mod keys;
 mod limits;
 pub mod message;
 mod notifications;
 pub mod rate;
+pub mod revocation;
 pub mod routes;
 pub mod session;
 pub mod socket;
+pub mod tickets;
+pub mod tokens;
 
 use std::net::SocketAddr;
 
 /// What the configuration says about the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -31,6 +36,8 @@ pub struct ServerConfig {
     pub issuer: String,
     /// `aud` of the tokens that are taken and issued.
     pub audience: String,
+    /// Whose tokens are taken, and where they may come.
+    pub tokens: tokens::TokenSettings,
 }
 
 /// A port that cannot be listened on, and what to do about it.

@@ -29,6 +29,9 @@ pub const MESSAGES: Allowance = Allowance { burst: 50, every: Duration::from_mil
 /// What a client has to say often, and everything before the sign-in: 50 a second and connection.
 pub const SMALL_TALK: Allowance = Allowance { burst: 50, every: Duration::from_millis(20) };
 
+/// Fetches of an issuer's keys because a token names one that is not known: two at once, then one in half a minute.
+pub const REFETCHES: Allowance = Allowance { burst: 2, every: Duration::from_secs(30) };
+
 /// What is left of an allowance.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {

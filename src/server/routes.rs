@@ -32,6 +32,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
+use crate::server::tokens::{self, Comer};
 use crate::server::{audit, ble, commands, limits, notifications};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
@@ -116,6 +117,7 @@ pub fn router(site: Site) -> Router {
         .merge(limits::router(site.clone()))
         .merge(audit::router(site.clone()))
         .merge(notifications::router(site.clone()))
+        .merge(tokens::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
@@ -126,9 +128,11 @@ pub fn router(site: Site) -> Router {
 
 /// Refuses foreign hosts and origins, and sets the headers that every answer has.
 async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&site.hosts, request.headers()) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    let mut response = if let Some(refusal) = refusal(&site.hosts, request.headers()) {
+        refusal
+    } else {
+        tokens::learn_key(&site, request.headers(), request.uri()).await;
+        next.run(request).await
     };
     let headers = response.headers_mut();
     let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -199,6 +203,10 @@ async fn sign_in(
     let Ok(axum::Json(request)) = request else {
         return failure(StatusCode::BAD_REQUEST, "format", "send {\"code\": \"...\"} as application/json");
     };
+    if !site.gate.key.borrow().issues() {
+        let reason = "this bridge takes tokens of its trusted issuers alone: sign in there";
+        return failure(StatusCode::FORBIDDEN, "not_issued", reason);
+    }
     let now = site.gate.clock.now().wall;
     let from_this_machine = peer.is_some_and(|axum::Extension(ConnectInfo(peer))| peer.ip().is_loopback());
     let codes = site.codes.clone();
@@ -235,13 +243,13 @@ pub(super) fn internal(error: &dyn std::fmt::Display) -> Response {
     failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the bridge could not do this; its log says why")
 }
 
-fn unauthorised(message: &str) -> Response {
+pub(super) fn unauthorised(message: &str) -> Response {
     let mut response = failure(StatusCode::UNAUTHORIZED, "invalid_token", message);
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
@@ -268,10 +276,9 @@ pub(super) fn acting(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<Res
     }
 }
 
-fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {
+pub(super) fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {
     let now = site.gate.clock.now().wall;
-    let checked = site.gate.key.borrow().verify(token, now);
-    checked.map(|claims| Rights::from_claims(&claims)).map_err(|refused| {
+    site.gate.check(token, now).map_err(|refused| {
         site.gate.metrics.sign_in_refused_total.add_one();
         warn!(reason = %refused, "a token was refused");
         Box::new(unauthorised(&refused.to_string()))
@@ -279,13 +286,13 @@ fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {
 }
 
 /// What the subprotocol header offers: ours, none, only others; and a token.
-struct Offer<'a> {
+pub(super) struct Offer<'a> {
     ours: bool,
     others: bool,
-    token: Option<&'a str>,
+    pub(super) token: Option<&'a str>,
 }
 
-fn offer(headers: &HeaderMap) -> Offer<'_> {
+pub(super) fn offer(headers: &HeaderMap) -> Offer<'_> {
     let mut offer = Offer { ours: false, others: false, token: None };
     let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     for protocol in lists.flat_map(|list| list.split(',')).map(str::trim) {
@@ -321,8 +328,8 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     if offer.others && !offer.ours {
         return failure(StatusCode::BAD_REQUEST, "unsupported_protocol", "this server speaks vitals.v1.json");
     }
-    let rights = match bearer(headers).or(offer.token).map(|token| check(site, token)).transpose() {
-        Ok(rights) => rights,
+    let comer = match tokens::comer(site, bearer(headers).or(offer.token), request.uri()) {
+        Ok(comer) => comer,
         Err(response) => return *response,
     };
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -343,9 +350,12 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
     let slot = request.extensions().get::<Slot>().cloned();
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
-        match upgraded.await {
-            Ok(stream) => socket::run(TokioIo::new(stream), gate, connection_id, rights, defaults).await,
-            Err(error) => debug!(%error, "the upgrade did not complete"),
+        match (upgraded.await, comer) {
+            (Ok(stream), Comer::Welcome(rights)) => {
+                socket::run(TokioIo::new(stream), gate, connection_id, rights, defaults).await;
+            }
+            (Ok(stream), Comer::Closed) => tokens::close_refused(TokioIo::new(stream)).await,
+            (Err(error), _) => debug!(%error, "the upgrade did not complete"),
         }
         // The connection counts until its session ends.
         drop(slot);

@@ -23,8 +23,10 @@ use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
-use crate::server::jwt::TokenKey;
+use crate::server::jwt::{TokenKey, TokenRefused};
+use crate::server::revocation::Revocations;
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
+use crate::server::tokens::Access;
 use crate::store::{Reader, ResumePoint};
 
 /// Largest message of a client.
@@ -58,6 +60,8 @@ pub struct Gate {
     pub durable: watch::Receiver<Seq>,
     /// Who may come in; changes on reload.
     pub key: watch::Receiver<TokenKey>,
+    /// What else lets in or keeps out: tickets and revocations.
+    pub access: Access,
     /// What time it is.
     pub clock: Clock,
     /// What is counted.
@@ -90,14 +94,40 @@ pub async fn run<S>(
     gate.metrics.connections.add(1);
     let (session, greeting) =
         Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, gate.clock.now());
-    let mut connection = Connection { socket, session, outbox: None, listener: None, gate };
-    let end = connection.turn(greeting).await;
+    let (revoked, holder) = (gate.access.revocations(), watch::Sender::new(session.rights().cloned()));
+    let leaving = overdue(gate.access.clone(), holder.subscribe());
+    let mut connection = Connection { socket, session, outbox: None, listener: None, revoked, holder, gate };
+    let end = tokio::select! {
+        biased;
+        end = connection.turn(greeting) => end,
+        // A client that reads nothing holds up the turn, and must not keep what it has no right to.
+        () = leaving => End::Ours(Close::TokenRevoked.name()),
+    };
     debug!(connection_id, why = end.reason(), "session ended");
     if let Some(listener) = connection.listener.take() {
         // The pipeline has ended if this fails, and its listeners with it.
         let _ = connection.gate.control.send(Control::Leave(listener)).await;
     }
     connection.gate.metrics.connections.subtract_one();
+}
+
+/// A socket whose token was revoked is closed by its session within this time, or torn down.
+const REVOKED_DEADLINE: Duration = Duration::from_millis(600);
+
+/// Ends once the token of who holds the connection has been revoked for [`REVOKED_DEADLINE`].
+async fn overdue(access: Access, mut holder: watch::Receiver<Option<Rights>>) {
+    let mut revoked = access.revocations();
+    loop {
+        let is_revoked = holder.borrow_and_update().as_ref().is_some_and(|rights| access.forbids(rights));
+        if is_revoked {
+            tokio::time::sleep(REVOKED_DEADLINE).await;
+            return;
+        }
+        tokio::select! {
+            changed = revoked.changed() => if changed.is_err() { return std::future::pending().await },
+            changed = holder.changed() => if changed.is_err() { return std::future::pending().await },
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -125,6 +155,9 @@ struct Connection<S> {
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
+    revoked: watch::Receiver<Arc<Revocations>>,
+    /// Whose connection it is, for who watches over it.
+    holder: watch::Sender<Option<Rights>>,
     gate: Gate,
 }
 
@@ -153,6 +186,11 @@ where
                 biased;
                 // The daemon's end must not wait for anybody.
                 () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                // Who has no right to be here gets nothing more.
+                changed = self.revoked.changed() => match changed {
+                    Ok(()) => self.on_revocations(),
+                    Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                },
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
                 message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
@@ -203,6 +241,15 @@ where
     fn on_durable(&mut self) -> Vec<Action> {
         let durable = *self.gate.durable.borrow_and_update();
         self.session.on_durable(durable, self.gate.clock.now())
+    }
+
+    /// Something was revoked: perhaps the token of this session.
+    fn on_revocations(&mut self) -> Vec<Action> {
+        let revoked = Arc::clone(&self.revoked.borrow_and_update());
+        if self.session.rights().is_some_and(|rights| revoked.forbid(rights)) {
+            return self.session.close_now(Close::TokenRevoked, self.gate.clock.now());
+        }
+        Vec::new()
     }
 
     /// Takes what one write carries; what is left comes with the next turn.
@@ -261,7 +308,7 @@ where
     /// Actions that need an answer of another part.
     async fn ask(&mut self, action: Action) -> Vec<Action> {
         match action {
-            Action::Verify(token) => self.verify(&token),
+            Action::Verify(token) => self.verify(&token).await,
             Action::Locate(epoch, seq) => match self.gate.reader.resume_point(&epoch, seq).await {
                 Ok(point) => self.session.on_located(located(point)),
                 Err(error) => {
@@ -315,15 +362,20 @@ where
         }
     }
 
-    fn verify(&mut self, token: &Secret) -> Vec<Action> {
+    async fn verify(&mut self, token: &Secret) -> Vec<Action> {
+        self.gate.learn_key(token.expose()).await;
         let now = self.gate.clock.now();
-        let checked = self.gate.key.borrow().verify(token.expose(), now.wall);
+        let checked = self.gate.check(token.expose(), now.wall);
         if let Err(refused) = &checked {
             self.gate.metrics.sign_in_refused_total.add_one();
             warn!(reason = %refused, "a token was refused");
         }
-        let rights = checked.map(|claims| Rights::from_claims(&claims)).map_err(|refused| refused.to_string());
-        self.session.on_token(rights, now)
+        let actions = match checked {
+            Err(TokenRefused::Revoked) => self.session.on_revoked_token(now),
+            checked => self.session.on_token(checked.map_err(|refused| refused.to_string()), now),
+        };
+        self.holder.send_replace(self.session.rights().cloned());
+        actions
     }
 
     async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
@@ -358,6 +410,7 @@ where
             }
             actions.extend(self.on_durable());
             actions.extend(self.session.on_deadline(self.gate.clock.now()));
+            actions.extend(self.on_revocations());
             Box::pin(self.carry_out(actions)).await?;
         }
         let mut actions = Vec::new();

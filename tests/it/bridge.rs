@@ -41,7 +41,13 @@ impl Bridge {
 
     /// Starts any command that ends as the daemon.
     pub(crate) fn start_command(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        command.stderr(Stdio::inherit());
+        Self::start_command_with_its_errors(command)
+    }
+
+    /// The same with the standard error that the command has.
+    pub(crate) fn start_command_with_its_errors(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (lines_in, lines) = mpsc::channel();
         std::thread::spawn(move || {

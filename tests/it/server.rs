@@ -1,6 +1,8 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
 mod limits;
+mod token_security;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
+use vitalbridge::server::tokens::Access;
 use vitalbridge::sources::ble::{Air, AirSettings};
 use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::tasks::{Role, Tasks};
@@ -82,6 +85,12 @@ impl Server {
         tasks.spawn("store", Role::Vital, async move { Ok(writer.run(CancellationToken::new()).await?) });
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
         let sessions = CancellationToken::new();
+        let access = Access::new(dir.path().to_owned(), false, clock.now().wall).unwrap();
+        let watching = access.clone().watch(control.clone(), clock.clone(), CancellationToken::new());
+        tasks.spawn("revocations", Role::Helper, async move {
+            watching.await;
+            Ok(())
+        });
         let shared = Shared {
             bridge: config.bridge,
             site: config.site,
@@ -96,6 +105,7 @@ impl Server {
             reader: opened.reader,
             durable,
             key: watch::Sender::new(key.clone()).subscribe(),
+            access,
             clock: clock.clone(),
             metrics,
             stop: sessions.clone(),
@@ -109,13 +119,17 @@ impl Server {
     /// A stream whose other end is served.
     fn stream(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        self.serve(theirs);
+        ours
+    }
+
+    fn serve(&self, stream: DuplexStream) {
         let peer: SocketAddr = "127.0.0.1:50000".parse().unwrap();
         let (router, stop) = (router(self.site.clone()), CancellationToken::new());
         self.site.tasks.spawn("connection", Role::Helper, async move {
-            accept::serve(theirs, peer, router, stop, None).await;
+            accept::serve(stream, peer, router, stop, None).await;
             Ok(())
         });
-        ours
     }
 
     async fn dashboard(&self, headers: Headers<'_>) -> Result<Dashboard, String> {

@@ -128,6 +128,8 @@ pub struct Session {
     rights: Option<Rights>,
     signing_in: Option<String>,
     expiry_told: bool,
+    /// The next moment at which the token's end has to be looked at.
+    expiry_due: Option<Mono>,
     listener: Option<ListenerId>,
     patterns: Vec<Pattern>,
     delivery: Delivery,
@@ -169,6 +171,7 @@ impl Session {
             rights: None,
             signing_in: None,
             expiry_told: false,
+            expiry_due: None,
             listener: None,
             patterns: Vec::new(),
             delivery: Delivery::Latest,
@@ -286,7 +289,7 @@ impl Session {
     pub fn next_deadline(&self) -> Mono {
         let auth = self.rights.is_none().then(|| self.opened + AUTH_DEADLINE);
         let command = self.commands.iter().map(|command| command.due).min();
-        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command]
+        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, self.expiry_due, auth, command]
             .into_iter()
             .flatten()
             .min()
@@ -311,7 +314,13 @@ impl Session {
         if now.mono >= self.next_heartbeat {
             self.next_heartbeat = now.mono + HEARTBEAT;
             self.heartbeat(&mut out, now);
+            // The wall clock may have been set meanwhile.
             self.watch_expiry(&mut out, now);
+        } else if self.expiry_due.is_some_and(|due| now.mono >= due) {
+            self.watch_expiry(&mut out, now);
+        }
+        if self.closed {
+            return out;
         }
         if now.mono >= self.next_ping {
             self.next_ping = now.mono + PING_EVERY;

@@ -7,17 +7,21 @@ use serde_json::json;
 use super::{Action, EXPIRY_GRACE, EXPIRY_NOTICE, Session};
 use crate::channel::{Operation, Pattern};
 use crate::clock::{Stamp, Wall};
+use crate::hub::Scope;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
 use crate::wire;
+
+/// The token's end is looked at this long after the moment at which something is due: milliseconds are cut off.
+const ROUNDING: Duration = Duration::from_millis(2);
 
 impl Session {
     /// A token was checked, for `authenticate` or `refresh`.
     pub fn on_token(&mut self, checked: Result<Rights, String>, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
-        let correlation_id = self.signing_in.take();
         match checked {
             Ok(rights) => {
+                let correlation_id = self.signing_in.take();
                 let changed = self.rights.as_ref().is_some_and(|ours| ours.user != rights.user);
                 if changed {
                     self.close(Close::TokenChangedSubject, &mut out, now);
@@ -25,42 +29,98 @@ impl Session {
                     self.accept(rights, correlation_id.as_deref(), &mut out, now);
                 }
             }
-            Err(reason) => {
-                let data = json!({"code": "invalid_token", "message": reason, "retryable": false});
-                self.send(&mut out, "auth_error", &data, correlation_id.as_deref(), now);
-                self.close(Close::InvalidToken, &mut out, now);
-            }
+            Err(reason) => self.refuse("invalid_token", &reason, Close::InvalidToken, &mut out, now),
         }
         out
     }
 
+    /// The token of `authenticate` or `refresh` was revoked.
+    pub fn on_revoked_token(&mut self, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.refuse("token_revoked", "the token was revoked", Close::TokenRevoked, &mut out, now);
+        out
+    }
+
+    fn refuse(&mut self, code: &str, reason: &str, close: Close, out: &mut Vec<Action>, now: Stamp) {
+        let correlation_id = self.signing_in.take();
+        let data = json!({"code": code, "message": reason, "retryable": false});
+        self.send(out, "auth_error", &data, correlation_id.as_deref(), now);
+        self.close(close, out, now);
+    }
+
     pub(super) fn accept(&mut self, rights: Rights, correlation_id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         let data = json!({"user_id": wire::user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
-        self.scope = rights.scope(Operation::Subscribe);
+        let before = std::mem::replace(&mut self.scope, rights.scope(Operation::Subscribe));
         self.rights = Some(rights);
         self.expiry_told = false;
         self.send(out, "authenticated", &data, correlation_id, now);
+        self.watch_expiry(out, now);
         if self.listener.is_some() {
             // The new token may allow less: the hub is told, and so is the client.
-            let lost: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
+            let gone: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
+            let narrowed = self.narrowed(&before);
             out.push(self.join_action(Vec::new(), self.delivery, None));
-            if !lost.is_empty() {
-                self.unsubscribe(&lost, None, out, now);
+            if !gone.is_empty() {
+                self.unsubscribe(&gone, None, out, now);
+            }
+            self.ages.retain(|channel, _| self.scope.allows_channel(channel));
+            if !narrowed.is_empty() {
+                let data = json!({"channels": narrowed, "narrowed": true});
+                self.send(out, "unsubscribed", &data, None, now);
             }
         }
     }
 
+    /// What is lost of subscriptions that stay: whoever watches `patient/+/+` has to know that a patient is gone.
+    fn narrowed(&self, before: &Scope) -> Vec<String> {
+        let staying: Vec<&Pattern> = self.patterns.iter().filter(|pattern| self.may_hear(pattern)).collect();
+        let is_lost = |pattern: &Pattern| {
+            before.overlaps(pattern)
+                && !self.scope.overlaps(pattern)
+                && staying.iter().any(|staying| staying.overlaps(pattern))
+        };
+        let of_patient = |patient: &crate::patient::Patient| {
+            let id = &patient.id;
+            [format!("patient/{id}/#"), format!("alerts/{id}"), format!("waveform/{id}/#")]
+        };
+        let known = self.shared.patients.iter().flat_map(of_patient).chain(["system".to_owned(), "audit".to_owned()]);
+        let mut lost: Vec<Pattern> =
+            known.filter_map(|channel| channel.parse().ok()).filter(|pattern| is_lost(pattern)).collect();
+        for channel in self.ages.keys().filter(|channel| !self.scope.allows_channel(channel)) {
+            let is_told = lost.iter().any(|pattern| pattern.matches(channel));
+            let stays = staying.iter().any(|pattern| pattern.matches(channel));
+            if let (false, true, Ok(pattern)) = (is_told, stays, channel.parse()) {
+                lost.push(pattern);
+            }
+        }
+        lost.iter().map(ToString::to_string).collect()
+    }
+
+    /// Tells that the token ends, and ends the session after the grace.
     pub(super) fn watch_expiry(&mut self, out: &mut Vec<Action>, now: Stamp) {
         let Some(expires) = self.rights.as_ref().map(|rights| rights.expires) else {
             return;
         };
-        let later =
-            |wall: Wall, span: Duration| Wall(wall.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(0)));
-        if now.wall > later(expires, EXPIRY_GRACE) {
+        let (notice, end) = (expires.0.saturating_sub(millis(EXPIRY_NOTICE)), later(expires, EXPIRY_GRACE));
+        if now.wall > end {
+            self.expiry_due = None;
             self.close(Close::TokenExpired, out, now);
-        } else if !self.expiry_told && later(now.wall, EXPIRY_NOTICE) > expires {
+            return;
+        }
+        if !self.expiry_told && now.wall.0 > notice {
             self.expiry_told = true;
             self.send(out, "token_expiring", &json!({"expires_at": expires.to_string()}), None, now);
         }
+        let next = if self.expiry_told { end } else { Wall(notice) };
+        let wait = u64::try_from(next.0.saturating_sub(now.wall.0)).unwrap_or(0);
+        self.expiry_due = Some(now.mono + Duration::from_millis(wait) + ROUNDING);
     }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(0)
+}
+
+fn later(wall: Wall, span: Duration) -> Wall {
+    Wall(wall.0.saturating_add(millis(span)))
 }

@@ -29,7 +29,7 @@ impl Server {
     }
 
     /// The rows of the audit trail, the newest first, as `who action object result`.
-    async fn audit(&self) -> Vec<String> {
+    pub(super) async fn audit(&self) -> Vec<String> {
         let (status, page) = self.ask(UserRole::Admin, "GET", "/api/v1/audit", "").await;
         assert_eq!(status, "200", "{page}");
         let text = |row: &Json| {
