@@ -29,12 +29,15 @@ use crate::notifier::Notifier;
 use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
+use crate::server::accept::Door;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::jwt::TokenKey;
 use crate::server::rate::Users;
 use crate::server::routes::Site;
+use crate::server::seats::Seats;
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
+use crate::server::tls::{self, Fingerprint};
 use crate::server::{self, accept, routes};
 use crate::sources::ble::{CommitWish, Surroundings};
 use crate::sources::output::SourceCounters;
@@ -114,8 +117,17 @@ pub struct Listening<'a> {
     pub address: SocketAddr,
     /// Where sign-in codes are checked.
     pub codes: &'a Codes,
+    /// With TLS: the SHA-256 of the certificate.
+    pub fingerprint: Option<&'a Fingerprint>,
     /// The configuration file, and what the command line said over it.
     pub config_file: Option<&'a (PathBuf, Place)>,
+}
+
+impl Listening<'_> {
+    /// `https` or `http`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.fingerprint.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Why a run ended badly.
@@ -195,6 +207,7 @@ struct Running {
     readings: mpsc::Sender<SourceMessage>,
     handle: StoreHandle,
     key: watch::Sender<TokenKey>,
+    tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
 }
 
 /// Runs until SIGTERM, SIGINT or the failure of a vital part.
@@ -242,7 +255,11 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let key = watch::Sender::new(token_key(&config)?);
     let seeds = u64::from_le_bytes(random_bytes::<8>()?);
     let epoch = Epoch::from_bits(seeds);
+    let secured = secure(&config, now)?;
     let (listener, address) = server::bind(config.server.listen).await?;
+    if let Some(warning) = config.server.in_clear(address) {
+        warn!("{warning}");
+    }
     let opened = open_store(&config, epoch.clone(), now).await?;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
@@ -259,6 +276,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         readings,
         handle: opened.handle.clone(),
         key,
+        tls: secured.as_ref().map(|loaded| watch::Sender::new(Arc::clone(&loaded.server))),
         stages,
     };
 
@@ -292,7 +310,9 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
             epoch: epoch.clone(),
             patients: config.patients.clone(),
             stale_and_lost_ms: stale_and_lost_ms(&config, now),
-            users: Users::default(),
+            users: Users::new(config.server.limits.messages),
+            limits: config.server.limits,
+            close_codes: config.server.close_codes,
         }),
         control: running.control.clone(),
         reader: opened.reader.clone(),
@@ -300,14 +320,22 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         key: running.key.subscribe(),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
+        seats: Seats::new(config.server.limits),
         stop: running.stages.sessions.clone(),
     };
+    let seats = Arc::clone(&gate.seats);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
-    let accepting =
-        accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
-    running.tasks.spawn("acceptor", Role::Vital, accepting);
+    let door = Door {
+        router,
+        tasks: running.sessions.clone(),
+        metrics: Arc::clone(&metrics),
+        seats,
+        tls: running.tls.as_ref().map(watch::Sender::subscribe),
+        stop: running.stages.inputs.clone(),
+    };
+    running.tasks.spawn("acceptor", Role::Vital, accept::accept(listener, door));
 
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
@@ -315,9 +343,20 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
-    on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
+    let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
+    on_listening(&Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
+    if let Some(fingerprint) = fingerprint {
+        info!(%fingerprint, "TLS with this certificate (SHA-256)");
+    }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// The certificates, if the configuration has TLS.
+fn secure(config: &Config, now: Stamp) -> anyhow::Result<Option<tls::Loaded>> {
+    let Some(settings) = &config.server.tls else { return Ok(None) };
+    make_private_dir(&config.state_dir)?;
+    Ok(Some(tls::load(settings, &config.state_dir, now.wall)?))
 }
 
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
@@ -711,14 +750,22 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
     };
     let (kind, message, broken) = match Config::load(path, place)
         .map_err(anyhow::Error::from)
-        .and_then(|config| Ok((token_key(&config)?, config)))
+        .and_then(|config| Ok((token_key(&config)?, secure(&config, Clock::System.now())?, config)))
     {
-        Ok((key, config)) => {
+        Ok((key, secured, config)) => {
             running.key.send_replace(key);
+            match (&running.tls, secured) {
+                (Some(tls), Some(loaded)) => {
+                    info!(fingerprint = %loaded.fingerprint, "TLS with this certificate (SHA-256)");
+                    tls.send_replace(loaded.server);
+                }
+                (None, None) => {}
+                _ => warn!("TLS is switched on or off by a restart"),
+            }
             // A closed pipeline means that the daemon is about to end, and the main loop knows.
             let _ = running.control.send(Control::Rules(Box::new(config.rules))).await;
-            info!(path = %path.display(), "alert rules and token secret were read again; other changes need a restart");
-            (SystemKind::ConfigReloaded, "alert rules and token secret were read again".to_owned(), false)
+            info!(path = %path.display(), "alert rules, token secret and certificates were read again; other changes need a restart");
+            (SystemKind::ConfigReloaded, "alert rules, token secret and certificates were read again".to_owned(), false)
         }
         Err(error) => {
             error!(path = %path.display(), "the configuration was refused, the old one goes on:\n{error:#}");
@@ -736,8 +783,20 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
 /// Ends the stages in the order in which data flows, so that nothing accepted is lost; the first vital part that failed
 /// is the answer, also one that failed at its end.
 async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
-    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key } =
-        running;
+    let Running {
+        tasks,
+        sources,
+        pipeline,
+        sessions,
+        uplink,
+        store,
+        stages,
+        control,
+        readings,
+        handle,
+        key: _key,
+        tls: _tls,
+    } = running;
     info!("stopping");
     stages.inputs.cancel();
     drop((control, readings));

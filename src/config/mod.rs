@@ -7,6 +7,7 @@ mod file;
 mod model;
 mod news2;
 mod ports;
+mod server;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +24,7 @@ use crate::logging;
 use crate::patient::Patient;
 use crate::secret::Secret;
 use crate::server::ServerConfig;
+use crate::server::bounds::{CloseCodes, ServerLimits};
 use crate::server::hosts::Hosts;
 use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
@@ -183,6 +185,9 @@ impl Config {
                 hosts: Hosts::default(),
                 issuer: "vitalbridge".to_owned(),
                 audience: "vitalbridge".to_owned(),
+                tls: None,
+                limits: ServerLimits::default(),
+                close_codes: CloseCodes::Own,
             },
             secret_file: build::secret_in(&state_dir),
             state_dir,

@@ -22,11 +22,13 @@ use vitalbridge::profile::Models;
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
+use vitalbridge::server::seats::Seats;
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
 use vitalbridge::sources::ble::{Air, AirSettings};
@@ -89,6 +91,8 @@ impl Server {
             patients: config.patients,
             stale_and_lost_ms: (5000, 10_000),
             users: Users::default(),
+            limits: ServerLimits::default(),
+            close_codes: CloseCodes::Own,
         };
         let gate = Gate {
             shared: Arc::new(shared),
@@ -98,6 +102,7 @@ impl Server {
             key: watch::Sender::new(key.clone()).subscribe(),
             clock: clock.clone(),
             metrics,
+            seats: Seats::new(ServerLimits::default()),
             stop: sessions.clone(),
         };
         let codes = Codes::Demo(Secret::new("c0de"));
@@ -201,7 +206,6 @@ async fn a_wrong_expired_or_foreign_token_gets_nothing() {
 
         let mut dashboard = server.dashboard(&[]).await.unwrap();
         assert_eq!(dashboard.next().await["type"], "welcome");
-        dashboard.say(&json!({"type": "subscribe", "channels": ["#"]})).await;
         dashboard.say(&json!({"type": "authenticate", "token": token})).await;
         dashboard.say(&json!({"type": "subscribe", "channels": ["#"]})).await;
         server.reading(&patient, Metric::Spo2, 97).await;
@@ -212,7 +216,7 @@ async fn a_wrong_expired_or_foreign_token_gets_nothing() {
                 end => break end,
             }
         };
-        assert_eq!(kinds, ["error", "auth_error", "closing"]);
+        assert_eq!(kinds, ["auth_error", "closing"]);
         assert_eq!(end, Came::Closed(4001));
     }
 }
