@@ -133,7 +133,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let handshake = door.seats.limits().handshake;
-    let deadline = Instant::now() + handshake;
+    let deadline = from_now(handshake);
     let Some(tls) = &door.tls else {
         return serve_by(stream, peer, door.router, door.stop, seat, Times { deadline, handshake }).await;
     };
@@ -179,6 +179,11 @@ impl Slot {
 #[derive(Debug, Clone, Copy)]
 pub struct UpgradeBy(pub Instant);
 
+/// A moment of the runtime's clock, by which its timers go.
+pub(super) fn from_now(span: Duration) -> Instant {
+    tokio::time::sleep(span).deadline()
+}
+
 /// When the first request has to be there, and how long each later one may take to come.
 #[derive(Debug, Clone, Copy)]
 struct Times {
@@ -191,7 +196,7 @@ pub async fn serve<S>(stream: S, peer: SocketAddr, router: Router, stop: Cancell
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let times = Times { deadline: Instant::now() + HANDSHAKE_DEADLINE, handshake: HANDSHAKE_DEADLINE };
+    let times = Times { deadline: from_now(HANDSHAKE_DEADLINE), handshake: HANDSHAKE_DEADLINE };
     serve_by(stream, peer, router, stop, seat, times).await;
 }
 
@@ -211,7 +216,7 @@ async fn serve_by<S>(
     let service = {
         let begun = begun.clone();
         service_fn(move |mut request: hyper::Request<Incoming>| {
-            let by = if begun.is_cancelled() { Instant::now() + times.handshake } else { times.deadline };
+            let by = if begun.is_cancelled() { from_now(times.handshake) } else { times.deadline };
             begun.cancel();
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(UpgradeBy(by));

@@ -20,7 +20,6 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
@@ -33,7 +32,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
-use crate::server::{admission, audit, ble, commands, limits, notifications};
+use crate::server::{accept, admission, audit, ble, commands, limits, notifications};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -361,7 +360,7 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
     let slot = request.extensions().get::<Slot>().cloned();
     let by = request.extensions().get::<UpgradeBy>().copied();
-    let by = by.map_or_else(|| Instant::now() + HANDSHAKE_DEADLINE, |UpgradeBy(by)| by);
+    let by = by.map_or_else(|| accept::from_now(HANDSHAKE_DEADLINE), |UpgradeBy(by)| by);
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
         match tokio::time::timeout_at(by, upgraded).await {
             Ok(Ok(stream)) => socket::run(TokioIo::new(stream), gate, connection_id, rights, waiting, defaults).await,

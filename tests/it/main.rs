@@ -40,6 +40,7 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod tls;
 mod trial;
 mod waves;
 mod whole;

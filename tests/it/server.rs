@@ -1,6 +1,9 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod capacity;
+mod hostile;
 mod limits;
+mod slow;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,6 +55,11 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with(ServerLimits::default(), CloseCodes::Own, Clock::System)
+    }
+
+    /// With other limits, and for paused time with tokio's clock, which the sessions read then.
+    fn with(limits: ServerLimits, close_codes: CloseCodes, session_clock: Clock) -> Self {
         let clock = Clock::System;
         let dir = tempfile::tempdir().unwrap();
         let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
@@ -90,9 +98,9 @@ impl Server {
             epoch,
             patients: config.patients,
             stale_and_lost_ms: (5000, 10_000),
-            users: Users::default(),
-            limits: ServerLimits::default(),
-            close_codes: CloseCodes::Own,
+            users: Users::new(limits.messages),
+            limits,
+            close_codes,
         };
         let gate = Gate {
             shared: Arc::new(shared),
@@ -100,9 +108,9 @@ impl Server {
             reader: opened.reader,
             durable,
             key: watch::Sender::new(key.clone()).subscribe(),
-            clock: clock.clone(),
+            clock: session_clock,
             metrics,
-            seats: Seats::new(ServerLimits::default()),
+            seats: Seats::new(limits),
             stop: sessions.clone(),
         };
         let codes = Codes::Demo(Secret::new("c0de"));

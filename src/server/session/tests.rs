@@ -235,7 +235,9 @@ fn who_says_nothing_is_closed_sooner_without_subscriptions_and_a_heartbeat_is_en
 
 #[test]
 fn before_the_sign_in_there_is_one_message() {
-    for text in [r#"{"type":"ping"}"#, r#"{"type":"subscribe","channels":["#"]}"#, "rubbish", r#"{"type":"heartbeat"}"#] {
+    for text in
+        [r#"{"type":"ping"}"#, r#"{"type":"subscribe","channels":["system"]}"#, "rubbish", r#"{"type":"heartbeat"}"#]
+    {
         let mut stranger = Session::new(shared(), "c".into(), None, &[], at(0)).0;
         let answers = written(&stranger.on_text(text, at(1)));
         let kinds: Vec<&str> = answers.iter().map(|answer| answer["type"].as_str().unwrap()).collect();
