@@ -34,7 +34,7 @@ use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::jwt::TokenKey;
 use crate::server::rate::Users;
 use crate::server::routes::Site;
-use crate::server::seats::Seats;
+use crate::server::seats::{MAX_UNDECIDED, Seats};
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
 use crate::server::tls::{self, Fingerprint};
@@ -90,6 +90,9 @@ const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
 
 /// The line for `systemctl status` is renewed this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// File descriptors beside those of connections: sources, the store, the broker, the bus.
+const DESCRIPTORS_BESIDE: u64 = 256;
 
 /// Disk and clock are looked at this often.
 const HOST_EVERY: Duration = Duration::from_mins(1);
@@ -260,6 +263,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     if let Some(warning) = config.server.in_clear(address) {
         warn!("{warning}");
     }
+    allow_connections(&config);
     let opened = open_store(&config, epoch.clone(), now).await?;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
@@ -350,6 +354,20 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections that are allowed.
+fn allow_connections(config: &Config) {
+    let limits = &config.server.limits;
+    let connections = limits.connections.saturating_add(limits.admin_connections).saturating_add(MAX_UNDECIDED);
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDE);
+    match host::allow_descriptors(wanted) {
+        Ok(allowed) if allowed < wanted => {
+            warn!(allowed, wanted, "fewer files may be open than connections are allowed: raise LimitNOFILE");
+        }
+        Ok(_) => {}
+        Err(error) => warn!(%error, wanted, "the limit of open files cannot be raised"),
+    }
 }
 
 /// The certificates, if the configuration has TLS.

@@ -33,6 +33,24 @@ pub fn is_clock_unsynchronised(timesync: &Path) -> Option<bool> {
     is_there.then(|| timesync.join("synchronized").try_exists().ok().map(|synchronised| !synchronised)).flatten()
 }
 
+/// Raises the number of files and sockets that this process may have open to at least `wanted`, as far as its hard limit
+/// goes, and gives the number that it may have.
+///
+/// # Errors
+/// The system does not raise it.
+pub fn allow_descriptors(wanted: u64) -> io::Result<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    // None is without limit.
+    let (soft, hard) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
+    if soft >= wanted {
+        return Ok(soft);
+    }
+    let raised = wanted.min(hard);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: before.maximum })?;
+    Ok(raised)
+}
+
 /// The machine's name, unless it has none.
 pub fn name() -> Option<String> {
     let name = rustix::system::uname();
@@ -72,6 +90,18 @@ fn local_v6(table: &str) -> Vec<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_allowed_up_to_the_hard_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let before = getrlimit(Resource::Nofile);
+        let hard = before.maximum.unwrap_or(1 << 20).min(1 << 20);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(hard - 10), maximum: Some(hard) }).unwrap();
+        assert_eq!(allow_descriptors(100).unwrap(), hard - 10, "more than wanted is left alone");
+        assert_eq!(allow_descriptors(hard - 5).unwrap(), hard - 5);
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(hard - 5));
+        assert_eq!(allow_descriptors(hard + 5).unwrap(), hard);
+    }
 
     #[test]
     fn the_addresses_are_those_of_the_kernels_tables() {

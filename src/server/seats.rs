@@ -136,7 +136,9 @@ impl Seats {
     pub fn sit_instead_of_silent(self: &Arc<Self>, user: &str, probed: Mono, now: Mono) -> Option<UserSeat> {
         self.sit_instead(user, now, |sitting| {
             let heard = mono(&sitting.heard);
-            (heard <= probed && !sitting.is_busy.load(Ordering::Relaxed)).then_some(heard)
+            // Whole milliseconds on both sides: an answer may come within the one of the question.
+            let is_silent = heard.as_millis() < probed.as_millis() && !sitting.is_busy.load(Ordering::Relaxed);
+            is_silent.then_some(heard)
         })
     }
 

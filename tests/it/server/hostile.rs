@@ -168,7 +168,7 @@ fn requests() -> Vec<(&'static str, String, Expected)> {
         ("a NUL in a header", get("/healthz", "x-one: a\0b\r\n"), Status(400)),
         ("a header of 100 KiB", get("/healthz", &format!("x-one: {}\r\n", "a".repeat(100 << 10))), Status(431)),
         ("a thousand headers", get("/healthz", &"x: y\r\n".repeat(1000)), Status(431)),
-        ("an address of 100 KiB", get(&format!("/{}", "a".repeat(100 << 10)), ""), Status(414)),
+        ("an address of 100 KiB", get(&format!("/{}", "a".repeat(100 << 10)), ""), Status(431)),
         ("no HTTP", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\r\n\r\n".to_owned(), Status(400)),
         ("a body of 100 KiB", post("content-length: 102400\r\n", &" ".repeat(100 << 10)), Status(400)),
     ]
@@ -253,7 +253,7 @@ impl Neighbour {
 async fn follow(mut dashboard: Dashboard, newest: Arc<AtomicI32>) -> anyhow::Result<()> {
     loop {
         match dashboard.read().await {
-            Came::Message(message) if message["type"] == "health_update" => {
+            Came::Message(message) if message["data"]["metric"] == "spo2" => {
                 let value = message["data"]["value"].as_i64().and_then(|value| i32::try_from(value).ok());
                 newest.store(value.unwrap_or(0), Ordering::Relaxed);
             }
