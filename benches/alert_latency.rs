@@ -25,11 +25,13 @@ use vitalbridge::profile::Models;
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::Role as UserRole;
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
+use vitalbridge::server::seats::Seats;
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
 use vitalbridge::server::tokens::Access;
@@ -110,6 +112,8 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
             patients: Vec::new(),
             stale_and_lost_ms: (5000, 10_000),
             users: Users::default(),
+            limits: ServerLimits::default(),
+            close_codes: CloseCodes::Own,
         }),
         control: control.clone(),
         reader: opened.reader,
@@ -118,6 +122,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         access: Access::new(dir.path().to_owned(), false, clock.now().wall)?,
         clock: clock.clone(),
         metrics,
+        seats: Seats::new(ServerLimits::default()),
         stop: stop.clone(),
     };
     let (codes, air) = (Codes::Demo(Secret::new("c0de")), Air::new(AirSettings::default()).status());

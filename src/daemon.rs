@@ -29,13 +29,16 @@ use crate::notifier::Notifier;
 use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
+use crate::server::accept::Door;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::jwt::TokenKey;
 use crate::server::keys::Keys;
 use crate::server::rate::Users;
 use crate::server::routes::Site;
+use crate::server::seats::{MAX_UNDECIDED, Seats};
 use crate::server::session::Shared;
 use crate::server::socket::Gate;
+use crate::server::tls::{self, Fingerprint};
 use crate::server::tokens::Access;
 use crate::server::{self, accept, routes};
 use crate::sources::ble::{CommitWish, Surroundings};
@@ -90,6 +93,9 @@ const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
 /// The line for `systemctl status` is renewed this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
+/// File descriptors beside those of connections: sources, the store, the broker, the bus.
+const DESCRIPTORS_BESIDE: u64 = 256;
+
 /// Disk and clock are looked at this often.
 const HOST_EVERY: Duration = Duration::from_mins(1);
 
@@ -116,8 +122,17 @@ pub struct Listening<'a> {
     pub address: SocketAddr,
     /// Where sign-in codes are checked.
     pub codes: &'a Codes,
+    /// With TLS: the SHA-256 of the certificate.
+    pub fingerprint: Option<&'a Fingerprint>,
     /// The configuration file, and what the command line said over it.
     pub config_file: Option<&'a (PathBuf, Place)>,
+}
+
+impl Listening<'_> {
+    /// `https` or `http`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.fingerprint.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Why a run ended badly.
@@ -202,6 +217,7 @@ struct Running {
     key: watch::Sender<TokenKey>,
     /// Ends the fetching of keys of issuers that are not trusted any more.
     fetching: CancellationToken,
+    tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
 }
 
 /// Runs until SIGTERM, SIGINT or the failure of a vital part.
@@ -249,7 +265,12 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let key = watch::Sender::new(all_keys(&config)?);
     let seeds = u64::from_le_bytes(random_bytes::<8>()?);
     let epoch = Epoch::from_bits(seeds);
+    let secured = secure(&config, now)?;
     let (listener, address) = server::bind(config.server.listen).await?;
+    if let Some(warning) = config.server.in_clear(address) {
+        warn!("{warning}");
+    }
+    allow_connections(&config);
     let opened = open_store(&config, epoch.clone(), now).await?;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
@@ -267,6 +288,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         handle: opened.handle.clone(),
         key,
         fetching: stages.inputs.child_token(),
+        tls: secured.as_ref().map(|loaded| watch::Sender::new(Arc::clone(&loaded.server))),
         stages,
     };
 
@@ -297,7 +319,9 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
             epoch: epoch.clone(),
             patients: config.patients.clone(),
             stale_and_lost_ms: stale_and_lost_ms(&config, now),
-            users: Users::default(),
+            users: Users::new(config.server.limits.messages),
+            limits: config.server.limits,
+            close_codes: config.server.close_codes,
         }),
         control: running.control.clone(),
         reader: opened.reader.clone(),
@@ -306,14 +330,22 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         access: start_access(&config, &running, &clock)?,
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
+        seats: Seats::new(config.server.limits),
         stop: running.stages.sessions.clone(),
     };
+    let seats = Arc::clone(&gate.seats);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
-    let accepting =
-        accept::accept(listener, router, running.sessions.clone(), Arc::clone(&metrics), running.stages.inputs.clone());
-    running.tasks.spawn("acceptor", Role::Vital, accepting);
+    let door = Door {
+        router,
+        tasks: running.sessions.clone(),
+        metrics: Arc::clone(&metrics),
+        seats,
+        tls: running.tls.as_ref().map(watch::Sender::subscribe),
+        stop: running.stages.inputs.clone(),
+    };
+    running.tasks.spawn("acceptor", Role::Vital, accept::accept(listener, door));
 
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
@@ -321,7 +353,11 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
-    on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
+    let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
+    on_listening(&Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
+    if let Some(fingerprint) = fingerprint {
+        info!(%fingerprint, "TLS with this certificate (SHA-256)");
+    }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
 }
@@ -360,6 +396,27 @@ fn start_fetching(running: &Running, clock: &Clock) {
             running.tasks.spawn(format!("keys of {}", trusted.issuer), Role::Helper, fetching.map_or_ok());
         }
     }
+}
+
+/// Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections that are allowed.
+fn allow_connections(config: &Config) {
+    let limits = &config.server.limits;
+    let connections = limits.connections.saturating_add(limits.admin_connections).saturating_add(MAX_UNDECIDED);
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDE);
+    match host::allow_descriptors(wanted) {
+        Ok(allowed) if allowed < wanted => {
+            warn!(allowed, wanted, "fewer files may be open than connections are allowed: raise LimitNOFILE");
+        }
+        Ok(_) => {}
+        Err(error) => warn!(%error, wanted, "the limit of open files cannot be raised"),
+    }
+}
+
+/// The certificates, if the configuration has TLS.
+fn secure(config: &Config, now: Stamp) -> anyhow::Result<Option<tls::Loaded>> {
+    let Some(settings) = &config.server.tls else { return Ok(None) };
+    make_private_dir(&config.state_dir)?;
+    Ok(Some(tls::load(settings, &config.state_dir, now.wall)?))
 }
 
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
@@ -755,17 +812,25 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
     };
     let (kind, message, broken) = match Config::load(path, place)
         .map_err(anyhow::Error::from)
-        .and_then(|config| Ok((all_keys(&config)?, config)))
+        .and_then(|config| Ok((all_keys(&config)?, secure(&config, Clock::System.now())?, config)))
     {
-        Ok((key, config)) => {
+        Ok((key, secured, config)) => {
             running.key.send_replace(key);
             running.fetching.cancel();
             running.fetching = running.stages.inputs.child_token();
             start_fetching(running, &Clock::System);
+            match (&running.tls, secured) {
+                (Some(tls), Some(loaded)) => {
+                    info!(fingerprint = %loaded.fingerprint, "TLS with this certificate (SHA-256)");
+                    tls.send_replace(loaded.server);
+                }
+                (None, None) => {}
+                _ => warn!("TLS is switched on or off by a restart"),
+            }
             // A closed pipeline means that the daemon is about to end, and the main loop knows.
             let _ = running.control.send(Control::Rules(Box::new(config.rules))).await;
-            info!(path = %path.display(), "alert rules and token keys were read again; other changes need a restart");
-            (SystemKind::ConfigReloaded, "alert rules and token keys were read again".to_owned(), false)
+            info!(path = %path.display(), "alert rules, token keys and certificates were read again; other changes need a restart");
+            (SystemKind::ConfigReloaded, "alert rules, token keys and certificates were read again".to_owned(), false)
         }
         Err(error) => {
             error!(path = %path.display(), "the configuration was refused, the old one goes on:\n{error:#}");
@@ -784,7 +849,19 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
 /// is the answer, also one that failed at its end.
 async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
     let Running {
-        tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key, ..
+        tasks,
+        sources,
+        pipeline,
+        sessions,
+        uplink,
+        store,
+        stages,
+        control,
+        readings,
+        handle,
+        key: _key,
+        tls: _tls,
+        ..
     } = running;
     info!("stopping");
     stages.inputs.cancel();

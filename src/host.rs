@@ -1,6 +1,7 @@
-//! Facts about the machine that people must hear of: how full a disk is, whether the clock has been set.
+//! Facts about the machine: how full a disk is, whether the clock has been set, under which names and addresses it is known.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// A disk is called full when more than this is used, in percent.
@@ -32,9 +33,92 @@ pub fn is_clock_unsynchronised(timesync: &Path) -> Option<bool> {
     is_there.then(|| timesync.join("synchronized").try_exists().ok().map(|synchronised| !synchronised)).flatten()
 }
 
+/// Raises the number of files and sockets that this process may have open to at least `wanted`, as far as its hard limit
+/// goes, and gives the number that it may have.
+///
+/// # Errors
+/// The system does not raise it.
+pub fn allow_descriptors(wanted: u64) -> io::Result<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    // None is without limit.
+    let (soft, hard) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
+    if soft >= wanted {
+        return Ok(soft);
+    }
+    let raised = wanted.min(hard);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: before.maximum })?;
+    Ok(raised)
+}
+
+/// The machine's name, unless it has none.
+pub fn name() -> Option<String> {
+    let name = rustix::system::uname();
+    name.nodename().to_str().ok().filter(|name| !name.is_empty() && *name != "(none)").map(str::to_owned)
+}
+
+/// The addresses of the machine at this moment, as the kernel lists them for this process; none where it does not.
+pub fn addresses() -> Vec<IpAddr> {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let mut all: Vec<IpAddr> = local_v4(&read("/proc/self/net/fib_trie")).into_iter().map(IpAddr::V4).collect();
+    all.extend(local_v6(&read("/proc/self/net/if_inet6")).into_iter().map(IpAddr::V6));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The leaves of the routing table that are hosts of this machine: an address, and below it `/32 host LOCAL`.
+fn local_v4(trie: &str) -> Vec<Ipv4Addr> {
+    let mut leaf: Option<Ipv4Addr> = None;
+    let mut found = Vec::new();
+    for line in trie.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            leaf = address.parse().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            found.extend(leaf);
+        }
+    }
+    found
+}
+
+/// The first word of each line: 32 hexadecimal digits.
+fn local_v6(table: &str) -> Vec<Ipv6Addr> {
+    let address = |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok().map(Ipv6Addr::from_bits);
+    table.lines().filter_map(address).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_allowed_up_to_the_hard_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let before = getrlimit(Resource::Nofile);
+        let hard = before.maximum.unwrap_or(1 << 20).min(1 << 20);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(hard - 10), maximum: Some(hard) }).unwrap();
+        assert_eq!(allow_descriptors(100).unwrap(), hard - 10, "more than wanted is left alone");
+        assert_eq!(allow_descriptors(hard - 5).unwrap(), hard - 5);
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(hard - 5));
+        assert_eq!(allow_descriptors(hard + 5).unwrap(), hard);
+    }
+
+    #[test]
+    fn the_addresses_are_those_of_the_kernels_tables() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     +-- 192.0.2.0/24 2 0 2\n\
+                    |-- 192.0.2.0\n /24 link UNICAST\n |-- 192.0.2.7\n /32 host LOCAL\n |-- 192.0.2.255\n /32 link BROADCAST\n";
+        assert_eq!(local_v4(trie), [Ipv4Addr::new(192, 0, 2, 7)]);
+        let table = "00000000000000000000000000000001 01 80 10 80       lo\nfe80000000000000021c42fffe000001 02 40 20 80 eth0\n";
+        assert_eq!(
+            local_v6(table).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["::1", "fe80::21c:42ff:fe00:1"]
+        );
+        assert_eq!((local_v4("rubbish"), local_v6("rubbish x")), (Vec::new(), Vec::new()));
+        // Where the kernel shows its tables at all, this machine can reach itself.
+        if Path::new("/proc/self/net/fib_trie").exists() {
+            assert!(addresses().contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{:?}", addresses());
+        }
+    }
 
     #[test]
     fn a_disk_is_full_above_nine_tenths_and_has_room_again_a_little_below() {

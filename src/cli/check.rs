@@ -13,6 +13,7 @@ use crate::derive::live::News2Settings;
 use crate::document::Problems;
 use crate::ids::PatientId;
 use crate::patient::Patient;
+use crate::server::tls::{self, Identity};
 use crate::vitals::{Decimal, Spo2Scale};
 
 #[derive(Debug, Args)]
@@ -57,6 +58,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         let report = json!({
             "file": args.config, "ok": ok, "problems": problems, "warnings": warnings, "profiles": broken,
             "replaced": replaced, "patients": patients.as_deref().unwrap_or_default(),
+            "tls": loaded.as_ref().ok().and_then(tls_json),
         });
         say(&report.to_string())?;
         loaded?;
@@ -81,6 +83,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         say(&format!("  warning, {warning}"))?;
     }
     say(&format!("  bridge {} at {}, {} sources", config.bridge, config.site, config.sources.len()))?;
+    say(&format!("  {}", tls_line(&config)))?;
     for own in devices.own() {
         let replaces =
             if devices.replacing().any(|other| other.id == own.id) { ", replaces the built-in one" } else { "" };
@@ -94,6 +97,35 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         }
     }
     Ok(())
+}
+
+/// How dashboards connect, and by which certificate they know the bridge.
+fn tls_line(config: &Config) -> String {
+    let server = &config.server;
+    let Some(tls) = &server.tls else { return format!("http on {}, without TLS", server.listen) };
+    let certificate = match &tls.identity {
+        Identity::Files { certificate, .. } => certificate.display().to_string(),
+        Identity::SelfSigned { .. } => "self-signed".to_owned(),
+    };
+    let fingerprint = match tls::fingerprint(tls, &config.state_dir) {
+        Ok(Some(fingerprint)) => format!("SHA-256 {fingerprint}"),
+        Ok(None) => "made at the first start".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let clients = tls.clients.as_ref().map_or_else(String::new, |clients| {
+        let need = if clients.required { "required" } else { "optional" };
+        format!(", certificates of clients {need}")
+    });
+    format!("https on {}, certificate {certificate} ({fingerprint}){clients}", server.listen)
+}
+
+/// The same for a program; `null` without TLS.
+fn tls_json(config: &Config) -> Option<Json> {
+    let tls = config.server.tls.as_ref()?;
+    let fingerprint = tls::fingerprint(tls, &config.state_dir).ok().flatten().map(|one| one.to_string());
+    let clients = tls.clients.as_ref().map(|clients| if clients.required { "required" } else { "optional" });
+    let is_self_signed = matches!(tls.identity, Identity::SelfSigned { .. });
+    Some(json!({"self_signed": is_self_signed, "sha256": fingerprint, "client_certificates": clients}))
 }
 
 /// The patients whose limits are shown.

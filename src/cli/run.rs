@@ -42,7 +42,10 @@ fn tell_profiles(devices: &Devices) {
 
 fn on_listening(listening: &Listening<'_>) {
     // Standard output may be closed; the address is in the log too.
-    let _ = say(&format!("vitalbridge: listening on http://{}", listening.address));
+    let _ = say(&format!("vitalbridge: listening on {}://{}", listening.scheme(), listening.address));
+    if let Some(fingerprint) = listening.fingerprint {
+        let _ = say(&format!("vitalbridge: certificate SHA-256 {fingerprint}"));
+    }
     let _ = say(&format!("vitalbridge: to sign in, run: {}", sign_in_command(listening)));
 }
 
@@ -82,7 +85,7 @@ mod tests {
             ),
         ] {
             let config_file = Some((PathBuf::from("/etc/b.toml"), place));
-            let listening = Listening { address, codes: &codes, config_file: config_file.as_ref() };
+            let listening = Listening { address, codes: &codes, fingerprint: None, config_file: config_file.as_ref() };
             assert_eq!(sign_in_command(&listening), expected);
         }
     }

@@ -18,6 +18,7 @@ use crate::server::revocation::{NotRevoked, RevocationFile, Whose as Revoked};
 
 /// Who revokes on the command line, for the audit trail: whoever may write into the state directory.
 const BY: &str = "command-line";
+use crate::server::tls;
 
 #[derive(Debug, Args)]
 #[command(
@@ -206,7 +207,14 @@ fn code(args: &CodeArgs) -> Result<(), CommandError> {
         say(code.expose())?;
         say("Enter it on the page: the daemon takes a free port, and prints the address when it starts.")?;
     } else {
-        say(&format!("http://{}/#code={}", reachable(config.server.listen), code.expose()))?;
+        let (scheme, address) = (config.server.scheme(), reachable(config.server.listen));
+        say(&format!("{scheme}://{address}/#code={}", code.expose()))?;
+    }
+    if let Some(tls) = &config.server.tls {
+        let known = tls::fingerprint(tls, &config.state_dir).map_err(anyhow::Error::from)?;
+        if let Some(fingerprint) = known {
+            say(&format!("The browser shows a certificate with the SHA-256 fingerprint {fingerprint}"))?;
+        }
     }
     say(&format!(
         "The code works once, for {} minutes, for {} as {}.",

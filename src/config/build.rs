@@ -217,6 +217,9 @@ impl<'a> Builder<'a> {
         }
         config.server.hosts.names.clone_from(&server.allowed_hosts);
         config.server.hosts.origins = server.allowed_origins.iter().map(|origin| origin.get_ref().clone()).collect();
+        self.server_limits(&server.limits, config);
+        self.close_codes(server, config);
+        self.tls(server, config);
     }
 
     fn store(&mut self, store: &file::Store, config: &mut Config) {

@@ -53,6 +53,43 @@ pub(super) struct Server {
     pub(super) allowed_hosts: Vec<String>,
     #[serde(default)]
     pub(super) allowed_origins: Vec<Spanned<String>>,
+    pub(super) tls: Option<Spanned<Tls>>,
+    pub(super) close_codes: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) limits: ServerLimits,
+}
+
+/// `[server.tls]`: the server speaks TLS.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) client_ca: Option<Spanned<String>>,
+    pub(super) client_certificates: Option<Spanned<String>>,
+}
+
+/// `[server.limits]`: how many, how large, how often, how long.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerLimits {
+    pub(super) connections: Option<Spanned<u64>>,
+    pub(super) admin_connections: Option<Spanned<u64>>,
+    pub(super) per_user: Option<Spanned<u64>>,
+    pub(super) per_address: Option<Spanned<u64>>,
+    pub(super) unauthenticated_per_address: Option<Spanned<u64>>,
+    pub(super) handshake_ms: Option<Spanned<u64>>,
+    pub(super) auth_ms: Option<Spanned<u64>>,
+    pub(super) first_message_bytes: Option<Spanned<u64>>,
+    pub(super) message_bytes: Option<Spanned<u64>>,
+    pub(super) fragments: Option<Spanned<u64>>,
+    pub(super) json_depth: Option<Spanned<u64>>,
+    pub(super) messages_per_minute: Option<Spanned<u64>>,
+    pub(super) message_burst: Option<Spanned<u64>>,
+    pub(super) small_talk_per_second: Option<Spanned<u64>>,
+    pub(super) small_talk_burst: Option<Spanned<u64>>,
+    pub(super) idle_ms: Option<Spanned<u64>>,
+    pub(super) idle_subscribed_ms: Option<Spanned<u64>>,
 }
 
 /// `[store]`: where and how readings are kept.

@@ -8,6 +8,7 @@ mod file;
 mod model;
 mod news2;
 mod ports;
+mod server;
 mod uplink;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::logging;
 use crate::patient::Patient;
 use crate::secret::Secret;
 use crate::server::ServerConfig;
+use crate::server::bounds::{CloseCodes, ServerLimits};
 use crate::server::hosts::Hosts;
 use crate::server::tokens::TokenSettings;
 use crate::sources::ble::{Air, AirSettings};
@@ -189,6 +191,9 @@ impl Config {
                 issuer: "vitalbridge".to_owned(),
                 audience: "vitalbridge".to_owned(),
                 tokens: TokenSettings::default(),
+                tls: None,
+                limits: ServerLimits::default(),
+                close_codes: CloseCodes::Own,
             },
             secret_file: build::secret_in(&state_dir),
             state_dir,

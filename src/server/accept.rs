@@ -1,8 +1,10 @@
-//! The accept loop: one deadline for a request's header, a limit on connections, and an orderly end.
+//! The accept loop: one deadline for TLS, header and upgrade together, a place for each connection, and an orderly end.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,24 +14,28 @@ use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
+pub use crate::server::bounds::{HANDSHAKE_DEADLINE, MAX_CONNECTIONS};
+use crate::server::seats::{Seat, Seats};
 use crate::tasks::{Role, Tasks};
-
-/// Connections at once, sessions included; more are answered with 503.
-pub const MAX_CONNECTIONS: usize = 1000;
-
-/// A request's header must be complete by then.
-pub const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A request, its body included, is answered by then.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A client that takes nothing of its answer for so long is left alone.
+pub const WRITE_STALL: Duration = Duration::from_secs(10);
+
+/// Largest header of a request; one more is answered with 431.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// After a failed accept (out of file descriptors) the loop waits this long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -37,26 +43,45 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a refused client is given to read its refusal.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Sent data that nobody acknowledges for so long ends a connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// So much may wait unsent in the kernel: what waits here can still be replaced by something newer.
+const NOTSENT_LOWAT: u32 = 4096;
+
+/// So much may wait encrypted, for the same reason: a record of TLS.
+const TLS_BUFFER: usize = 16 * 1024;
+
 const REFUSAL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What connections are let in to.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// What is served.
+    pub router: Router,
+    /// Where connections run.
+    pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who may be here.
+    pub seats: Arc<Seats>,
+    /// With TLS: its settings, which change on reload.
+    pub tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
+    /// No new guests, and those that are here finish.
+    pub stop: CancellationToken,
+}
 
 /// Accepts until told to stop.
 ///
 /// # Errors
 /// None today; a vital task returns a result.
-pub async fn accept(
-    listener: TcpListener,
-    router: Router,
-    tasks: Tasks,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn accept(listener: TcpListener, door: Door) -> anyhow::Result<()> {
     loop {
         let accepted = tokio::select! {
             biased;
             // No new guests after closing time.
-            () = stop.cancelled() => return Ok(()),
+            () = door.stop.cancelled() => return Ok(()),
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -67,73 +92,261 @@ pub async fn accept(
                 continue;
             }
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "a connection keeps its delay");
+        if let Err(error) = tune(&stream) {
+            debug!(%error, "a connection keeps the options of the system");
         }
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            metrics.connections_refused_total.add_one();
-            tasks.spawn(format!("refusal {peer}"), Role::Helper, refuse(stream));
+        let Some(seat) = door.seats.enter(peer.ip()) else {
+            door.metrics.connections_refused_total.add_one();
+            // Without a handshake nobody could read the refusal.
+            if door.tls.is_none() {
+                door.tasks.spawn(format!("refusal {peer}"), Role::Helper, refuse(stream));
+            }
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
-        tasks.spawn(format!("connection {peer}"), Role::Helper, async move {
-            serve(stream, peer, router, stop, Some(slot)).await;
+        let inside = door.clone();
+        door.tasks.spawn(format!("connection {peer}"), Role::Helper, async move {
+            receive(stream, peer, inside, Some(seat)).await;
             Ok(())
         });
     }
 }
 
-async fn refuse(mut stream: tokio::net::TcpStream) -> anyhow::Result<()> {
+/// The options of an accepted socket: no waiting for more to send, an end for who does not acknowledge, and little that
+/// waits in the kernel.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
+}
+
+async fn refuse(mut stream: TcpStream) -> anyhow::Result<()> {
     // Who hangs up before reading the refusal has lost nothing.
     let written: Result<io::Result<()>, _> = tokio::time::timeout(REFUSAL_DEADLINE, stream.write_all(REFUSAL)).await;
     debug!(complete = matches!(written, Ok(Ok(()))), "a connection was refused");
     Ok(())
 }
 
-/// Holds a connection's slot until its WebSocket ends too.
-#[derive(Debug, Clone)]
-pub struct Slot(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+/// Serves one connection, with TLS if the door has it; any stream, so that tests need no socket.
+pub async fn receive<S>(stream: S, peer: SocketAddr, door: Door, seat: Option<Seat>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = door.seats.limits().handshake;
+    let deadline = from_now(handshake);
+    let Some(tls) = &door.tls else {
+        return serve_by(stream, peer, door.router, door.stop, seat, Times { deadline, handshake }).await;
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
+    let limited = acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)));
+    let encrypted = tokio::select! {
+        biased;
+        // Nobody who is still shaking hands holds up the end.
+        () = door.stop.cancelled() => return,
+        shaken = tokio::time::timeout_at(deadline, limited) => match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                door.metrics.tls_failed_total.add_one();
+                debug!(%error, "a TLS handshake failed");
+                return;
+            }
+            Err(_) => {
+                door.metrics.handshakes_late_total.add_one();
+                return;
+            }
+        },
+    };
+    serve_by(encrypted, peer, door.router, door.stop, seat, Times { deadline, handshake }).await;
+}
 
-/// Serves HTTP/1.1 on one stream; any stream, so that tests need no socket.
-pub async fn serve<S>(
+/// Holds a connection's place until its WebSocket ends too.
+#[derive(Debug, Clone)]
+pub struct Slot(Arc<Seat>);
+
+impl Slot {
+    /// See [`Seat::is_undecided`].
+    pub fn is_undecided(&self) -> bool {
+        self.0.is_undecided()
+    }
+
+    /// See [`Seat::settle`].
+    pub fn settle(&self, is_admin: bool) -> bool {
+        self.0.settle(is_admin)
+    }
+}
+
+/// By when an upgrade has to be complete.
+#[derive(Debug, Clone, Copy)]
+pub struct UpgradeBy(pub Instant);
+
+/// A moment of the runtime's clock, by which its timers go.
+pub(super) fn from_now(span: Duration) -> Instant {
+    tokio::time::sleep(span).deadline()
+}
+
+/// When the first request has to be there, and how long each later one may take to come.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    deadline: Instant,
+    handshake: Duration,
+}
+
+/// Serves HTTP/1.1 on one stream, with the usual deadlines.
+pub async fn serve<S>(stream: S, peer: SocketAddr, router: Router, stop: CancellationToken, seat: Option<Seat>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let times = Times { deadline: from_now(HANDSHAKE_DEADLINE), handshake: HANDSHAKE_DEADLINE };
+    serve_by(stream, peer, router, stop, seat, times).await;
+}
+
+async fn serve_by<S>(
     stream: S,
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
-    slot: Option<OwnedSemaphorePermit>,
+    seat: Option<Seat>,
+    times: Times,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let slot = slot.map(|permit| Slot(Arc::new(permit)));
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        if let Some(slot) = &slot {
-            request.extensions_mut().insert(slot.clone());
-        }
-        let answer = router.clone().call(request);
-        async move {
-            // An upgrade answers at once; a body that does not come must not hold a place for ever.
-            match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Ok(StatusCode::REQUEST_TIMEOUT.into_response()),
+    let slot = seat.map(|seat| Slot(Arc::new(seat)));
+    // Cancelled once the first header is complete.
+    let begun = CancellationToken::new();
+    let service = {
+        let begun = begun.clone();
+        service_fn(move |mut request: hyper::Request<Incoming>| {
+            let by = if begun.is_cancelled() { from_now(times.handshake) } else { times.deadline };
+            begun.cancel();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(UpgradeBy(by));
+            if let Some(slot) = &slot {
+                request.extensions_mut().insert(slot.clone());
             }
-        }
-    });
+            let answer = router.clone().call(request);
+            async move {
+                // An upgrade answers at once; a body that does not come must not hold a place for ever.
+                match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => Ok(StatusCode::REQUEST_TIMEOUT.into_response()),
+                }
+            }
+        })
+    };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
-        .serve_connection(TokioIo::new(stream), service)
+        // Of each request, and so also of one that never comes: an idle connection ends after this time.
+        .header_read_timeout(times.handshake)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(Unstalled::new(stream)), service)
         .with_upgrades();
-    tokio::pin!(connection);
+    let mut connection = pin!(connection);
     let end = tokio::select! {
+        biased;
         // An answer under way is finished, then the connection closes.
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(REQUEST_DEADLINE, connection).await {
+                Ok(end) => end,
+                Err(_) => return,
+            }
         }
         end = connection.as_mut() => end,
+        // hyper's own timer began after the TLS handshake.
+        () = overdue(&begun, times.deadline) => {
+            debug!("a connection brought no request in time");
+            return;
+        }
     };
     if let Err(error) = end {
         debug!(%error, "a connection ended with an error");
+    }
+}
+
+/// Comes at the deadline, unless the first request has.
+async fn overdue(begun: &CancellationToken, deadline: Instant) {
+    if begun.run_until_cancelled(tokio::time::sleep_until(deadline)).await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A stream whose writes fail once nothing has been taken of them for [`WRITE_STALL`].
+#[derive(Debug)]
+pub struct Unstalled<S> {
+    stream: S,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Unstalled<S> {
+    /// A stream that has not stalled.
+    pub const fn new(stream: S) -> Self {
+        Self { stream, stall: None }
+    }
+
+    /// What a write came to, or the end of patience.
+    fn judge<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL)));
+        stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.judge(written, context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, bytes);
+        this.judge(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        this.judge(flushed, context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let closed = Pin::new(&mut this.stream).poll_shutdown(context);
+        this.judge(closed, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_accepted_socket_has_its_options() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        tune(&stream).unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(20)));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4096);
     }
 }

@@ -9,8 +9,7 @@ use crate::outbox::Delivery;
 use crate::secret::Secret;
 use crate::server::session::MAX_SUBSCRIPTIONS;
 
-/// Deepest nesting of arrays and objects that is read.
-pub const MAX_JSON_DEPTH: usize = 16;
+pub use crate::server::bounds::MAX_JSON_DEPTH;
 
 /// Most alerts of one receipt.
 pub const MAX_RECEIPTS: usize = 256;
@@ -111,8 +110,11 @@ pub enum Unreadable {
         column: usize,
     },
     /// Nested too deeply.
-    #[error("the message is nested deeper than {MAX_JSON_DEPTH} levels")]
-    TooDeep,
+    #[error("the message is nested deeper than {most} levels")]
+    TooDeep {
+        /// The deepest nesting that is read.
+        most: usize,
+    },
     /// Not an object with a type.
     #[error("a message is an object with a member `type`")]
     NoType,
@@ -149,7 +151,7 @@ impl Unreadable {
     /// The `code` of the `error`.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Binary | Self::NotJson { .. } | Self::TooDeep | Self::NoType => "format",
+            Self::Binary | Self::NotJson { .. } | Self::TooDeep { .. } | Self::NoType => "format",
             Self::UnknownType => "unknown_type",
             Self::Member(_) | Self::Channel(_) => "validation",
             Self::NotSignedIn { .. } => "not_authenticated",
@@ -173,8 +175,16 @@ impl Message {
     /// # Errors
     /// The reason for which it cannot be answered, and the client's name for it as far as it could be read.
     pub fn parse(text: &str) -> Result<Self, (Unreadable, Option<String>)> {
-        if depth(text) > MAX_JSON_DEPTH {
-            return Err((Unreadable::TooDeep, None));
+        Self::parse_within(text, MAX_JSON_DEPTH)
+    }
+
+    /// [`Message::parse`] with another depth of nesting.
+    ///
+    /// # Errors
+    /// Those of [`Message::parse`].
+    pub fn parse_within(text: &str, most: usize) -> Result<Self, (Unreadable, Option<String>)> {
+        if depth(text) > most {
+            return Err((Unreadable::TooDeep { most }, None));
         }
         let not_json = |error: serde_json::Error| Unreadable::NotJson { line: error.line(), column: error.column() };
         let json: Json = serde_json::from_str(text).map_err(|error| (not_json(error), None))?;

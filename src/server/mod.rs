@@ -1,13 +1,16 @@
 //! The server: WebSocket and HTTP for dashboards.
 
 pub mod accept;
+mod admission;
 mod audit;
 pub mod auth;
 mod ble;
 mod ble_job;
+pub mod bounds;
 pub mod close;
 pub mod codes;
 mod commands;
+pub mod frames;
 pub mod hosts;
 pub mod jwks;
 pub mod jwt;
@@ -18,9 +21,11 @@ mod notifications;
 pub mod rate;
 pub mod revocation;
 pub mod routes;
+pub mod seats;
 pub mod session;
 pub mod socket;
 pub mod tickets;
+pub mod tls;
 pub mod tokens;
 
 use std::net::SocketAddr;
@@ -38,6 +43,29 @@ pub struct ServerConfig {
     pub audience: String,
     /// Whose tokens are taken, and where they may come.
     pub tokens: tokens::TokenSettings,
+    /// With TLS: whose certificates.
+    pub tls: Option<tls::TlsConfig>,
+    /// How many, how large, how long.
+    pub limits: bounds::ServerLimits,
+    /// Which numbers close frames have.
+    pub close_codes: bounds::CloseCodes,
+}
+
+impl ServerConfig {
+    /// `https` or `http`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// What is wrong with listening here without TLS, where other machines can connect.
+    pub fn in_clear(&self, listen: SocketAddr) -> Option<String> {
+        (self.tls.is_none() && !listen.ip().is_loopback()).then(|| {
+            format!(
+                "{listen} can be reached from other machines and there is no TLS: patients' data and tokens cross the \
+                 network in clear. Add [server.tls], or listen on 127.0.0.1 behind a proxy that has TLS"
+            )
+        })
+    }
 }
 
 /// A port that cannot be listened on, and what to do about it.

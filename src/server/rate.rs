@@ -23,10 +23,29 @@ pub struct Allowance {
     every: Duration,
 }
 
-/// Messages and commands of a user, over all his connections and HTTP: 100 a minute, 50 at once.
+impl Allowance {
+    /// So many in this span for ever, so many of them at once.
+    pub fn new(count: u32, span: Duration, burst: u32) -> Self {
+        Self { burst, every: span.checked_div(count).unwrap_or(span) }
+    }
+
+    /// As many may come at once.
+    pub const fn burst(self) -> u32 {
+        self.burst
+    }
+
+    /// As many may come in this span for ever.
+    pub fn per(self, span: Duration) -> u32 {
+        let count = span.as_nanos().checked_div(self.every.as_nanos()).unwrap_or(0);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+/// Messages and commands of a user, over all his connections and HTTP, unless configured: 100 a minute, 50 at once.
 pub const MESSAGES: Allowance = Allowance { burst: 50, every: Duration::from_millis(600) };
 
-/// What a client has to say often, and everything before the sign-in: 50 a second and connection.
+/// What a client has to say often, control frames, and everything before the sign-in,
+/// unless configured: 50 a second and connection.
 pub const SMALL_TALK: Allowance = Allowance { burst: 50, every: Duration::from_millis(20) };
 
 /// Fetches of an issuer's keys because a token names one that is not known: two at once, then one in half a minute.
@@ -54,14 +73,26 @@ impl Bucket {
     }
 }
 
-/// What is left of [`MESSAGES`] for each user.
-#[derive(Debug, Default)]
+/// What is left of what each user may say.
+#[derive(Debug)]
 pub struct Users {
+    allowance: Allowance,
     /// At most [`MAX_USERS`]. Held for a look-up, never across an `.await`.
     buckets: Mutex<BTreeMap<String, Bucket>>,
 }
 
+impl Default for Users {
+    fn default() -> Self {
+        Self::new(MESSAGES)
+    }
+}
+
 impl Users {
+    /// Each user has this much.
+    pub const fn new(allowance: Allowance) -> Self {
+        Self { allowance, buckets: Mutex::new(BTreeMap::new()) }
+    }
+
     /// Takes one message of a user.
     ///
     /// # Errors
@@ -69,7 +100,7 @@ impl Users {
     pub fn take(&self, user: &str, now: Mono) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(user) {
-            return bucket.take(MESSAGES, now);
+            return bucket.take(self.allowance, now);
         }
         if buckets.len() >= MAX_USERS {
             buckets.retain(|_, bucket| bucket.empty_at > now);
@@ -80,7 +111,7 @@ impl Users {
         {
             buckets.remove(&soonest);
         }
-        buckets.entry(user.to_owned()).or_default().take(MESSAGES, now)
+        buckets.entry(user.to_owned()).or_default().take(self.allowance, now)
     }
 }
 

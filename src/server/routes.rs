@@ -26,14 +26,14 @@ use tracing::{debug, warn};
 use crate::clock::Wall;
 use crate::pipeline::Control;
 use crate::profile::Models;
-use crate::server::accept::Slot;
+use crate::server::accept::{HANDSHAKE_DEADLINE, Slot, UpgradeBy};
 use crate::server::auth::Rights;
 use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
-use crate::server::{audit, ble, commands, limits, notifications};
+use crate::server::{accept, admission, audit, ble, commands, limits, notifications};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -128,7 +128,8 @@ pub fn router(site: Site) -> Router {
 
 /// Refuses foreign hosts and origins, and sets the headers that every answer has.
 async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let mut response = if let Some(refusal) = refusal(&site.hosts, request.headers()) {
+    let refusal = refusal(&site.hosts, request.headers()).or_else(|| admission::refusal(&site, &request));
+    let mut response = if let Some(refusal) = refusal {
         refusal
     } else {
         tokens::learn_key(&site, request.headers(), request.uri()).await;
@@ -175,6 +176,7 @@ async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
         Ok(_) => {
             let mut text = site.gate.metrics.to_prometheus();
             text.push_str(&site.air.borrow().to_prometheus(site.gate.clock.now()));
+            text.push_str(&site.gate.shared.limits.to_prometheus());
             ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
         }
         Err(response) => *response,
@@ -251,6 +253,11 @@ pub(super) fn unauthorised(message: &str) -> Response {
 
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// The token of a request, from its header or its subprotocols.
+pub(super) fn token_of(headers: &HeaderMap) -> Option<&str> {
+    bearer(headers).or_else(|| offer(headers).token)
 }
 
 /// Whose token the request has.
@@ -332,6 +339,19 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
         Ok(comer) => comer,
         Err(response) => return *response,
     };
+    // Who has not signed in has few places.
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let waiting = match address
+        .filter(|_| matches!(comer, Comer::Welcome(None)))
+        .map(|address| site.gate.seats.wait_for_sign_in(address))
+    {
+        Some(None) => {
+            site.gate.metrics.sessions_refused_total.add_one();
+            return admission::full("too many connections of this address have not signed in");
+        }
+        Some(waiting) => waiting,
+        None => None,
+    };
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let answer = response.headers_mut();
     answer.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -349,13 +369,16 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     };
     let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
     let slot = request.extensions().get::<Slot>().cloned();
+    let by = request.extensions().get::<UpgradeBy>().copied();
+    let by = by.map_or_else(|| accept::from_now(HANDSHAKE_DEADLINE), |UpgradeBy(by)| by);
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
-        match (upgraded.await, comer) {
-            (Ok(stream), Comer::Welcome(rights)) => {
-                socket::run(TokioIo::new(stream), gate, connection_id, rights, defaults).await;
+        match (tokio::time::timeout_at(by, upgraded).await, comer) {
+            (Ok(Ok(stream)), Comer::Welcome(rights)) => {
+                socket::run(TokioIo::new(stream), gate, connection_id, rights, waiting, defaults).await;
             }
-            (Ok(stream), Comer::Closed) => tokens::close_refused(TokioIo::new(stream)).await,
-            (Err(error), _) => debug!(%error, "the upgrade did not complete"),
+            (Ok(Ok(stream)), Comer::Closed) => tokens::close_refused(TokioIo::new(stream)).await,
+            (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),
+            (Err(_), _) => debug!("the upgrade was not complete in time"),
         }
         // The connection counts until its session ends.
         drop(slot);

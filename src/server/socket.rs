@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
@@ -23,20 +23,25 @@ use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::frames::{FrameBounds, FrameGuard};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
+use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
 use crate::server::tokens::Access;
 use crate::store::{Reader, ResumePoint};
 
-/// Largest message of a client.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+pub use crate::server::bounds::MAX_MESSAGE_BYTES;
 
 /// A write that takes longer closes the connection as slow.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The answer to our close frame is awaited this long.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What is read and dropped of a client that is told why nothing more of it is read: with it unread, the system would
+/// throw the telling away.
+const MAX_DROPPED_BYTES: usize = 1024 * 1024;
 
 /// Events taken from the outbox for one write.
 const PARCELS_A_WRITE: usize = 64;
@@ -66,37 +71,60 @@ pub struct Gate {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who may be here at once.
+    pub seats: Arc<Seats>,
     /// Sessions have to end.
     pub stop: CancellationToken,
 }
 
 /// Runs a session over an upgraded connection until one side ends it.
 ///
-/// `defaults`: the channels of a `subscribe` that names none.
+/// `waiting`: its place while it has not signed in; `defaults`: the channels of a `subscribe` that names none.
 pub async fn run<S>(
     stream: S,
     gate: Gate,
     connection_id: String,
     rights: Option<Rights>,
+    waiting: Option<Waiting>,
     defaults: &'static [&'static str],
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     // The library's default read buffer of 128 KiB costs twenty times the memory of a connection with 4 KiB.
+    let limits = gate.shared.limits;
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(0)
         .max_write_buffer_size(16 * 1024 * 1024)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
+        .max_message_size(Some(limits.message_bytes))
+        .max_frame_size(Some(limits.message_bytes));
+    let before_sign_in = FrameBounds { bytes: limits.first_message_bytes, fragments: limits.fragments };
+    let stream = FrameGuard::careful(stream, before_sign_in);
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
-    let (session, greeting) =
-        Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, gate.clock.now());
+    let (mut seat, mut is_full) = (None, false);
+    if let Some(rights) = &rights {
+        seat = take_seat(&gate, &rights.user).await;
+        is_full = seat.is_none();
+    }
+    let (mut session, mut greeting) = Session::new(
+        Arc::clone(&gate.shared),
+        connection_id.clone(),
+        rights.filter(|_| !is_full),
+        defaults,
+        gate.clock.now(),
+    );
+    if is_full {
+        greeting.extend(session.close_now(Close::UserConnectionLimit, gate.clock.now()));
+    }
     let (revoked, holder) = (gate.access.revocations(), watch::Sender::new(session.rights().cloned()));
     let leaving = overdue(gate.access.clone(), holder.subscribe());
-    let mut connection = Connection { socket, session, outbox: None, listener: None, revoked, holder, gate };
+    let mut connection =
+        Connection { socket, session, outbox: None, listener: None, revoked, holder, gate, seat: None, waiting };
+    if let Some(seat) = seat {
+        connection.admit(seat);
+    }
     let end = tokio::select! {
         biased;
         end = connection.turn(greeting) => end,
@@ -150,8 +178,27 @@ impl End {
     }
 }
 
+/// A place among the sessions of a user. If all are taken and none is idle, they are asked for a sign of life: a display
+/// whose network broke comes back before the server knows that it was gone.
+async fn take_seat(gate: &Gate, user: &str) -> Option<UserSeat> {
+    let asked = gate.clock.now().mono;
+    let mut seat = gate.seats.sit(user, asked);
+    if seat.is_none() {
+        gate.seats.probe(user);
+        let patience = tokio::time::sleep(SIGN_OF_LIFE);
+        if gate.stop.run_until_cancelled(patience).await.is_some() {
+            seat = gate.seats.sit_instead_of_silent(user, asked, gate.clock.now().mono);
+        }
+    }
+    if seat.is_none() {
+        gate.metrics.sessions_refused_total.add_one();
+        debug!("a user has as many sessions as are allowed");
+    }
+    seat
+}
+
 struct Connection<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<FrameGuard<S>>,
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
@@ -159,12 +206,24 @@ struct Connection<S> {
     /// Whose connection it is, for who watches over it.
     holder: watch::Sender<Option<Rights>>,
     gate: Gate,
+    /// Its place among the sessions of its user.
+    seat: Option<UserSeat>,
+    /// Its place until it has signed in.
+    waiting: Option<Waiting>,
 }
 
 impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    /// The client has signed in.
+    fn admit(&mut self, seat: UserSeat) {
+        let limits = self.gate.shared.limits;
+        self.seat = Some(seat);
+        self.waiting = None;
+        self.socket.get_mut().admit(FrameBounds { bytes: limits.message_bytes, fragments: limits.fragments });
+    }
+
     async fn turn(&mut self, greeting: Vec<Action>) -> End {
         let mut actions = greeting;
         let mut read = 0;
@@ -174,6 +233,9 @@ where
             }
             let now = self.gate.clock.now();
             let wait = self.session.next_deadline().since(now.mono);
+            if let Some(seat) = &self.seat {
+                seat.subscribed(self.session.has_subscriptions());
+            }
             let (live, waits_for_disk) = (self.session.is_live(), self.session.waits_for_disk());
             let outbox = self.outbox.clone();
             let filled = async {
@@ -200,6 +262,8 @@ where
                     }
                     Err(end) => return end,
                 },
+                // Another session of the same user wants this place.
+                order = order(self.seat.as_mut()) => self.on_order(order),
                 // Heartbeats go out whatever else flows.
                 () = tokio::time::sleep(wait) => {
                     read = 0;
@@ -221,14 +285,37 @@ where
         }
     }
 
+    fn on_order(&mut self, order: Order) -> Vec<Action> {
+        let now = self.gate.clock.now();
+        match order {
+            Order::Stay => Vec::new(),
+            Order::Answer => self.session.on_probe(now),
+            Order::Leave => {
+                self.gate.metrics.sessions_evicted_total.add_one();
+                self.session.close_now(Close::UserConnectionLimit, now)
+            }
+        }
+    }
+
     fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, End> {
         let now = self.gate.clock.now();
+        if let (Some(seat), Some(Ok(message))) = (&self.seat, &message) {
+            match message {
+                Message::Text(_) | Message::Binary(_) => seat.said(now.mono),
+                _ => seat.heard(now.mono),
+            }
+        }
         match message {
+            Some(Err(_)) if self.socket.get_ref().violation().is_some() => Ok(self.session.on_too_big(now)),
             Some(Ok(Message::Text(text))) => Ok(self.session.on_text(text.as_str(), now)),
             Some(Ok(Message::Binary(_))) => Ok(self.session.on_binary(now)),
-            Some(Ok(Message::Pong(_))) => Ok(self.session.on_pong(now)),
+            Some(Ok(Message::Pong(_))) => {
+                let mut actions = self.session.on_pong(now);
+                actions.extend(self.session.on_control(now));
+                Ok(actions)
+            }
             // The library answers pings with the next flush.
-            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(Vec::new()),
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(self.session.on_control(now)),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
             Some(Ok(Message::Close(_))) | None => Err(End::Peer),
             Some(Err(error)) => {
@@ -370,6 +457,14 @@ where
             self.gate.metrics.sign_in_refused_total.add_one();
             warn!(reason = %refused, "a token was refused");
         }
+        // A refresh keeps its place; one of somebody else ends the session.
+        if let (None, Ok(rights)) = (&self.seat, &checked) {
+            match take_seat(&self.gate, &rights.user).await {
+                Some(seat) => self.admit(seat),
+                None => return self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now()),
+            }
+        }
+        let now = self.gate.clock.now();
         let actions = match checked {
             Err(TokenRefused::Revoked) => self.session.on_revoked_token(now),
             checked => self.session.on_token(checked.map_err(|refused| refused.to_string()), now),
@@ -388,6 +483,9 @@ where
     /// Sends stored events in chunks, each written before the next is read; alerts of the present jump ahead.
     async fn replay(&mut self, after: Seq, through: Seq) -> Result<Vec<Action>, End> {
         self.gate.metrics.resumed_total.add_one();
+        if let Some(seat) = &self.seat {
+            seat.busy(true);
+        }
         let mut last = after;
         while last < through {
             let events = match self.gate.reader.events(last, EVENTS_A_CHUNK).await {
@@ -419,6 +517,9 @@ where
             let (from, skipped) = (last.next(), through.0.saturating_sub(last.0));
             actions = self.session.on_parcels(&[Parcel::Gap { from, to: through, skipped }], self.gate.clock.now());
         }
+        if let Some(seat) = &self.seat {
+            seat.busy(false);
+        }
         actions.extend(self.session.on_replayed(self.gate.clock.now()));
         Ok(actions)
     }
@@ -438,17 +539,39 @@ where
         }
     }
 
+    /// Reads what the client still sends, in vain.
+    async fn drop_unread(&mut self) {
+        let (mut rubbish, mut dropped) = ([0; 4096], 0);
+        let stream = self.socket.get_mut().get_mut();
+        while dropped < MAX_DROPPED_BYTES {
+            match stream.read(&mut rubbish).await {
+                Ok(count @ 1..) => dropped += count,
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
     /// Sends the close frame and gives the other side a moment to answer it.
     async fn close(&mut self, close: Close) -> End {
-        let frame = CloseFrame { code: close.code().into(), reason: close.name().into() };
+        let code = close.code_in(self.gate.shared.close_codes);
+        let frame = CloseFrame { code: code.into(), reason: close.name().into() };
         let farewell = async {
             if self.socket.close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = self.socket.next().await {}
+                self.drop_unread().await;
             }
         };
         // A peer that does not answer is left alone.
         let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
         End::Ours(close.name())
+    }
+}
+
+/// The next order, if there is a place that one could come to.
+async fn order(seat: Option<&mut UserSeat>) -> Order {
+    match seat {
+        Some(seat) => seat.order().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::clock::{Clock, Stamp, Wall};
 use crate::event::{AuditAction, AuditEvent, AuditResult};
 use crate::pipeline::Control;
 use crate::server::auth::Rights;
+use crate::server::bounds::CloseCodes;
 use crate::server::close::Close;
 use crate::server::jwks::{Address, LiveKeys};
 use crate::server::jwt::TokenRefused;
@@ -98,8 +99,6 @@ pub struct Access {
     file: RevocationFile,
     /// `?token=` is taken.
     pub in_query: bool,
-    /// A bad `?token=` is told by a close frame after the upgrade instead of a 401 (`close_codes = "standard"`).
-    pub close_codes_are_standard: bool,
 }
 
 impl Access {
@@ -110,7 +109,7 @@ impl Access {
     pub fn new(state: PathBuf, in_query: bool, now: Wall) -> std::io::Result<Self> {
         let file = RevocationFile::new(state);
         let revoked = watch::Sender::new(Arc::new(file.read(now)?));
-        Ok(Self { tickets: Arc::default(), revoked, file, in_query, close_codes_are_standard: false })
+        Ok(Self { tickets: Arc::default(), revoked, file, in_query })
     }
 
     /// Woken by every change of what is revoked.
@@ -271,7 +270,7 @@ pub(super) fn comer(site: &Site, token: Option<&str>, uri: &Uri) -> Result<Comer
     }
     match check(site, token) {
         Ok(rights) => Ok(Comer::Welcome(Some(rights))),
-        Err(_) if site.gate.access.close_codes_are_standard => Ok(Comer::Closed),
+        Err(_) if site.gate.shared.close_codes == CloseCodes::Standard => Ok(Comer::Closed),
         Err(refused) => Err(refused),
     }
 }

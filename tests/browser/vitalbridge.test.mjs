@@ -101,6 +101,24 @@ test('a moment of the bridge is found on the local clock, whatever the delays an
   assert.equal(clock.wallAt(11_000), WALL + 3_610_000);
 });
 
+test('a client that only listens says once a minute that it is there, and only once it is signed in', async (t) => {
+  const { bridge, sockets, pass, open, at } = scripted(t);
+  bridge.connect();
+  const beats = (count) => {
+    for (let beat = 0; beat < count; beat += 1) {
+      pass(5000);
+      sockets.at(-1).say({ type: 'heartbeat', data: { mono_ms: at() + 500_000 } });
+    }
+  };
+  beats(1);
+  assert.deepEqual(sockets.at(-1).sent, []);
+  const socket = await open();
+  beats(11);
+  assert.equal(socket.sent.filter(({ type }) => type === 'heartbeat').length, 0);
+  beats(25);
+  assert.equal(socket.sent.filter(({ type }) => type === 'heartbeat').length, 3);
+});
+
 test('it signs in, subscribes and then is live', async (t) => {
   const { bridge, sockets, open, of } = scripted(t);
   bridge.connect();

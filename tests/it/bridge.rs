@@ -29,6 +29,8 @@ pub(crate) struct Bridge {
     child: Child,
     /// `127.0.0.1:PORT`.
     pub(crate) address: String,
+    /// What it said at its start.
+    pub(crate) start: Vec<String>,
 }
 
 impl Bridge {
@@ -57,11 +59,15 @@ impl Bridge {
             }
         });
         let deadline = now() + START_LIMIT;
-        let mut address = None;
+        let (mut address, mut start) = (None, Vec::new());
         while let Ok(line) = lines.recv_timeout(deadline.since(now())) {
-            if let Some(rest) = line.strip_prefix("vitalbridge: listening on http://") {
+            if let Some((scheme, rest)) = line.split_once("://")
+                && matches!(scheme, "vitalbridge: listening on http" | "vitalbridge: listening on https")
+            {
                 address = Some(rest.to_owned());
             }
+            start.push(line);
+            let line = start.last().map_or("", String::as_str);
             // The line after these two is the last of a start.
             if line.contains("Ctrl-C") || line.contains("to sign in") {
                 break;
@@ -71,7 +77,7 @@ impl Bridge {
             let _ = child.kill();
             panic!("the bridge did not start within {START_LIMIT:?}: {command:?}")
         });
-        Self { child, address }
+        Self { child, address, start }
     }
 
     /// The process id.

@@ -42,6 +42,7 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod tls;
 mod token_keys;
 mod trial;
 mod waves;

@@ -1,6 +1,9 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod capacity;
+mod hostile;
 mod limits;
+mod slow;
 mod token_security;
 mod tokens;
 
@@ -24,11 +27,13 @@ use vitalbridge::profile::Models;
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
 use vitalbridge::server::routes::{Site, router};
+use vitalbridge::server::seats::Seats;
 use vitalbridge::server::session::Shared;
 use vitalbridge::server::socket::Gate;
 use vitalbridge::server::tokens::Access;
@@ -53,6 +58,11 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with(ServerLimits::default(), CloseCodes::Own, Clock::System)
+    }
+
+    /// With other limits, and for paused time with tokio's clock, which the sessions read then.
+    fn with(limits: ServerLimits, close_codes: CloseCodes, session_clock: Clock) -> Self {
         let clock = Clock::System;
         let dir = tempfile::tempdir().unwrap();
         let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
@@ -97,7 +107,9 @@ impl Server {
             epoch,
             patients: config.patients,
             stale_and_lost_ms: (5000, 10_000),
-            users: Users::default(),
+            users: Users::new(limits.messages),
+            limits,
+            close_codes,
         };
         let gate = Gate {
             shared: Arc::new(shared),
@@ -106,8 +118,9 @@ impl Server {
             durable,
             key: watch::Sender::new(key.clone()).subscribe(),
             access,
-            clock: clock.clone(),
+            clock: session_clock,
             metrics,
+            seats: Seats::new(limits),
             stop: sessions.clone(),
         };
         let codes = Codes::Demo(Secret::new("c0de"));
@@ -215,7 +228,6 @@ async fn a_wrong_expired_or_foreign_token_gets_nothing() {
 
         let mut dashboard = server.dashboard(&[]).await.unwrap();
         assert_eq!(dashboard.next().await["type"], "welcome");
-        dashboard.say(&json!({"type": "subscribe", "channels": ["#"]})).await;
         dashboard.say(&json!({"type": "authenticate", "token": token})).await;
         dashboard.say(&json!({"type": "subscribe", "channels": ["#"]})).await;
         server.reading(&patient, Metric::Spo2, 97).await;
@@ -226,7 +238,7 @@ async fn a_wrong_expired_or_foreign_token_gets_nothing() {
                 end => break end,
             }
         };
-        assert_eq!(kinds, ["error", "auth_error", "closing"]);
+        assert_eq!(kinds, ["auth_error", "closing"]);
         assert_eq!(end, Came::Closed(4001));
     }
 }

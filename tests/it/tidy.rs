@@ -29,6 +29,8 @@ const OWNERS: &[(&str, &str)] = &[
     ("tokio_serial", "src/sources/"),
     ("jsonwebtoken", "src/server/jwt.rs"),
     ("sd_notify", "src/systemd.rs"),
+    ("rcgen", "src/server/tls.rs"),
+    ("socket2", "src/server/accept.rs"),
 ];
 
 /// Names that say nothing about a file's job.

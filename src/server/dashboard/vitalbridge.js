@@ -35,6 +35,8 @@ const SLEPT_MS = 3000;
 const COMMAND_TIMEOUT_MS = 10000;
 /** Commands that may wait for the connection or an answer at the same time; more are refused. */
 const MAX_COMMANDS = 32;
+/** A client that listens says this often that it is there, in ms; the bridge closes one that is silent for an hour. */
+const SAY_EVERY_MS = 60000;
 /** Clock comparisons that are kept, one a heartbeat. */
 const MAX_OFFSETS = 12;
 
@@ -180,6 +182,7 @@ export class VitalBridge extends EventTarget {
   /** @type {number | undefined} */ #checkedWall;
   #openedAt = 0;
   /** @type {number | undefined} */ #contactAt;
+  #saidAt = 0;
   /** @type {{wall: number, mono: number} | undefined} */ #lastWatch;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #retryTimer;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #watchTimer;
@@ -419,6 +422,7 @@ export class VitalBridge extends EventTarget {
 
   #nextId() {
     this.#correlation += 1;
+    this.#saidAt = this.#now();
     return `${this.#nonce}-${this.#correlation}`;
   }
 
@@ -495,6 +499,7 @@ export class VitalBridge extends EventTarget {
       this.#position = { epoch: this.#epoch, seq: this.#lastSeq };
     } else if (frame.type === 'heartbeat') {
       this.#clock.sync(data.mono_ms, frame.timestamp, now);
+      if (this.#state === 'live' && now - this.#saidAt >= SAY_EVERY_MS) this.#send({ type: 'heartbeat' });
     } else if (frame.type === 'alert_system') {
       this.#checkedAt = now;
       this.#checkedWall = this.#clock.wallAt(now);

@@ -29,13 +29,11 @@ use crate::outbox::{Delivery, Published};
 use crate::patient::Patient;
 use crate::pipeline::Done;
 use crate::server::auth::Rights;
+use crate::server::bounds::{CloseCodes, ServerLimits};
 use crate::server::close::Close;
 use crate::server::message::{Message, Request, Unreadable};
 use crate::server::rate::Users;
 use crate::wire;
-
-/// A client that has not signed in by then is closed.
-pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A heartbeat goes out this often, whatever else flows.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -79,6 +77,10 @@ pub struct Shared {
     pub stale_and_lost_ms: (u64, u64),
     /// How much each user may still say.
     pub users: Users,
+    /// How many, how large, how long.
+    pub limits: ServerLimits,
+    /// Which numbers close frames have.
+    pub close_codes: CloseCodes,
 }
 
 impl Shared {
@@ -188,7 +190,7 @@ impl Session {
             written: Vec::new(),
             pinged_for: Vec::new(),
             errors: 0,
-            pace: Pace::default(),
+            pace: Pace::new(now.mono),
             sent: 0,
             closed: false,
         };
@@ -226,7 +228,8 @@ impl Session {
         if self.closed {
             return out;
         }
-        match Message::parse(text) {
+        self.pace.said(now.mono);
+        match Message::parse_within(text, self.shared.limits.json_depth) {
             Ok(message) if self.admits(Some(&message.request), now).is_ok() => self.on_message(message, &mut out, now),
             Err((unreadable, id)) if self.admits(None, now).is_ok() => {
                 self.wrong(&mut out, &unreadable, id.as_deref(), now);
@@ -242,6 +245,7 @@ impl Session {
         if self.closed {
             return out;
         }
+        self.pace.said(now.mono);
         if self.admits(None, now).is_ok() {
             self.wrong(&mut out, &Unreadable::Binary, None, now);
         } else {
@@ -287,13 +291,21 @@ impl Session {
 
     /// The next moment at which [`Session::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Mono {
-        let auth = self.rights.is_none().then(|| self.opened + AUTH_DEADLINE);
+        let auth = self.rights.is_none().then(|| self.opened + self.shared.limits.auth);
         let command = self.commands.iter().map(|command| command.due).min();
-        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, self.expiry_due, auth, command]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(self.next_ping)
+        [
+            Some(self.next_heartbeat),
+            Some(self.next_ping),
+            self.pong_due,
+            self.expiry_due,
+            auth,
+            command,
+            Some(self.idle_at()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(self.next_ping)
     }
 
     /// Time has passed.
@@ -302,13 +314,17 @@ impl Session {
         if self.closed {
             return out;
         }
-        if self.rights.is_none() && now.mono >= self.opened + AUTH_DEADLINE {
+        if self.rights.is_none() && now.mono >= self.opened + self.shared.limits.auth {
             self.close(Close::AuthTimeout, &mut out, now);
             return out;
         }
         out.extend(self.answer_commands(now));
         if self.pong_due.is_some_and(|due| now.mono >= due) {
             self.close(Close::NoPong, &mut out, now);
+            return out;
+        }
+        if now.mono >= self.idle_at() {
+            self.close(Close::IdleTimeout, &mut out, now);
             return out;
         }
         if now.mono >= self.next_heartbeat {
@@ -370,13 +386,13 @@ impl Session {
                 self.signing_in = Some(id.unwrap_or_default());
                 out.push(Action::Verify(token));
             }
-            Request::Ping => self.send(out, "pong", &json!({"mono_ms": now.mono.as_millis()}), id.as_deref(), now),
-            // The client's own heartbeat needs no answer; ours goes out on its own.
-            Request::Heartbeat => {}
             request if self.rights.is_none() => {
                 let name = request.name();
                 self.wrong(out, &Unreadable::NotSignedIn { name }, id.as_deref(), now);
             }
+            Request::Ping => self.send(out, "pong", &json!({"mono_ms": now.mono.as_millis()}), id.as_deref(), now),
+            // The client's own heartbeat needs no answer; ours goes out on its own.
+            Request::Heartbeat => {}
             Request::Subscribe { mut patterns, since, delivery, annunciator } => {
                 if patterns.is_empty() {
                     patterns = self.defaults.iter().filter_map(|channel| channel.parse().ok()).collect();
@@ -417,7 +433,10 @@ impl Session {
             "code": what.code(), "message": what.to_string(), "retryable": false, "scope": what.scope(),
         });
         self.send(out, "error", &data, id, now);
-        if self.errors >= MAX_ERRORS {
+        // Before the sign-in there is one message, and it was not the sign-in.
+        if self.rights.is_none() {
+            self.close(Close::PermissionDenied, out, now);
+        } else if self.errors >= MAX_ERRORS {
             self.close(Close::TooManyErrors, out, now);
         }
     }

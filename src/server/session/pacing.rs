@@ -1,20 +1,21 @@
-//! How much a client may say: what counts for its user, what for its connection, and the end of one that floods.
+//! How much a client may say and how little: what counts for its user, what for its connection, the end of one that floods,
+//! and of one that is silent.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::{Action, MAX_ERRORS, Session};
-use crate::clock::Stamp;
+use crate::clock::{Mono, Stamp};
 use crate::server::close::Close;
 use crate::server::message::Request;
-use crate::server::rate::{Bucket, SMALL_TALK};
+use crate::server::rate::Bucket;
 
 /// Who was closed for too many messages is asked to stay away for so long.
 pub(super) const PAUSE_MS: u64 = 5000;
 
 /// What a connection has said lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     /// What is left of what does not count for the user.
     small_talk: Bucket,
@@ -22,6 +23,20 @@ pub(super) struct Pace {
     refused: u32,
     /// The first `subscribe` has come.
     has_subscribed: bool,
+    /// When the client said something last; pongs are its library's.
+    said: Mono,
+}
+
+impl Pace {
+    /// Of a session that has just been opened.
+    pub(super) fn new(now: Mono) -> Self {
+        Self { small_talk: Bucket::default(), refused: 0, has_subscribed: false, said: now }
+    }
+
+    /// The client has said something.
+    pub(super) fn said(&mut self, now: Mono) {
+        self.said = now;
+    }
 }
 
 impl Session {
@@ -35,10 +50,42 @@ impl Session {
         };
         match &self.rights {
             Some(rights) if !is_small => self.shared.users.take(&rights.user, now.mono)?,
-            _ => self.pace.small_talk.take(SMALL_TALK, now.mono)?,
+            _ => self.pace.small_talk.take(self.shared.limits.small_talk, now.mono)?,
         }
         self.pace.refused = 0;
         Ok(())
+    }
+
+    /// True if the session listens to anything.
+    pub fn has_subscriptions(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// When the session ends if the client goes on saying nothing.
+    pub(super) fn idle_at(&self) -> Mono {
+        let limits = &self.shared.limits;
+        self.pace.said + if self.has_subscriptions() { limits.idle_subscribed } else { limits.idle }
+    }
+
+    /// A control frame of the client: a ping, or a pong, asked for or not. Nobody needs more of them than small talk.
+    pub fn on_control(&mut self, now: Stamp) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.pace.small_talk.take(self.shared.limits.small_talk, now.mono).is_ok() {
+            return out;
+        }
+        self.pace.refused += 1;
+        if self.pace.refused >= MAX_ERRORS {
+            self.close(Close::RateLimited, &mut out, now);
+        }
+        out
+    }
+
+    /// Somebody wants to know whether the client is still there: it is asked now, and not only when its time comes.
+    pub fn on_probe(&mut self, now: Stamp) -> Vec<Action> {
+        if self.pong_due.is_none() {
+            self.next_ping = now.mono;
+        }
+        self.on_deadline(now)
     }
 
     /// Answers a message that came too soon; one that floods is closed.

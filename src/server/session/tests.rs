@@ -32,6 +32,8 @@ fn shared() -> Arc<Shared> {
         patients: Vec::new(),
         stale_and_lost_ms: (5000, 10_000),
         users: Users::default(),
+        limits: ServerLimits::default(),
+        close_codes: CloseCodes::Own,
     })
 }
 
@@ -156,6 +158,7 @@ fn a_token_is_announced_to_end_and_then_ends_the_session() {
     let kinds = |session: &mut Session, seconds| -> Vec<String> {
         session.next_heartbeat = Mono(0);
         session.pong_due = None;
+        session.on_text(r#"{"type":"heartbeat"}"#, later(seconds));
         let messages = written(&session.on_deadline(later(seconds)));
         messages.iter().map(|message| message["type"].as_str().unwrap().to_owned()).collect()
     };
@@ -204,4 +207,82 @@ fn who_floods_is_closed_and_may_come_back_later() {
     let closing = &written(&last)[1]["data"];
     assert_eq!((&closing["code"], &closing["reconnect"]), (&json!(4203), &json!(true)), "{closing}");
     assert!(last.iter().any(|action| matches!(action, Action::Close(Close::RateLimited))));
+}
+
+#[test]
+fn who_says_nothing_is_closed_sooner_without_subscriptions_and_a_heartbeat_is_enough() {
+    let closed = |session: &mut Session, seconds| {
+        session.pong_due = None;
+        let messages = written(&session.on_deadline(at(seconds)));
+        messages.iter().find(|message| message["type"] == "closing").map(|message| message["data"].clone())
+    };
+    let mut silent = session();
+    assert!(silent.next_deadline() <= at(300).mono, "nobody else wakes it");
+    assert_eq!(closed(&mut silent, 299), None);
+    let why = closed(&mut silent, 300).unwrap();
+    assert_eq!((&why["code"], &why["reason"], &why["reconnect"]), (&json!(4209), &json!("idle_timeout"), &json!(true)));
+
+    let mut alive = session();
+    alive.on_text(r#"{"type":"heartbeat"}"#, at(299));
+    assert_eq!(closed(&mut alive, 598), None);
+    assert!(closed(&mut alive, 599).is_some());
+
+    let mut listening = session();
+    listening.patterns = vec!["alerts/+".parse().unwrap()];
+    assert_eq!(closed(&mut listening, 3599), None);
+    assert_eq!(closed(&mut listening, 3600).unwrap()["reason"], "idle_timeout");
+}
+
+#[test]
+fn before_the_sign_in_there_is_one_message() {
+    for text in
+        [r#"{"type":"ping"}"#, r#"{"type":"subscribe","channels":["system"]}"#, "rubbish", r#"{"type":"heartbeat"}"#]
+    {
+        let mut stranger = Session::new(shared(), "c".into(), None, &[], at(0)).0;
+        let answers = written(&stranger.on_text(text, at(1)));
+        let kinds: Vec<&str> = answers.iter().map(|answer| answer["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["error", "closing"], "{text}");
+        assert_eq!(answers[1]["data"]["code"], 4003);
+        assert!(stranger.on_text(r#"{"type":"authenticate","token":"t"}"#, at(1)).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn a_flood_of_pings_is_closed_and_the_usual_ones_are_not() {
+    let mut calm = session();
+    for second in 1..600 {
+        assert!((0..50).all(|_| calm.on_control(at(second)).is_empty()), "{second}");
+    }
+    let mut flood = session();
+    let taken = (0..1000).take_while(|_| flood.on_control(at(1)).is_empty()).count();
+    assert_eq!(taken, 59, "50 at once, and the tenth that is refused in a row is the last");
+    assert!(flood.is_closed());
+}
+
+#[test]
+fn at_the_end_sessions_are_sent_away_for_times_that_are_spread() {
+    let away = |number: u64| {
+        // As the server makes them: 16 hexadecimal digits.
+        let id = format!("{:016x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut session = Session::new(shared(), id, None, &[], at(0)).0;
+        let closing = written(&session.close_now(Close::ServerShutdown, at(1)));
+        closing[0]["data"]["retry_after_ms"].as_u64().unwrap()
+    };
+    let mut tenths = [0; 10];
+    for number in 1..=2000 {
+        let pause = away(number);
+        assert!(pause < 5000);
+        tenths[usize::try_from(pause / 500).unwrap()] += 1;
+    }
+    assert!(tenths.iter().all(|count| (120..=280).contains(count)), "{tenths:?}");
+}
+
+#[test]
+fn a_probe_asks_at_once_and_never_twice_for_one_answer() {
+    let mut session = session();
+    let pings = |actions: Vec<Action>| actions.iter().filter(|action| matches!(action, Action::Ping)).count();
+    assert_eq!(pings(session.on_probe(at(1))), 1);
+    assert_eq!(pings(session.on_probe(at(2))), 0, "the first is not answered yet");
+    session.on_pong(at(2));
+    assert_eq!(pings(session.on_probe(at(3))), 1);
 }

@@ -9,6 +9,8 @@ use vitalbridge::server::jwt::Claims;
 use vitalbridge::server::tickets::TICKET_LIFE;
 use vitalbridge::vitals::Metric;
 
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
+
 use super::{Came, Dashboard, HOST, Server, UserRole, patients};
 use crate::bridge::now;
 
@@ -120,7 +122,9 @@ async fn a_token_in_an_address_is_refused_unless_the_configuration_allows_it() {
     // A ticket comes before it, also a bad one.
     assert!(server.at(&format!("{good}&ticket=none")).await.err().unwrap().contains("401"));
 
-    server.site.gate.access.close_codes_are_standard = true;
+    let mut server = Server::with(ServerLimits::default(), CloseCodes::Standard, Clock::System);
+    server.site.gate.access.in_query = true;
+    let good = format!("token={}", server.token(&server.claims(UserRole::Viewer)));
     assert_eq!(server.at("token=bad").await.unwrap().read().await, Came::Closed(1008));
     assert_eq!(server.at(&good).await.unwrap().next_of("authenticated").await["data"]["user_id"], 7);
     assert!(server.at("ticket=bad").await.err().unwrap().contains("401"), "only a bad token is told by a close code");
