@@ -26,6 +26,7 @@ use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::codes::Codes;
+use vitalbridge::server::connections::Connections;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -115,6 +116,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         durable,
         key: watch::Sender::new(key.clone()).subscribe(),
         clock: clock.clone(),
+        connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
         metrics,
         stop: stop.clone(),
     };

@@ -30,6 +30,7 @@ use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOU
 use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
+use crate::server::connections::Connections;
 use crate::server::jwt::TokenKey;
 use crate::server::rate::Users;
 use crate::server::routes::Site;
@@ -53,7 +54,8 @@ pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
 /// How long the stages before the store may take of it, each. Sources let go of their ports within 2 s, closing a
 /// session has 2 s, and the uplink waits 2 s for confirmations and says goodbye.
-const SOURCES_GRACE: Duration = Duration::from_millis(2500);
+const FAREWELL_GRACE: Duration = Duration::from_millis(500);
+const SOURCES_GRACE: Duration = Duration::from_millis(2000);
 const PIPELINE_GRACE: Duration = Duration::from_secs(2);
 const SESSIONS_GRACE: Duration = Duration::from_millis(2500);
 const TASKS_GRACE: Duration = Duration::from_secs(1);
@@ -63,7 +65,8 @@ const UPLINK_GRACE: Duration = Duration::from_secs(3);
 const STORE_GRACE_AT_LEAST: Duration = Duration::from_secs(6);
 
 const _: () = {
-    let before_the_store = SOURCES_GRACE.as_millis()
+    let before_the_store = FAREWELL_GRACE.as_millis()
+        + SOURCES_GRACE.as_millis()
         + PIPELINE_GRACE.as_millis()
         + SESSIONS_GRACE.as_millis()
         + TASKS_GRACE.as_millis()
@@ -195,6 +198,7 @@ struct Running {
     readings: mpsc::Sender<SourceMessage>,
     handle: StoreHandle,
     key: watch::Sender<TokenKey>,
+    connections: Connections,
 }
 
 /// Runs until SIGTERM, SIGINT or the failure of a vital part.
@@ -259,6 +263,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         readings,
         handle: opened.handle.clone(),
         key,
+        connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
         stages,
     };
 
@@ -300,8 +305,12 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         key: running.key.subscribe(),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
+        connections: running.connections.clone(),
         stop: running.stages.sessions.clone(),
     };
+    running.tasks.spawn("audit rows of connections", Role::Helper, {
+        running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone())
+    });
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
@@ -733,13 +742,29 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &Running) {
     }
 }
 
+/// Writes down that every connection ends, while the pipeline still takes it: sessions end after the pipeline.
+async fn tell_who_was_connected(connections: &Connections, control: &mpsc::Sender<Control>) {
+    let telling = async {
+        for row in connections.farewell() {
+            // The pipeline has failed if this does; the log says why the daemon ends.
+            let _ = control.send(Control::Audit(row)).await;
+        }
+    };
+    if tokio::time::timeout(FAREWELL_GRACE, telling).await.is_err() {
+        warn!("the audit trail lacks the end of some connections");
+    }
+}
+
 /// Ends the stages in the order in which data flows, so that nothing accepted is lost; the first vital part that failed
 /// is the answer, also one that failed at its end.
 async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
-    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, control, readings, handle, key: _key } =
-        running;
+    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, .. } = running;
+    let (connections, control, readings, handle) =
+        (running.connections, running.control, running.readings, running.handle);
+    let _key = running.key;
     info!("stopping");
     stages.inputs.cancel();
+    tell_who_was_connected(&connections, &control).await;
     drop((control, readings));
     // The pipeline ends once every source has hung up.
     let mut left = sources.drain(SOURCES_GRACE).await;

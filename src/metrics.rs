@@ -150,6 +150,7 @@ metrics! {
     gauge connections: "WebSocket connections that are open.",
     counter connections_refused_total: "Connections refused because of a limit.",
     counter sign_in_refused_total: "Tokens and codes that were refused.",
+    counter audit_rows_lost_total: "Rows of the audit trail about connections that found no room.",
     counter frames_sent_total: "WebSocket messages written.",
     counter resumed_total: "Sessions that went on from an earlier event.",
     gauge uplink_connected: "1 while the broker is connected.",

@@ -11,6 +11,8 @@ pub enum Close {
     TooManyErrors,
     /// No sign-in within 5 s.
     AuthTimeout,
+    /// An administrator closed it.
+    ClosedByAdmin,
     /// A message over the limit.
     MessageTooBig,
     /// The token ended and was not refreshed.
@@ -27,6 +29,8 @@ pub enum Close {
     OverCapacity,
     /// The daemon ends.
     ServerShutdown,
+    /// An administrator wants the client to connect anew.
+    ForceReconnect,
 }
 
 impl Close {
@@ -37,6 +41,7 @@ impl Close {
             Self::UnsupportedProtocol => 4004,
             Self::TooManyErrors => 4005,
             Self::AuthTimeout => 4008,
+            Self::ClosedByAdmin => 4009,
             Self::MessageTooBig => 4010,
             Self::TokenExpired => 4101,
             Self::TokenChangedSubject => 4102,
@@ -45,6 +50,7 @@ impl Close {
             Self::RateLimited => 4203,
             Self::OverCapacity => 4204,
             Self::ServerShutdown => 4206,
+            Self::ForceReconnect => 4207,
         }
     }
 
@@ -55,6 +61,7 @@ impl Close {
             Self::UnsupportedProtocol => "unsupported_protocol",
             Self::TooManyErrors => "too_many_errors",
             Self::AuthTimeout => "auth_timeout",
+            Self::ClosedByAdmin => "closed_by_admin",
             Self::MessageTooBig => "message_too_big",
             Self::TokenExpired => "token_expired",
             Self::TokenChangedSubject => "token_changed_subject",
@@ -63,6 +70,7 @@ impl Close {
             Self::RateLimited => "rate_limited",
             Self::OverCapacity => "over_capacity",
             Self::ServerShutdown => "server_shutdown",
+            Self::ForceReconnect => "force_reconnect",
         }
     }
 

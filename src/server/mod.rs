@@ -5,18 +5,23 @@ mod audit;
 pub mod auth;
 mod ble;
 mod ble_job;
+mod claimed;
 pub mod close;
 pub mod codes;
 mod commands;
+pub mod connections;
 pub mod hosts;
 pub mod jwt;
 mod limits;
+mod manage;
 pub mod message;
 mod notifications;
+mod peer;
 pub mod rate;
 pub mod routes;
 pub mod session;
 pub mod socket;
+mod trail;
 
 use std::net::SocketAddr;
 

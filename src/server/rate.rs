@@ -29,6 +29,15 @@ pub const MESSAGES: Allowance = Allowance { burst: 50, every: Duration::from_mil
 /// What a client has to say often, and everything before the sign-in: 50 a second and connection.
 pub const SMALL_TALK: Allowance = Allowance { burst: 50, every: Duration::from_millis(20) };
 
+/// Rows of the audit trail about connections that stand alone, of one user, action and address: 60 at once, then 6 a minute.
+pub const ROWS: Allowance = Allowance { burst: 60, every: Duration::from_secs(10) };
+
+/// The same for what is refused: ten at once, then one a minute.
+pub const REFUSED_ROWS: Allowance = Allowance { burst: 10, every: Duration::from_mins(1) };
+
+/// Users and addresses whose refused rows are counted on their own: 100 at once, then 10 a minute.
+pub const ALL_REFUSED_ROWS: Allowance = Allowance { burst: 100, every: Duration::from_secs(6) };
+
 /// What is left of an allowance.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {
@@ -36,6 +45,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// True if nothing has been taken lately.
+    pub fn is_whole(&self, now: Mono) -> bool {
+        self.empty_at <= now
+    }
+
     /// Takes one.
     ///
     /// # Errors

@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Mono};
+use crate::event::Actor;
 use crate::hub::ListenerId;
 use crate::ids::Seq;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::connections::{Connections, Visit};
 use crate::server::jwt::TokenKey;
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
 use crate::store::{Reader, ResumePoint};
@@ -62,6 +64,8 @@ pub struct Gate {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who is connected.
+    pub connections: Connections,
     /// Sessions have to end.
     pub stop: CancellationToken,
 }
@@ -69,13 +73,8 @@ pub struct Gate {
 /// Runs a session over an upgraded connection until one side ends it.
 ///
 /// `defaults`: the channels of a `subscribe` that names none.
-pub async fn run<S>(
-    stream: S,
-    gate: Gate,
-    connection_id: String,
-    rights: Option<Rights>,
-    defaults: &'static [&'static str],
-) where
+pub async fn run<S>(stream: S, gate: Gate, visit: Visit, rights: Option<Rights>, defaults: &'static [&'static str])
+where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     // The library's default read buffer of 128 KiB costs twenty times the memory of a connection with 4 KiB.
@@ -88,11 +87,21 @@ pub async fn run<S>(
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
+    let connection_id = visit.id().to_owned();
     let (session, greeting) =
         Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, gate.clock.now());
-    let mut connection = Connection { socket, session, outbox: None, listener: None, gate };
-    let end = connection.turn(greeting).await;
+    visit.begin();
+    visit.on_signed_in(&session);
+    let overdue = visit.overdue();
+    let mut connection = Connection { socket, session, outbox: None, listener: None, pinged: None, visit, gate };
+    let end = tokio::select! {
+        biased;
+        end = connection.turn(greeting) => end,
+        // A client that takes nothing is not waited for once it was ordered to go.
+        close = overdue => End::Ours(close),
+    };
     debug!(connection_id, why = end.reason(), "session ended");
+    connection.visit.on_end(end.code(), end.reason());
     if let Some(listener) = connection.listener.take() {
         // The pipeline has ended if this fails, and its listeners with it.
         let _ = connection.gate.control.send(Control::Leave(listener)).await;
@@ -102,10 +111,12 @@ pub async fn run<S>(
 
 /// Why a connection ended.
 enum End {
-    /// The other side closed or went away.
+    /// The other side closed, with this code or none.
+    Left(Option<u16>),
+    /// The other side went away.
     Peer,
     /// We closed, for this reason.
-    Ours(&'static str),
+    Ours(Close),
     /// A write took too long or failed.
     Write,
 }
@@ -113,9 +124,20 @@ enum End {
 impl End {
     const fn reason(&self) -> &'static str {
         match self {
-            Self::Peer => "the other side left",
-            Self::Ours(reason) => reason,
+            Self::Left(_) => "the other side closed",
+            Self::Peer => "the other side went away without a close frame",
+            Self::Ours(close) => close.name(),
             Self::Write => "a write took too long or failed",
+        }
+    }
+
+    /// The code of the close frame; 1005 stands for a frame without one (RFC 6455, 7.4.1).
+    const fn code(&self) -> Option<u16> {
+        match self {
+            Self::Left(Some(code)) => Some(*code),
+            Self::Left(None) => Some(1005),
+            Self::Ours(close) => Some(close.code()),
+            Self::Peer | Self::Write => None,
         }
     }
 }
@@ -125,6 +147,9 @@ struct Connection<S> {
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
+    /// When the ping was written that has no answer yet.
+    pinged: Option<Mono>,
+    visit: Visit,
     gate: Gate,
 }
 
@@ -153,6 +178,8 @@ where
                 biased;
                 // The daemon's end must not wait for anybody.
                 () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                // An administrator must not wait for a client either.
+                close = self.visit.ordered() => self.session.close_now(close, self.gate.clock.now()),
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
                 message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
@@ -185,14 +212,31 @@ where
 
     fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, End> {
         let now = self.gate.clock.now();
+        let is_message = matches!(&message, Some(Ok(Message::Text(_) | Message::Binary(_))));
+        if matches!(message, Some(Ok(_))) {
+            self.visit.on_heard(is_message);
+        }
         match message {
-            Some(Ok(Message::Text(text))) => Ok(self.session.on_text(text.as_str(), now)),
+            Some(Ok(Message::Text(text))) => {
+                let actions = self.session.on_text(text.as_str(), now);
+                self.visit.on_acked(self.session.acked());
+                if let Some(wanted) = self.session.take_wanted() {
+                    self.visit.on_subscribe(&wanted);
+                }
+                Ok(actions)
+            }
             Some(Ok(Message::Binary(_))) => Ok(self.session.on_binary(now)),
-            Some(Ok(Message::Pong(_))) => Ok(self.session.on_pong(now)),
+            Some(Ok(Message::Pong(_))) => {
+                if let Some(pinged) = self.pinged.take() {
+                    self.visit.on_round_trip(now.mono.since(pinged));
+                }
+                Ok(self.session.on_pong(now))
+            }
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(Vec::new()),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
-            Some(Ok(Message::Close(_))) | None => Err(End::Peer),
+            Some(Ok(Message::Close(frame))) => Err(End::Left(frame.map(|frame| frame.code.into()))),
+            None => Err(End::Peer),
             Some(Err(error)) => {
                 debug!(%error, "the connection broke");
                 Err(End::Peer)
@@ -242,6 +286,7 @@ where
                     continue;
                 }
                 Action::Ping => {
+                    self.pinged = self.pinged.or(Some(self.gate.clock.now().mono));
                     self.feed(Message::Ping(bytes::Bytes::new())).await?;
                     written = true;
                     continue;
@@ -280,11 +325,14 @@ where
                     self.outbox = Some(Arc::clone(&joined.outbox));
                     self.listener = Some(joined.listener);
                 }
-                self.session.on_joined(joined, self.gate.clock.now())
+                let actions = self.session.on_joined(joined, self.gate.clock.now());
+                self.visit.on_listening(&self.session, self.outbox.as_ref());
+                actions
             }
             Action::Unsubscribe(listener, patterns) => {
                 // The pipeline has ended if this fails, and its listeners with it.
                 let _ = self.gate.control.send(Control::Unsubscribe(listener, patterns)).await;
+                self.visit.on_listening(&self.session, self.outbox.as_ref());
                 Vec::new()
             }
             Action::Annunciate(listener) => {
@@ -321,13 +369,17 @@ where
         if let Err(refused) = &checked {
             self.gate.metrics.sign_in_refused_total.add_one();
             warn!(reason = %refused, "a token was refused");
+            self.visit.on_refused(token.expose(), &refused.to_string());
         }
         let rights = checked.map(|claims| Rights::from_claims(&claims)).map_err(|refused| refused.to_string());
-        self.session.on_token(rights, now)
+        let actions = self.session.on_token(rights, now);
+        self.visit.on_signed_in(&self.session);
+        actions
     }
 
     async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
         let CommandRequest { correlation_id, command, by, scope } = request;
+        let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
         let done = pipeline::carry_out(&self.gate.control, command, by, scope).await;
         let done = done.map_err(|refusal| (refusal.code, refusal.reason));
         self.session.on_command_done(&correlation_id, done, self.gate.clock.now())
@@ -372,6 +424,7 @@ where
 
     async fn feed(&mut self, message: Message) -> Result<(), End> {
         self.gate.metrics.frames_sent_total.add_one();
+        self.visit.on_sent();
         match tokio::time::timeout(WRITE_DEADLINE, self.socket.feed(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(End::Write),
@@ -387,6 +440,7 @@ where
 
     /// Sends the close frame and gives the other side a moment to answer it.
     async fn close(&mut self, close: Close) -> End {
+        self.visit.on_closing(close);
         let frame = CloseFrame { code: close.code().into(), reason: close.name().into() };
         let farewell = async {
             if self.socket.close(Some(frame)).await.is_ok() {
@@ -395,7 +449,7 @@ where
         };
         // A peer that does not answer is left alone.
         let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
-        End::Ours(close.name())
+        End::Ours(close)
     }
 }
 

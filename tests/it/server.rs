@@ -1,6 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
 mod limits;
+mod manage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::server::codes::Codes;
+use vitalbridge::server::connections::Connections;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -97,9 +99,12 @@ impl Server {
             durable,
             key: watch::Sender::new(key.clone()).subscribe(),
             clock: clock.clone(),
+            connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
             metrics,
             stop: sessions.clone(),
         };
+        let trail = gate.connections.clone().keep_trail(gate.control.clone(), CancellationToken::new());
+        tasks.spawn("audit rows of connections", Role::Helper, trail);
         let codes = Codes::Demo(Secret::new("c0de"));
         let air = Air::new(AirSettings::default()).status();
         let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air, models: Models::built_in() };
@@ -108,8 +113,12 @@ impl Server {
 
     /// A stream whose other end is served.
     fn stream(&self) -> DuplexStream {
+        self.stream_from("127.0.0.1:50000")
+    }
+
+    fn stream_from(&self, peer: &str) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
-        let peer: SocketAddr = "127.0.0.1:50000".parse().unwrap();
+        let peer: SocketAddr = peer.parse().unwrap();
         let (router, stop) = (router(self.site.clone()), CancellationToken::new());
         self.site.tasks.spawn("connection", Role::Helper, async move {
             accept::serve(theirs, peer, router, stop, None).await;

@@ -15,7 +15,7 @@ fn later() -> String {
 
 impl Server {
     /// One request with a role's token: the status and the answer.
-    async fn ask(&self, role: UserRole, method: &str, path: &str, body: &str) -> (String, Json) {
+    pub(super) async fn ask(&self, role: UserRole, method: &str, path: &str, body: &str) -> (String, Json) {
         let token = self.token(&self.claims(role));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -28,7 +28,7 @@ impl Server {
         (head.split(' ').nth(1).unwrap().to_owned(), json)
     }
 
-    /// The rows of the audit trail, the newest first, as `who action object result`.
+    /// The rows of the audit trail but for those about connections, the newest first, as `who action object result`.
     async fn audit(&self) -> Vec<String> {
         let (status, page) = self.ask(UserRole::Admin, "GET", "/api/v1/audit", "").await;
         assert_eq!(status, "200", "{page}");
@@ -37,7 +37,9 @@ impl Server {
             let words = ["by", "action", "object", "result"].map(|name| data[name].as_str().unwrap().to_owned());
             words.join(" ")
         };
-        page["rows"].as_array().unwrap().iter().map(text).collect()
+        let is_about_people =
+            |row: &&Json| !["connect", "subscribe", "close"].iter().any(|it| row["data"]["action"] == *it);
+        page["rows"].as_array().unwrap().iter().filter(is_about_people).map(text).collect()
     }
 }
 
