@@ -209,6 +209,7 @@ async fn who_did_what_with_an_alert_is_in_the_audit_page_by_page() {
     let mut nurse = server.signed_in(&server.claims(UserRole::Nurse)).await;
     nurse.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
     nurse.next_of("snapshot").await;
+    server.rows(&["connect", "subscribe"], 2).await;
     server.reading(&patient, Metric::Spo2, 70).await;
     let alert = nurse.next_of("alert").await;
     let id = alert["data"]["alert_id"].as_str().unwrap().to_owned();
@@ -239,7 +240,8 @@ async fn who_did_what_with_an_alert_is_in_the_audit_page_by_page() {
         before = format!("&before={}", answer["next"]);
     }
     assert!(found.is_sorted_by(|newer, older| newer > older), "{found:?}");
-    let (_, end) = server.ask(UserRole::Viewer, "GET", &format!("/api/v1/audit?limit=1{before}"), "").await;
+    let path = format!("/api/v1/audit?patient={patient}{before}");
+    let (_, end) = server.ask(UserRole::Viewer, "GET", &path, "").await;
     assert_eq!(end, json!({"rows": [], "next": null}));
     let (status, _) = server.ask(UserRole::Viewer, "GET", "/api/v1/audit?limit=many", "").await;
     assert_eq!(status, "400");

@@ -79,7 +79,7 @@ impl Server {
     }
 
     /// The rows of the audit trail with one of these actions, the oldest first, once there are so many.
-    async fn rows(&self, actions: &[&str], count: usize) -> Vec<Json> {
+    pub(super) async fn rows(&self, actions: &[&str], count: usize) -> Vec<Json> {
         let of = |page: &Json| -> Vec<Json> {
             let rows = page["rows"].as_array().unwrap().iter().map(|row| row["data"].clone());
             let mut rows: Vec<Json> =
@@ -320,16 +320,11 @@ async fn a_drain_sends_all_away_over_some_time_and_lets_nobody_in_until_it_ends(
     let refused = server.dashboard(&[]).await.err().unwrap();
     assert!(refused.contains("503"), "{refused}");
     let upgrade = format!(
-        "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     for request in [upgrade, format!("GET /readyz HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n")] {
-        let mut stream = server.stream();
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
-        tokio::io::AsyncWriteExt::shutdown(&mut stream).await.unwrap();
-        let mut answer = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
-        let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+        let answer = server.http(&request).await.to_ascii_lowercase();
         assert!(answer.starts_with("http/1.1 503 ") && answer.contains("\r\nretry-after: 5\r\n"), "{answer}");
         assert!(answer.contains("\"draining\""), "{answer}");
     }
@@ -346,7 +341,7 @@ async fn a_drain_sends_all_away_over_some_time_and_lets_nobody_in_until_it_ends(
 #[tokio::test]
 async fn connections_and_channels_are_listed() {
     let server = Server::start();
-    let mut lena = server.guest("lena", UserRole::Nurse, "192.0.2.1:1", &[]).await;
+    let mut lena = server.guest("42", UserRole::Nurse, "192.0.2.1:1", &[]).await;
     let mut otto = server.guest("otto", UserRole::Viewer, "192.0.2.2:1", &[]).await;
     for (guest, channels) in [(&mut lena, json!(["patient/+/+", "alerts/+"])), (&mut otto, json!(["alerts/+"]))] {
         guest.dashboard.say(&json!({"type": "subscribe", "channels": channels})).await;
@@ -363,9 +358,9 @@ async fn connections_and_channels_are_listed() {
 
     for (query, expected) in [
         ("", vec![json!(lena.id), json!(otto.id), quiet_id.clone()]),
-        ("?user=lena", vec![json!(lena.id)]),
+        ("?user=42", vec![json!(lena.id)]),
         ("?state=connected", vec![quiet_id]),
-        ("?user=lena&state=connected", vec![]),
+        ("?user=42&state=connected", vec![]),
         ("?user=nobody", vec![]),
     ] {
         let list = server.look(&format!("/ws/connections{query}")).await;
@@ -376,7 +371,7 @@ async fn connections_and_channels_are_listed() {
     }
     has_members(
         &serde_json::from_str(OLDER_HEALTH).unwrap(),
-        &server.look("/ws/connections?user=lena").await["connections"][0],
+        &server.look("/ws/connections?user=42").await["connections"][0],
         "",
     );
 }
@@ -527,11 +522,17 @@ async fn who_came_asked_was_refused_and_left_is_in_the_audit_trail_with_its_addr
             "notification_send",
             command("notification.send", json!({"kind": "system", "users": ["9"], "title": "t", "message": "m"})),
         ),
-        ("notification_withdraw", command("notification.withdraw", json!({"id": id_of_none}))),
+        ("notification_withdraw", command("notification.withdraw", json!({"notification_id": id_of_none}))),
     ];
     for (action, command) in &commands {
         dashboard.say(command).await;
-        let result = dashboard.next_of("result").await;
+        let result = loop {
+            let message = dashboard.next().await;
+            assert_ne!(message["type"], "error", "{action}: {message}");
+            if message["type"] == "result" {
+                break message;
+            }
+        };
         assert_eq!(result["data"]["ok"], false, "{action}: {result}");
     }
     dashboard.say(&json!({"type": "set_preferences", "data": {"mute": []}})).await;
