@@ -55,7 +55,7 @@ pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
 /// How long the stages before the store may take of it, each. Sources let go of their ports within 2 s, closing a
 /// session has 2 s, and the uplink waits 2 s for confirmations and says goodbye.
 const FAREWELL_GRACE: Duration = Duration::from_millis(500);
-const SOURCES_GRACE: Duration = Duration::from_millis(2000);
+const SOURCES_GRACE: Duration = Duration::from_secs(2);
 const PIPELINE_GRACE: Duration = Duration::from_secs(2);
 const SESSIONS_GRACE: Duration = Duration::from_millis(2500);
 const TASKS_GRACE: Duration = Duration::from_secs(1);
@@ -291,14 +291,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = Gate {
-        shared: Arc::new(Shared {
-            bridge: config.bridge.clone(),
-            site: config.site.clone(),
-            epoch: epoch.clone(),
-            patients: config.patients.clone(),
-            stale_and_lost_ms: stale_and_lost_ms(&config, now),
-            users: Users::default(),
-        }),
+        shared: shared(&config, &epoch, now),
         control: running.control.clone(),
         reader: opened.reader.clone(),
         durable: opened.handle.durable(),
@@ -308,9 +301,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         connections: running.connections.clone(),
         stop: running.stages.sessions.clone(),
     };
-    running.tasks.spawn("audit rows of connections", Role::Helper, {
-        running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone())
-    });
+    let trail = running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone());
+    running.tasks.spawn("audit rows of connections", Role::Helper, trail);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
@@ -337,6 +329,18 @@ async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result
         error!(?report, "the database was damaged; readable rows were saved and a new one was started");
     }
     Ok(opened)
+}
+
+/// What every session has in common.
+fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Arc<Shared> {
+    Arc::new(Shared {
+        bridge: config.bridge.clone(),
+        site: config.site.clone(),
+        epoch: epoch.clone(),
+        patients: config.patients.clone(),
+        stale_and_lost_ms: stale_and_lost_ms(config, now),
+        users: Users::default(),
+    })
 }
 
 /// When a continuous number turns grey, and when it is no longer shown: the times of the first no-signal rule.

@@ -123,7 +123,8 @@ fn unknown_connection() -> Response {
 /// `GET /ws/status` with the members of older clients first, in their order.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
-    status: &'static str,
+    #[serde(rename = "status")]
+    word: &'static str,
     active_connections: usize,
     total_connections: u64,
     users_online: usize,
@@ -139,11 +140,11 @@ struct Status<'a> {
 }
 
 impl<'a> Status<'a> {
-    fn new(status: &'static str, total_connections: u64, totals: &Totals, timestamp: String, epoch: &'a str) -> Self {
+    fn new(word: &'static str, total_connections: u64, totals: &Totals, timestamp: String, epoch: &'a str) -> Self {
         let count = |subject: &Subject| totals.subjects.get(subject).copied().unwrap_or(0);
         let states = ConnectionState::ALL.iter().filter(|state| **state != ConnectionState::Disconnected);
         Self {
-            status,
+            word,
             active_connections: totals.open,
             total_connections,
             users_online: totals.users,
@@ -399,7 +400,7 @@ mod tests {
         let status = Status::new("healthy", 150, &totals, "2024-01-01T00:00:00Z".to_owned(), "k3f9");
         let text = serde_json::to_string(&status).unwrap();
         // The list of subscriptions is longer than theirs, so the bytes come in two pieces.
-        let (first, second) = OLDER.split_once(r#"8},"#).unwrap();
+        let (first, second) = OLDER.split_once("8},").unwrap();
         let (second, first) = (second.strip_suffix('}').unwrap(), format!("{first}8,\"alerts\":4,"));
         assert!(text.starts_with(&first), "{text}");
         assert!(

@@ -47,7 +47,7 @@ struct Server {
     readings: mpsc::Sender<SourceMessage>,
     clock: Clock,
     sessions: CancellationToken,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -108,7 +108,7 @@ impl Server {
         let codes = Codes::Demo(Secret::new("c0de"));
         let air = Air::new(AirSettings::default()).status();
         let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air, models: Models::built_in() };
-        Self { site, key, readings, clock, sessions, _dir: dir }
+        Self { site, key, readings, clock, sessions, dir }
     }
 
     /// A stream whose other end is served.

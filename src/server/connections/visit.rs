@@ -299,7 +299,9 @@ impl Visit {
         }
         let object = listed(&wanted.patterns);
         let row = match (&wanted.refused, &wanted.since) {
-            (Some(refused), _) => Row::refused(AuditAction::Subscribe, object, refused.clone()),
+            (Some(refused), _) => {
+                Row::refused(AuditAction::Subscribe, object, claimed::name(refused, MAX_LISTED_BYTES))
+            }
             (None, Some((epoch, seq))) => {
                 Row::done(AuditAction::Subscribe, object, Some(format!("goes on after {epoch}:{seq}")))
             }

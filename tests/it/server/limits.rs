@@ -8,7 +8,7 @@ use vitalbridge::vitals::Metric;
 use super::{Dashboard, HOST, Server, UserRole, patients};
 
 /// After the end of any run of these tests, and not longer than a person may ask for.
-fn later() -> String {
+pub(super) fn later() -> String {
     let now = Clock::System.now().wall;
     Wall(now.0 + 20 * 3_600_000).to_string()
 }
