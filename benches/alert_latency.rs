@@ -27,6 +27,7 @@ use vitalbridge::server::accept;
 use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
+use vitalbridge::server::connections::Connections;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -121,6 +122,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         key: watch::Sender::new(key.clone()).subscribe(),
         access: Access::new(dir.path().to_owned(), false, clock.now().wall)?,
         clock: clock.clone(),
+        connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
         metrics,
         seats: Seats::new(ServerLimits::default()),
         stop: stop.clone(),

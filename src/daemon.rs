@@ -31,6 +31,7 @@ use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::accept::Door;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
+use crate::server::connections::Connections;
 use crate::server::jwt::TokenKey;
 use crate::server::keys::Keys;
 use crate::server::rate::Users;
@@ -58,7 +59,8 @@ pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
 /// How long the stages before the store may take of it, each. Sources let go of their ports within 2 s, closing a
 /// session has 2 s, and the uplink waits 2 s for confirmations and says goodbye.
-const SOURCES_GRACE: Duration = Duration::from_millis(2500);
+const FAREWELL_GRACE: Duration = Duration::from_millis(500);
+const SOURCES_GRACE: Duration = Duration::from_secs(2);
 const PIPELINE_GRACE: Duration = Duration::from_secs(2);
 const SESSIONS_GRACE: Duration = Duration::from_millis(2500);
 const TASKS_GRACE: Duration = Duration::from_secs(1);
@@ -68,7 +70,8 @@ const UPLINK_GRACE: Duration = Duration::from_secs(3);
 const STORE_GRACE_AT_LEAST: Duration = Duration::from_secs(6);
 
 const _: () = {
-    let before_the_store = SOURCES_GRACE.as_millis()
+    let before_the_store = FAREWELL_GRACE.as_millis()
+        + SOURCES_GRACE.as_millis()
         + PIPELINE_GRACE.as_millis()
         + SESSIONS_GRACE.as_millis()
         + TASKS_GRACE.as_millis()
@@ -218,6 +221,7 @@ struct Running {
     /// Ends the fetching of keys of issuers that are not trusted any more.
     fetching: CancellationToken,
     tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
+    connections: Connections,
 }
 
 /// Runs until SIGTERM, SIGINT or the failure of a vital part.
@@ -289,6 +293,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         key,
         fetching: stages.inputs.child_token(),
         tls: secured.as_ref().map(|loaded| watch::Sender::new(Arc::clone(&loaded.server))),
+        connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
         stages,
     };
 
@@ -313,16 +318,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = Gate {
-        shared: Arc::new(Shared {
-            bridge: config.bridge.clone(),
-            site: config.site.clone(),
-            epoch: epoch.clone(),
-            patients: config.patients.clone(),
-            stale_and_lost_ms: stale_and_lost_ms(&config, now),
-            users: Users::new(config.server.limits.messages),
-            limits: config.server.limits,
-            close_codes: config.server.close_codes,
-        }),
+        shared: shared(&config, &epoch, now),
         control: running.control.clone(),
         reader: opened.reader.clone(),
         durable: opened.handle.durable(),
@@ -331,9 +327,12 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
         seats: Seats::new(config.server.limits),
+        connections: running.connections.clone(),
         stop: running.stages.sessions.clone(),
     };
     let seats = Arc::clone(&gate.seats);
+    let trail = running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone());
+    running.tasks.spawn("audit rows of connections", Role::Helper, trail);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
@@ -427,6 +426,20 @@ async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result
         error!(?report, "the database was damaged; readable rows were saved and a new one was started");
     }
     Ok(opened)
+}
+
+/// What every session has in common.
+fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Arc<Shared> {
+    Arc::new(Shared {
+        bridge: config.bridge.clone(),
+        site: config.site.clone(),
+        epoch: epoch.clone(),
+        patients: config.patients.clone(),
+        stale_and_lost_ms: stale_and_lost_ms(config, now),
+        users: Users::new(config.server.limits.messages),
+        limits: config.server.limits,
+        close_codes: config.server.close_codes,
+    })
 }
 
 /// When a continuous number turns grey, and when it is no longer shown: the times of the first no-signal rule.
@@ -845,26 +858,29 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
     }
 }
 
+/// Writes down that every connection ends, while the pipeline still takes it: sessions end after the pipeline.
+async fn tell_who_was_connected(connections: &Connections, control: &mpsc::Sender<Control>) {
+    let telling = async {
+        for row in connections.farewell() {
+            // The pipeline has failed if this does; the log says why the daemon ends.
+            let _ = control.send(Control::Audit(row)).await;
+        }
+    };
+    if tokio::time::timeout(FAREWELL_GRACE, telling).await.is_err() {
+        warn!("the audit trail lacks the end of some connections");
+    }
+}
+
 /// Ends the stages in the order in which data flows, so that nothing accepted is lost; the first vital part that failed
 /// is the answer, also one that failed at its end.
 async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
-    let Running {
-        tasks,
-        sources,
-        pipeline,
-        sessions,
-        uplink,
-        store,
-        stages,
-        control,
-        readings,
-        handle,
-        key: _key,
-        tls: _tls,
-        ..
-    } = running;
+    let Running { tasks, sources, pipeline, sessions, uplink, store, stages, .. } = running;
+    let (connections, control, readings, handle) =
+        (running.connections, running.control, running.readings, running.handle);
+    let (_key, _tls) = (running.key, running.tls);
     info!("stopping");
     stages.inputs.cancel();
+    tell_who_was_connected(&connections, &control).await;
     drop((control, readings));
     // The pipeline ends once every source has hung up.
     let mut left = sources.drain(SOURCES_GRACE).await;

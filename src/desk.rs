@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Stamp;
-use crate::event::{AuditAction, AuditEvent, AuditResult, NotDone, Order, OrderKind};
+use crate::event::{Actor, AuditAction, AuditEvent, AuditResult, NotDone, Order, OrderKind};
 use crate::hub::Scope;
 use crate::ids::{DeviceId, PatientId, Seq, SourceId, WardId};
 use crate::vitals::Mode;
@@ -50,7 +50,7 @@ pub struct Wish {
     /// What.
     pub kind: OrderKind,
     /// Who.
-    pub by: String,
+    pub by: Actor,
     /// On which channels the person may do that.
     pub scope: Scope,
     /// The answer.
@@ -136,13 +136,14 @@ impl Desk {
     }
 }
 
-fn row(source: &SourceId, counter: Option<&Counter>, kind: &OrderKind, by: String) -> AuditEvent {
+fn row(source: &SourceId, counter: Option<&Counter>, kind: &OrderKind, by: Actor) -> AuditEvent {
     let (action, object) = match kind {
         OrderKind::Confirm { serial_number } => (AuditAction::DeviceConfirmed, serial_number),
         OrderKind::Command { command } => (AuditAction::DeviceCommand, command),
     };
     AuditEvent {
-        by,
+        by: by.user,
+        address: by.address,
         action,
         object: object.chars().take(MAX_OBJECT_BYTES).collect(),
         patient: counter.and_then(|counter| counter.patient.clone()),
@@ -214,7 +215,7 @@ mod tests {
         let wish = Wish {
             source: source.parse().unwrap(),
             kind: OrderKind::Command { command: "nibp_start".to_owned() },
-            by: "lena".to_owned(),
+            by: "lena".to_owned().into(),
             scope: Scope::Only(scope.iter().map(|pattern| pattern.parse().unwrap()).collect()),
             reply,
         };

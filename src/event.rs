@@ -524,6 +524,23 @@ named_enum! {
         ObservationSet = "observation_set",
         /// Tokens were revoked; the object is `jti` or `user` with its name.
         TokenRevoke = "token_revoke",
+        /// Somebody signed in over the WebSocket; the object is the connection.
+        Connect = "connect",
+        /// A sign-in code was exchanged for a token, or a token or code was refused; the object of a refused one is the
+        /// user whom the token names, which proves nothing.
+        SignIn = "sign_in",
+        /// A connection asked for channels; the object is a list of them.
+        Subscribe = "subscribe",
+        /// A connection of somebody who had signed in ended; the object is the connection.
+        Close = "close",
+        /// An administrator closed a connection; the object is the connection.
+        ConnectionClose = "connection_close",
+        /// An administrator has a user's clients connect anew; the object is the user.
+        UserReconnect = "user_reconnect",
+        /// An administrator closed a user's connections; the object is the user.
+        UserDisconnect = "user_disconnect",
+        /// An administrator sent all connections away or let them in again; the object is `on` or `off`.
+        Drain = "drain",
     }
 }
 
@@ -539,11 +556,37 @@ named_enum! {
     }
 }
 
+impl AuditAction {
+    /// True of what the server says about its connections. It comes in bounded numbers already.
+    pub const fn is_about_connections(self) -> bool {
+        use AuditAction::{Close, Connect, ConnectionClose, Drain, SignIn, Subscribe, UserDisconnect, UserReconnect};
+        matches!(self, Connect | SignIn | Subscribe | Close | ConnectionClose | UserReconnect | UserDisconnect | Drain)
+    }
+}
+
+/// Who does something, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The user.
+    pub user: String,
+    /// The IP address from which it was asked for; `None` where there is none, such as by the broker.
+    pub address: Option<String>,
+}
+
+impl From<String> for Actor {
+    fn from(user: String) -> Self {
+        Self { user, address: None }
+    }
+}
+
 /// A row of the audit trail: who did what to what, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
-    /// The user; [`AuditEvent::BRIDGE`] where nobody asked.
+    /// The user; [`AuditEvent::BRIDGE`] where nobody asked, [`AuditEvent::UNKNOWN`] where nobody has proven who it was.
     pub by: String,
+    /// The IP address from which it was asked for, of the peer itself; `None` where nobody asked over HTTP or WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// What.
     pub action: AuditAction,
     /// What it was about, in the action's own terms: a serial number, the name of a command.
@@ -566,6 +609,9 @@ pub struct AuditEvent {
 impl AuditEvent {
     /// Who did what the bridge does by itself.
     pub const BRIDGE: &str = "bridge";
+
+    /// Who was refused before he had signed in.
+    pub const UNKNOWN: &str = "unknown";
 }
 
 /// What a person wants of a device behind a source.

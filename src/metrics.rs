@@ -154,6 +154,7 @@ metrics! {
     counter sessions_evicted_total: "Sessions that made room for another one of their user.",
     counter sessions_refused_total: "Sign-ins refused because the user, or the address before it, had too many sessions.",
     counter sign_in_refused_total: "Tokens and codes that were refused.",
+    counter audit_rows_lost_total: "Rows of the audit trail about connections that found no room.",
     counter frames_sent_total: "WebSocket messages written.",
     counter resumed_total: "Sessions that went on from an earlier event.",
     gauge uplink_connected: "1 while the broker is connected.",

@@ -114,6 +114,19 @@ pub enum Put {
     Overrun,
 }
 
+/// What waits for a listener, and what it has missed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Events, blocks of samples and self-checks that wait.
+    pub parcels: usize,
+    /// The bytes of their messages; of a self-check none, because each listener has its own.
+    pub bytes: usize,
+    /// Readings and blocks of samples that were replaced or dropped since it began to listen.
+    pub conflated: u64,
+    /// It has to be closed.
+    pub is_overrun: bool,
+}
+
 /// A stream of readings, or one reading where each of them is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Slot {
@@ -127,6 +140,8 @@ struct Lanes {
     order: VecDeque<Slot>,
     readings: HashMap<Slot, Arc<Published>>,
     gap: Option<(Seq, Seq, u64)>,
+    /// Everything that was replaced or dropped.
+    conflated: u64,
     waves: VecDeque<Arc<PublishedWave>>,
     /// The newest one; an older one says nothing any more.
     check: Option<Arc<SelfCheck>>,
@@ -179,6 +194,7 @@ impl Outbox {
         let full = lanes.waves.len() >= WAVE_LANE;
         if full {
             lanes.waves.pop_front();
+            lanes.conflated += 1;
         }
         lanes.waves.push_back(Arc::clone(wave));
         drop(lanes);
@@ -232,6 +248,16 @@ impl Outbox {
         lanes.lossless.len() + lanes.readings.len()
     }
 
+    /// What waits, and what was missed.
+    pub fn load(&self) -> Load {
+        let lanes = self.lock();
+        let parcels =
+            lanes.lossless.len() + lanes.readings.len() + lanes.waves.len() + usize::from(lanes.check.is_some());
+        let events = lanes.lossless.iter().chain(lanes.readings.values()).map(|published| published.text.len());
+        let bytes = events.chain(lanes.waves.iter().map(|wave| wave.message.len())).sum();
+        Load { parcels, bytes, conflated: lanes.conflated, is_overrun: lanes.overrun }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -241,7 +267,7 @@ impl Lanes {
     fn put_lossless(&mut self, published: &Arc<Published>) -> Put {
         if self.lossless.len() >= LOSSLESS_LANE {
             // It comes back with `since` and gets all of this from the log.
-            *self = Self { overrun: true, ..Self::default() };
+            *self = Self { overrun: true, conflated: self.conflated, ..Self::default() };
             return Put::Overrun;
         }
         self.lossless.push_back(Arc::clone(published));
@@ -267,6 +293,7 @@ impl Lanes {
     }
 
     fn note_gap(&mut self, seq: Seq) {
+        self.conflated += 1;
         let (from, to, skipped) = self.gap.unwrap_or((seq, seq, 0));
         self.gap = Some((from.min(seq), to.max(seq), skipped + 1));
     }

@@ -29,8 +29,8 @@ use crate::derive::live::{Derivation, News2Settings};
 use crate::desk::{Counter, Desk, Ended, Wish};
 pub use crate::desk::{Done, Refusal, Reply};
 use crate::event::{
-    AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, ObservationEvent, Preferences,
-    SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
+    Actor, AlertChange, AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, ObservationEvent,
+    Preferences, SignalPresence, SourceMessage, SystemEvent, SystemKind, WaveBlock,
 };
 use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
@@ -105,7 +105,7 @@ pub struct CommandWish {
     /// What.
     pub command: Command,
     /// Who.
-    pub by: String,
+    pub by: Actor,
     /// On which channels that person may do it.
     pub scope: Scope,
     /// The answer: the number of the last event that it caused; of a device's command that of its row in the audit trail.
@@ -124,10 +124,11 @@ pub struct CommandWish {
 pub async fn carry_out(
     control: &mpsc::Sender<Control>,
     command: Command,
-    by: String,
+    by: impl Into<Actor>,
     scope: Scope,
 ) -> Result<Done, Refusal> {
     let (reply, answer) = oneshot::channel();
+    let by = by.into();
     let asked = async {
         control.send(Control::Command(CommandWish { command, by, scope, reply })).await.ok()?;
         answer.await.ok()
@@ -546,7 +547,7 @@ impl Pipeline {
     }
 
     /// The row of the audit trail for a command about an alert, as long as nothing has gone wrong.
-    fn alert_row(&self, alert: AlertId, operation: AlertOperation, by: &str) -> AuditEvent {
+    fn alert_row(&self, alert: AlertId, operation: AlertOperation, by: &Actor) -> AuditEvent {
         let known = self.hub.alert(alert).and_then(|published| match &published.event.body {
             EventBody::Alert(alert) => Some(alert),
             _ => None,
@@ -557,7 +558,8 @@ impl Pipeline {
             AlertOperation::Reset => (AuditAction::AlertReset, None),
         };
         AuditEvent {
-            by: by.to_owned(),
+            by: by.user.clone(),
+            address: by.address.clone(),
             action,
             object: alert.to_string(),
             patient: known.and_then(|alert| alert.patient.clone()),
@@ -574,12 +576,12 @@ impl Pipeline {
         alert: AlertId,
         operation: AlertOperation,
         expected_seq: Option<Seq>,
-        by: String,
+        by: Actor,
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
         let row = self.alert_row(alert, operation, &by);
-        let done = self.try_alert_command(alert, operation, expected_seq, by, scope, now);
+        let done = self.try_alert_command(alert, operation, expected_seq, by.user, scope, now);
         self.publish_outcome(row, done.as_ref().err(), now);
         self.publish_alerts(done?, now);
         Ok(Seq(self.next.0.saturating_sub(1)))
@@ -641,7 +643,7 @@ impl Pipeline {
     }
 
     fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
-        self.publish_limit_news(now);
+        self.publish_limit_news(None, now);
         for change in changes {
             let (alert, is_present, sounds) = (change.alert, change.is_present(), sounds(&change));
             // It alarms (again) when its sound comes on: at the start, after a pause, by the reminder, at a recurrence.

@@ -332,6 +332,7 @@ impl<'a> SystemData<'a> {
 #[derive(Serialize)]
 struct AuditData<'a> {
     by: &'a str,
+    address: Option<&'a str>,
     action: &'static str,
     object: &'a str,
     patient_id: Option<&'a str>,
@@ -346,6 +347,7 @@ impl<'a> AuditData<'a> {
     fn new(audit: &'a AuditEvent) -> Self {
         Self {
             by: &audit.by,
+            address: audit.address.as_deref(),
             action: audit.action.name(),
             object: &audit.object,
             patient_id: audit.patient.as_ref().map(crate::ids::PatientId::as_str),

@@ -329,6 +329,7 @@ impl Pipeline {
 fn escalated(alert: &AlertEvent, result: AuditResult, reason: String) -> AuditEvent {
     AuditEvent {
         by: AuditEvent::BRIDGE.to_owned(),
+        address: None,
         action: AuditAction::AlertEscalated,
         object: alert.alert.to_string(),
         patient: alert.patient.clone(),

@@ -9,7 +9,7 @@ use crate::channel;
 use crate::clock::{Stamp, Wall};
 use crate::command::Entry;
 use crate::derive::live::{ENTRY_LIFE, News2Settings};
-use crate::event::{AuditAction, AuditEvent, AuditResult, Entered, Event, EventBody, ObservationEvent};
+use crate::event::{Actor, AuditAction, AuditEvent, AuditResult, Entered, Event, EventBody, ObservationEvent};
 use crate::hub::Scope;
 use crate::ids::{PatientId, Seq};
 use crate::store::KeptObservation;
@@ -83,7 +83,7 @@ impl Pipeline {
         &mut self,
         patient: &PatientId,
         (oxygen, consciousness): (Entry<Breathing>, Entry<Consciousness>),
-        by: String,
+        by: Actor,
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
@@ -91,16 +91,17 @@ impl Pipeline {
         let known = self.observations.get(patient);
         let observation = ObservationEvent {
             patient: patient.clone(),
-            oxygen: entered(oxygen, known.and_then(|known| known.oxygen.as_ref()), &by, now),
-            consciousness: entered(consciousness, known.and_then(|known| known.consciousness.as_ref()), &by, now),
-            by: by.clone(),
+            oxygen: entered(oxygen, known.and_then(|known| known.oxygen.as_ref()), &by.user, now),
+            consciousness: entered(consciousness, known.and_then(|known| known.consciousness.as_ref()), &by.user, now),
+            by: by.user.clone(),
             mode,
         };
         let admitted = self.admit_observation(&observation, scope, now);
         let words =
             [word("oxygen", oxygen, Breathing::name), word("consciousness", consciousness, Consciousness::name)];
         let audit = AuditEvent {
-            by,
+            by: by.user,
+            address: by.address,
             action: AuditAction::ObservationSet,
             object: words.into_iter().flatten().collect::<Vec<_>>().join(" "),
             patient: Some(patient.clone()),

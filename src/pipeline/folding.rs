@@ -43,7 +43,8 @@ pub(super) struct Refusals {
 impl Refusals {
     /// The rows to write now for a row that was to be written.
     pub(super) fn fold(&mut self, row: AuditEvent, now: Mono) -> Vec<AuditEvent> {
-        if row.result != AuditResult::Refused || row.by == AuditEvent::BRIDGE {
+        let is_bounded = row.by == AuditEvent::BRIDGE || row.action.is_about_connections();
+        if row.result != AuditResult::Refused || is_bounded {
             return vec![row];
         }
         let mut rows = self.due(now);
@@ -95,6 +96,7 @@ mod tests {
     fn row(by: &str, action: AuditAction, result: AuditResult) -> AuditEvent {
         AuditEvent {
             by: by.to_owned(),
+            address: None,
             action,
             object: "spo2_low".to_owned(),
             patient: None,

@@ -5,7 +5,7 @@ use crate::alerts::BridgeCondition;
 use crate::clock::Stamp;
 use crate::command::{LimitOperation, LimitWish};
 use crate::event::{
-    AuditAction, AuditEvent, AuditResult, EventBody, LimitAction, LimitsEvent, SystemEvent, SystemKind,
+    Actor, AuditAction, AuditEvent, AuditResult, EventBody, LimitAction, LimitsEvent, SystemEvent, SystemKind,
 };
 use crate::hub::Scope;
 use crate::ids::{PatientId, Seq};
@@ -50,20 +50,21 @@ impl Pipeline {
     pub(super) fn on_limit_wish(
         &mut self,
         wish: &LimitWish,
-        by: &str,
+        by: &Actor,
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
         let changes = match self.admit(wish, scope) {
             Ok(()) => self
                 .engine
-                .change_limits(wish, by, now)
+                .change_limits(wish, &by.user, now)
                 .map_err(|problems| Refusal { code: "validation", reason: problems.join("; ") }),
             Err(refusal) => Err(refusal),
         };
         match changes {
             Ok(changes) => {
                 // The news, with its row, goes before the alerts that it changes.
+                self.publish_limit_news(by.address.as_deref(), now);
                 self.publish_alerts(changes, now);
                 Ok(Seq(self.next.0.saturating_sub(1)))
             }
@@ -98,12 +99,13 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Publishes what became of changes of limits, each with its row.
-    pub(super) fn publish_limit_news(&mut self, now: Stamp) {
+    /// Publishes what became of changes of limits, each with its row; `address`: from where a person changed them just now.
+    pub(super) fn publish_limit_news(&mut self, address: Option<&str>, now: Stamp) {
         for news in self.engine.take_limit_news() {
             if let Some(action) = audited(news.action) {
                 let LimitsEvent { change, by, reason, before, after, .. } = &news;
-                let row = self.limits_row(by, action, change.rule.as_str(), &change.patient);
+                let by = Actor { user: by.clone(), address: address.map(str::to_owned) };
+                let row = self.limits_row(&by, action, change.rule.as_str(), &change.patient);
                 let reason = Some(format!("{before} -> {after}; {reason}"));
                 self.publish(EventBody::Audit(AuditEvent { reason, ..row }), now);
             }
@@ -111,9 +113,10 @@ impl Pipeline {
         }
     }
 
-    fn limits_row(&self, by: &str, action: AuditAction, rule: &str, patient: &PatientId) -> AuditEvent {
+    fn limits_row(&self, by: &Actor, action: AuditAction, rule: &str, patient: &PatientId) -> AuditEvent {
         AuditEvent {
-            by: by.to_owned(),
+            by: by.user.clone(),
+            address: by.address.clone(),
             action,
             object: rule.to_owned(),
             patient: Some(patient.clone()),

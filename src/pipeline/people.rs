@@ -3,7 +3,7 @@
 use super::{LONGEST_TURN, Pipeline, Refusal};
 use crate::clock::Stamp;
 use crate::command::Command;
-use crate::event::{AuditAction, AuditEvent, AuditResult, EventBody, InboxChange, NotificationKind};
+use crate::event::{Actor, AuditAction, AuditEvent, AuditResult, EventBody, InboxChange, NotificationKind};
 use crate::hub::{Join, Joined, ListenerId, Scope};
 use crate::ids::{PatientId, Seq};
 use crate::notifier::{NotSent, Sees, Sent};
@@ -50,7 +50,7 @@ impl Pipeline {
     pub(super) fn on_message_command(
         &mut self,
         command: Command,
-        by: &str,
+        by: &Actor,
         scope: &Scope,
         now: Stamp,
     ) -> Result<Seq, Refusal> {
@@ -58,7 +58,7 @@ impl Pipeline {
         let (mut audit, done) = match command {
             Command::Notify(new) => {
                 let audit = row(by, AuditAction::NotificationSend, new.patient.clone());
-                match self.notifier.send(*new, by, may, now) {
+                match self.notifier.send(*new, &by.user, may, now) {
                     // It was audited when it was sent.
                     Ok(Sent::Before(seq)) => return Ok(seq),
                     Ok(Sent::New { id, events }) => {
@@ -73,12 +73,12 @@ impl Pipeline {
             Command::Withdraw(id) => {
                 let object = id.to_string();
                 let audit = AuditEvent { object, ..row(by, AuditAction::NotificationWithdraw, None) };
-                (audit, self.notifier.withdraw(id, by, may))
+                (audit, self.notifier.withdraw(id, &by.user, may))
             }
             Command::Prefer(preferences) => {
                 let muted: Vec<&str> = preferences.mute.iter().copied().map(NotificationKind::name).collect();
                 let audit = AuditEvent { object: muted.join(","), ..row(by, AuditAction::PreferencesSet, None) };
-                (audit, self.notifier.prefer(by, preferences))
+                (audit, self.notifier.prefer(&by.user, preferences))
             }
             Command::Alert { .. } | Command::Device { .. } | Command::Limits(_) | Command::Observe { .. } => {
                 return Err(Refusal { code: "validation", reason: "this is no command about messages".to_owned() });
@@ -115,9 +115,10 @@ impl Pipeline {
 }
 
 /// A row of the audit trail for what was done.
-fn row(by: &str, action: AuditAction, patient: Option<PatientId>) -> AuditEvent {
+fn row(by: &Actor, action: AuditAction, patient: Option<PatientId>) -> AuditEvent {
     AuditEvent {
-        by: by.to_owned(),
+        by: by.user.clone(),
+        address: by.address.clone(),
         action,
         object: String::new(),
         patient,

@@ -13,6 +13,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::ble_job::{Desk, Order, Scribe, Terms, answer_to};
+use super::peer;
 use super::routes::{Site, acting, failure, signed_in};
 use crate::bluez::{BleAddress, Bluez, BluezError, Cause, Device, Named, Record};
 use crate::event::AuditAction;
@@ -125,7 +126,7 @@ async fn remove(State(api): State<Api>, headers: HeaderMap, Path(address): Path<
 }
 
 fn scribe(api: &Api, rights: &Rights) -> Scribe {
-    Scribe { by: rights.user.clone(), control: api.site.gate.control.clone() }
+    Scribe { by: peer::actor(rights), control: api.site.gate.control.clone() }
 }
 
 /// Removes it from every adapter that knows it.

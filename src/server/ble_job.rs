@@ -12,7 +12,7 @@ use crate::bluez::{
     AgentRequest, Bluez, BluezError, Capability, Cause, Device, Named, Pairing, Question, Record, Scan, Step, find,
     parse_passkey,
 };
-use crate::event::{AuditAction, AuditEvent, AuditResult};
+use crate::event::{Actor, AuditAction, AuditEvent, AuditResult};
 use crate::pipeline::Control;
 use crate::profile::Models;
 use crate::tasks::{Role, Tasks};
@@ -44,8 +44,8 @@ pub(super) struct Terms {
 /// Writes what somebody did into the audit trail.
 #[derive(Debug, Clone)]
 pub(super) struct Scribe {
-    /// The user.
-    pub(super) by: String,
+    /// The user, and from where.
+    pub(super) by: Actor,
     /// The pipeline, which keeps the trail.
     pub(super) control: mpsc::Sender<Control>,
 }
@@ -55,7 +55,8 @@ impl Scribe {
     pub(super) async fn write(&self, action: AuditAction, object: String, failure: Option<String>) {
         let result = if failure.is_none() { AuditResult::Done } else { AuditResult::Failed };
         let audit = AuditEvent {
-            by: self.by.clone(),
+            by: self.by.user.clone(),
+            address: self.by.address.clone(),
             action,
             object,
             patient: None,

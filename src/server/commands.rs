@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Value as Json, json};
 
+use super::peer;
 use super::routes::{Site, acting, failure};
 use crate::command::{Command, Members};
 use crate::pipeline::{self, Done, Refusal};
@@ -67,7 +68,7 @@ async fn command(
 /// Has a command carried out, and answers with the number of its event and whether that is on disk.
 pub(super) async fn carry_out(site: &Site, rights: &Rights, command: Command) -> Response {
     let scope = rights.scope(command.needs());
-    match pipeline::carry_out(&site.gate.control, command, rights.user.clone(), scope).await {
+    match pipeline::carry_out(&site.gate.control, command, peer::actor(rights), scope).await {
         Ok(done) => {
             let durable = is_durable(site, done).await;
             axum::Json(json!({"ok": true, "seq": done.seq, "durable": durable})).into_response()

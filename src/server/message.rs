@@ -24,6 +24,8 @@ const MAX_CORRELATION_ID: usize = 128;
 pub struct Message {
     /// The client's name for it, echoed in the answer.
     pub correlation_id: Option<String>,
+    /// What the client calls itself, as it says in `authenticate`.
+    pub client: Option<String>,
     /// What it wants.
     pub request: Request,
 }
@@ -190,7 +192,10 @@ impl Message {
         let json: Json = serde_json::from_str(text).map_err(|error| (not_json(error), None))?;
         let correlation_id = Fields(Members(&json)).correlation_id();
         match Request::read(&json) {
-            Ok(request) => Ok(Self { correlation_id, request }),
+            Ok(request) => {
+                let client = Members(&json).text("client").filter(|_| matches!(request, Request::Authenticate { .. }));
+                Ok(Self { correlation_id, client: client.map(str::to_owned), request })
+            }
             Err(unreadable) => Err((unreadable, correlation_id)),
         }
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::codes::{hex, random_bytes};
 use super::commands::{is_durable, refused};
+use super::peer;
 use super::routes::{Site, acting, failure, internal, signed_in};
 use crate::command::{BadMember, Command, Members};
 use crate::notifier::id_of;
@@ -103,7 +104,7 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
 /// Has a command carried out; the answer has the members of `more` beside its own.
 async fn carry_out(site: &Site, rights: &Rights, command: Command, done: StatusCode, more: &Json) -> Response {
     let scope = rights.scope(command.needs());
-    match pipeline::carry_out(&site.gate.control, command, rights.user.clone(), scope).await {
+    match pipeline::carry_out(&site.gate.control, command, peer::actor(rights), scope).await {
         Ok(taken) => {
             let mut answer = json!({"ok": true, "seq": taken.seq, "durable": is_durable(site, taken).await});
             if let (Some(answer), Some(more)) = (answer.as_object_mut(), more.as_object()) {

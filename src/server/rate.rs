@@ -51,6 +51,15 @@ pub const SMALL_TALK: Allowance = Allowance { burst: 50, every: Duration::from_m
 /// Fetches of an issuer's keys because a token names one that is not known: two at once, then one in half a minute.
 pub const REFETCHES: Allowance = Allowance { burst: 2, every: Duration::from_secs(30) };
 
+/// Rows of the audit trail about connections that stand alone, of one user, action and address: 60 at once, then 6 a minute.
+pub const ROWS: Allowance = Allowance { burst: 60, every: Duration::from_secs(10) };
+
+/// The same for what is refused: ten at once, then one a minute.
+pub const REFUSED_ROWS: Allowance = Allowance { burst: 10, every: Duration::from_mins(1) };
+
+/// Users and addresses whose refused rows are counted on their own: 100 at once, then 10 a minute.
+pub const ALL_REFUSED_ROWS: Allowance = Allowance { burst: 100, every: Duration::from_secs(6) };
+
 /// What is left of an allowance.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {
@@ -58,6 +67,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// True if nothing has been taken lately.
+    pub fn is_whole(&self, now: Mono) -> bool {
+        self.empty_at <= now
+    }
+
     /// Takes one.
     ///
     /// # Errors

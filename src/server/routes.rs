@@ -9,7 +9,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -33,7 +33,7 @@ use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
-use crate::server::{accept, admission, audit, ble, commands, limits, notifications};
+use crate::server::{accept, admission, audit, ble, commands, limits, manage, notifications, peer};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -116,6 +116,7 @@ pub fn router(site: Site) -> Router {
         .merge(commands::router(site.clone()))
         .merge(limits::router(site.clone()))
         .merge(audit::router(site.clone()))
+        .merge(manage::router(site.clone()))
         .merge(notifications::router(site.clone()))
         .merge(tokens::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
@@ -133,7 +134,7 @@ async fn guard(State(site): State<Site>, request: Request, next: Next) -> Respon
         refusal
     } else {
         tokens::learn_key(&site, request.headers(), request.uri()).await;
-        next.run(request).await
+        peer::answering(peer::of(&request), next.run(request)).await
     };
     let headers = response.headers_mut();
     let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -163,18 +164,27 @@ pub(super) fn failure(status: StatusCode, code: &str, message: &str) -> Response
 
 /// Ready while the pipeline turns; it is asked, not assumed.
 async fn ready(State(site): State<Site>) -> Response {
-    let (reply, answer) = oneshot::channel();
-    let asked = async { site.gate.control.send(Control::Ping(reply)).await.is_ok() && answer.await.is_ok() };
-    if tokio::time::timeout(READY_DEADLINE, asked).await == Ok(true) {
+    if site.gate.connections.is_draining() {
+        return manage::draining();
+    }
+    if pipeline_answers(&site).await {
         return "ready\n".into_response();
     }
     failure(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the pipeline does not answer")
+}
+
+/// True if the pipeline has turned its loop just now.
+pub(super) async fn pipeline_answers(site: &Site) -> bool {
+    let (reply, answer) = oneshot::channel();
+    let asked = async { site.gate.control.send(Control::Ping(reply)).await.is_ok() && answer.await.is_ok() };
+    tokio::time::timeout(READY_DEADLINE, asked).await == Ok(true)
 }
 
 async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     match signed_in(&site, &headers) {
         Ok(_) => {
             let mut text = site.gate.metrics.to_prometheus();
+            text.push_str(&site.gate.connections.to_prometheus());
             text.push_str(&site.air.borrow().to_prometheus(site.gate.clock.now()));
             text.push_str(&site.gate.shared.limits.to_prometheus());
             ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
@@ -219,6 +229,7 @@ async fn sign_in(
         Ok(Err(reason)) => {
             site.gate.metrics.sign_in_refused_total.add_one();
             warn!("a sign-in code was refused");
+            manage::code_refused(&site, &reason);
             return failure(StatusCode::UNAUTHORIZED, "invalid_code", &reason);
         }
         Err(error) => return internal(&error),
@@ -229,13 +240,16 @@ async fn sign_in(
     let claims = Claims { sub: signed_in.user, role, caps: None, jti, iat: Some(iat), nbf: None, exp };
     let issued = site.gate.key.borrow().issue(&claims);
     match issued {
-        Ok(token) => axum::Json(SignedIn {
-            token: token.expose().to_owned(),
-            expires_at: Wall(exp * 1000).to_string(),
-            user_id: claims.sub,
-            role: role.name(),
-        })
-        .into_response(),
+        Ok(token) => {
+            manage::code_taken(&site, &claims.sub, role);
+            axum::Json(SignedIn {
+                token: token.expose().to_owned(),
+                expires_at: Wall(exp * 1000).to_string(),
+                user_id: claims.sub,
+                role: role.name(),
+            })
+            .into_response()
+        }
         Err(error) => internal(&error),
     }
 }
@@ -288,6 +302,7 @@ pub(super) fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {
     site.gate.check(token, now).map_err(|refused| {
         site.gate.metrics.sign_in_refused_total.add_one();
         warn!(reason = %refused, "a token was refused");
+        site.gate.connections.token_refused(peer::address(), token, &refused.to_string());
         Box::new(unauthorised(&refused.to_string()))
     })
 }
@@ -352,6 +367,14 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
         Some(waiting) => waiting,
         None => None,
     };
+    let connection_id = match random_bytes::<8>() {
+        Ok(bytes) => hex(&bytes),
+        Err(error) => return internal(&error),
+    };
+    let client = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
+    let Some(visit) = site.gate.connections.open(connection_id.clone(), peer::address(), client) else {
+        return manage::draining();
+    };
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let answer = response.headers_mut();
     answer.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -363,10 +386,6 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     if offer.ours {
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
-    let connection_id = match random_bytes::<8>() {
-        Ok(bytes) => hex(&bytes),
-        Err(error) => return internal(&error),
-    };
     let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
     let slot = request.extensions().get::<Slot>().cloned();
     let by = request.extensions().get::<UpgradeBy>().copied();
@@ -374,7 +393,7 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
         match (tokio::time::timeout_at(by, upgraded).await, comer) {
             (Ok(Ok(stream)), Comer::Welcome(rights)) => {
-                socket::run(TokioIo::new(stream), gate, connection_id, rights, waiting, defaults).await;
+                socket::run(TokioIo::new(stream), gate, visit, rights, waiting, defaults).await;
             }
             (Ok(Ok(stream)), Comer::Closed) => tokens::close_refused(TokioIo::new(stream)).await,
             (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),

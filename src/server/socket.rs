@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Mono};
+use crate::event::Actor;
 use crate::hub::ListenerId;
 use crate::ids::Seq;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::connections::{Connections, Visit};
 use crate::server::frames::{FrameBounds, FrameGuard};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
@@ -73,6 +75,8 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     /// Who may be here at once.
     pub seats: Arc<Seats>,
+    /// Who is connected.
+    pub connections: Connections,
     /// Sessions have to end.
     pub stop: CancellationToken,
 }
@@ -83,7 +87,7 @@ pub struct Gate {
 pub async fn run<S>(
     stream: S,
     gate: Gate,
-    connection_id: String,
+    visit: Visit,
     rights: Option<Rights>,
     waiting: Option<Waiting>,
     defaults: &'static [&'static str],
@@ -103,6 +107,7 @@ pub async fn run<S>(
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
+    let connection_id = visit.id().to_owned();
     let (mut seat, mut is_full) = (None, false);
     if let Some(rights) = &rights {
         seat = take_seat(&gate, &rights.user).await;
@@ -118,10 +123,23 @@ pub async fn run<S>(
     if is_full {
         greeting.extend(session.close_now(Close::UserConnectionLimit, gate.clock.now()));
     }
+    visit.begin();
+    visit.on_signed_in(&session);
     let (revoked, holder) = (gate.access.revocations(), watch::Sender::new(session.rights().cloned()));
-    let leaving = overdue(gate.access.clone(), holder.subscribe());
-    let mut connection =
-        Connection { socket, session, outbox: None, listener: None, revoked, holder, gate, seat: None, waiting };
+    let (leaving, ordered) = (overdue(gate.access.clone(), holder.subscribe()), visit.overdue());
+    let mut connection = Connection {
+        socket,
+        session,
+        outbox: None,
+        listener: None,
+        revoked,
+        holder,
+        pinged: None,
+        visit,
+        gate,
+        seat: None,
+        waiting,
+    };
     if let Some(seat) = seat {
         connection.admit(seat);
     }
@@ -129,9 +147,12 @@ pub async fn run<S>(
         biased;
         end = connection.turn(greeting) => end,
         // A client that reads nothing holds up the turn, and must not keep what it has no right to.
-        () = leaving => End::Ours(Close::TokenRevoked.name()),
+        () = leaving => End::Ours(Close::TokenRevoked),
+        // A client that takes nothing is not waited for once it was ordered to go.
+        close = ordered => End::Ours(close),
     };
     debug!(connection_id, why = end.reason(), "session ended");
+    connection.visit.on_end(end.code(), end.reason());
     if let Some(listener) = connection.listener.take() {
         // The pipeline has ended if this fails, and its listeners with it.
         let _ = connection.gate.control.send(Control::Leave(listener)).await;
@@ -160,10 +181,12 @@ async fn overdue(access: Access, mut holder: watch::Receiver<Option<Rights>>) {
 
 /// Why a connection ended.
 enum End {
-    /// The other side closed or went away.
+    /// The other side closed, with this code or none.
+    Left(Option<u16>),
+    /// The other side went away.
     Peer,
     /// We closed, for this reason.
-    Ours(&'static str),
+    Ours(Close),
     /// A write took too long or failed.
     Write,
 }
@@ -171,9 +194,20 @@ enum End {
 impl End {
     const fn reason(&self) -> &'static str {
         match self {
-            Self::Peer => "the other side left",
-            Self::Ours(reason) => reason,
+            Self::Left(_) => "the other side closed",
+            Self::Peer => "the other side went away without a close frame",
+            Self::Ours(close) => close.name(),
             Self::Write => "a write took too long or failed",
+        }
+    }
+
+    /// The code of the close frame; 1005 stands for a frame without one (RFC 6455, 7.4.1).
+    const fn code(&self) -> Option<u16> {
+        match self {
+            Self::Left(Some(code)) => Some(*code),
+            Self::Left(None) => Some(1005),
+            Self::Ours(close) => Some(close.code()),
+            Self::Peer | Self::Write => None,
         }
     }
 }
@@ -205,6 +239,9 @@ struct Connection<S> {
     revoked: watch::Receiver<Arc<Revocations>>,
     /// Whose connection it is, for who watches over it.
     holder: watch::Sender<Option<Rights>>,
+    /// When the ping was written that has no answer yet.
+    pinged: Option<Mono>,
+    visit: Visit,
     gate: Gate,
     /// Its place among the sessions of its user.
     seat: Option<UserSeat>,
@@ -253,6 +290,8 @@ where
                     Ok(()) => self.on_revocations(),
                     Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 },
+                // An administrator must not wait for a client either.
+                close = self.visit.ordered() => self.session.close_now(close, self.gate.clock.now()),
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
                 message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
@@ -305,11 +344,25 @@ where
                 _ => seat.heard(now.mono),
             }
         }
+        let is_message = matches!(&message, Some(Ok(Message::Text(_) | Message::Binary(_))));
+        if matches!(message, Some(Ok(_))) {
+            self.visit.on_heard(is_message);
+        }
         match message {
             Some(Err(_)) if self.socket.get_ref().violation().is_some() => Ok(self.session.on_too_big(now)),
-            Some(Ok(Message::Text(text))) => Ok(self.session.on_text(text.as_str(), now)),
+            Some(Ok(Message::Text(text))) => {
+                let actions = self.session.on_text(text.as_str(), now);
+                self.visit.on_acked(self.session.acked());
+                if let Some(wanted) = self.session.take_wanted() {
+                    self.visit.on_subscribe(&wanted);
+                }
+                Ok(actions)
+            }
             Some(Ok(Message::Binary(_))) => Ok(self.session.on_binary(now)),
             Some(Ok(Message::Pong(_))) => {
+                if let Some(pinged) = self.pinged.take() {
+                    self.visit.on_round_trip(now.mono.since(pinged));
+                }
                 let mut actions = self.session.on_pong(now);
                 actions.extend(self.session.on_control(now));
                 Ok(actions)
@@ -317,7 +370,8 @@ where
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(self.session.on_control(now)),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
-            Some(Ok(Message::Close(_))) | None => Err(End::Peer),
+            Some(Ok(Message::Close(frame))) => Err(End::Left(frame.map(|frame| frame.code.into()))),
+            None => Err(End::Peer),
             Some(Err(error)) => {
                 debug!(%error, "the connection broke");
                 Err(End::Peer)
@@ -376,6 +430,7 @@ where
                     continue;
                 }
                 Action::Ping => {
+                    self.pinged = self.pinged.or(Some(self.gate.clock.now().mono));
                     self.feed(Message::Ping(bytes::Bytes::new())).await?;
                     written = true;
                     continue;
@@ -414,11 +469,14 @@ where
                     self.outbox = Some(Arc::clone(&joined.outbox));
                     self.listener = Some(joined.listener);
                 }
-                self.session.on_joined(joined, self.gate.clock.now())
+                let actions = self.session.on_joined(joined, self.gate.clock.now());
+                self.visit.on_listening(&self.session, self.outbox.as_ref());
+                actions
             }
             Action::Unsubscribe(listener, patterns) => {
                 // The pipeline has ended if this fails, and its listeners with it.
                 let _ = self.gate.control.send(Control::Unsubscribe(listener, patterns)).await;
+                self.visit.on_listening(&self.session, self.outbox.as_ref());
                 Vec::new()
             }
             Action::Annunciate(listener) => {
@@ -456,6 +514,7 @@ where
         if let Err(refused) = &checked {
             self.gate.metrics.sign_in_refused_total.add_one();
             warn!(reason = %refused, "a token was refused");
+            self.visit.on_refused(token.expose(), &refused.to_string());
         }
         // A refresh keeps its place; one of somebody else ends the session.
         if let (None, Ok(rights)) = (&self.seat, &checked) {
@@ -470,11 +529,13 @@ where
             checked => self.session.on_token(checked.map_err(|refused| refused.to_string()), now),
         };
         self.holder.send_replace(self.session.rights().cloned());
+        self.visit.on_signed_in(&self.session);
         actions
     }
 
     async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
         let CommandRequest { correlation_id, command, by, scope } = request;
+        let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
         let done = pipeline::carry_out(&self.gate.control, command, by, scope).await;
         let done = done.map_err(|refusal| (refusal.code, refusal.reason));
         self.session.on_command_done(&correlation_id, done, self.gate.clock.now())
@@ -526,6 +587,7 @@ where
 
     async fn feed(&mut self, message: Message) -> Result<(), End> {
         self.gate.metrics.frames_sent_total.add_one();
+        self.visit.on_sent();
         match tokio::time::timeout(WRITE_DEADLINE, self.socket.feed(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(End::Write),
@@ -553,6 +615,7 @@ where
 
     /// Sends the close frame and gives the other side a moment to answer it.
     async fn close(&mut self, close: Close) -> End {
+        self.visit.on_closing(close);
         let code = close.code_in(self.gate.shared.close_codes);
         let frame = CloseFrame { code: code.into(), reason: close.name().into() };
         let farewell = async {
@@ -563,7 +626,7 @@ where
         };
         // A peer that does not answer is left alone.
         let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
-        End::Ours(close.name())
+        End::Ours(close)
     }
 }
 

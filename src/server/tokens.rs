@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use super::routes::{Site, acting, bearer, check, failure, internal, offer, signed_in, unauthorised};
 use crate::clock::{Clock, Stamp, Wall};
-use crate::event::{AuditAction, AuditEvent, AuditResult};
+use crate::event::{Actor, AuditAction, AuditEvent, AuditResult};
 use crate::pipeline::Control;
 use crate::server::auth::Rights;
 use crate::server::bounds::CloseCodes;
@@ -31,6 +31,7 @@ use crate::server::close::Close;
 use crate::server::jwks::{Address, LiveKeys};
 use crate::server::jwt::TokenRefused;
 use crate::server::keys::{Keys, PublicKey, Trusted};
+use crate::server::peer;
 use crate::server::revocation::{NotRevoked, RevocationFile, Revocations, Whose};
 use crate::server::socket::Gate;
 use crate::server::tickets::{NoTicket, TICKET_LIFE, Tickets};
@@ -155,7 +156,7 @@ impl Access {
                             error!("the file of revocations was damaged: every token issued until now is refused");
                         }
                         // A closed pipeline means that the daemon is about to end.
-                        let _ = control.send(Control::Audit(audit(row.by, &row.whose))).await;
+                        let _ = control.send(Control::Audit(audit(row.by, None, &row.whose))).await;
                     }
                 }
                 Ok(Err(error)) => {
@@ -192,9 +193,10 @@ impl Access {
     }
 }
 
-fn audit(by: String, whose: &Whose) -> AuditEvent {
+fn audit(by: String, address: Option<String>, whose: &Whose) -> AuditEvent {
     AuditEvent {
         by,
+        address,
         action: AuditAction::TokenRevoke,
         object: whose.describe(),
         patient: None,
@@ -361,7 +363,8 @@ async fn revoke(
         Ok(()) => {
             info!(whose = whose.describe(), by = rights.user, "tokens were revoked");
             // A closed pipeline means that the daemon is about to end.
-            let _ = site.gate.control.send(Control::Audit(audit(rights.user, &whose))).await;
+            let Actor { user, address } = peer::actor(&rights);
+            let _ = site.gate.control.send(Control::Audit(audit(user, address, &whose))).await;
             axum::Json(json!({"ok": true, "revoked_at": now.to_string()})).into_response()
         }
         Err(error @ NotRevoked::Name) => failure(StatusCode::BAD_REQUEST, "validation", &error.to_string()),

@@ -279,6 +279,7 @@ impl SourceOutput {
     pub(super) async fn audit(&self, action: AuditAction, object: String) -> Result<(), SourceError> {
         let audit = AuditEvent {
             by: AuditEvent::BRIDGE.to_owned(),
+            address: None,
             action,
             object,
             patient: self.patient.clone(),

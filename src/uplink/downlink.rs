@@ -107,6 +107,7 @@ async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receive
         let refused = refusal("not_allowed", format!("`{name}` is not in mqtt.commands of this bridge"));
         let audit = AuditEvent {
             by,
+            address: None,
             action: AuditAction::RemoteCommand,
             object: name.to_owned(),
             patient: None,

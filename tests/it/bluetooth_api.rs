@@ -141,7 +141,13 @@ async fn a_pairing_asks_its_question_and_takes_the_answer() {
         let (status, removed) = clinician.ask("DELETE", &format!("devices/{CUFF}"), None).await;
         assert_eq!((status, &removed["removed"][0]["address"]), (200, &json!(CUFF)));
         for action in ["bluetooth_pair", "bluetooth_remove"] {
-            let row = dashboard.next_of("audit").await["data"].take();
+            let row = loop {
+                let row = dashboard.next_of("audit").await["data"].take();
+                // What the dashboard itself has asked for is in the trail too.
+                if row["action"] != "subscribe" {
+                    break row;
+                }
+            };
             assert_eq!((&row["action"], &row["object"]), (&json!(action), &json!(CUFF)), "{row}");
             assert_eq!((&row["by"], &row["result"]), (&json!("local"), &json!("done")), "{row}");
         }

@@ -81,6 +81,13 @@ impl Dashboard {
         let _ = self.socket.write_frame(Frame::binary(Payload::Borrowed(bytes))).await;
     }
 
+    /// Closes with this code, and waits for the answer.
+    pub(crate) async fn leave(mut self, code: u16) {
+        // A server that has closed is left all the same.
+        let _ = self.socket.write_frame(Frame::close(code, b"")).await;
+        while !matches!(self.read().await, Came::Closed(_) | Came::Broken) {}
+    }
+
     /// What comes next.
     pub(crate) async fn read(&mut self) -> Came {
         loop {

@@ -143,7 +143,7 @@ impl Bed {
         command["name"] = json!("observation.set");
         let command = Command::read(Members(&command)).unwrap();
         let (reply, mut answer) = oneshot::channel();
-        let wish = CommandWish { command, by: "lena".to_owned(), scope, reply };
+        let wish = CommandWish { command, by: "lena".to_owned().into(), scope, reply };
         self.pipeline.on_control(Control::Command(wish), self.now);
         answer.try_recv().unwrap()
     }

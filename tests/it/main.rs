@@ -14,6 +14,7 @@ mod bluez;
 mod bridge;
 mod broker;
 mod cli;
+mod connections;
 mod dashboard;
 mod day;
 mod decode;

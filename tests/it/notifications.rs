@@ -204,7 +204,11 @@ async fn what_was_sent_to_somebody_who_was_away_arrives_once_through_power_cuts(
         never = async { loop { dashboard.next().await; } } => never,
     }
     curious.say(&json!({"type": "set_preferences", "preferences": {"mute": []}})).await;
-    let told = everything_until(&mut curious, "audit").await;
+    let mut told = everything_until(&mut curious, "audit").await;
+    // Who came and asked for what is in the trail too.
+    while told.last().is_some_and(|row| row["data"]["action"] != "preferences_set") {
+        told.extend(everything_until(&mut curious, "audit").await);
+    }
     let since = json!({"epoch": told.last().unwrap()["epoch"], "seq": 1});
     let bearer = format!("Bearer {}", ward.token("otto", &["--role", "viewer"]));
     let mut late = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();

@@ -3,6 +3,7 @@
 mod capacity;
 mod hostile;
 mod limits;
+mod manage;
 mod slow;
 mod token_security;
 mod tokens;
@@ -29,6 +30,7 @@ use vitalbridge::server::accept;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
+use vitalbridge::server::connections::Connections;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -53,7 +55,7 @@ struct Server {
     readings: mpsc::Sender<SourceMessage>,
     clock: Clock,
     sessions: CancellationToken,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -119,25 +121,32 @@ impl Server {
             key: watch::Sender::new(key.clone()).subscribe(),
             access,
             clock: session_clock,
+            connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
             metrics,
             seats: Seats::new(limits),
             stop: sessions.clone(),
         };
+        let trail = gate.connections.clone().keep_trail(gate.control.clone(), CancellationToken::new());
+        tasks.spawn("audit rows of connections", Role::Helper, trail);
         let codes = Codes::Demo(Secret::new("c0de"));
         let air = Air::new(AirSettings::default()).status();
         let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air, models: Models::built_in() };
-        Self { site, key, readings, clock, sessions, _dir: dir }
+        Self { site, key, readings, clock, sessions, dir }
     }
 
     /// A stream whose other end is served.
     fn stream(&self) -> DuplexStream {
+        self.stream_from("127.0.0.1:50000")
+    }
+
+    fn stream_from(&self, peer: &str) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
-        self.serve(theirs);
+        self.serve(theirs, peer);
         ours
     }
 
-    fn serve(&self, stream: DuplexStream) {
-        let peer: SocketAddr = "127.0.0.1:50000".parse().unwrap();
+    fn serve(&self, stream: DuplexStream, peer: &str) {
+        let peer: SocketAddr = peer.parse().unwrap();
         let (router, stop) = (router(self.site.clone()), CancellationToken::new());
         self.site.tasks.spawn("connection", Role::Helper, async move {
             accept::serve(stream, peer, router, stop, None).await;

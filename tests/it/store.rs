@@ -265,6 +265,7 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
         EventBody::Record(record(7)),
         EventBody::Audit(AuditEvent {
             by: "m.mustermann".to_owned(),
+            address: None,
             action: AuditAction::DeviceCommand,
             object: "nibp_start".to_owned(),
             patient: Some("P-1".parse().unwrap()),
@@ -1148,6 +1149,7 @@ async fn what_a_device_is_bound_to_is_remembered() {
     let audit = |action, object: &str, result| {
         EventBody::Audit(AuditEvent {
             by: AuditEvent::BRIDGE.to_owned(),
+            address: None,
             action,
             object: object.to_owned(),
             patient: None,
@@ -1187,6 +1189,7 @@ async fn records_that_are_on_disk_are_known_to_the_next_run_and_others_are_not()
     let mark = |action, object: &str| {
         EventBody::Audit(AuditEvent {
             by: AuditEvent::BRIDGE.to_owned(),
+            address: None,
             action,
             object: object.to_owned(),
             patient: None,

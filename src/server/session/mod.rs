@@ -2,6 +2,7 @@
 
 mod action;
 mod annunciating;
+mod facts;
 mod letters;
 mod pacing;
 mod signing_in;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 
 pub use self::action::{Action, CommandRequest, Located};
+pub use self::facts::Wanted;
 use self::letters::Written;
 use self::pacing::Pace;
 use crate::channel::Pattern;
@@ -150,6 +152,11 @@ pub struct Session {
     written: Vec<Written>,
     pinged_for: Vec<Written>,
     errors: u32,
+    /// What the client calls itself, and the newest event that it has acknowledged.
+    client: Option<String>,
+    acked: Option<Seq>,
+    /// What the client asked for, until it is written down.
+    wanted: Option<Wanted>,
     pace: Pace,
     sent: u64,
     closed: bool,
@@ -190,6 +197,9 @@ impl Session {
             written: Vec::new(),
             pinged_for: Vec::new(),
             errors: 0,
+            client: None,
+            acked: None,
+            wanted: None,
             pace: Pace::new(now.mono),
             sent: 0,
             closed: false,
@@ -380,6 +390,7 @@ impl Session {
 
     fn on_message(&mut self, message: Message, out: &mut Vec<Action>, now: Stamp) {
         let id = message.correlation_id;
+        self.client = message.client.or(self.client.take());
         match message.request {
             Request::Authenticate { token } => {
                 // A second `authenticate` is a refresh; both name the same user or the session ends.
@@ -404,7 +415,10 @@ impl Session {
             Request::Receipt { shown, alerts, epoch } => {
                 self.receipt(shown, alerts, epoch.as_ref(), id.as_deref(), out, now);
             }
-            Request::Ack { ids, through } => self.on_ack(&ids, through, out),
+            Request::Ack { ids, through } => {
+                self.acked = self.acked.max(through.as_ref().map(|(_, seq)| *seq));
+                self.on_ack(&ids, through, out);
+            }
             Request::GetPreferences => {
                 let Some(rights) = &self.rights else { return };
                 out.push(Action::Preferences(id.unwrap_or_default(), rights.user.clone()));
@@ -449,7 +463,7 @@ impl Session {
         // Spread the return of many dashboards over five seconds; the connection's own number is random enough.
         let spread = self.connection_id.bytes().fold(0_u64, |sum, byte| sum * 31 % 5000 + u64::from(byte)) % 5000;
         let retry_after_ms = match close {
-            Close::ServerShutdown => spread,
+            Close::ServerShutdown | Close::ForceReconnect => spread,
             Close::RateLimited => pacing::PAUSE_MS,
             _ => 0,
         };

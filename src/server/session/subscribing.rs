@@ -170,6 +170,7 @@ impl Session {
         let denied: Vec<&str> = patterns.iter().filter(|p| !self.may_hear(p)).map(Pattern::as_str).collect();
         if !denied.is_empty() {
             let refusal = Unreadable::Denied { channels: denied.join(", ") };
+            self.write_down(&patterns, since.as_ref(), Some(&refusal));
             return self.wrong(out, &refusal, id, now);
         }
         if since.is_some() && self.listener.is_some() {
@@ -177,8 +178,10 @@ impl Session {
             return self.wrong(out, &Unreadable::Member(place), id, now);
         }
         if self.patterns.len() + patterns.len() > MAX_SUBSCRIPTIONS {
+            self.write_down(&patterns, since.as_ref(), Some(&Unreadable::TooManySubscriptions));
             return self.wrong(out, &Unreadable::TooManySubscriptions, id, now);
         }
+        self.write_down(&patterns, since.as_ref(), None);
         // Who resumes wants each event; who only watches wants the newest.
         let default = if since.is_some() { Delivery::All } else { self.delivery };
         let delivery = delivery.unwrap_or(default);

@@ -274,7 +274,7 @@ async fn a_client_that_reads_nothing_is_out_too() {
     let claims = server.named(UserRole::Nurse, "lena", "a");
     // A pipe that holds a few messages only, and whose other end reads nothing after the upgrade.
     let (mut ours, theirs) = tokio::io::duplex(2048);
-    server.serve(theirs);
+    server.serve(theirs, "127.0.0.1:50000");
     let request = format!(
         "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",

@@ -1,0 +1,159 @@
+//! The registry without sockets: states, orders, those who have gone, and the members that older clients read.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::outbox::Load;
+use crate::server::auth::Role;
+
+/// `GET /ws/connection/{connection_id}/health` of older servers, word for word.
+const OLDER: &str = r#"{"connection_id":"uuid","health":{"state":"authenticated","user_id":1,"connected_at":"2024-01-01T00:00:00Z","last_activity":"2024-01-01T00:05:00Z","retry_count":0,"recovery_attempts":0,"subscriptions":["health_updates","notifications"],"is_healthy":true}}"#;
+
+fn registry() -> Connections {
+    Connections::new(Clock::System, Arc::new(Metrics::default()))
+}
+
+fn open(connections: &Connections, id: &str) -> Visit {
+    connections.open(id.to_owned(), Some(Ipv4Addr::LOCALHOST.into()), Some("ward\u{7}-display/1")).unwrap()
+}
+
+fn health() -> Health {
+    Health {
+        state: State::Authenticated,
+        user: Some("1".to_owned()),
+        role: Some(Role::Nurse),
+        connected_at: "2024-01-01T00:00:00Z".to_owned(),
+        last_activity: "2024-01-01T00:05:00Z".to_owned(),
+        retry_count: 0,
+        recovery_attempts: 0,
+        channels: ["patient/+/+", "patient/P-1/spo2", "notifications/+"].map(str::to_owned).to_vec(),
+        is_healthy: true,
+        rtt: Some(Duration::from_micros(1500)),
+        load: Load { parcels: 3, bytes: 900, conflated: 7, is_overrun: false },
+        acked_seq: Some(1042),
+        client: Some("ward-display/1".to_owned()),
+        address: Some("192.0.2.7".to_owned()),
+        messages_received: 5,
+        messages_sent: 6,
+        end: None,
+    }
+}
+
+#[test]
+fn health_has_the_bytes_that_older_clients_read_and_more_members_after_them() {
+    let text = format!(r#"{{"connection_id":"uuid","health":{}}}"#, serde_json::to_string(&health()).unwrap());
+    let (older, rest) = (OLDER.strip_suffix("}}").unwrap(), |text: &str| text[OLDER.len() - 2..].to_owned());
+    assert!(text.starts_with(older), "{text}");
+    let more = concat!(
+        r#","rtt_ms":1.5,"queue_len":3,"queue_bytes":900,"conflated":7,"acked_seq":1042,"client":"ward-display/1","#,
+        r#""role":"nurse","address":"192.0.2.7","channels":["patient/+/+","patient/P-1/spo2","notifications/+"],"#,
+        r#""messages_received":5,"messages_sent":6}}"#
+    );
+    assert_eq!(rest(&text), more);
+    let user = |user: Option<&str>| serde_json::to_value(Health { user: user.map(str::to_owned), ..health() }).unwrap();
+    assert_eq!((&user(Some("7"))["user_id"], &user(Some("lena"))["user_id"]), (&json!(7), &json!("lena")));
+    assert_eq!(user(None)["user_id"], Json::Null);
+}
+
+#[test]
+fn channels_are_told_by_the_names_of_older_clients() {
+    for (pattern, subject) in [
+        ("patient/P-1/spo2", Subject::HealthUpdates),
+        ("ward/icu/patient/+/+", Subject::HealthUpdates),
+        ("ward/icu/alerts/+", Subject::Alerts),
+        ("notifications/7", Subject::Notifications),
+        ("chat/+", Subject::Chat),
+        ("waveform/P-1/pleth", Subject::Waveforms),
+        ("device/+/status", Subject::Devices),
+        ("system", Subject::System),
+        ("audit", Subject::Audit),
+        ("ward/icu/#", Subject::Other),
+        ("ward/icu", Subject::Other),
+        ("#", Subject::Other),
+        ("+/P-1", Subject::Other),
+    ] {
+        assert_eq!(Subject::of(pattern), subject, "{pattern}");
+    }
+}
+
+#[test]
+fn a_connection_goes_through_its_states_and_can_be_looked_at_when_it_has_gone() {
+    let connections = registry();
+    let state = |id: &str| connections.health(id).map(|health| health.state);
+    let mut visit = open(&connections, "a");
+    assert_eq!(state("a"), Some(State::Connecting));
+    assert_eq!(connections.health("a").unwrap().client.as_deref(), Some("ward-display/1"), "one line of text");
+    visit.begin();
+    assert_eq!(state("a"), Some(State::Connected));
+    visit.on_closing(Close::ClosedByAdmin);
+    assert_eq!(state("a"), Some(State::Connected), "an order is no fault");
+    visit.on_closing(Close::TooManyErrors);
+    assert_eq!(state("a"), Some(State::Error));
+    assert!(!connections.health("a").unwrap().is_healthy);
+    assert_eq!(connections.totals().states.get(&State::Error), Some(&1));
+    visit.on_end(Some(4005), "too_many_errors");
+    drop(visit);
+    assert_eq!(state("a"), Some(State::Disconnected));
+    let gone = serde_json::to_value(connections.health("a").unwrap()).unwrap();
+    assert_eq!(
+        (&gone["close"], &gone["is_healthy"]),
+        (&json!({"code": 4005, "reason": "too_many_errors"}), &json!(false))
+    );
+    assert!(gone["disconnected_at"].is_string());
+    assert_eq!((connections.totals().open, state("b")), (0, None));
+}
+
+#[test]
+fn those_who_have_gone_are_remembered_in_a_bounded_number_and_for_a_while() {
+    let connections = registry();
+    for number in 0..2 * MAX_GONE {
+        drop(open(&connections, &number.to_string()));
+    }
+    assert_eq!(connections.inner.lock().gone.len(), MAX_GONE);
+    assert!(connections.health(&(MAX_GONE - 1).to_string()).is_none());
+    assert!(connections.health(&MAX_GONE.to_string()).is_some());
+    for gone in &mut connections.inner.lock().gone {
+        gone.at = gone.at - GONE_LIFE;
+    }
+    assert!(connections.health(&MAX_GONE.to_string()).is_none(), "too old");
+    drop(open(&connections, "late"));
+    assert_eq!(connections.inner.lock().gone.len(), 1);
+}
+
+#[tokio::test]
+async fn an_order_reaches_its_connection_once_and_nobody_comes_in_while_all_are_sent_away() {
+    let connections = registry();
+    let (mut first, mut second) = (open(&connections, "a"), open(&connections, "b"));
+    assert_eq!(connections.close(Which::Connection("a"), Close::ClosedByAdmin), ["a"]);
+    assert_eq!(first.ordered().await, Close::ClosedByAdmin);
+    assert!(connections.close(Which::Connection("a"), Close::ForceReconnect).is_empty(), "it goes already");
+    assert!(connections.close(Which::User("7"), Close::ForceReconnect).is_empty(), "nobody has signed in");
+
+    assert_eq!(connections.drain(true), 1, "the other one goes already");
+    assert_eq!((first.ordered().await, second.ordered().await), (Close::ClosedByAdmin, Close::ServerShutdown));
+    assert!(connections.is_draining() && connections.open("c".to_owned(), None, None).is_none());
+    assert_eq!((connections.drain(false), connections.is_draining()), (0, false));
+    assert!(connections.open("c".to_owned(), None, None).is_some());
+}
+
+#[test]
+fn the_numbers_for_prometheus_are_those_of_the_registry() {
+    let connections = registry();
+    let visits = [open(&connections, "a"), open(&connections, "b")];
+    visits[0].begin();
+    connections.drain(true);
+    let text = connections.to_prometheus();
+    for line in [
+        "vitalbridge_connections_by_state{state=\"connecting\"} 1",
+        "vitalbridge_connections_by_state{state=\"connected\"} 1",
+        "vitalbridge_connections_by_state{state=\"authenticated\"} 0",
+        "vitalbridge_users_online 0",
+        "vitalbridge_connections_unhealthy 0",
+        "vitalbridge_draining 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+    }
+    assert!(!text.contains("disconnected"));
+}
