@@ -242,6 +242,11 @@ where
                     read = 0;
                     self.deliver()
                 }
+                // Nothing else had a turn to take.
+                () = std::future::ready(()), if read >= MESSAGES_IN_A_ROW => {
+                    read = 0;
+                    Vec::new()
+                }
             };
         }
     }
