@@ -277,6 +277,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),
     });
+    pipeline.remember_messages(opened.messages);
     running.store.spawn("store", Role::Vital, {
         let (writer, stop) = (opened.writer, running.stages.store.clone());
         async move { Ok(writer.run(stop).await?) }

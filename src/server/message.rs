@@ -7,6 +7,7 @@ use crate::command::{BadMember, Command, Members};
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::Delivery;
 use crate::secret::Secret;
+use crate::server::chat::{self, ChatRequest};
 use crate::server::session::MAX_SUBSCRIPTIONS;
 
 /// Deepest nesting of arrays and objects that is read.
@@ -71,6 +72,8 @@ pub enum Request {
         /// The channel and the number.
         through: Option<(Pattern, Seq)>,
     },
+    /// Something in the rooms of the care team.
+    Chat(ChatRequest),
     /// What am I told of?
     GetPreferences,
     /// Are you there?
@@ -89,6 +92,7 @@ impl Request {
             Self::Receipt { .. } => "alert_receipt",
             Self::Command(_) => "command",
             Self::Ack { .. } => "ack",
+            Self::Chat(chat) => chat.name(),
             Self::GetPreferences => "get_preferences",
             Self::Ping => "ping",
             Self::Heartbeat => "heartbeat",
@@ -119,7 +123,8 @@ pub enum Unreadable {
     /// A type that this server does not have.
     #[error(
         "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, alert_receipt, command, ack, set_preferences, \
-         get_preferences, ping, heartbeat"
+         get_preferences, ping, heartbeat, message, typing, join_room, leave_room, get_conversation_history, \
+         clear_conversation, mark_read, activity"
     )]
     UnknownType,
     /// A member is missing or of another form.
@@ -209,7 +214,7 @@ impl Request {
             "ack" => fields.ack(),
             "ping" => Ok(Self::Ping),
             "heartbeat" | "pong" => Ok(Self::Heartbeat),
-            _ => Err(Unreadable::UnknownType),
+            kind => ChatRequest::read(kind, fields.0)?.map(Self::Chat).ok_or(Unreadable::UnknownType),
         }
     }
 }
@@ -329,14 +334,17 @@ impl Fields<'_> {
 }
 
 /// A channel, or the name that older clients have for some.
-fn aliased(text: &str) -> Result<Vec<Pattern>, Unreadable> {
+pub(super) fn aliased(text: &str) -> Result<Vec<Pattern>, Unreadable> {
     let channels: &[&str] = match text {
         "health_updates" => &["patient/+/+", "alerts/+"],
         "notifications" => &["notifications/+"],
         "chat" => &["chat/+"],
         other => match other.strip_prefix("user:") {
             Some(user) => return Ok(vec![notifications_of(user).parse().map_err(Unreadable::Channel)?]),
-            None => &[other],
+            None => match chat::aliased(other) {
+                Some(channels) => return channels.map_err(Unreadable::Channel),
+                None => &[other],
+            },
         },
     };
     channels.iter().map(|channel| channel.parse().map_err(Unreadable::Channel)).collect()

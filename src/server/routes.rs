@@ -32,7 +32,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
-use crate::server::{audit, ble, commands, limits, notifications};
+use crate::server::{audit, ble, commands, limits, notifications, rooms};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -116,6 +116,7 @@ pub fn router(site: Site) -> Router {
         .merge(limits::router(site.clone()))
         .merge(audit::router(site.clone()))
         .merge(notifications::router(site.clone()))
+        .merge(rooms::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")

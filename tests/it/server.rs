@@ -1,6 +1,8 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod chat;
 mod limits;
+mod older_clients;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

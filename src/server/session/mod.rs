@@ -2,6 +2,7 @@
 
 mod action;
 mod annunciating;
+mod chatting;
 mod letters;
 mod pacing;
 mod signing_in;
@@ -16,7 +17,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-pub use self::action::{Action, CommandRequest, Located};
+pub use self::action::{Action, ChatOrder, CommandRequest, Located};
+use self::chatting::Chatting;
+pub(super) use self::chatting::conversation;
 use self::letters::Written;
 use self::pacing::Pace;
 use crate::channel::Pattern;
@@ -145,6 +148,7 @@ pub struct Session {
     /// Messages for people that were written since the last ping, and those before it.
     written: Vec<Written>,
     pinged_for: Vec<Written>,
+    chat: Chatting,
     errors: u32,
     pace: Pace,
     sent: u64,
@@ -184,6 +188,7 @@ impl Session {
             pong_due: None,
             written: Vec::new(),
             pinged_for: Vec::new(),
+            chat: Chatting::default(),
             errors: 0,
             pace: Pace::default(),
             sent: 0,
@@ -260,7 +265,7 @@ impl Session {
 
     /// True while a command waits for the disk.
     pub fn waits_for_disk(&self) -> bool {
-        !self.commands.is_empty()
+        !self.commands.is_empty() || self.chat.waits_for_disk()
     }
 
     fn answer_commands(&mut self, now: Stamp) -> Vec<Action> {
@@ -272,6 +277,7 @@ impl Session {
             let data = json!({"ok": true, "seq": seq, "durable": seq <= durable});
             self.send(&mut out, "result", &data, Some(&correlation_id), now);
         }
+        self.answer_messages(&mut out, now);
         out
     }
 
@@ -286,7 +292,7 @@ impl Session {
     pub fn next_deadline(&self) -> Mono {
         let auth = self.rights.is_none().then(|| self.opened + AUTH_DEADLINE);
         let command = self.commands.iter().map(|command| command.due).min();
-        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command]
+        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command, self.chat.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -380,6 +386,7 @@ impl Session {
                 self.receipt(shown, alerts, epoch.as_ref(), id.as_deref(), out, now);
             }
             Request::Ack { ids, through } => self.on_ack(&ids, through, out),
+            Request::Chat(request) => self.on_chat(request, id, out, now),
             Request::GetPreferences => {
                 let Some(rights) = &self.rights else { return };
                 out.push(Action::Preferences(id.unwrap_or_default(), rights.user.clone()));

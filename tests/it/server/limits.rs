@@ -15,7 +15,7 @@ fn later() -> String {
 
 impl Server {
     /// One request with a role's token: the status and the answer.
-    async fn ask(&self, role: UserRole, method: &str, path: &str, body: &str) -> (String, Json) {
+    pub(super) async fn ask(&self, role: UserRole, method: &str, path: &str, body: &str) -> (String, Json) {
         let token = self.token(&self.claims(role));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -29,7 +29,7 @@ impl Server {
     }
 
     /// The rows of the audit trail, the newest first, as `who action object result`.
-    async fn audit(&self) -> Vec<String> {
+    pub(super) async fn audit(&self) -> Vec<String> {
         let (status, page) = self.ask(UserRole::Admin, "GET", "/api/v1/audit", "").await;
         assert_eq!(status, "200", "{page}");
         let text = |row: &Json| {
