@@ -242,7 +242,10 @@ impl Hub {
 
     /// Gives what is of the moment to everybody whom it concerns. Never waits.
     pub fn tell(&self, moment: &Arc<Moment>) {
-        for listener in self.listeners.values().filter(|listener| listener.wants_moment(moment)) {
+        let wants = |(id, listener): &(&ListenerId, &Listener)| {
+            moment.answered != Some(id.number()) && listener.wants_moment(moment)
+        };
+        for (_, listener) in self.listeners.iter().filter(wants) {
             listener.outbox.put_moment(moment);
         }
     }

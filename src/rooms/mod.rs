@@ -143,7 +143,8 @@ impl Rooms {
             *members.entry(user.to_owned()).or_default() += 1;
             self.leaving.remove(&(room.to_owned(), user.to_owned()));
             if is_new {
-                out.push(moment::presence(room, user, true, &listed(members), now));
+                let moment = moment::presence(room, user, true, &listed(members), now);
+                out.push(Moment { answered: Some(listener), ..moment });
             }
         }
         out

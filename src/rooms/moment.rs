@@ -48,6 +48,8 @@ pub struct Moment {
     pub by: String,
     /// Whom it concerns.
     pub audience: Audience,
+    /// The connection that is told in its answer instead.
+    pub answered: Option<u64>,
     /// `data` of the frame.
     pub data: Json,
     /// When.
@@ -81,6 +83,7 @@ pub(super) fn presence(room: &str, user: &str, is_online: bool, members: &Member
         routes: vec![channel_of(room)],
         by: user.to_owned(),
         audience: Audience::ListenersAndOwn,
+        answered: None,
         data: json!({
             "conversation_id": room, "session_id": room, "user_id": user_id(user),
             "status": if is_online { "online" } else { "offline" },
@@ -96,6 +99,7 @@ pub(super) fn typing(room: &str, user: &str, is_typing: bool, now: Stamp) -> Mom
         routes: vec![channel_of(room)],
         by: user.to_owned(),
         audience: Audience::Others,
+        answered: None,
         data: json!({
             "conversation_id": room, "session_id": room, "user_id": user_id(user), "sender": user,
             "is_typing": is_typing,
@@ -110,6 +114,7 @@ pub(super) fn read(room: &str, user: &str, through: Seq, now: Stamp) -> Moment {
         routes: vec![channel_of(room)],
         by: user.to_owned(),
         audience: Audience::Own,
+        answered: None,
         data: json!({"conversation_id": room, "session_id": room, "user_id": user_id(user), "through": through}),
         at: now.wall,
     }
@@ -121,6 +126,7 @@ pub(super) fn activity(patient: &PatientId, user: &str, viewers: &BTreeSet<&str>
         routes: vec![format!("patient/{patient}/activity")],
         by: user.to_owned(),
         audience: Audience::Listeners,
+        answered: None,
         data: json!({
             "patient_id": patient, "viewers": user_ids(viewers.iter().copied().take(MAX_LISTED)),
             "viewer_count": viewers.len(),

@@ -9,6 +9,7 @@ use vitalbridge::ids::Seq;
 use vitalbridge::rooms::{PRESENCE_GRACE, TYPING_LIFE};
 use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::store::PageWanted;
+use vitalbridge::vitals::Metric;
 
 use super::{HOST, Server, patients};
 use crate::dashboard::Dashboard;
@@ -25,7 +26,7 @@ async fn tab_with(server: &Server, claims: &vitalbridge::server::jwt::Claims, ch
     let mut dashboard = server.dashboard(&[("Authorization", &bearer)]).await.unwrap();
     if !channels.is_empty() {
         dashboard.say(&json!({"type": "subscribe", "channels": channels})).await;
-        dashboard.next_of("snapshot").await;
+        soon(&mut dashboard, "snapshot").await;
     }
     dashboard
 }
@@ -38,29 +39,45 @@ fn message(room: &str, text: &str, id: &str) -> Json {
     json!({"type": "message", "data": {"conversation_id": room, "message": text}, "correlation_id": id})
 }
 
+/// What is awaited comes within this time, however many heartbeats come meanwhile, also on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The next message of a type.
+async fn soon(dashboard: &mut Dashboard, kind: &str) -> Json {
+    let next = tokio::time::timeout(LIMIT, dashboard.next_of(kind)).await;
+    next.unwrap_or_else(|_| panic!("no {kind} within {LIMIT:?}"))
+}
+
 /// Sends a message, and gives the `data` of its answer.
 async fn write(dashboard: &mut Dashboard, room: &str, text: &str) -> Json {
-    dashboard.say(&message(room, text, text)).await;
-    let complete = dashboard.next_of("complete").await;
-    assert_eq!((&complete["correlation_id"], &complete["data"]["durable"]), (&json!(text), &json!(true)), "{complete}");
+    let name: String = text.chars().take(20).collect();
+    dashboard.say(&message(room, text, &name)).await;
+    let complete = soon(dashboard, "complete").await;
+    assert_eq!((&complete["correlation_id"], &complete["data"]["durable"]), (&json!(name), &json!(true)), "{complete}");
     complete["data"].clone()
 }
 
 /// All frames up to a message with this text, that one included.
 async fn until_text(dashboard: &mut Dashboard, text: &str) -> Vec<Json> {
     let mut frames = Vec::new();
-    while frames.last().is_none_or(|last: &Json| last["data"]["message"] != text) {
-        frames.push(dashboard.next().await);
-    }
+    let all = async {
+        while frames.last().is_none_or(|last: &Json| last["data"]["message"] != text) {
+            frames.push(dashboard.next().await);
+        }
+    };
+    tokio::time::timeout(LIMIT, all).await.unwrap_or_else(|_| panic!("no {text} within {LIMIT:?}"));
     frames
 }
 
 /// All frames until one of each of these types has come, in any order.
 async fn until_all(dashboard: &mut Dashboard, kinds: &[&str]) -> Vec<Json> {
     let mut frames: Vec<Json> = Vec::new();
-    while !kinds.iter().all(|kind| frames.iter().any(|frame| frame["type"] == *kind)) {
-        frames.push(dashboard.next().await);
-    }
+    let all = async {
+        while !kinds.iter().all(|kind| frames.iter().any(|frame| frame["type"] == *kind)) {
+            frames.push(dashboard.next().await);
+        }
+    };
+    tokio::time::timeout(LIMIT, all).await.unwrap_or_else(|_| panic!("no {kinds:?} within {LIMIT:?}"));
     frames
 }
 
@@ -74,7 +91,7 @@ async fn history(dashboard: &mut Dashboard, room: &str, more: Json) -> (Vec<Stri
     let mut request = json!({"type": "get_conversation_history", "conversation_id": room, "id": "h"});
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     dashboard.say(&request).await;
-    let page = dashboard.next_of("conversation_history").await;
+    let page = soon(dashboard, "conversation_history").await;
     assert_eq!((&page["correlation_id"], &page["data"]["conversation_id"]), (&json!("h"), &json!(room)), "{page}");
     let text = |line: &Json| line["message"].as_str().unwrap().to_owned();
     (page["data"]["messages"].as_array().unwrap().iter().map(text).collect(), page["data"]["next"].clone())
@@ -123,7 +140,7 @@ async fn a_message_that_is_sent_again_is_the_same_and_other_words_are_not() {
         // Each on a connection of its own, under one name.
         let mut tab = nurse(&server, user, &[]).await;
         tab.say(&message("r", text, "1")).await;
-        let complete = tab.next_of("complete").await["data"].clone();
+        let complete = soon(&mut tab, "complete").await["data"].clone();
         assert_eq!(complete["durable"], true, "{complete}");
         answers.push((complete["message_id"].clone(), complete["seq"].clone()));
     }
@@ -133,7 +150,7 @@ async fn a_message_that_is_sent_again_is_the_same_and_other_words_are_not() {
     // Without a name each is a message of its own.
     for _ in 0..2 {
         lena.say(&json!({"type": "send_message", "room": "r", "content": "unnamed"})).await;
-        lena.next_of("complete").await;
+        soon(&mut lena, "complete").await;
     }
     write(&mut lena, "r", "end").await;
     assert_eq!(texts(&until_text(&mut otto, "end").await), ["one", "two", "one", "unnamed", "unnamed", "end"]);
@@ -183,12 +200,15 @@ async fn who_may_not_is_refused_without_an_echo_and_nothing_is_written() {
     ] {
         let mut tab = tab_with(&server, claims, &[]).await;
         tab.say(&request).await;
-        let told = loop {
-            let frame = tab.next().await;
-            if frame["correlation_id"] == "m" {
-                break frame;
+        let answered = async {
+            loop {
+                let frame = tab.next().await;
+                if frame["correlation_id"] == "m" {
+                    break frame;
+                }
             }
         };
+        let told = tokio::time::timeout(LIMIT, answered).await.unwrap_or_else(|_| panic!("no answer: {request}"));
         let found = if told["type"] == "error" { &told["data"]["code"] } else { &told["type"] };
         assert_eq!(found, answer, "{request}: {told}");
         assert!(!told.to_string().contains("s3cret"), "{request}: {told}");
@@ -259,9 +279,9 @@ async fn a_room_is_cleared_for_one_in_all_tabs_or_for_everybody_and_the_log_keep
     let mut otto = tab(&server, "otto", UserRole::Clinician, &["chat/r"]).await;
     write(&mut lena, "r", "one").await;
     lena.say(&json!({"type": "clear_conversation", "conversation_id": "r", "id": "c"})).await;
-    let complete = lena.next_of("complete").await;
+    let complete = soon(&mut lena, "complete").await;
     assert_eq!((&complete["correlation_id"], &complete["data"]["durable"]), (&json!("c"), &json!(true)), "{complete}");
-    let cleared = other_tab.next_of("conversation_cleared").await;
+    let cleared = soon(&mut other_tab, "conversation_cleared").await;
     assert_eq!((&cleared["data"]["user_id"], &cleared["data"]["everybody"]), (&json!("lena"), &json!(false)));
     write(&mut lena, "r", "two").await;
     assert_eq!(history(&mut other_tab, "r", json!({})).await.0, ["two"], "what comes after is shown");
@@ -272,7 +292,7 @@ async fn a_room_is_cleared_for_one_in_all_tabs_or_for_everybody_and_the_log_keep
     otto.say(&json!({"type": "clear_conversation", "conversation_id": "r", "everybody": true})).await;
     until_all(&mut otto, &["complete", "conversation_cleared"]).await;
     for tab in [&mut lena, &mut other_tab] {
-        while tab.next_of("conversation_cleared").await["data"]["user_id"] != "otto" {}
+        while soon(tab, "conversation_cleared").await["data"]["user_id"] != "otto" {}
     }
     write(&mut lena, "r", "three").await;
     for tab in [&mut lena, &mut otto] {
@@ -296,14 +316,14 @@ async fn typing_is_told_to_others_and_ends_by_itself() {
     for _ in 0..20 {
         lena.say(&json!({"type": "typing", "conversation_id": "r"})).await;
     }
-    let typing = otto.next_of("typing").await;
+    let typing = soon(&mut otto, "typing").await;
     assert_eq!(typing["data"]["is_typing"], true, "{typing}");
     assert_eq!((&typing["data"]["user_id"], &typing["channel"]), (&json!("lena"), &json!("chat/r")), "{typing}");
     assert!(typing.get("seq").is_none(), "it is no event: {typing}");
     let began = Clock::System.now().mono;
     let mut heard = Vec::new();
     while heard.last().is_none_or(|last: &Json| last["data"]["is_typing"] != json!(false)) {
-        heard.push(otto.next_of("typing").await);
+        heard.push(soon(&mut otto, "typing").await);
     }
     let lasted = Clock::System.now().mono.since(began);
     assert!(lasted + Duration::from_millis(500) >= TYPING_LIFE, "{lasted:?}");
@@ -325,13 +345,11 @@ async fn who_is_there_is_told_once_for_all_tabs_and_a_reconnect_does_not_flicker
     // A tab of lena's that is not in the room sees that she is.
     let mut aside = nurse(&server, "lena", &["chat/elsewhere"]).await;
     let first = nurse(&server, "lena", &["chat/r"]).await;
-    let joined = otto.next_of("presence").await;
-    assert_eq!((&joined["data"]["user_id"], &joined["data"]["status"]), (&json!("otto"), &json!("online")));
-    let joined = otto.next_of("presence").await;
+    let joined = soon(&mut otto, "presence").await;
     assert_eq!((&joined["data"]["user_id"], &joined["data"]["status"]), (&json!("lena"), &json!("online")));
     assert_eq!((&joined["data"]["members"], &joined["data"]["member_count"]), (&json!(["lena", "otto"]), &json!(2)));
     let of_r = async |tab: &mut Dashboard| loop {
-        let frame = tab.next_of("presence").await;
+        let frame = soon(tab, "presence").await;
         if frame["data"]["conversation_id"] == "r" {
             break frame;
         }
@@ -349,16 +367,16 @@ async fn who_is_there_is_told_once_for_all_tabs_and_a_reconnect_does_not_flicker
     assert!(quiet.iter().all(|frame| frame["type"] != "presence"), "{quiet:?}");
     // Who says that he leaves has left; who is lost has left a while later.
     back.say(&json!({"type": "leave_room", "room": "r", "id": "l"})).await;
-    assert_eq!(back.next_of("unsubscribed").await["correlation_id"], "l");
-    let left = otto.next_of("presence").await;
+    assert_eq!(soon(&mut back, "unsubscribed").await["correlation_id"], "l");
+    let left = soon(&mut otto, "presence").await;
     assert_eq!((&left["data"]["status"], &left["data"]["members"]), (&json!("offline"), &json!(["otto"])), "{left}");
     back.say(&json!({"type": "join_room", "room": "r"})).await;
-    let subscribed = back.next_of("subscribed").await;
+    let subscribed = soon(&mut back, "subscribed").await;
     assert_eq!(subscribed["data"]["rooms"]["r"]["members"], json!(["lena", "otto"]), "{subscribed}");
-    assert_eq!(otto.next_of("presence").await["data"]["status"], "online");
+    assert_eq!(soon(&mut otto, "presence").await["data"]["status"], "online");
     let lost = Clock::System.now().mono;
     drop(back);
-    assert_eq!(otto.next_of("presence").await["data"]["status"], "offline");
+    assert_eq!(soon(&mut otto, "presence").await["data"]["status"], "offline");
     let lasted = Clock::System.now().mono.since(lost);
     assert!(lasted >= PRESENCE_GRACE, "{lasted:?}");
 }
@@ -369,15 +387,15 @@ async fn what_a_user_has_read_is_known_in_the_users_other_tabs_alone() {
     let mut lena = nurse(&server, "lena", &["chat/r"]).await;
     let mut other_tab = nurse(&server, "lena", &[]).await;
     other_tab.say(&json!({"type": "join_room", "room": "r"})).await;
-    assert_eq!(other_tab.next_of("subscribed").await["data"]["rooms"]["r"]["read_through"], Json::Null);
+    assert_eq!(soon(&mut other_tab, "subscribed").await["data"]["rooms"]["r"]["read_through"], Json::Null);
     let mut otto = nurse(&server, "otto", &["chat/r"]).await;
     let seq = write(&mut otto, "r", "one").await["seq"].clone();
     lena.say(&json!({"type": "mark_read", "conversation_id": "r", "seq": seq})).await;
-    let read = other_tab.next_of("conversation_read").await;
+    let read = soon(&mut other_tab, "conversation_read").await;
     assert_eq!((&read["data"]["through"], &read["data"]["conversation_id"]), (&seq, &json!("r")), "{read}");
     let mut third = nurse(&server, "lena", &[]).await;
     third.say(&json!({"type": "join_room", "room": "r"})).await;
-    assert_eq!(third.next_of("subscribed").await["data"]["rooms"]["r"]["read_through"], seq);
+    assert_eq!(soon(&mut third, "subscribed").await["data"]["rooms"]["r"]["read_through"], seq);
     write(&mut lena, "r", "end").await;
     let frames = until_text(&mut otto, "end").await;
     assert!(frames.iter().all(|frame| frame["type"] != "conversation_read"), "{frames:?}");
@@ -394,19 +412,18 @@ async fn who_looks_at_a_patient_is_told_to_who_may_see_the_patient() {
     let ward = server.site.gate.shared.patients[0].ward.clone();
     let mut on_ward = nurse(&server, "eva", &[&format!("ward/{ward}/#")]).await;
     let mut lena = nurse(&server, "lena", &["patient/+/+"]).await;
-    for patient in [json!(all[0]), json!(all[1])] {
-        lena.say(&json!({"type": "activity", "patient_id": patient})).await;
+    let look = |patient: &str| json!({"type": "activity", "patient_id": patient});
+    lena.say(&look(&all[0])).await;
+    let lena_looks = |patient: &str| json!({"patient_id": patient, "viewers": ["lena"], "viewer_count": 1});
+    for tab in [&mut otto, &mut on_ward] {
+        assert_eq!(soon(tab, "activity").await["data"], lena_looks(&all[0]));
     }
-    let told = otto.next_of("activity").await["data"].clone();
-    assert_eq!(
-        (&told["patient_id"], &told["viewers"], &told["viewer_count"]),
-        (&json!(all[0]), &json!(["lena"]), &json!(1))
-    );
-    assert_eq!(on_ward.next_of("activity").await["data"]["viewers"], json!(["lena"]));
-    let told = of_other.next_of("activity").await["data"].clone();
-    assert_eq!(told["patient_id"], all[1], "nothing of a patient that the token does not cover");
+    lena.say(&look(&all[1])).await;
+    let told = soon(&mut of_other, "activity").await["data"].clone();
+    assert_eq!(told, lena_looks(&all[1]), "nothing of a patient that the token does not cover");
     drop(lena);
-    while otto.next_of("activity").await["data"] != json!({"patient_id": all[1], "viewers": [], "viewer_count": 0}) {}
+    while soon(&mut otto, "activity").await["data"] != json!({"patient_id": all[1], "viewers": [], "viewer_count": 0}) {
+    }
 }
 
 #[tokio::test]
@@ -445,21 +462,26 @@ async fn rooms_of_older_systems_lead_to_the_channels_of_this_one() {
         [format!("clinic_{ward}"), "doctor_lena".to_owned(), "conversation:c-1".to_owned(), "user:lena".to_owned()]
     {
         lena.say(&json!({"type": "join_room", "room": room, "id": room})).await;
-        assert_eq!(lena.next_of("subscribed").await["correlation_id"], room);
+        assert_eq!(soon(&mut lena, "subscribed").await["correlation_id"], room);
     }
     for room in ["doctor_otto", "user:otto"] {
         lena.say(&json!({"type": "join_room", "room": room})).await;
-        assert_eq!(lena.next_of("error").await["data"]["code"], "permission_denied", "{room}");
+        assert_eq!(soon(&mut lena, "error").await["data"]["code"], "permission_denied", "{room}");
     }
     // In the clinic's and in the doctor's room: once.
-    for value in [97, 96] {
-        server.reading(&patient, vitalbridge::vitals::Metric::Spo2, value).await;
-        assert_eq!(lena.next_of("health_update").await["data"]["value"], value);
+    let mut seen = Vec::new();
+    for value in [97, 96, 95] {
+        server.reading(&patient, Metric::Spo2, value).await;
+        while seen.last() != Some(&json!(value)) {
+            let update = soon(&mut lena, "health_update").await["data"].clone();
+            seen.extend((update["metric"] == "spo2").then(|| update["value"].clone()));
+        }
     }
+    assert_eq!(seen, [97, 96, 95]);
     let mut otto = nurse(&server, "otto", &[]).await;
     for room in ["conversation:c-1".to_owned(), format!("clinic_{ward}")] {
         otto.say(&json!({"type": "send_message", "room": room, "message": room, "id": room})).await;
-        assert_eq!(lena.next_of("chat_message").await["data"]["message"], room);
+        assert_eq!(soon(&mut lena, "chat_message").await["data"]["message"], room);
     }
     let request = format!("GET /api/v1/rooms/c-1/members HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
     assert!(server.http(&request).await.starts_with("HTTP/1.1 401"));
