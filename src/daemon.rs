@@ -278,10 +278,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         clock: clock.clone(),
     });
     pipeline.remember_messages(opened.messages);
-    running.store.spawn("store", Role::Vital, {
-        let (writer, stop) = (opened.writer, running.stages.store.clone());
-        async move { Ok(writer.run(stop).await?) }
-    });
+    let (writer, stop) = (opened.writer, running.stages.store.clone());
+    running.store.spawn("store", Role::Vital, async move { Ok(writer.run(stop).await?) });
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));

@@ -168,7 +168,7 @@ impl Pipeline {
             Err(refused) => Err(self.not_begun(refused)),
             Ok(()) => match act {
                 ChatAct::Send { room, text, name } => {
-                    self.on_chat_message((room, text), name.as_deref(), by, &scope, now)
+                    self.on_chat_message((room, text), name.as_deref(), &by, &scope, now)
                 }
                 ChatAct::Clear { room, everybody } => self.on_chat_clear(room, everybody, by, &scope, now),
             },
@@ -181,7 +181,7 @@ impl Pipeline {
         &mut self,
         (room, message): (String, String),
         name: Option<&str>,
-        sender: String,
+        sender: &str,
         scope: &Scope,
         now: Stamp,
     ) -> Result<ChatDone, Refusal> {
@@ -189,18 +189,18 @@ impl Pipeline {
             let reason = "this takes the right `pub` on the room".to_owned();
             return Err(Refusal { code: "permission_denied", reason });
         }
-        let derived = name.map(|name| id_of(&sender, name, &room, &message));
+        let derived = name.map(|name| id_of(sender, name, &room, &message));
         let id = match derived.map(|id| (id, self.rooms.sent(id, now.wall))) {
             Some((id, Sent::Lately(seq))) => return Ok(ChatDone { id: Some(id), done: Done { seq, is_kept: true } }),
             Some((id, Sent::Never)) => id,
             Some((_, Sent::LongAgo)) | None => self.notifier.new_id(now),
         };
         let before = self.unkept.count();
-        let text = ChatMessage { id, room: room.clone(), sender: sender.clone(), message };
+        let text = ChatMessage { id, room: room.clone(), sender: sender.to_owned(), message };
         let seq = self.publish(EventBody::Chat(ChatEvent::Message(text)), now);
         let is_kept = self.unkept.count() == before;
         // What the store has not taken is written once more when it is sent again, under the same identity.
-        let moments = if is_kept { self.rooms.on_message(id, &room, &sender, seq, now) } else { Vec::new() };
+        let moments = if is_kept { self.rooms.on_message(id, &room, sender, seq, now) } else { Vec::new() };
         self.tell(moments);
         Ok(ChatDone { id: Some(id), done: Done { seq, is_kept } })
     }

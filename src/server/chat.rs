@@ -8,9 +8,9 @@ use tracing::warn;
 use crate::channel::{BadPattern, Pattern, notifications_of};
 use crate::command::{BadMember, MAX_USER_BYTES, Members};
 use crate::event::Event;
-use crate::ids::{PatientId, Seq};
+use crate::ids::{Epoch, PatientId, Seq};
 use crate::rooms::{channel_of, is_room};
-use crate::server::message::{Unreadable, aliased as channels_of};
+use crate::server::message::{Fields, Unreadable, aliased as channels_of};
 use crate::server::socket::Gate;
 use crate::store::PageWanted;
 
@@ -36,6 +36,8 @@ pub enum ChatRequest {
     Join {
         /// The room's channel, or those of an alias.
         patterns: Vec<Pattern>,
+        /// From the event after this one on.
+        since: Option<(Epoch, Seq)>,
         /// By `join_session`: this client knows the names of form B.
         is_session: bool,
     },
@@ -98,7 +100,8 @@ impl ChatRequest {
     pub fn read(kind: &str, members: Members<'_>) -> Result<Option<Self>, Unreadable> {
         Ok(Some(match kind {
             "join_room" | "join_session" => {
-                Self::Join { patterns: patterns(members)?, is_session: kind == "join_session" }
+                let since = Fields(members).since()?;
+                Self::Join { patterns: patterns(members)?, since, is_session: kind == "join_session" }
             }
             "leave_room" | "leave_session" => Self::Leave { patterns: patterns(members)? },
             "message" | "send_message" => {

@@ -243,7 +243,7 @@ const fn missing(member: &'static str, problem: &'static str) -> Unreadable {
 }
 
 /// What several messages have in common.
-struct Fields<'a>(Members<'a>);
+pub(super) struct Fields<'a>(pub(super) Members<'a>);
 
 impl Fields<'_> {
     /// Text, or a whole number as some clients count.
@@ -277,7 +277,8 @@ impl Fields<'_> {
         Ok(patterns)
     }
 
-    fn since(&self) -> Result<Option<(Epoch, Seq)>, Unreadable> {
+    /// The last event that the client has.
+    pub(super) fn since(&self) -> Result<Option<(Epoch, Seq)>, Unreadable> {
         let Some(since) = self.0.get("since") else { return Ok(None) };
         let epoch = since.get("epoch").and_then(Json::as_str).and_then(|text| text.parse().ok());
         let seq = since.get("seq").and_then(Json::as_u64).map(Seq);

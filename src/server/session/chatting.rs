@@ -59,9 +59,9 @@ impl Session {
     pub(super) fn on_chat(&mut self, request: ChatRequest, id: Option<String>, out: &mut Vec<Action>, now: Stamp) {
         let Some(by) = self.rights().map(|rights| rights.user.clone()) else { return };
         match request {
-            ChatRequest::Join { patterns, is_session } => {
+            ChatRequest::Join { patterns, since, is_session } => {
                 self.chat.is_older |= is_session;
-                self.subscribe(patterns, None, None, id, out, now);
+                self.subscribe(patterns, since, None, id, out, now);
             }
             ChatRequest::Leave { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
             ChatRequest::Send { room, text, name } => {
@@ -200,15 +200,6 @@ impl Session {
         out
     }
 
-    /// What `subscribed` says of the rooms that were joined.
-    pub(super) fn rooms_told(&self, rooms: &RoomsNow) -> Json {
-        let told = |(room, (members, read)): (&String, &(Members, Option<Seq>))| {
-            let users: Vec<Json> = members.users.iter().map(|user| wire::user_id(user)).collect();
-            (room.clone(), json!({"members": users, "member_count": members.count, "read_through": read}))
-        };
-        Json::Object(rooms.members.iter().map(told).collect())
-    }
-
     /// Rooms were joined: a client of form B waits for the state of its session.
     pub(super) fn on_rooms(&mut self, rooms: &RoomsNow, out: &mut Vec<Action>, now: Stamp) {
         self.chat.newest = self.chat.newest.max(rooms.newest);
@@ -249,6 +240,15 @@ impl Session {
             out.push(Action::Send(text));
         }
     }
+}
+
+/// What `subscribed` says of the rooms that were joined.
+pub(super) fn rooms_told(rooms: &RoomsNow) -> Json {
+    let told = |(room, (members, read)): (&String, &(Members, Option<Seq>))| {
+        let users: Vec<Json> = members.users.iter().map(|user| wire::user_id(user)).collect();
+        (room.clone(), json!({"members": users, "member_count": members.count, "read_through": read}))
+    };
+    Json::Object(rooms.members.iter().map(told).collect())
 }
 
 /// `data` of a page.

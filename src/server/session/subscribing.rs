@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::chatting::rooms_told;
 use super::{Action, Located, MAX_REPLAY, MAX_SUBSCRIPTIONS, PONG_DEADLINE, Pending, Replaying, Session};
 use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
@@ -59,7 +60,7 @@ impl Session {
             "channels": pending.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>(),
             "recovered": resume.is_some() && !capped && lost.is_empty(),
             "first_seq": after.next(), "last_seq": joined.through, "epoch": self.shared.epoch, "lost": lost,
-            "rooms": self.rooms_told(&joined.rooms),
+            "rooms": rooms_told(&joined.rooms),
         });
         self.send(&mut out, "subscribed", &data, Some(&pending.correlation_id), now);
         self.on_rooms(&joined.rooms, &mut out, now);

@@ -281,9 +281,14 @@ async fn a_client_of_form_b_that_comes_back_gets_what_it_missed_under_the_names_
     writing.say_text(&write("two")).await;
     next_of(&mut writing, "complete").await;
 
-    let mut back = form_b(&server, &address, "12", "elsewhere").await;
+    let bearer = format!("Bearer {}", token(&server, "12"));
+    let mut back = Dashboard::connect(&address, "/api/ws", &[("Authorization", &bearer)]).await.unwrap();
+    let since = json!({"epoch": seen["epoch"], "seq": seen["seq"]});
+    back.say(&json!({"type": "join_session", "data": {"session_id": "s-1"}, "since": since})).await;
+    let missed = next_of(&mut back, "message_received").await;
+    is_as_documented(&missed, r#"{"type":"message_received","data":{"session_id":"s-1","message":"two"}}"#);
     back.say(&json!({"type": "get_conversation_history", "session_id": "s-1"})).await;
     let page = next_of(&mut back, "conversation_history").await;
     let texts: Vec<&Json> = page["data"]["messages"].as_array().unwrap().iter().map(|line| &line["message"]).collect();
-    assert_eq!(texts, [&json!("one"), &json!("two")], "{seen}");
+    assert_eq!(texts, [&json!("one"), &json!("two")]);
 }
