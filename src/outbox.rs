@@ -416,6 +416,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_the_moment_is_bounded_and_the_newest_stands_for_the_older() {
+        let moment = |room: usize, at: i64| {
+            let now = Stamp { mono: Mono(0), wall: Wall(at) };
+            Arc::new(Moment::presence(&format!("r{room}"), "lena", true, &crate::rooms::Members::default(), now))
+        };
+        let outbox = Outbox::default();
+        for room in 0..=MOMENT_LANE {
+            outbox.put_moment(&moment(room, 1));
+        }
+        outbox.put_moment(&moment(2, 2));
+        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put(&notice(2), Delivery::Latest);
+        let mut parcels = Vec::new();
+        outbox.take(usize::MAX, &mut parcels);
+        let rooms: Vec<(String, i64)> = parcels
+            .iter()
+            .filter_map(|parcel| match parcel {
+                Parcel::Moment(moment) => Some((moment.routes.concat(), moment.at.0)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(rooms.len(), MOMENT_LANE, "the first has gone");
+        assert_eq!(rooms.first(), Some(&("chat/r1".to_owned(), 1)));
+        assert_eq!(rooms.last(), Some(&("chat/r2".to_owned(), 2)), "in the place of the older one");
+        assert!(matches!(parcels.first(), Some(Parcel::Event(published)) if published.event.seq == Seq(2)));
+        assert!(matches!(parcels.last(), Some(Parcel::Event(published)) if published.event.seq == Seq(1)));
+    }
+
+    #[test]
     fn a_self_check_comes_behind_the_alerts_before_it_and_the_newest_alone() {
         let check = |number| {
             let every = Duration::from_secs(5);
