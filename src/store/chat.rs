@@ -98,3 +98,70 @@ pub(super) fn remembered(connection: &Connection) -> rusqlite::Result<Vec<(Uuid,
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::{MIGRATIONS, migrate};
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::event::{ChatCleared, ChatMessage};
+
+    fn event(seq: u64, chat: ChatEvent) -> Event {
+        Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: Stamp::default(), body: EventBody::Chat(chat) }
+    }
+
+    fn message(seq: u64) -> Event {
+        let (room, sender, message) = ("r".to_owned(), "lena".to_owned(), "m".to_owned());
+        event(seq, ChatEvent::Message(ChatMessage { id: Uuid::from_u128(seq.into()), room, sender, message }))
+    }
+
+    /// Stores an event as the writer does.
+    fn store(connection: &mut Connection, event: &Event) {
+        let transaction = connection.transaction().unwrap();
+        let row = params![row_id(event.seq)];
+        transaction
+            .execute("INSERT INTO event (seq, kind, mono, wall, body) VALUES (?1, 'chat', 0, 7, '')", row)
+            .unwrap();
+        apply(&transaction, event).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    fn seqs(connection: &mut Connection, user: &str) -> Vec<i64> {
+        let wanted = PageWanted { room: "r".into(), user: user.into(), before: Seq(u64::MAX), limit: 9 };
+        let transaction = connection.transaction().unwrap();
+        page(&transaction, &wanted, |row| row.get::<_, i64>(0)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_leaves_the_log_leaves_its_room() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, std::path::Path::new("memory"), MIGRATIONS).unwrap();
+        for seq in 1..=3 {
+            store(&mut connection, &message(seq));
+        }
+        assert_eq!(seqs(&mut connection, "lena"), [3, 2, 1]);
+        connection.execute("DELETE FROM event WHERE seq <= 2", []).unwrap();
+        let lines: i64 = connection.query_row("SELECT count(*) FROM chat_line", [], |row| row.get(0)).unwrap();
+        assert_eq!((seqs(&mut connection, "lena"), lines), (vec![3], 1));
+        assert_eq!(remembered(&connection).unwrap(), [(Uuid::from_u128(3), Seq(3), Wall(7))]);
+    }
+
+    #[test]
+    fn so_many_clearings_are_kept_and_the_oldest_is_forgotten() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, std::path::Path::new("memory"), MIGRATIONS).unwrap();
+        store(&mut connection, &message(1));
+        let clear = |seq, by: &str| {
+            event(seq, ChatEvent::Cleared(ChatCleared { cleared: "r".into(), by: by.into(), everybody: false }))
+        };
+        store(&mut connection, &clear(2, "lena"));
+        assert_eq!((seqs(&mut connection, "lena"), seqs(&mut connection, "otto")), (vec![], vec![1]));
+        let others = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
+                      INSERT INTO chat_cleared (room, user, seq) SELECT 'other', i, 10 + i FROM n";
+        connection.execute(others, [MAX_CLEARED - 1]).unwrap();
+        store(&mut connection, &clear(20_000, "otto"));
+        assert_eq!((seqs(&mut connection, "lena"), seqs(&mut connection, "otto")), (vec![1], vec![]));
+        let kept: i64 = connection.query_row("SELECT count(*) FROM chat_cleared", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, MAX_CLEARED);
+    }
+}
