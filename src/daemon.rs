@@ -312,6 +312,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         metrics: Arc::clone(&metrics),
         clock: clock.clone(),
     });
+    pipeline.remember_messages(opened.messages);
     start_writer(&running, opened.writer);
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);

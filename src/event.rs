@@ -1,5 +1,6 @@
 //! What happened: the one type that is stored, sent to dashboards, forwarded and replayed.
 
+mod chat;
 mod inbox;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::chat::{ChatCleared, ChatEvent, ChatMessage};
 pub use self::inbox::{Dropped, InboxChange, Listens, Notification, NotificationKind, Preferences, Reminder};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, RuleId, Seq, SourceId};
@@ -37,8 +39,8 @@ pub enum EventBody {
     Alert(AlertEvent),
     /// A message for people.
     Notification(Notification),
-    /// A message of the care team.
-    Chat(ChatMessage),
+    /// Something in a room of the care team.
+    Chat(ChatEvent),
     /// A source or its device changed its state.
     Source(SourceEvent),
     /// A single measurement as its sensor sent it, after its readings.
@@ -313,17 +315,6 @@ pub struct LimitsEvent {
     pub after: String,
 }
 
-/// A message of the care team.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChatMessage {
-    /// The conversation.
-    pub room: String,
-    /// Who wrote it.
-    pub sender: String,
-    /// The text.
-    pub message: String,
-}
-
 named_enum! {
     /// The state of a link to a sensor or monitor.
     LinkState {
@@ -541,6 +532,8 @@ named_enum! {
         UserDisconnect = "user_disconnect",
         /// An administrator sent all connections away or let them in again; the object is `on` or `off`.
         Drain = "drain",
+        /// A person cleared a conversation; the object is the room, the reason says for whom.
+        ConversationClear = "conversation_clear",
     }
 }
 

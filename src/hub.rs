@@ -9,6 +9,7 @@ use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Letter;
 use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put, SelfCheck};
+use crate::rooms::{Audience, Moment, RoomsNow};
 use crate::vitals::Metric;
 
 /// Recent events kept in memory: the seconds that are not on disk yet, and quick reconnects.
@@ -126,6 +127,8 @@ pub struct Joined {
     /// Messages that wait for this user, if the listener did not hear the user's notifications before. The hub has none:
     /// its owner adds them.
     pub letters: Vec<Letter>,
+    /// Who is in the rooms that were added by name. Of the hub's owner too.
+    pub rooms: RoomsNow,
 }
 
 #[derive(Debug)]
@@ -144,8 +147,22 @@ impl Listener {
             EventBody::Notification(notification) => {
                 self.hears_own() && self.user.as_ref().is_some_and(|user| notification.users.contains(&user.name))
             }
+            EventBody::Chat(chat) if !self.user.as_ref().is_none_or(|user| chat.concerns(&user.name)) => false,
             _ => chooses(&self.patterns, &published.routes) && self.scope.allows(&published.routes),
         }
+    }
+
+    /// What is of the moment is for whoever listens; a person's own tabs also see it where they do not.
+    fn wants_moment(&self, moment: &Moment) -> bool {
+        let is_own = self.user.as_ref().is_some_and(|user| user.name == moment.by);
+        let listens = chooses(&self.patterns, &moment.routes);
+        let is_meant = match moment.audience {
+            Audience::Listeners => listens,
+            Audience::ListenersAndOwn => listens || is_own,
+            Audience::Others => listens && !is_own,
+            Audience::Own => is_own,
+        };
+        is_meant && self.scope.allows(&moment.routes)
     }
 
     /// True if it listens to the notifications of its user.
@@ -220,6 +237,16 @@ impl Hub {
             if listener.outbox.put_wave(wave) == Put::Conflated {
                 self.metrics.listener_waves_dropped_total.add_one();
             }
+        }
+    }
+
+    /// Gives what is of the moment to everybody whom it concerns. Never waits.
+    pub fn tell(&self, moment: &Arc<Moment>) {
+        let wants = |(id, listener): &(&ListenerId, &Listener)| {
+            moment.answered != Some(id.number()) && listener.wants_moment(moment)
+        };
+        for (_, listener) in self.listeners.iter().filter(wants) {
+            listener.outbox.put_moment(moment);
         }
     }
 
@@ -325,8 +352,8 @@ impl Hub {
         };
         let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);
         let outbox = Arc::clone(&listener.outbox);
-        let letters = Vec::new();
-        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters })
+        let (letters, rooms) = (Vec::new(), RoomsNow::default());
+        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters, rooms })
     }
 
     /// True if this listener hears the notifications of its user.

@@ -31,6 +31,7 @@ pub mod document;
 pub mod encode;
 pub mod notifier;
 pub mod profile;
+pub mod rooms;
 pub mod waveform;
 pub mod wire;
 

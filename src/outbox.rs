@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::alerts::delivery::DeliveryState;
 use crate::event::{Event, EventBody};
 use crate::ids::{AlertId, DeviceId, PatientId, Seq};
+use crate::rooms::Moment;
 use crate::vitals::Metric;
 
 /// Most alerts and other lossless events that wait for one listener; one more marks it as overrun.
@@ -23,6 +24,9 @@ pub const READING_LANE: usize = 2048;
 
 /// Most blocks of samples that wait for one listener: two seconds of four waves. One more drops the oldest.
 pub const WAVE_LANE: usize = 32;
+
+/// Most of what is of the moment that waits for one listener. One more drops the oldest.
+pub const MOMENT_LANE: usize = 128;
 
 /// Samples as every listener gets them: written once.
 #[derive(Debug)]
@@ -90,6 +94,8 @@ pub enum Parcel {
     Event(Arc<Published>),
     /// A self-check; what was published before it has gone before it.
     Check(Arc<SelfCheck>),
+    /// Something of the moment: who is there, who types.
+    Moment(Arc<Moment>),
     /// Samples of a wave.
     Wave(Arc<PublishedWave>),
     /// Readings that were replaced or dropped before they could be taken.
@@ -143,6 +149,8 @@ struct Lanes {
     /// Everything that was replaced or dropped.
     conflated: u64,
     waves: VecDeque<Arc<PublishedWave>>,
+    /// The newest of each kind, room and person: an older one says nothing any more.
+    moments: VecDeque<Arc<Moment>>,
     /// The newest one; an older one says nothing any more.
     check: Option<Arc<SelfCheck>>,
     overrun: bool,
@@ -202,6 +210,21 @@ impl Outbox {
         if full { Put::Conflated } else { Put::Queued }
     }
 
+    /// Puts something of the moment in, in the place of what it replaces, else of the oldest if the lane is full; never
+    /// waits.
+    pub fn put_moment(&self, moment: &Arc<Moment>) {
+        let mut lanes = self.lock();
+        if !lanes.overrun {
+            lanes.moments.retain(|waiting| !moment.replaces(waiting));
+            if lanes.moments.len() >= MOMENT_LANE {
+                lanes.moments.pop_front();
+            }
+            lanes.moments.push_back(Arc::clone(moment));
+        }
+        drop(lanes);
+        self.filled.notify_one();
+    }
+
     /// Puts a self-check in, in the place of an older one; never waits.
     pub fn put_check(&self, check: &Arc<SelfCheck>) {
         let mut lanes = self.lock();
@@ -221,7 +244,8 @@ impl Outbox {
             out.push(parcel);
         }
         let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty() && lanes.waves.is_empty())
-            || lanes.check.is_some();
+            || lanes.check.is_some()
+            || !lanes.moments.is_empty();
         let overrun = lanes.overrun;
         drop(lanes);
         if is_left {
@@ -318,6 +342,11 @@ impl Lanes {
         {
             return Some(Parcel::Check(check));
         }
+        if self.lossless.is_empty()
+            && let Some(moment) = self.moments.pop_front()
+        {
+            return Some(Parcel::Moment(moment));
+        }
         if let Some((from, to, skipped)) = self.gap.take() {
             return Some(Parcel::Gap { from, to, skipped });
         }
@@ -371,6 +400,7 @@ mod tests {
             .map(|parcel| match parcel {
                 Parcel::Event(published) => published.event.seq.to_string(),
                 Parcel::Wave(wave) => wave.channel.clone(),
+                Parcel::Moment(moment) => moment.routes.concat(),
                 Parcel::Check(check) => format!("check{}", check.number),
                 Parcel::Gap { from, to, skipped } => format!("{from}-{to}/{skipped}"),
             })
@@ -410,6 +440,35 @@ mod tests {
         outbox.put(&notice(2), Delivery::Latest);
         let taken = taken(&outbox);
         assert!(taken.starts_with("2 1 w1 w2 ") && taken.ends_with(&format!(" w{WAVE_LANE}")), "{taken}");
+    }
+
+    #[test]
+    fn what_is_of_the_moment_is_bounded_and_the_newest_stands_for_the_older() {
+        let moment = |room: usize, at: i64| {
+            let now = Stamp { mono: Mono(0), wall: Wall(at) };
+            Arc::new(Moment::presence(&format!("r{room}"), "lena", true, &crate::rooms::Members::default(), now))
+        };
+        let outbox = Outbox::default();
+        for room in 0..=MOMENT_LANE {
+            outbox.put_moment(&moment(room, 1));
+        }
+        outbox.put_moment(&moment(2, 2));
+        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put(&notice(2), Delivery::Latest);
+        let mut parcels = Vec::new();
+        outbox.take(usize::MAX, &mut parcels);
+        let rooms: Vec<(String, i64)> = parcels
+            .iter()
+            .filter_map(|parcel| match parcel {
+                Parcel::Moment(moment) => Some((moment.routes.concat(), moment.at.0)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(rooms.len(), MOMENT_LANE, "the first has gone");
+        assert_eq!(rooms.first(), Some(&("chat/r1".to_owned(), 1)));
+        assert_eq!(rooms.last(), Some(&("chat/r2".to_owned(), 2)), "in the place of the older one");
+        assert!(matches!(parcels.first(), Some(Parcel::Event(published)) if published.event.seq == Seq(2)));
+        assert!(matches!(parcels.last(), Some(Parcel::Event(published)) if published.event.seq == Seq(1)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! queue is only ever tried.
 
 mod annunciation;
+mod chatting;
 mod computed;
 mod folding;
 mod keeping;
@@ -21,6 +22,7 @@ use tracing::{error, warn};
 
 use self::annunciation::Annunciators;
 pub use self::annunciation::{Annunciation, NOT_CONFIRMED, Receipt, SELF_CHECK_EVERY};
+pub use self::chatting::{ChatAct, ChatDone, ChatWish, Sign, chat, members};
 use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Mono, Stamp};
@@ -39,6 +41,7 @@ use crate::notifier::Notifier;
 use crate::outbox::{Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
+use crate::rooms::{Members, Rooms};
 use crate::store::{KeptChanges, KeptObservation, StoreHandle};
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
@@ -81,6 +84,12 @@ pub enum Control {
     Receipt(Receipt),
     /// A client of this user has these messages.
     Delivered(String, Vec<uuid::Uuid>),
+    /// Write into a room, or clear it.
+    Chat(ChatWish),
+    /// A sign of the moment: somebody types, reads, looks.
+    Sign(Sign),
+    /// Who is in a room?
+    Members(String, oneshot::Sender<Members>),
     /// What this user wants to be told of.
     Preferences(String, oneshot::Sender<Preferences>),
     /// A condition of the bridge itself began or ended.
@@ -223,6 +232,7 @@ pub struct Pipeline {
     waiting_observations: Vec<ObservationEvent>,
     hub: Hub,
     notifier: Notifier,
+    rooms: Rooms,
     desk: Desk,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
@@ -255,6 +265,7 @@ impl Pipeline {
             waiting_observations: Vec::new(),
             hub: Hub::new(before, Arc::clone(&parts.metrics)),
             notifier: parts.notifier,
+            rooms: Rooms::default(),
             desk: Desk::default(),
             alarmed: BTreeMap::new(),
             annunciators: Annunciators::new(Annunciation::default(), now),
@@ -332,7 +343,7 @@ impl Pipeline {
     /// When [`Pipeline::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Mono {
         let next = self.annunciators.next_deadline();
-        let due = [self.engine.next_deadline(), self.derivation.next_deadline()];
+        let due = [self.engine.next_deadline(), self.derivation.next_deadline(), self.rooms.next_deadline()];
         due.into_iter().flatten().fold(next, Mono::min)
     }
 
@@ -346,6 +357,8 @@ impl Pipeline {
         for row in self.refusals.due(now.mono) {
             self.publish(EventBody::Audit(row), now);
         }
+        let moments = self.rooms.on_deadline(now);
+        self.tell(moments);
         self.settle_annunciation(now);
     }
 
@@ -452,7 +465,7 @@ impl Pipeline {
             Control::Join(join, reply) => {
                 if let Err(Some(joined)) = reply.send(self.join(join, now)) {
                     // The session went away while it waited.
-                    self.leave(joined.listener);
+                    self.leave(joined.listener, now);
                 }
             }
             Control::Unsubscribe(listener, patterns) => {
@@ -460,14 +473,22 @@ impl Pipeline {
                 if !self.hub.hears_own(listener) {
                     self.notifier.on_left(listener.number());
                 }
+                let moments = self.rooms.on_unsubscribed(listener.number(), &patterns, now);
+                self.tell(moments);
             }
             Control::Leave(listener) => {
-                self.leave(listener);
+                self.leave(listener, now);
                 self.on_annunciator_left(listener, now);
             }
             Control::Delivered(user, ids) => {
                 let changes = self.notifier.on_delivered(&user, &ids);
                 self.publish_all(changes, now);
+            }
+            Control::Chat(wish) => self.on_chat(wish, now),
+            Control::Sign(sign) => self.on_sign(sign, now),
+            Control::Members(room, reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(self.rooms.members(&room));
             }
             Control::Preferences(user, reply) => {
                 // The asker gave up waiting; nothing is owed.

@@ -2,17 +2,20 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod chat;
 mod computed;
 mod notification;
 
 use serde::Serialize;
 
+use self::chat::ChatData;
+pub use self::chat::{chat_received, line, moment};
 use self::notification::NotificationData;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatMessage, Entered, Event, EventBody, InboxChange, LimitKind, LimitsEvent,
+    AlertEvent, AuditEvent, ChatEvent, Entered, Event, EventBody, InboxChange, LimitKind, LimitsEvent,
     ObservationEvent, Signal, SourceEvent, SystemEvent,
 };
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
@@ -303,19 +306,6 @@ impl<'a> RecordData<'a> {
 }
 
 #[derive(Serialize)]
-struct ChatData<'a> {
-    message: &'a str,
-    sender: &'a str,
-    conversation_id: &'a str,
-}
-
-impl<'a> ChatData<'a> {
-    fn new(chat: &'a ChatMessage) -> Self {
-        Self { message: &chat.message, sender: &chat.sender, conversation_id: &chat.room }
-    }
-}
-
-#[derive(Serialize)]
 struct SystemData<'a> {
     kind: &'static str,
     message: &'a str,
@@ -482,7 +472,8 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
         EventBody::Reading(_) => "health_update",
         EventBody::Alert(_) => "alert",
         EventBody::Notification(_) => "notification",
-        EventBody::Chat(_) => "chat_message",
+        EventBody::Chat(ChatEvent::Message(_)) => "chat_message",
+        EventBody::Chat(ChatEvent::Cleared(_)) => "conversation_cleared",
         EventBody::Source(_) => "device_status",
         EventBody::Record(_) => "record",
         EventBody::System(_) => "system",
@@ -504,7 +495,7 @@ pub fn channel_of(body: &EventBody) -> String {
             alert.patient.as_ref().map_or_else(|| "alerts/bridge".to_owned(), |patient| format!("alerts/{patient}"))
         }
         EventBody::Notification(_) => "notifications".to_owned(),
-        EventBody::Chat(chat) => format!("chat/{}", chat.room),
+        EventBody::Chat(chat) => format!("chat/{}", chat.room()),
         EventBody::Source(source) => format!("device/{}/status", source.device),
         EventBody::Record(record) => format!("device/{}/record", record.device),
         EventBody::System(_) => "system".to_owned(),
@@ -550,6 +541,15 @@ pub fn bundle(uploads: &[String], bridge: &BridgeId, (first, last): (&Event, &Ev
 }
 
 fn envelope(event: &Event, bridge: Option<&BridgeId>, is_historical: bool) -> Result<String, serde_json::Error> {
+    enveloped(event, kind_of(&event.body), bridge, is_historical)
+}
+
+fn enveloped(
+    event: &Event,
+    kind: &'static str,
+    bridge: Option<&BridgeId>,
+    is_historical: bool,
+) -> Result<String, serde_json::Error> {
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
@@ -568,7 +568,7 @@ fn envelope(event: &Event, bridge: Option<&BridgeId>, is_historical: bool) -> Re
         _ => None,
     };
     serde_json::to_string(&Push {
-        kind: kind_of(&event.body),
+        kind,
         data,
         timestamp: event.at.wall.to_string(),
         correlation_id: format!("{}:{}", event.epoch, event.seq),

@@ -259,7 +259,7 @@ impl Notifier {
     }
 
     /// A new identity that sorts by its time.
-    fn new_id(&mut self, now: Stamp) -> Uuid {
+    pub fn new_id(&mut self, now: Stamp) -> Uuid {
         let mut random = [0; 10];
         self.random.fill(&mut random);
         let millis = u64::try_from(now.wall.0).unwrap_or(0);

@@ -14,7 +14,13 @@ impl Pipeline {
     pub(super) fn join(&mut self, join: Join, now: Stamp) -> Option<Joined> {
         let heard = join.listener.is_some_and(|listener| self.hub.hears_own(listener));
         let (user, scope, since) = (join.user.clone(), join.scope.clone(), join.since);
+        let patterns = join.patterns.clone();
         let mut joined = self.hub.join(join)?;
+        if let Some(user) = &user {
+            let moments = self.rooms.on_joined(joined.listener.number(), &user.name, &patterns, now);
+            self.tell(moments);
+            joined.rooms = self.rooms.now(&patterns, &user.name);
+        }
         if let Some(user) = user
             && self.hub.hears_own(joined.listener)
         {
@@ -41,9 +47,11 @@ impl Pipeline {
     }
 
     /// Somebody has gone.
-    pub(super) fn leave(&mut self, listener: ListenerId) {
+    pub(super) fn leave(&mut self, listener: ListenerId, now: Stamp) {
         self.hub.leave(listener);
         self.notifier.on_left(listener.number());
+        let moments = self.rooms.on_left(listener.number(), now);
+        self.tell(moments);
     }
 
     /// Carries out a command about messages, with its row in the audit trail; the answer is the number of that row.
@@ -115,7 +123,7 @@ impl Pipeline {
 }
 
 /// A row of the audit trail for what was done.
-fn row(by: &Actor, action: AuditAction, patient: Option<PatientId>) -> AuditEvent {
+pub(super) fn row(by: &Actor, action: AuditAction, patient: Option<PatientId>) -> AuditEvent {
     AuditEvent {
         by: by.user.clone(),
         address: by.address.clone(),

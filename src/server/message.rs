@@ -7,6 +7,7 @@ use crate::command::{BadMember, Command, Members};
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::Delivery;
 use crate::secret::Secret;
+use crate::server::chat::{self, ChatRequest};
 use crate::server::session::MAX_SUBSCRIPTIONS;
 
 pub use crate::server::bounds::MAX_JSON_DEPTH;
@@ -72,6 +73,8 @@ pub enum Request {
         /// The channel and the number.
         through: Option<(Pattern, Seq)>,
     },
+    /// Something in the rooms of the care team.
+    Chat(ChatRequest),
     /// What am I told of?
     GetPreferences,
     /// Are you there?
@@ -90,6 +93,7 @@ impl Request {
             Self::Receipt { .. } => "alert_receipt",
             Self::Command(_) => "command",
             Self::Ack { .. } => "ack",
+            Self::Chat(chat) => chat.name(),
             Self::GetPreferences => "get_preferences",
             Self::Ping => "ping",
             Self::Heartbeat => "heartbeat",
@@ -123,7 +127,8 @@ pub enum Unreadable {
     /// A type that this server does not have.
     #[error(
         "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, alert_receipt, command, ack, set_preferences, \
-         get_preferences, ping, heartbeat"
+         get_preferences, ping, heartbeat, message, typing, join_room, leave_room, get_conversation_history, \
+         clear_conversation, mark_read, activity"
     )]
     UnknownType,
     /// A member is missing or of another form.
@@ -224,7 +229,7 @@ impl Request {
             "ack" => fields.ack(),
             "ping" => Ok(Self::Ping),
             "heartbeat" | "pong" => Ok(Self::Heartbeat),
-            _ => Err(Unreadable::UnknownType),
+            kind => ChatRequest::read(kind, fields.0)?.map(Self::Chat).ok_or(Unreadable::UnknownType),
         }
     }
 }
@@ -253,7 +258,7 @@ const fn missing(member: &'static str, problem: &'static str) -> Unreadable {
 }
 
 /// What several messages have in common.
-struct Fields<'a>(Members<'a>);
+pub(super) struct Fields<'a>(pub(super) Members<'a>);
 
 impl Fields<'_> {
     /// Text, or a whole number as some clients count.
@@ -287,7 +292,8 @@ impl Fields<'_> {
         Ok(patterns)
     }
 
-    fn since(&self) -> Result<Option<(Epoch, Seq)>, Unreadable> {
+    /// The last event that the client has.
+    pub(super) fn since(&self) -> Result<Option<(Epoch, Seq)>, Unreadable> {
         let Some(since) = self.0.get("since") else { return Ok(None) };
         let epoch = since.get("epoch").and_then(Json::as_str).and_then(|text| text.parse().ok());
         let seq = since.get("seq").and_then(Json::as_u64).map(Seq);
@@ -344,14 +350,17 @@ impl Fields<'_> {
 }
 
 /// A channel, or the name that older clients have for some.
-fn aliased(text: &str) -> Result<Vec<Pattern>, Unreadable> {
+pub(super) fn aliased(text: &str) -> Result<Vec<Pattern>, Unreadable> {
     let channels: &[&str] = match text {
         "health_updates" => &["patient/+/+", "alerts/+"],
         "notifications" => &["notifications/+"],
         "chat" => &["chat/+"],
         other => match other.strip_prefix("user:") {
             Some(user) => return Ok(vec![notifications_of(user).parse().map_err(Unreadable::Channel)?]),
-            None => &[other],
+            None => match chat::aliased(other) {
+                Some(channels) => return channels.map_err(Unreadable::Channel),
+                None => &[other],
+            },
         },
     };
     channels.iter().map(|channel| channel.parse().map_err(Unreadable::Channel)).collect()

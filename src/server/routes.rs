@@ -33,7 +33,7 @@ use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
-use crate::server::{accept, admission, audit, ble, commands, limits, manage, notifications, peer};
+use crate::server::{accept, admission, audit, ble, commands, limits, manage, notifications, peer, rooms};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -119,6 +119,7 @@ pub fn router(site: Site) -> Router {
         .merge(manage::router(site.clone()))
         .merge(notifications::router(site.clone()))
         .merge(tokens::router(site.clone()))
+        .merge(rooms::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")

@@ -23,13 +23,14 @@ use crate::outbox::{Outbox, Parcel};
 use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
+use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
 use crate::server::frames::{FrameBounds, FrameGuard};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
-use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
+use crate::server::session::{Action, ChatOrder, CommandRequest, Located, Session, Shared};
 use crate::server::tokens::Access;
 use crate::store::{Reader, ResumePoint};
 
@@ -320,6 +321,11 @@ where
                     read = 0;
                     self.deliver()
                 }
+                // Nothing else had a turn to take.
+                () = std::future::ready(()), if read >= MESSAGES_IN_A_ROW => {
+                    read = 0;
+                    Vec::new()
+                }
             };
         }
     }
@@ -493,6 +499,21 @@ where
                 // If the pipeline has ended they wait on, and come again with the same ids.
                 let _ = self.gate.control.send(Control::Delivered(user, ids)).await;
                 Vec::new()
+            }
+            Action::Chat(order) => {
+                let ChatOrder { correlation_id, act, by, scope } = order;
+                let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
+                let done = pipeline::chat(&self.gate.control, act.clone(), by, scope).await;
+                self.session.on_chat_done(&correlation_id, &act, done, self.gate.clock.now())
+            }
+            Action::Sign(sign) => {
+                // The pipeline has ended if this fails, and its listeners with it.
+                let _ = self.gate.control.send(Control::Sign(sign)).await;
+                Vec::new()
+            }
+            Action::Conversation { correlation_id, wanted, through } => {
+                let page = chat::page(&self.gate, wanted.clone(), through).await;
+                self.session.on_conversation(&correlation_id, &wanted, page, self.gate.clock.now())
             }
             Action::Preferences(correlation_id, user) => {
                 let chosen = pipeline::preferences(&self.gate.control, user).await;

@@ -11,7 +11,9 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, inbox, records, schema};
+use super::{
+    DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, chat, inbox, records, schema,
+};
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
 use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitsEvent, ObservationEvent};
@@ -200,6 +202,11 @@ impl Ledger {
         Ok(kept)
     }
 
+    /// The newest messages of the care team.
+    pub(super) fn messages(&self) -> Result<Vec<(uuid::Uuid, Seq, Wall)>, StoreError> {
+        chat::remembered(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the conversations"))
+    }
+
     /// What is in the inboxes.
     pub(super) fn inboxes(&self) -> Result<Saved, StoreError> {
         inbox::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the inboxes"))
@@ -360,6 +367,7 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
         .and_then(|mut statement| codec::insert_event(&mut statement, event, &body))
         .map_err(&failed)?;
     inbox::apply(transaction, event, &body).map_err(&failed)?;
+    chat::apply(transaction, event).map_err(&failed)?;
     let alert = match &event.body {
         EventBody::Alert(alert) => alert,
         EventBody::Audit(audit) => {

@@ -6,6 +6,7 @@
 //!
 //! SQLite runs only inside `spawn_blocking`, which also holds tokio's paused time still while a disk is working.
 
+mod chat;
 mod codec;
 mod directory;
 mod handle;
@@ -34,6 +35,7 @@ use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
+pub use chat::{MAX_CLEARED, PageWanted};
 pub use handle::{Refused, StoreHandle, StoreHealth};
 pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
@@ -147,6 +149,8 @@ pub struct Opened {
     pub inboxes: Saved,
     /// What people entered about patients, the latest of each, as far as it can still hold.
     pub observations: Vec<KeptObservation>,
+    /// The newest messages of the care team by their identity, each with its event.
+    pub messages: Vec<(uuid::Uuid, Seq, Wall)>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
@@ -290,6 +294,7 @@ struct Remembered {
     limit_changes: KeptChanges,
     inboxes: Saved,
     observations: Vec<KeptObservation>,
+    messages: Vec<(uuid::Uuid, Seq, Wall)>,
 }
 
 /// Opens the store in `dir` and begins a run of the daemon at the number after the newest stored one. Blocks.
@@ -309,6 +314,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
             limit_changes: ledger.limit_changes()?,
             inboxes: ledger.inboxes()?,
             observations: ledger.observations(boot_id, now)?,
+            messages: ledger.messages()?,
         };
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
@@ -342,6 +348,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         records: remembered.records,
         inboxes: remembered.inboxes,
         observations: remembered.observations,
+        messages: remembered.messages,
         dropped,
         salvaged,
     })

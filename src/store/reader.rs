@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::codec::{self, BadRow, Stream, row_id, seq_of, stamp};
 use super::directory::Directory;
 use super::resume::{self, ResumePoint};
-use super::{SeqRange, StoreError, records, schema};
+use super::{PageWanted, SeqRange, StoreError, chat, records, schema};
 use crate::clock::Stamp;
 use crate::event::Event;
 use crate::ids::{DeviceId, Epoch, Seq};
@@ -167,6 +167,11 @@ impl Reader {
         self.query(move |transaction| records::missing(transaction, &device, keys)).await
     }
 
+    /// A page of a room of the care team as one user sees it, the newest message first.
+    pub async fn conversation(&self, wanted: PageWanted) -> Result<Vec<Event>, StoreError> {
+        self.read(move |side| side.conversation(&wanted)).await
+    }
+
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -208,16 +213,22 @@ impl ReadSide {
         work(&self.path, &transaction)
     }
 
+    fn conversation(&mut self, wanted: &PageWanted) -> Result<Vec<Event>, StoreError> {
+        self.in_transaction(|path, transaction| {
+            let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
+            chat::page(transaction, wanted, |row| {
+                let seq = seq_of(row.get(0).unwrap_or_default());
+                epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch)).map_err(|bad| bad.at(path, seq))
+            })
+            .map_err(StoreError::sqlite(path, "cannot read a conversation"))?
+        })
+    }
+
     fn events(&mut self, span: Span, parts: &[Part]) -> Result<Vec<Event>, StoreError> {
         let Self { path, connection, streams, .. } = self;
         let failed = StoreError::sqlite(path, "cannot read events");
         let transaction = connection.transaction().map_err(&failed)?;
         let runs = epochs(&transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
-        let epoch_of = |seq: Seq| {
-            let after_it = runs.partition_point(|run| run.first_seq <= seq);
-            let run = after_it.checked_sub(1).and_then(|place| runs.get(place));
-            run.map(|run| run.epoch.clone()).ok_or_else(|| BadRow::Content("it belongs to no run".to_owned()))
-        };
         let most = i64::try_from(span.limit).unwrap_or(i64::MAX);
 
         let mut events = Vec::new();
@@ -231,7 +242,7 @@ impl ReadSide {
             let mut rows = statement.query(params![row_id(span.after), most, row_id(span.through)]).map_err(&failed)?;
             while let Some(row) = rows.next().map_err(&failed)? {
                 let seq = seq_of(row.get(0).map_err(&failed)?);
-                let event = epoch_of(seq).and_then(|epoch| match part {
+                let event = epoch_of(&runs, seq).and_then(|epoch| match part {
                     Part::Readings => codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id)),
                     Part::Others | Part::Audit => codec::event_row(row, epoch),
                 });
@@ -243,6 +254,13 @@ impl ReadSide {
         events.truncate(span.limit);
         Ok(events)
     }
+}
+
+/// The run to which an event belongs.
+fn epoch_of(runs: &[EpochInfo], seq: Seq) -> Result<Epoch, BadRow> {
+    let after_it = runs.partition_point(|run| run.first_seq <= seq);
+    let run = after_it.checked_sub(1).and_then(|place| runs.get(place));
+    run.map(|run| run.epoch.clone()).ok_or_else(|| BadRow::Content("it belongs to no run".to_owned()))
 }
 
 /// What the stream `id` stands for, remembered or looked up.

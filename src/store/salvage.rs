@@ -36,7 +36,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 17] = [
+const TABLES: [(&str, &str); 19] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -58,6 +58,8 @@ const TABLES: [(&str, &str); 17] = [
     ("inbox_scheduled", "rowid, id, body"),
     ("inbox_notified", "rowid, alert, priority"),
     ("inbox_sent", "rowid, id, wall, seq"),
+    ("chat_line", "seq, room, id"),
+    ("chat_cleared", "rowid, room, user, seq"),
 ];
 
 /// Moves the database aside and opens a new one with what can be read of the old.

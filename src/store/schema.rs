@@ -181,6 +181,26 @@ pub(super) const MIGRATIONS: &[&str] = &[
         seq INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    -- The messages of each room of the care team by their events; id is the message's own, so that one that is sent
+    -- again is known.
+    CREATE TABLE chat_line (
+        seq INTEGER PRIMARY KEY,
+        room TEXT NOT NULL,
+        id TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE INDEX chat_room ON chat_line (room, seq);
+    CREATE TRIGGER chat_gone AFTER DELETE ON event WHEN OLD.kind = 'chat'
+        BEGIN DELETE FROM chat_line WHERE seq = OLD.seq; END;
+
+    -- Up to which event a room is not shown any more: to one user, or to everybody where user is ''.
+    CREATE TABLE chat_cleared (
+        room TEXT NOT NULL,
+        user TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        UNIQUE (room, user)
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

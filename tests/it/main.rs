@@ -13,6 +13,7 @@ mod bluetooth_api;
 mod bluez;
 mod bridge;
 mod broker;
+mod chat;
 mod cli;
 mod connections;
 mod dashboard;

@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::event::{
-    Activation, AlertChange, AlertEvent, AlertKind, ChatMessage, Event, EventBody, Presence, Priority, Signal,
-    SignalPresence,
+    Activation, AlertChange, AlertEvent, AlertKind, ChatEvent, ChatMessage, Event, EventBody, Presence, Priority,
+    Signal, SignalPresence,
 };
 use vitalbridge::ids::{AlertId, BridgeId, Epoch, Seq};
 use vitalbridge::secret::Secret;
@@ -394,7 +394,8 @@ fn alert(number: u64) -> EventBody {
 
 fn chat(bytes: usize) -> EventBody {
     let (room, sender) = ("ward-1".to_owned(), "nurse".to_owned());
-    EventBody::Chat(ChatMessage { room, sender, message: "x".repeat(bytes) })
+    let (id, message) = (uuid::Uuid::from_u128(1), "x".repeat(bytes));
+    EventBody::Chat(ChatEvent::Message(ChatMessage { id, room, sender, message }))
 }
 
 fn bridge() -> BridgeId {

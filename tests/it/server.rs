@@ -1,9 +1,11 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
 mod capacity;
+mod chat;
 mod hostile;
 mod limits;
 mod manage;
+mod older_clients;
 mod slow;
 mod token_security;
 mod tokens;

@@ -144,7 +144,7 @@ fn take(
         match parcel {
             Parcel::Event(published) => events.push(published),
             // What it says is said by the events; that it comes is tested over sockets.
-            Parcel::Check(_) => {}
+            Parcel::Check(_) | Parcel::Moment(_) => {}
             Parcel::Wave(wave) => panic!("nobody asked for {}", wave.channel),
             Parcel::Gap { from, to, .. } => panic!("readings {from} to {to} were skipped"),
         }

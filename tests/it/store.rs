@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
-    Activation, AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatMessage, EndReason,
-    Entered, Event, EventBody, LimitAction, LimitChange, LimitKind, LimitsEvent, LinkState, Notification,
-    NotificationKind, ObservationEvent, Presence, Priority, Signal, SignalPresence, SourceEvent, SystemEvent,
-    SystemKind,
+    Activation, AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatCleared, ChatEvent,
+    ChatMessage, EndReason, Entered, Event, EventBody, LimitAction, LimitChange, LimitKind, LimitsEvent, LinkState,
+    Notification, NotificationKind, ObservationEvent, Presence, Priority, Signal, SignalPresence, SourceEvent,
+    SystemEvent, SystemKind,
 };
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
@@ -248,11 +248,17 @@ fn bodies_of_every_kind() -> Vec<EventBody> {
             by: None,
             mode: Mode::Real,
         }),
-        EventBody::Chat(ChatMessage {
+        EventBody::Chat(ChatEvent::Message(ChatMessage {
+            id: uuid::Uuid::from_u128(3),
             room: "ward 1".to_owned(),
             sender: "a".to_owned(),
             message: "line\nline".to_owned(),
-        }),
+        })),
+        EventBody::Chat(ChatEvent::Cleared(ChatCleared {
+            cleared: "ward 1".to_owned(),
+            by: "a".to_owned(),
+            everybody: false,
+        })),
         EventBody::Source(SourceEvent {
             source: "bed-4".parse().unwrap(),
             device: "nonin-3150".parse().unwrap(),

@@ -9,7 +9,7 @@ const ORDER: &[&str] = &[
     // Layer 0: words of the field.
     "named", "clock", "ids", "secret", "backoff", "vitals", "record", "event", "patient", // Layer 1: pure.
     "document", "derive", "wire", "waveform", "channel", "command", "profile", "decode", "encode", "alerts",
-    "notifier", // Layer 2: services for tasks.
+    "notifier", "rooms", // Layer 2: services for tasks.
     "metrics", "host", "systemd", "logging", "tasks", "fallback", "bluez", // Layer 3: edges in and down.
     "sources", "emulator", "store", // Layer 4: the heart.
     "outbox", "hub", "desk", "pipeline", // Layer 5: edges out.
@@ -18,7 +18,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// The last pure module: up to it no tokio, no files, no sockets. `clock` alone reads the time.
-const LAST_PURE: &str = "notifier";
+const LAST_PURE: &str = "rooms";
 
 /// A library and the only place that knows it.
 const OWNERS: &[(&str, &str)] = &[

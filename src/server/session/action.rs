@@ -6,11 +6,12 @@ use crate::channel::Pattern;
 use crate::command::Command;
 use crate::hub::{Join, ListenerId, Scope};
 use crate::ids::{Epoch, Seq};
-use crate::pipeline::Receipt;
+use crate::pipeline::{ChatAct, Receipt, Sign};
 use crate::secret::Secret;
 use crate::server::close::Close;
 #[cfg(doc)]
 use crate::server::session::Session;
+use crate::store::PageWanted;
 
 /// What the socket has to do.
 #[derive(Debug)]
@@ -46,10 +47,36 @@ pub enum Action {
     Receipt(Receipt),
     /// Tell the pipeline that this user's client has these messages.
     Delivered(String, Vec<uuid::Uuid>),
+    /// Ask the pipeline; answer with [`Session::on_chat_done`].
+    Chat(ChatOrder),
+    /// Tell the pipeline.
+    Sign(Sign),
+    /// Read a page of a conversation once everything up to an event is on disk; answer with [`Session::on_conversation`].
+    Conversation {
+        /// Answered under this.
+        correlation_id: String,
+        /// Which page.
+        wanted: PageWanted,
+        /// Wait for this event.
+        through: Seq,
+    },
     /// Ask the pipeline what this user has chosen; answer with [`Session::on_preferences`] and this correlation id.
     Preferences(String, String),
     /// Write the close frame and end.
     Close(Close),
+}
+
+/// What somebody does in a room that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatOrder {
+    /// Answered under this.
+    pub correlation_id: String,
+    /// What.
+    pub act: ChatAct,
+    /// Who.
+    pub by: String,
+    /// On which channels that user may do it.
+    pub scope: Scope,
 }
 
 /// What a person wants done.

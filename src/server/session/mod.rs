@@ -2,6 +2,7 @@
 
 mod action;
 mod annunciating;
+mod chatting;
 mod facts;
 mod letters;
 mod pacing;
@@ -17,7 +18,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-pub use self::action::{Action, CommandRequest, Located};
+pub use self::action::{Action, ChatOrder, CommandRequest, Located};
+use self::chatting::Chatting;
+pub(super) use self::chatting::conversation;
 pub use self::facts::Wanted;
 use self::letters::Written;
 use self::pacing::Pace;
@@ -151,6 +154,7 @@ pub struct Session {
     /// Messages for people that were written since the last ping, and those before it.
     written: Vec<Written>,
     pinged_for: Vec<Written>,
+    chat: Chatting,
     errors: u32,
     /// What the client calls itself, and the newest event that it has acknowledged.
     client: Option<String>,
@@ -196,6 +200,7 @@ impl Session {
             pong_due: None,
             written: Vec::new(),
             pinged_for: Vec::new(),
+            chat: Chatting::default(),
             errors: 0,
             client: None,
             acked: None,
@@ -277,7 +282,7 @@ impl Session {
 
     /// True while a command waits for the disk.
     pub fn waits_for_disk(&self) -> bool {
-        !self.commands.is_empty()
+        !self.commands.is_empty() || self.chat.waits_for_disk()
     }
 
     fn answer_commands(&mut self, now: Stamp) -> Vec<Action> {
@@ -289,6 +294,7 @@ impl Session {
             let data = json!({"ok": true, "seq": seq, "durable": seq <= durable});
             self.send(&mut out, "result", &data, Some(&correlation_id), now);
         }
+        self.answer_messages(&mut out, now);
         out
     }
 
@@ -310,6 +316,7 @@ impl Session {
             self.expiry_due,
             auth,
             command,
+            self.chat.next_deadline(),
             Some(self.idle_at()),
         ]
         .into_iter()
@@ -419,6 +426,7 @@ impl Session {
                 self.acked = self.acked.max(through.as_ref().map(|(_, seq)| *seq));
                 self.on_ack(&ids, through, out);
             }
+            Request::Chat(request) => self.on_chat(request, id, out, now),
             Request::GetPreferences => {
                 let Some(rights) = &self.rights else { return };
                 out.push(Action::Preferences(id.unwrap_or_default(), rights.user.clone()));

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Action, MAX_ERRORS, Session};
 use crate::clock::{Mono, Stamp};
+use crate::server::chat::ChatRequest;
 use crate::server::close::Close;
 use crate::server::message::Request;
 use crate::server::rate::Bucket;
@@ -45,7 +46,10 @@ impl Session {
     pub(super) fn admits(&mut self, request: Option<&Request>, now: Stamp) -> Result<(), Duration> {
         let is_small = match request {
             Some(Request::Ping | Request::Heartbeat | Request::Receipt { .. } | Request::Ack { .. }) => true,
-            Some(Request::Subscribe { .. }) => !std::mem::replace(&mut self.pace.has_subscribed, self.rights.is_some()),
+            Some(Request::Chat(chat)) if chat.is_small_talk() => true,
+            Some(Request::Subscribe { .. } | Request::Chat(ChatRequest::Join { .. })) => {
+                !std::mem::replace(&mut self.pace.has_subscribed, self.rights.is_some())
+            }
             _ => false,
         };
         match &self.rights {

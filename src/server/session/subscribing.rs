@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::chatting::rooms_told;
 use super::{Action, Located, MAX_REPLAY, MAX_SUBSCRIPTIONS, PONG_DEADLINE, Pending, Replaying, Session};
 use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
@@ -59,8 +60,10 @@ impl Session {
             "channels": pending.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>(),
             "recovered": resume.is_some() && !capped && lost.is_empty(),
             "first_seq": after.next(), "last_seq": joined.through, "epoch": self.shared.epoch, "lost": lost,
+            "rooms": rooms_told(&joined.rooms),
         });
         self.send(&mut out, "subscribed", &data, Some(&pending.correlation_id), now);
+        self.on_rooms(&joined.rooms, &mut out, now);
         let Joined { latest, recent, recent_from, letters, through, .. } = joined;
         let (patterns, told) = (pending.patterns, Vec::new());
         self.replaying = Some(Replaying { patterns, recent, latest, letters, through, told });
@@ -80,12 +83,15 @@ impl Session {
                 self.tell_again(notification, (&event.epoch, event.seq), &mut out, now);
                 continue;
             }
+            if !self.concerns(event) {
+                continue;
+            }
             let Some(replaying) = &self.replaying else { return out };
             let routes = routes(event, self.shared.ward_of(event));
             let wanted = routes.iter().any(|route| replaying.patterns.iter().any(|pattern| pattern.matches(route)));
             if wanted
                 && self.scope.allows(&routes)
-                && let Ok(text) = wire::push(event)
+                && let Some(text) = self.in_older_form(event).or_else(|| wire::push(event).ok())
             {
                 self.sent += 1;
                 out.push(Action::Send(text));
@@ -118,6 +124,7 @@ impl Session {
                     }
                 }
                 Parcel::Check(check) => self.tell_check(check, &mut out, now),
+                Parcel::Moment(moment) => self.tell_moment(moment, &mut out),
                 Parcel::Wave(wave) => {
                     if self.scope.allows_channel(&wave.channel) {
                         out.push(Action::SendBinary(wave.message.clone()));
@@ -217,7 +224,10 @@ impl Session {
     fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>) {
         self.note_age(&published.event);
         self.sent += 1;
-        out.push(Action::SendShared(published.text.clone()));
+        match self.in_older_form(&published.event) {
+            Some(text) => out.push(Action::Send(text)),
+            None => out.push(Action::SendShared(published.text.clone())),
+        }
     }
 
     fn note_age(&mut self, event: &Event) {

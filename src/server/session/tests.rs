@@ -12,6 +12,7 @@ use crate::event::{
 use crate::hub::Join;
 use crate::ids::AlertId;
 use crate::outbox::Parcel;
+use crate::pipeline::{ChatAct, ChatDone};
 use crate::server::auth::Role;
 use crate::server::jwt::Claims;
 use crate::vitals::Mode;
@@ -149,6 +150,33 @@ fn a_command_is_answered_when_it_is_on_disk_or_with_the_word_that_it_is_not() {
     session.on_durable(Seq(20), at(10));
     let answer = written(&session.on_command_done("c", Ok(Done { seq: Seq(15), is_kept: false }), at(10)));
     assert_eq!((&answer[0]["correlation_id"], &answer[0]["data"]["durable"]), (&json!("c"), &json!(false)));
+}
+
+#[test]
+fn a_message_is_complete_when_it_is_on_disk_or_with_the_word_that_it_is_not() {
+    let mut session = session();
+    let act = ChatAct::Send { room: "r".to_owned(), text: "t".to_owned(), name: None };
+    let done = |seq, is_kept| Ok(ChatDone { id: Some(uuid::Uuid::from_u128(5)), done: Done { seq, is_kept } });
+    assert!(session.on_chat_done("a", &act, done(Seq(5), true), at(1)).is_empty());
+    assert!(session.waits_for_disk() && session.on_durable(Seq(4), at(2)).is_empty());
+    let answer = written(&session.on_durable(Seq(5), at(3)));
+    assert_eq!((&answer[0]["type"], &answer[0]["correlation_id"]), (&json!("complete"), &json!("a")));
+    assert_eq!((&answer[0]["data"]["durable"], &answer[0]["data"]["conversation_id"]), (&json!(true), &json!("r")));
+    assert!(!session.waits_for_disk());
+
+    session.on_chat_done("b", &act, done(Seq(9), true), at(4));
+    assert!(session.next_deadline() <= at(9).mono);
+    let late = written(&session.on_deadline(at(9)));
+    let answer = late.iter().find(|message| message["type"] == "complete").unwrap();
+    assert_eq!((&answer["correlation_id"], &answer["data"]["durable"]), (&json!("b"), &json!(false)));
+
+    // What the store has not taken is not on disk with a later number.
+    session.on_durable(Seq(20), at(10));
+    let answer = written(&session.on_chat_done("c", &act, done(Seq(15), false), at(10)));
+    assert_eq!((&answer[0]["correlation_id"], &answer[0]["data"]["durable"]), (&json!("c"), &json!(false)));
+    let refusal = crate::desk::Refusal { code: "store_full", reason: "later".to_owned() };
+    let answer = written(&session.on_chat_done("d", &act, Err(refusal), at(10)));
+    assert_eq!((&answer[0]["type"], &answer[0]["data"]["retryable"]), (&json!("error"), &json!(true)));
 }
 
 #[test]
