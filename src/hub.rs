@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::channel::{Pattern, notifications_of};
+use crate::clock::Mono;
 use crate::event::{EventBody, LimitKind};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
@@ -19,6 +21,10 @@ pub const MAX_STREAMS: usize = 10_000;
 
 /// Most listeners at once; the server's own limit is lower.
 pub const MAX_LISTENERS: usize = 2048;
+
+/// Readings and waves of this time go out to each listener in one write. The first after a pause does not wait, and
+/// alerts never do. An eye does not see it: a number changes once a second.
+pub const TICK: Duration = Duration::from_millis(40);
 
 /// How the pattern of somebody who wants waves begins; see [`crate::waveform::WAVEFORM`].
 const WAVEFORM_LEVEL: &str = "waveform/";
@@ -148,6 +154,11 @@ impl Listener {
         }
     }
 
+    /// True if both want the same of everything that is not for a user: dashboards of one ward are alike.
+    fn is_like(&self, other: &Self) -> bool {
+        self.patterns == other.patterns && self.scope == other.scope
+    }
+
     /// True if it listens to the notifications of its user.
     fn hears_own(&self) -> bool {
         let channel = self.user.as_ref().map(|user| notifications_of(&user.name));
@@ -173,6 +184,10 @@ pub struct Hub {
     alerts: BTreeMap<AlertId, Arc<Published>>,
     /// What people changed of the limits, while it holds; the engine bounds how many.
     limits: BTreeMap<(PatientId, RuleId, LimitKind), Arc<Published>>,
+    tick: Duration,
+    last_tick: Mono,
+    /// Something waits for the next tick.
+    waits: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -188,7 +203,30 @@ impl Hub {
             sources: BTreeMap::new(),
             alerts: BTreeMap::new(),
             limits: BTreeMap::new(),
+            tick: TICK,
+            last_tick: Mono(0),
+            waits: false,
             metrics,
+        }
+    }
+
+    /// Another time than [`TICK`]; none at all has each reading written by itself.
+    pub fn set_tick(&mut self, tick: Duration) {
+        self.tick = tick;
+    }
+
+    /// When [`Hub::on_tick`] has something to do.
+    pub fn next_tick(&self) -> Option<Mono> {
+        self.waits.then_some(self.last_tick + self.tick)
+    }
+
+    /// What waits goes out, if its time has come.
+    pub fn on_tick(&mut self, now: Mono) {
+        if self.next_tick().is_some_and(|due| due <= now) {
+            (self.last_tick, self.waits) = (now, false);
+            for listener in self.listeners.values() {
+                listener.outbox.tick();
+            }
         }
     }
 
@@ -200,7 +238,18 @@ impl Hub {
         }
         self.ring.push_back(Arc::clone(published));
         self.remember(published);
-        for listener in self.listeners.values().filter(|listener| listener.wants(published)) {
+        self.waits = true;
+        let is_for_users = matches!(published.event.body, EventBody::Notification(_));
+        let mut last: Option<(&Listener, bool)> = None;
+        for listener in self.listeners.values() {
+            let wants = match last {
+                Some((last, wants)) if !is_for_users && last.is_like(listener) => wants,
+                _ => listener.wants(published),
+            };
+            last = Some((listener, wants));
+            if !wants {
+                continue;
+            }
             match listener.outbox.put(published, listener.delivery) {
                 Put::Queued => {}
                 Put::Conflated => self.metrics.listener_conflated_total.add_one(),
@@ -215,7 +264,8 @@ impl Hub {
     }
 
     /// Gives samples to everybody who watches the wave. Never waits.
-    pub fn publish_wave(&self, wave: &Arc<PublishedWave>) {
+    pub fn publish_wave(&mut self, wave: &Arc<PublishedWave>) {
+        self.waits = true;
         for listener in self.listeners.values().filter(|listener| listener.wants_wave(&wave.channel)) {
             if listener.outbox.put_wave(wave) == Put::Conflated {
                 self.metrics.listener_waves_dropped_total.add_one();

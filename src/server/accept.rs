@@ -34,6 +34,12 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// After a failed accept (out of file descriptors) the loop waits this long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// A peer that does not acknowledge what was sent is given up after this time.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Bytes that may wait unsent in the kernel: what waits here can still be replaced by something newer.
+const NOTSENT_LOWAT: u32 = 4096;
+
 /// How long a refused client is given to read its refusal.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -67,8 +73,8 @@ pub async fn accept(
                 continue;
             }
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "a connection keeps its delay");
+        if let Err(error) = tune(&stream) {
+            debug!(%error, "a connection keeps the system's options");
         }
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             metrics.connections_refused_total.add_one();
@@ -81,6 +87,15 @@ pub async fn accept(
             Ok(())
         });
     }
+}
+
+/// The options of an accepted socket: no waiting for more to send, an end for who does not acknowledge, and little that
+/// waits in the kernel.
+fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
 }
 
 async fn refuse(mut stream: tokio::net::TcpStream) -> anyhow::Result<()> {

@@ -17,6 +17,8 @@ pub mod rate;
 pub mod routes;
 pub mod session;
 pub mod socket;
+pub mod strict;
+pub mod writing;
 
 use std::net::SocketAddr;
 

@@ -1,16 +1,19 @@
 //! One WebSocket: feeds the session with what arrives and carries out what it decides.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -18,13 +21,15 @@ use crate::clock::Clock;
 use crate::hub::ListenerId;
 use crate::ids::Seq;
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Parcel};
+use crate::outbox::{Frame, Outbox, Parcel};
 use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
 use crate::server::jwt::TokenKey;
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
+use crate::server::strict::Violation;
+use crate::server::writing::{Writing, websocket};
 use crate::store::{Reader, ResumePoint};
 
 /// Largest message of a client.
@@ -36,8 +41,11 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// The answer to our close frame is awaited this long.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Events taken from the outbox for one write.
-const PARCELS_A_WRITE: usize = 64;
+/// Events taken from the outbox for one write, at most so many bytes as a slow network carries in two seconds.
+const PARCELS_A_WRITE: usize = 32;
+
+/// Events taken for one write of a client whose last one had to wait: what stays in the outbox can still be replaced.
+const PARCELS_WHEN_SLOW: usize = 8;
 
 /// Messages of a client that are read before its own deadlines and events have their turn.
 const MESSAGES_IN_A_ROW: usize = 32;
@@ -78,19 +86,12 @@ pub async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    // The library's default read buffer of 128 KiB costs twenty times the memory of a connection with 4 KiB.
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(0)
-        .max_write_buffer_size(16 * 1024 * 1024)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let socket = websocket(stream, MAX_MESSAGE_BYTES).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
     let (session, greeting) =
         Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, gate.clock.now());
-    let mut connection = Connection { socket, session, outbox: None, listener: None, gate };
+    let mut connection = Connection { socket, session, outbox: None, listener: None, is_slow: false, gate };
     let end = connection.turn(greeting).await;
     debug!(connection_id, why = end.reason(), "session ended");
     if let Some(listener) = connection.listener.take() {
@@ -98,6 +99,14 @@ pub async fn run<S>(
         let _ = connection.gate.control.send(Control::Leave(listener)).await;
     }
     connection.gate.metrics.connections.subtract_one();
+}
+
+/// Why no more is read.
+enum Ending {
+    /// It has ended.
+    End(End),
+    /// The client broke the protocol, and is told so.
+    Wrong(Violation),
 }
 
 /// Why a connection ended.
@@ -121,10 +130,12 @@ impl End {
 }
 
 struct Connection<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Writing<S>>,
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
+    /// The last write had to wait.
+    is_slow: bool,
     gate: Gate,
 }
 
@@ -135,12 +146,19 @@ where
     async fn turn(&mut self, greeting: Vec<Action>) -> End {
         let mut actions = greeting;
         let mut read = 0;
+        let mut stopped = pin!(self.gate.stop.clone().cancelled_owned());
+        // Armed again only when the deadline is another one: most turns are deliveries, which do not move it.
+        let (mut timer, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), None);
         loop {
             if let Err(end) = self.carry_out(actions).await {
                 return end;
             }
-            let now = self.gate.clock.now();
-            let wait = self.session.next_deadline().since(now.mono);
+            let deadline = self.session.next_deadline();
+            if armed != Some(deadline) {
+                let wait = deadline.since(self.gate.clock.now().mono);
+                timer.set(tokio::time::sleep(wait));
+                armed = Some(deadline);
+            }
             let (live, waits_for_disk) = (self.session.is_live(), self.session.waits_for_disk());
             let outbox = self.outbox.clone();
             let filled = async {
@@ -152,19 +170,24 @@ where
             actions = tokio::select! {
                 biased;
                 // The daemon's end must not wait for anybody.
-                () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                () = &mut stopped => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
                 message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
-                    Ok(actions) => {
+                    Ok(mut answers) => {
                         read += 1;
+                        // An alert that waits goes before the answer.
+                        let mut actions = self.deliver_alerts();
+                        actions.append(&mut answers);
                         actions
                     }
-                    Err(end) => return end,
+                    Err(Ending::Wrong(violation)) => return self.fail(violation).await,
+                    Err(Ending::End(end)) => return end,
                 },
                 // Heartbeats go out whatever else flows.
-                () = tokio::time::sleep(wait) => {
+                () = &mut timer => {
                     read = 0;
+                    armed = None;
                     let mut actions = self.on_durable();
                     actions.extend(self.session.on_deadline(self.gate.clock.now()));
                     actions
@@ -183,7 +206,7 @@ where
         }
     }
 
-    fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, End> {
+    fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, Ending> {
         let now = self.gate.clock.now();
         match message {
             Some(Ok(Message::Text(text))) => Ok(self.session.on_text(text.as_str(), now)),
@@ -192,10 +215,11 @@ where
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(Vec::new()),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
-            Some(Ok(Message::Close(_))) | None => Err(End::Peer),
+            Some(Ok(Message::Close(_))) | None => Err(Ending::End(End::Peer)),
             Some(Err(error)) => {
                 debug!(%error, "the connection broke");
-                Err(End::Peer)
+                let wrong = self.socket.get_ref().violation().map(Ending::Wrong);
+                Err(wrong.unwrap_or(Ending::End(End::Peer)))
             }
         }
     }
@@ -209,13 +233,23 @@ where
     fn deliver(&mut self) -> Vec<Action> {
         let Some(outbox) = &self.outbox else { return Vec::new() };
         let mut parcels: Vec<Parcel> = Vec::new();
-        let in_time = outbox.take(PARCELS_A_WRITE, &mut parcels);
+        let most = if self.is_slow { PARCELS_WHEN_SLOW } else { PARCELS_A_WRITE };
+        let in_time = outbox.take(most, &mut parcels);
         let now = self.gate.clock.now();
         let mut actions = self.session.on_parcels(&parcels, now);
         if !in_time {
             actions.extend(self.session.close_now(Close::SlowConsumer, now));
         }
         actions
+    }
+
+    /// Takes alerts alone, so that they go before what a client asked for. A client that wants everything in its order
+    /// has them in that.
+    fn deliver_alerts(&mut self) -> Vec<Action> {
+        let Some(outbox) = self.outbox.as_ref().filter(|_| self.session.is_live()) else { return Vec::new() };
+        let mut parcels: Vec<Parcel> = Vec::new();
+        outbox.take_urgent(PARCELS_A_WRITE, &mut parcels);
+        if parcels.is_empty() { Vec::new() } else { self.session.on_parcels(&parcels, self.gate.clock.now()) }
     }
 
     /// Carries out actions in their order, and those that their answers bring, then flushes once.
@@ -225,24 +259,22 @@ where
         while let Some(action) = queue.pop_front() {
             let more = match action {
                 Action::Send(text) => {
-                    self.feed(Message::Text(text.into())).await?;
+                    self.feed(Frame::text(&text));
                     written = true;
                     continue;
                 }
-                Action::SendShared(bytes) => {
-                    if let Ok(text) = Utf8Bytes::try_from(bytes) {
-                        self.feed(Message::Text(text)).await?;
-                        written = true;
-                    }
+                Action::SendShared(frame) => {
+                    self.feed(frame);
+                    written = true;
                     continue;
                 }
                 Action::SendBinary(bytes) => {
-                    self.feed(Message::Binary(bytes)).await?;
+                    self.feed(Frame::binary(&bytes));
                     written = true;
                     continue;
                 }
                 Action::Ping => {
-                    self.feed(Message::Ping(bytes::Bytes::new())).await?;
+                    self.feed(Frame::ping());
                     written = true;
                     continue;
                 }
@@ -370,19 +402,37 @@ where
         Ok(actions)
     }
 
-    async fn feed(&mut self, message: Message) -> Result<(), End> {
+    fn feed(&mut self, frame: Frame) {
         self.gate.metrics.frames_sent_total.add_one();
-        match tokio::time::timeout(WRITE_DEADLINE, self.socket.feed(message)).await {
+        self.socket.get_mut().push(frame);
+    }
+
+    /// One write for all that was fed, as a rule.
+    async fn flush(&mut self) -> Result<(), End> {
+        let writing = self.socket.get_mut();
+        if let Poll::Ready(written) = poll_fn(|cx| Poll::Ready(writing.poll_drain(cx))).await {
+            self.is_slow = false;
+            return written.map_err(|_| End::Write);
+        }
+        self.is_slow = true;
+        let drained = poll_fn(|cx| writing.poll_drain(cx));
+        match tokio::time::timeout(WRITE_DEADLINE, drained).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(End::Write),
         }
     }
 
-    async fn flush(&mut self) -> Result<(), End> {
-        match tokio::time::timeout(WRITE_DEADLINE, self.socket.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Write),
-        }
+    /// Tells the client what it did wrong, and hears it out for a moment: a reset would take the reason away.
+    async fn fail(&mut self, violation: Violation) -> End {
+        let writing = self.socket.get_mut();
+        writing.push(Frame::close(violation.code(), ""));
+        let farewell = async {
+            writing.shutdown().await?;
+            writing.discard_input().await
+        };
+        // A peer that does not listen is left alone.
+        let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
+        End::Ours("the client broke the protocol")
     }
 
     /// Sends the close frame and gives the other side a moment to answer it.

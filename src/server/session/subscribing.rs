@@ -203,7 +203,7 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         self.patterns.retain(|pattern| !patterns.contains(pattern));
-        self.ages.retain(|channel, _| self.patterns.iter().any(|pattern| pattern.matches(channel)));
+        self.newest.retain(|known| self.patterns.iter().any(|pattern| pattern.matches(known.channel())));
         if let Some(listener) = self.listener {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
         }
@@ -212,14 +212,20 @@ impl Session {
     }
 
     fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>) {
-        self.note_age(&published.event);
+        self.note_age(published);
         self.sent += 1;
         out.push(Action::SendShared(published.text.clone()));
     }
 
-    fn note_age(&mut self, event: &Event) {
-        if let EventBody::Reading(reading) = &event.body {
-            self.ages.insert(wire::channel_of(&event.body), reading.received.mono);
+    fn note_age(&mut self, published: &Arc<Published>) {
+        if published.received().is_none() {
+            return;
+        }
+        let place = self.newest.binary_search_by(|known| known.channel().cmp(published.channel()));
+        match place.map(|at| self.newest.get_mut(at)) {
+            Ok(Some(known)) => *known = Arc::clone(published),
+            Ok(None) => {}
+            Err(at) => self.newest.insert(at, Arc::clone(published)),
         }
     }
 
@@ -237,7 +243,7 @@ impl Session {
             return;
         };
         for published in &replaying.latest {
-            self.note_age(&published.event);
+            self.note_age(published);
         }
         let shared = Arc::clone(&self.shared);
         let scope = self.scope.clone();

@@ -1,0 +1,159 @@
+//! The stream under a WebSocket: what goes out waits here as shared frames and leaves in one write, and what comes in is
+//! looked at strictly before the library sees it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::outbox::Frame;
+use crate::server::strict::{Strict, Violation};
+
+/// Bytes that are read at once. The library's default of 128 KiB costs twenty times the memory of a connection.
+const READ_BUFFER: usize = 4096;
+
+/// Pieces of one write.
+const PIECES: usize = 64;
+
+/// What the library may add while nothing is taken: a client that pings and does not read gets no more answers.
+const LIBRARYS_SHARE: usize = 1024;
+
+/// Room for frames that a connection keeps while it has none.
+const KEPT_ROOM: usize = 4;
+
+/// A WebSocket of a server over an upgraded stream, which takes messages of at most `max_message` bytes.
+pub async fn websocket<S>(stream: S, max_message: usize) -> WebSocketStream<Writing<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // What the library itself writes (pongs, the answer to a close) is taken at once.
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(LIBRARYS_SHARE)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    WebSocketStream::from_raw_socket(Writing::new(stream), Role::Server, Some(config)).await
+}
+
+/// The stream with what waits to be written. Its frames are never torn apart: the library's own go behind them.
+#[derive(Debug)]
+pub struct Writing<S> {
+    stream: S,
+    waiting: VecDeque<Bytes>,
+    strict: Strict,
+    violation: Option<Violation>,
+}
+
+impl<S> Writing<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, waiting: VecDeque::new(), strict: Strict::default(), violation: None }
+    }
+
+    /// Puts a frame behind those that wait; [`Writing::poll_drain`] writes them.
+    pub fn push(&mut self, frame: Frame) {
+        self.waiting.push_back(frame.into_bytes());
+    }
+
+    /// What the client did wrong; reading ended there.
+    pub const fn violation(&self) -> Option<Violation> {
+        self.violation
+    }
+}
+
+impl<S: AsyncRead + Unpin> Writing<S> {
+    /// Reads to the end and forgets it.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn discard_input(&mut self) -> io::Result<()> {
+        let mut rest = [0; 512];
+        while self.stream.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Writing<S> {
+    /// Writes until nothing waits, as many frames at once as the stream takes.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(first) = self.waiting.front() {
+            let stream = Pin::new(&mut self.stream);
+            let written = if self.waiting.len() == 1 {
+                ready!(stream.poll_write(cx, first))?
+            } else {
+                let mut pieces = [IoSlice::new(&[]); PIECES];
+                for (piece, bytes) in pieces.iter_mut().zip(&self.waiting) {
+                    *piece = IoSlice::new(bytes);
+                }
+                let count = self.waiting.len().min(PIECES);
+                ready!(stream.poll_write_vectored(cx, pieces.get(..count).unwrap_or(&[])))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.forget(written);
+        }
+        self.waiting.shrink_to(KEPT_ROOM);
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn forget(&mut self, mut written: usize) {
+        while let Some(first) = self.waiting.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.waiting.pop_front();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Writing<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(violation) = this.violation {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or(&[]);
+        if let Err((good, violation)) = this.strict.read(read) {
+            this.violation = Some(violation);
+            // What came before it is answered first.
+            buf.set_filled(before + good);
+            if good == 0 {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The library's own frames; each of its writes has whole ones.
+impl<S: AsyncWrite + Unpin> AsyncWrite for Writing<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waiting.len() >= PIECES {
+            ready!(self.poll_drain(cx))?;
+        }
+        self.waiting.push_back(Bytes::copy_from_slice(bytes));
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_drain(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
