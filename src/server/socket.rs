@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
@@ -29,7 +29,7 @@ use crate::server::close::Close;
 use crate::server::jwt::TokenKey;
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
 use crate::server::strict::Violation;
-use crate::server::writing::{Writing, websocket};
+use crate::server::writing::{self, Writing};
 use crate::store::{Reader, ResumePoint};
 
 /// Largest message of a client.
@@ -86,7 +86,7 @@ pub async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let socket = websocket(stream, MAX_MESSAGE_BYTES).await;
+    let socket = writing::websocket(stream, MAX_MESSAGE_BYTES).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
     let (session, greeting) =
@@ -103,9 +103,11 @@ pub async fn run<S>(
 
 /// Why no more is read.
 enum Ending {
-    /// It has ended.
-    End(End),
-    /// The client broke the protocol, and is told so.
+    /// The other side went away.
+    Gone,
+    /// It said so, and waits for the answer.
+    Closed,
+    /// It broke the protocol, and is told so.
     Wrong(Violation),
 }
 
@@ -181,8 +183,7 @@ where
                         actions.append(&mut answers);
                         actions
                     }
-                    Err(Ending::Wrong(violation)) => return self.fail(violation).await,
-                    Err(Ending::End(end)) => return end,
+                    Err(ending) => return Box::pin(self.part(ending)).await,
                 },
                 // Heartbeats go out whatever else flows.
                 () = &mut timer => {
@@ -215,11 +216,12 @@ where
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(Vec::new()),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
-            Some(Ok(Message::Close(_))) | None => Err(Ending::End(End::Peer)),
+            Some(Ok(Message::Close(_))) => Err(Ending::Closed),
+            None => Err(Ending::Gone),
             Some(Err(error)) => {
                 debug!(%error, "the connection broke");
                 let wrong = self.socket.get_ref().violation().map(Ending::Wrong);
-                Err(wrong.unwrap_or(Ending::End(End::Peer)))
+                Err(wrong.unwrap_or(Ending::Gone))
             }
         }
     }
@@ -278,9 +280,10 @@ where
                     written = true;
                     continue;
                 }
-                Action::Close(close) => return Err(self.close(close).await),
-                Action::Replay { after, through } => self.replay(after, through).await?,
-                other => self.ask(other).await,
+                Action::Close(close) => return Err(Box::pin(self.close(close)).await),
+                // What is rare has its room only while it lasts.
+                Action::Replay { after, through } => Box::pin(self.replay(after, through)).await?,
+                other => Box::pin(self.ask(other)).await,
             };
             // Answers go before what was already waiting, so that a subscribe is complete before the next one.
             for action in more.into_iter().rev() {
@@ -422,17 +425,20 @@ where
         }
     }
 
-    /// Tells the client what it did wrong, and hears it out for a moment: a reset would take the reason away.
-    async fn fail(&mut self, violation: Violation) -> End {
-        let writing = self.socket.get_mut();
-        writing.push(Frame::close(violation.code(), ""));
-        let farewell = async {
-            writing.shutdown().await?;
-            writing.discard_input().await
-        };
-        // A peer that does not listen is left alone.
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
-        End::Ours("the client broke the protocol")
+    /// Ends what the client ended, or broke; a peer that does not listen is left alone.
+    async fn part(&mut self, ending: Ending) -> End {
+        match ending {
+            Ending::Gone => End::Peer,
+            Ending::Closed => {
+                let _ = tokio::time::timeout(CLOSE_DEADLINE, writing::answer_close(&mut self.socket)).await;
+                End::Peer
+            }
+            Ending::Wrong(violation) => {
+                debug!(%violation, "a client broke the protocol");
+                let _ = tokio::time::timeout(CLOSE_DEADLINE, writing::refuse(&mut self.socket, violation)).await;
+                End::Ours("the client broke the protocol")
+            }
+        }
     }
 
     /// Sends the close frame and gives the other side a moment to answer it.

@@ -41,6 +41,12 @@ impl Violation {
     }
 }
 
+/// True for 16 bytes in base64 (4.2.1, item 5). The last character before the padding has four bits that mean nothing.
+pub fn is_key(text: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    text.len() == 24 && text.strip_suffix(b"==").is_some_and(|letters| letters.iter().all(is_letter))
+}
+
 /// Longest payload of a control frame, in bytes.
 const MAX_CONTROL: u64 = 125;
 

@@ -2,12 +2,14 @@
 //! looked at strictly before the library sees it.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -41,6 +43,34 @@ where
     WebSocketStream::from_raw_socket(Writing::new(stream), Role::Server, Some(config)).await
 }
 
+/// Tells a client what it did wrong, and hears it out: a reset would take the reason away. A peer that does not end is for
+/// the caller's deadline.
+///
+/// # Errors
+/// The stream's.
+pub async fn refuse<S>(socket: &mut WebSocketStream<Writing<S>>, violation: Violation) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let writing = socket.get_mut();
+    writing.push(Frame::close(violation.code(), ""));
+    writing.shutdown().await?;
+    let mut rest = [0; 512];
+    while writing.stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// Sends the answer to a client's close (RFC 6455, 5.5.1), which the library has ready.
+pub async fn answer_close<S>(socket: &mut WebSocketStream<Writing<S>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(_)) = socket.next().await {}
+    let writing = socket.get_mut();
+    // The library has written it, and this stream keeps it until it is drained. The client may have gone.
+    let _ = poll_fn(|cx| writing.poll_drain(cx)).await;
+}
+
 /// The stream with what waits to be written. Its frames are never torn apart: the library's own go behind them.
 #[derive(Debug)]
 pub struct Writing<S> {
@@ -63,18 +93,6 @@ impl<S> Writing<S> {
     /// What the client did wrong; reading ended there.
     pub const fn violation(&self) -> Option<Violation> {
         self.violation
-    }
-}
-
-impl<S: AsyncRead + Unpin> Writing<S> {
-    /// Reads to the end and forgets it.
-    ///
-    /// # Errors
-    /// The stream's.
-    pub async fn discard_input(&mut self) -> io::Result<()> {
-        let mut rest = [0; 512];
-        while self.stream.read(&mut rest).await? > 0 {}
-        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod conformance;
+mod echo;
 mod limits;
 
 use std::net::SocketAddr;
