@@ -1,4 +1,4 @@
-//! The echo that Autobahn's fuzzing client is pointed at; docs/conformance.md says how: websocket_echo ADDRESS
+//! The echo that Autobahn's fuzzing client is pointed at; docs/conformance.md says how: `websocket_echo ADDRESS`
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

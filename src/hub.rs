@@ -412,9 +412,9 @@ mod tests {
     #[test]
     fn what_comes_within_a_tick_goes_out_together_and_the_first_after_a_pause_at_once() {
         let mut hub = Hub::new(Seq::ZERO, Arc::default());
-        let at = |millis| Mono::from_millis(10_000 + millis);
+        let at = |millis: u64| Mono::from_millis(10_000 + millis);
         assert_eq!(hub.next_tick(), None, "nothing waits");
-        let mut publish = |hub: &mut Hub, millis| {
+        let publish = |hub: &mut Hub, millis| {
             let body = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
             let at = Stamp { mono: at(millis), wall: Wall(0) };
             let event = Event { epoch: "e".parse().unwrap(), seq: Seq(1), at, body: EventBody::System(body) };

@@ -230,14 +230,14 @@ mod tests {
         let frames: Vec<Frame> = (0..40).map(|number| Frame::text(&format!("message {number}"))).collect();
         let all: Vec<u8> = frames.iter().flat_map(|frame| frame.clone().into_bytes()).collect();
         let mut writing = Writing::new(Socket { room: 10_000, ..Socket::default() });
-        frames.iter().for_each(|frame| writing.push(frame.clone()));
+        writing.waiting.extend(frames.iter().cloned().map(Frame::into_bytes));
         assert!(writing.poll_drain(&mut cx).is_ready());
         assert_eq!((writing.stream.writes, &writing.stream.taken), (1, &all));
         assert!(writing.waiting.capacity() < 40, "room for a burst is not kept");
 
         for room in 0..all.len() {
             let mut writing = Writing::new(Socket { room, ..Socket::default() });
-            frames.iter().for_each(|frame| writing.push(frame.clone()));
+            writing.waiting.extend(frames.iter().cloned().map(Frame::into_bytes));
             assert!(writing.poll_drain(&mut cx).is_pending());
             // The library answers a ping meanwhile.
             let pong = [0x8A, 1, b'!'];
