@@ -20,6 +20,10 @@ use crate::server::strict::{Strict, Violation};
 /// costs twenty times the memory of a connection, and 4 KiB would be half of all that one has.
 const READ_BUFFER: usize = 1024;
 
+/// Bytes of one write: what the kernel keeps unsent (`TCP_NOTSENT_LOWAT`). It takes no more at once, and after a partial
+/// write the socket is ready only when the client has acknowledged, which it may put off for 40 ms.
+const BYTES_A_WRITE: usize = 4096;
+
 /// Pieces of one write.
 const PIECES: usize = 64;
 
@@ -105,14 +109,18 @@ impl<S: AsyncWrite + Unpin> Writing<S> {
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(first) = self.waiting.front() {
             let stream = Pin::new(&mut self.stream);
-            let written = if self.waiting.len() == 1 {
-                ready!(stream.poll_write(cx, first))?
+            let written = if self.waiting.len() == 1 || first.len() >= BYTES_A_WRITE {
+                ready!(stream.poll_write(cx, first.get(..BYTES_A_WRITE).unwrap_or(first)))?
             } else {
-                let mut pieces = [IoSlice::new(&[]); PIECES];
+                let (mut pieces, mut count, mut room) = ([IoSlice::new(&[]); PIECES], 0, BYTES_A_WRITE);
                 for (piece, bytes) in pieces.iter_mut().zip(&self.waiting) {
-                    *piece = IoSlice::new(bytes);
+                    if room == 0 {
+                        break;
+                    }
+                    let part = bytes.get(..room).unwrap_or(bytes);
+                    *piece = IoSlice::new(part);
+                    (count, room) = (count + 1, room - part.len());
                 }
-                let count = self.waiting.len().min(PIECES);
                 ready!(stream.poll_write_vectored(cx, pieces.get(..count).unwrap_or(&[])))?
             };
             if written == 0 {
@@ -181,7 +189,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Writing<S> {
 mod tests {
     use super::*;
 
-    /// A socket that takes so many bytes, and counts how often it is written to.
+    /// A socket that takes so many bytes in all, and counts how often it is written to.
     #[derive(Debug, Default)]
     struct Socket {
         room: usize,
@@ -234,6 +242,15 @@ mod tests {
         assert!(writing.poll_drain(&mut cx).is_ready());
         assert_eq!((writing.stream.writes, &writing.stream.taken), (1, &all));
         assert!(writing.waiting.capacity() < 40, "room for a burst is not kept");
+
+        let long = Frame::text(&"x".repeat(2 * BYTES_A_WRITE));
+        for first in [&frames[..], &[]] {
+            let mut writing = Writing::new(Socket { room: 100_000, ..Socket::default() });
+            writing.waiting.extend(first.iter().chain([&long]).cloned().map(Frame::into_bytes));
+            assert!(writing.poll_drain(&mut cx).is_ready());
+            assert_eq!(writing.stream.writes, 3, "no write has more than the kernel keeps");
+            assert!(writing.stream.taken.ends_with(&long.clone().into_bytes()));
+        }
 
         for room in 0..all.len() {
             let mut writing = Writing::new(Socket { room, ..Socket::default() });
