@@ -33,6 +33,10 @@ RATE = 50
 def monitor(patient, rows, columns, step):
     """The recording of one bed as CSV: values that move a little and alarm nobody."""
     yield ["t_s"] + columns
+    if columns == ["SpO2"]:
+        # A bed that alarms after 15 s below its limit, and is well again, over and over.
+        yield from ([second, 80 if second % 36 >= 12 else 97] for second in range(rows))
+        return
     base = {"HR": 72, "PULSE": 72, "RESP": 15, "SpO2": 97, "ABPSys": 120, "ABPDias": 78, "ABPMean": 92}
     phase = (patient % 64) / 64
     for row in range(rows):
@@ -54,10 +58,12 @@ class Ours:
         ward = self.load == "ward"
         columns = ["HR", "PULSE", "RESP", "SpO2", "ABPSys", "ABPDias", "ABPMean"] if ward else ["HR"]
         beds, rows, step = (64, 300, 1) if ward else (1, 50 * 300, 1 / RATE)
+        beds += self.load == "slow"
         text = [f'[server]\nlisten = "127.0.0.1:{self.port}"', SERVER_LIMITS, f'[store]\ndir = "{folder}/state"\n[alerts]\nannunciators = "none"']
         for bed in range(beds):
             with open(folder / f"{bed}.csv", "w", newline="") as file:
-                csv.writer(file).writerows(monitor(bed, rows, columns, step))
+                alarms = self.load == "slow" and bed == 1
+                csv.writer(file).writerows(monitor(bed, rows, ["SpO2"] if alarms else columns, step))
             text.append(f'[[patient]]\nid = "P-{bed}"\nname = "Bed {bed}"\nward = "a"')
             text.append(f'[[source]]\nid = "bed-{bed}"\nkind = "replay"\npatient = "P-{bed}"\nfile = "{bed}.csv"\nspeed = 1.0\nmode = "test"')
         config = folder / "bench.toml"
@@ -68,10 +74,8 @@ class Ours:
         token = subprocess.run([OURS, "token", "issue", "--config", config, "--role", "nurse"], capture_output=True, text=True, check=True)
         token = token.stdout.strip().splitlines()[-1]
         self.hello = [json.dumps({"type": "authenticate", "token": token})]
-        # The fan-out and the ward count every message; a slow display wants the newest.
-        delivery = "latest" if self.load == "slow" else "all"
         channels = ["patient/+/+", "alerts/+"]
-        self.hello.append(json.dumps({"type": "subscribe", "channels": channels, "delivery": delivery}))
+        self.hello.append(json.dumps({"type": "subscribe", "channels": channels, "delivery": "WISH"}))
         return [daemon]
 
 
@@ -169,8 +173,8 @@ def side_by_side(load, arguments):
 
 
 def slow(arguments):
-    print("| server | healthy p50 / p99 ms alone | beside the others | lost | slow display, oldest / last ms | RSS at 0 / 40 s KiB |")
-    print("|---|---|---|---|---|---|")
+    print("| server | healthy p50 / p99 ms alone | beside the others | lost | slow display, oldest / last ms | alerts, fewest, slow | RSS at 0 / 40 s KiB |")
+    print("|---|---|---|---|---|---|---|")
     for name, server in servers("slow").items():
         if arguments.servers and name not in arguments.servers:
             continue
@@ -179,7 +183,7 @@ def slow(arguments):
         beside = measure(server, 10, 40, ["--stalled", 5, "--slow", f"{speed:.0f}"])
         print(f"{name}: {json.dumps(alone)}\n{name}: {json.dumps(beside)}", file=sys.stderr)
         print(f"| {name} | {alone['p50_ms']:.1f} / {alone['p99_ms']:.1f} | {beside['p50_ms']:.1f} / {beside['p99_ms']:.1f} | {beside['lost']} | "
-              f"{beside['slow_max_ms']:.0f} / {beside['slow_last_ms']:.0f} | {beside['rss_before_kib']} / {beside['rss_kib']} |", flush=True)
+              f"{beside['slow_max_ms']:.0f} / {beside['slow_last_ms']:.0f} | {beside['alerts']}, {beside['alerts_fewest']}, {beside['alerts_slow']} | {beside['rss_before_kib']} / {beside['rss_kib']} |", flush=True)
 
 
 def main():

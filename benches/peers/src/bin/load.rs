@@ -3,6 +3,8 @@
 //!
 //! load --address HOST:PORT --path PATH --clients N --seconds S --pid PID [--protocol ws|socketio|mqtt] [--hello TEXT]...
 //!      [--stalled N] [--slow BYTES_A_SECOND]
+//!
+//! "WISH" in a hello becomes "all", or "latest" for the stalled and the slow.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -224,10 +226,12 @@ async fn open(options: &Options, has_small_buffer: bool) -> anyhow::Result<(TcpS
     }
 }
 
-/// What a client says first.
+/// What a client says first. One that falls behind on purpose wants the newest of each stream, the others want all.
 fn hello(options: &Options, id: usize) -> Vec<u8> {
+    let wish = if id < options.clients { "\"all\"" } else { "\"latest\"" };
+    let said = |text: &String| frame(0x81, text.replace("\"WISH\"", wish).as_bytes());
     match options.protocol {
-        Protocol::WebSocket => options.hello.iter().flat_map(|text| frame(0x81, text.as_bytes())).collect(),
+        Protocol::WebSocket => options.hello.iter().flat_map(said).collect(),
         Protocol::SocketIo => frame(0x81, b"40"),
         Protocol::Mqtt => {
             let name = format!("client-{id:05}");
