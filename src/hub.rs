@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::channel::{Pattern, notifications_of};
+use crate::clock::Mono;
 use crate::event::{EventBody, LimitKind};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
@@ -20,6 +22,10 @@ pub const MAX_STREAMS: usize = 10_000;
 
 /// Most listeners at once; the server's own limit is lower.
 pub const MAX_LISTENERS: usize = 2048;
+
+/// Readings and waves of this time go out to each listener in one write. The first after a pause does not wait, and
+/// alerts never do. An eye does not see it: a number changes once a second.
+pub const TICK: Duration = Duration::from_millis(40);
 
 /// How the pattern of somebody who wants waves begins; see [`crate::waveform::WAVEFORM`].
 const WAVEFORM_LEVEL: &str = "waveform/";
@@ -165,6 +171,11 @@ impl Listener {
         is_meant && self.scope.allows(&moment.routes)
     }
 
+    /// True if both want the same of everything that is not for a user: dashboards of one ward are alike.
+    fn is_like(&self, other: &Self) -> bool {
+        self.patterns == other.patterns && self.scope == other.scope
+    }
+
     /// True if it listens to the notifications of its user.
     fn hears_own(&self) -> bool {
         let channel = self.user.as_ref().map(|user| notifications_of(&user.name));
@@ -190,6 +201,10 @@ pub struct Hub {
     alerts: BTreeMap<AlertId, Arc<Published>>,
     /// What people changed of the limits, while it holds; the engine bounds how many.
     limits: BTreeMap<(PatientId, RuleId, LimitKind), Arc<Published>>,
+    tick: Duration,
+    last_tick: Mono,
+    /// Something waits for the next tick.
+    waits: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -205,7 +220,30 @@ impl Hub {
             sources: BTreeMap::new(),
             alerts: BTreeMap::new(),
             limits: BTreeMap::new(),
+            tick: TICK,
+            last_tick: Mono(0),
+            waits: false,
             metrics,
+        }
+    }
+
+    /// Another time than [`TICK`]; none at all has each reading written by itself.
+    pub fn set_tick(&mut self, tick: Duration) {
+        self.tick = tick;
+    }
+
+    /// When [`Hub::on_tick`] has something to do.
+    pub fn next_tick(&self) -> Option<Mono> {
+        self.waits.then_some(self.last_tick + self.tick)
+    }
+
+    /// What waits goes out, if its time has come.
+    pub fn on_tick(&mut self, now: Mono) {
+        if self.next_tick().is_some_and(|due| due <= now) {
+            (self.last_tick, self.waits) = (now, false);
+            for listener in self.listeners.values() {
+                listener.outbox.tick();
+            }
         }
     }
 
@@ -217,7 +255,18 @@ impl Hub {
         }
         self.ring.push_back(Arc::clone(published));
         self.remember(published);
-        for listener in self.listeners.values().filter(|listener| listener.wants(published)) {
+        self.waits = true;
+        let is_for_users = matches!(published.event.body, EventBody::Notification(_));
+        let mut last: Option<(&Listener, bool)> = None;
+        for listener in self.listeners.values() {
+            let wants = match last {
+                Some((last, wants)) if !is_for_users && last.is_like(listener) => wants,
+                _ => listener.wants(published),
+            };
+            last = Some((listener, wants));
+            if !wants {
+                continue;
+            }
             match listener.outbox.put(published, listener.delivery) {
                 Put::Queued => {}
                 Put::Conflated => self.metrics.listener_conflated_total.add_one(),
@@ -232,7 +281,8 @@ impl Hub {
     }
 
     /// Gives samples to everybody who watches the wave. Never waits.
-    pub fn publish_wave(&self, wave: &Arc<PublishedWave>) {
+    pub fn publish_wave(&mut self, wave: &Arc<PublishedWave>) {
+        self.waits = true;
         for listener in self.listeners.values().filter(|listener| listener.wants_wave(&wave.channel)) {
             if listener.outbox.put_wave(wave) == Put::Conflated {
                 self.metrics.listener_waves_dropped_total.add_one();
@@ -376,5 +426,38 @@ impl Hub {
     /// How many listen.
     pub fn listeners(&self) -> usize {
         self.listeners.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Stamp, Wall};
+    use crate::event::{Event, SystemEvent, SystemKind};
+    use crate::outbox::Frame;
+
+    #[test]
+    fn what_comes_within_a_tick_goes_out_together_and_the_first_after_a_pause_at_once() {
+        let mut hub = Hub::new(Seq::ZERO, Arc::default());
+        let at = |millis: u64| Mono::from_millis(10_000 + millis);
+        assert_eq!(hub.next_tick(), None, "nothing waits");
+        let publish = |hub: &mut Hub, millis| {
+            let body = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+            let at = Stamp { mono: at(millis), wall: Wall(0) };
+            let event = Event { epoch: "e".parse().unwrap(), seq: Seq(1), at, body: EventBody::System(body) };
+            hub.publish(&Arc::new(Published { event: Arc::new(event), routes: vec![], text: Frame::text("") }));
+        };
+        publish(&mut hub, 0);
+        assert!(hub.next_tick().unwrap() <= at(0), "the first does not wait");
+        hub.on_tick(at(0));
+        assert_eq!(hub.next_tick(), None);
+        for millis in [1, 20, 39] {
+            publish(&mut hub, millis);
+            assert_eq!(hub.next_tick(), Some(at(0) + TICK));
+            hub.on_tick(at(millis));
+            assert!(hub.next_tick().is_some(), "too early");
+        }
+        hub.on_tick(at(40));
+        assert_eq!(hub.next_tick(), None);
     }
 }

@@ -3,6 +3,8 @@
 //! Nobody is ever awaited on the way in. A listener that does not take its alerts is marked as overrun and has to come
 //! back with `since`; one that does not take its readings gets the newest of each stream and is told what it missed.
 
+mod frame;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+pub use self::frame::Frame;
 use crate::alerts::delivery::DeliveryState;
+use crate::clock::Mono;
 use crate::event::{Event, EventBody};
 use crate::ids::{AlertId, DeviceId, PatientId, Seq};
 use crate::rooms::Moment;
@@ -44,8 +48,23 @@ pub struct Published {
     pub event: Arc<Event>,
     /// Every channel it can be found on; the first is its own.
     pub routes: Vec<String>,
-    /// The JSON text of [`crate::wire::push`].
-    pub text: Bytes,
+    /// The JSON text of [`crate::wire::push`], framed.
+    pub text: Frame,
+}
+
+impl Published {
+    /// The channel under which it is published.
+    pub fn channel(&self) -> &str {
+        self.routes.first().map_or("", String::as_str)
+    }
+
+    /// When the bridge received it, if it is a reading.
+    pub fn received(&self) -> Option<Mono> {
+        match &self.event.body {
+            EventBody::Reading(reading) => Some(reading.received.mono),
+            _ => None,
+        }
+    }
 }
 
 /// What the bridge says about its alerts every few seconds, so that a dashboard knows that it misses none.
@@ -174,6 +193,7 @@ impl Outbox {
             return Put::Overrun;
         }
         lanes.in_order = delivery == Delivery::All;
+        let mut is_urgent = false;
         let put = match &published.event.body {
             EventBody::Reading(reading) => {
                 let slot = match delivery {
@@ -186,11 +206,27 @@ impl Outbox {
             }
             // A meter has hundreds of them: they must not close a listener.
             EventBody::Record(_) => lanes.put_reading(Slot::One(published.event.seq), published),
-            _ => lanes.put_lossless(published),
+            _ => {
+                is_urgent = true;
+                lanes.put_lossless(published)
+            }
         };
         drop(lanes);
-        self.filled.notify_one();
+        if is_urgent {
+            self.filled.notify_one();
+        }
         put
+    }
+
+    /// Makes [`Outbox::filled`] return if readings or waves wait: they go out together, once a tick. Everything else has
+    /// done so when it was put in.
+    pub fn tick(&self) {
+        let lanes = self.lock();
+        let waits = !(lanes.readings.is_empty() && lanes.waves.is_empty());
+        drop(lanes);
+        if waits {
+            self.filled.notify_one();
+        }
     }
 
     /// Puts samples in, in the place of the oldest if the lane is full; never waits.
@@ -206,7 +242,6 @@ impl Outbox {
         }
         lanes.waves.push_back(Arc::clone(wave));
         drop(lanes);
-        self.filled.notify_one();
         if full { Put::Conflated } else { Put::Queued }
     }
 
@@ -261,7 +296,15 @@ impl Outbox {
         out.extend(lanes.lossless.drain(..count).map(Parcel::Event));
     }
 
-    /// Waits until something was put in since the last wait.
+    /// Takes up to `most` alerts and other lossless events that overtake readings: none where the order counts.
+    pub fn take_urgent(&self, most: usize, out: &mut Vec<Parcel>) {
+        let in_order = self.lock().in_order;
+        if !in_order {
+            self.take_lossless(most, out);
+        }
+    }
+
+    /// Waits until something that must not wait was put in since the last wait, or something else and the tick after it.
     pub async fn filled(&self) {
         self.filled.notified().await;
     }
@@ -367,7 +410,7 @@ mod tests {
     fn published(seq: u64, body: EventBody) -> Arc<Published> {
         let at = Stamp { mono: Mono(seq), wall: Wall(0) };
         let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at, body });
-        Arc::new(Published { event, routes: vec![], text: Bytes::new() })
+        Arc::new(Published { event, routes: vec![], text: Frame::text("") })
     }
 
     fn reading(seq: u64, device: &str) -> Arc<Published> {
@@ -406,6 +449,41 @@ mod tests {
             })
             .collect();
         texts.join(" ")
+    }
+
+    /// True if a listener that waits would be woken now.
+    fn wakes(outbox: &Outbox) -> bool {
+        let mut filled = std::pin::pin!(outbox.filled());
+        filled.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn readings_and_waves_wait_for_the_tick_and_alerts_do_not() {
+        let outbox = Outbox::default();
+        outbox.tick();
+        assert!(!wakes(&outbox), "nothing waits");
+        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put_wave(&Arc::new(PublishedWave { channel: "w".into(), message: Bytes::new() }));
+        assert!(!wakes(&outbox));
+        outbox.tick();
+        assert!(wakes(&outbox));
+        assert_eq!(taken(&outbox), "1 w");
+        outbox.put(&reading(2, "a"), Delivery::Latest);
+        outbox.put(&notice(3), Delivery::Latest);
+        assert!(wakes(&outbox));
+        assert_eq!(taken(&outbox), "3 2", "what waits goes with it");
+    }
+
+    #[test]
+    fn alerts_are_taken_alone_before_an_answer_but_not_out_of_an_order() {
+        for (delivery, expected) in [(Delivery::Latest, 1), (Delivery::All, 0)] {
+            let outbox = Outbox::default();
+            outbox.put(&reading(1, "a"), delivery);
+            outbox.put(&notice(2), delivery);
+            let mut parcels = Vec::new();
+            outbox.take_urgent(10, &mut parcels);
+            assert_eq!(parcels.len(), expected, "{delivery:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -38,7 +37,7 @@ use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Notifier;
-use crate::outbox::{Published, PublishedWave};
+use crate::outbox::{Frame, Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::rooms::{Members, Rooms};
@@ -290,6 +289,11 @@ impl Pipeline {
         self.desk.open(source, counter);
     }
 
+    /// What comes within this time goes out to each listener in one write, instead of within [`crate::hub::TICK`].
+    pub fn write_every(&mut self, tick: Duration) {
+        self.hub.set_tick(tick);
+    }
+
     /// Turns until every source has hung up, then says that this run ends.
     ///
     /// # Errors
@@ -307,8 +311,10 @@ impl Pipeline {
             }
             let now = self.clock.now();
             self.send_what_is_due(now);
+            self.hub.on_tick(now.mono);
             let longest = now.mono + LONGEST_TURN;
-            let wait = self.next_deadline().min(longest).since(now.mono);
+            let due = self.hub.next_tick().map_or(longest, |tick| tick.min(longest));
+            let wait = self.next_deadline().min(due).since(now.mono);
             tokio::select! {
                 biased;
                 // Wishes are few and somebody waits for each of them.
@@ -701,7 +707,7 @@ impl Pipeline {
         let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);
         let routes = routes(&event, ward);
         match wire::push(&event) {
-            Ok(text) => self.hub.publish(&Arc::new(Published { event, routes, text: Bytes::from(text) })),
+            Ok(text) => self.hub.publish(&Arc::new(Published { event, routes, text: Frame::text(&text) })),
             Err(error) => error!(%seq, %error, "event could not be serialised; it is stored but not shown"),
         }
         seq

@@ -73,6 +73,8 @@ impl Tasks {
         });
         let tasks = self.clone();
         let span = tracing::info_span!("task", name);
+        // A future that moves another one into an await has room for it twice; a session is a thousand times one.
+        let task = Box::pin(task);
         let watched = async move {
             let end = AssertUnwindSafe(task).catch_unwind().await;
             tasks.ended(id, &name, role, end);

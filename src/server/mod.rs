@@ -30,10 +30,12 @@ pub mod routes;
 pub mod seats;
 pub mod session;
 pub mod socket;
+pub mod strict;
 pub mod tickets;
 pub mod tls;
 pub mod tokens;
 mod trail;
+pub mod writing;
 
 use std::net::SocketAddr;
 

@@ -33,7 +33,7 @@ use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
-use crate::server::{accept, admission, audit, ble, commands, limits, manage, notifications, peer, rooms};
+use crate::server::{accept, admission, audit, ble, commands, limits, manage, notifications, peer, rooms, strict};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -338,7 +338,7 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
             .filter_map(|value: &HeaderValue| value.to_str().ok())
             .any(|list| list.split(',').any(|part| part.trim().eq_ignore_ascii_case(wanted)))
     };
-    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| strict::is_key(key.as_bytes()));
     let (Some(key), true, true) = (key, has(CONNECTION, "upgrade"), has(UPGRADE, "websocket")) else {
         return failure(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this address speaks WebSocket (RFC 6455)");
     };

@@ -1,16 +1,19 @@
 //! One WebSocket: feeds the session with what arrives and carries out what it decides.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -19,7 +22,7 @@ use crate::event::Actor;
 use crate::hub::ListenerId;
 use crate::ids::Seq;
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Parcel};
+use crate::outbox::{Frame, Outbox, Parcel};
 use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
@@ -31,7 +34,9 @@ use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
 use crate::server::session::{Action, ChatOrder, CommandRequest, Located, Session, Shared};
+use crate::server::strict::Violation;
 use crate::server::tokens::Access;
+use crate::server::writing::{self, Writing};
 use crate::store::{Reader, ResumePoint};
 
 pub use crate::server::bounds::MAX_MESSAGE_BYTES;
@@ -46,8 +51,11 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// throw the telling away.
 const MAX_DROPPED_BYTES: usize = 1024 * 1024;
 
-/// Events taken from the outbox for one write.
-const PARCELS_A_WRITE: usize = 64;
+/// Events taken from the outbox for one write, at most so many bytes as a slow network carries in two seconds.
+const PARCELS_A_WRITE: usize = 32;
+
+/// Events taken for one write of a client whose last one had to wait: what stays in the outbox can still be replaced.
+const PARCELS_WHEN_SLOW: usize = 8;
 
 /// Messages of a client that are read before its own deadlines and events have their turn.
 const MESSAGES_IN_A_ROW: usize = 32;
@@ -95,17 +103,9 @@ pub async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    // The library's default read buffer of 128 KiB costs twenty times the memory of a connection with 4 KiB.
     let limits = gate.shared.limits;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(0)
-        .max_write_buffer_size(16 * 1024 * 1024)
-        .max_message_size(Some(limits.message_bytes))
-        .max_frame_size(Some(limits.message_bytes));
     let before_sign_in = FrameBounds { bytes: limits.first_message_bytes, fragments: limits.fragments };
-    let stream = FrameGuard::careful(stream, before_sign_in);
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let socket = writing::websocket(FrameGuard::careful(stream, before_sign_in), limits.message_bytes).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
     let connection_id = visit.id().to_owned();
@@ -136,6 +136,7 @@ pub async fn run<S>(
         revoked,
         holder,
         pinged: None,
+        is_slow: false,
         visit,
         gate,
         seat: None,
@@ -180,6 +181,16 @@ async fn overdue(access: Access, mut holder: watch::Receiver<Option<Rights>>) {
     }
 }
 
+/// Why no more is read.
+enum Ending {
+    /// The other side went away.
+    Gone,
+    /// It said so, with this code or none, and waits for the answer.
+    Closed(Option<u16>),
+    /// It broke the protocol, and is told so.
+    Wrong(Violation),
+}
+
 /// Why a connection ended.
 enum End {
     /// The other side closed, with this code or none.
@@ -188,6 +199,8 @@ enum End {
     Peer,
     /// We closed, for this reason.
     Ours(Close),
+    /// We closed, because the client broke the protocol.
+    Broke(Violation),
     /// A write took too long or failed.
     Write,
 }
@@ -198,6 +211,7 @@ impl End {
             Self::Left(_) => "the other side closed",
             Self::Peer => "the other side went away without a close frame",
             Self::Ours(close) => close.name(),
+            Self::Broke(_) => "the client broke the protocol",
             Self::Write => "a write took too long or failed",
         }
     }
@@ -208,6 +222,7 @@ impl End {
             Self::Left(Some(code)) => Some(*code),
             Self::Left(None) => Some(1005),
             Self::Ours(close) => Some(close.code()),
+            Self::Broke(violation) => Some(violation.code()),
             Self::Peer | Self::Write => None,
         }
     }
@@ -233,7 +248,7 @@ async fn take_seat(gate: &Gate, user: &str) -> Option<UserSeat> {
 }
 
 struct Connection<S> {
-    socket: WebSocketStream<FrameGuard<S>>,
+    socket: WebSocketStream<Writing<FrameGuard<S>>>,
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
@@ -243,6 +258,8 @@ struct Connection<S> {
     /// When the ping was written that has no answer yet.
     pinged: Option<Mono>,
     visit: Visit,
+    /// The last write had to wait.
+    is_slow: bool,
     gate: Gate,
     /// Its place among the sessions of its user.
     seat: Option<UserSeat>,
@@ -259,18 +276,25 @@ where
         let limits = self.gate.shared.limits;
         self.seat = Some(seat);
         self.waiting = None;
-        self.socket.get_mut().admit(FrameBounds { bytes: limits.message_bytes, fragments: limits.fragments });
+        self.socket.get_mut().get_mut().admit(FrameBounds { bytes: limits.message_bytes, fragments: limits.fragments });
     }
 
     async fn turn(&mut self, greeting: Vec<Action>) -> End {
         let mut actions = greeting;
         let mut read = 0;
+        let mut stopped = pin!(self.gate.stop.clone().cancelled_owned());
+        // Armed again only when the deadline is another one: most turns are deliveries, which do not move it.
+        let (mut timer, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), None);
         loop {
             if let Err(end) = self.carry_out(actions).await {
                 return end;
             }
-            let now = self.gate.clock.now();
-            let wait = self.session.next_deadline().since(now.mono);
+            let deadline = self.session.next_deadline();
+            if armed != Some(deadline) {
+                let wait = deadline.since(self.gate.clock.now().mono);
+                timer.set(tokio::time::sleep(wait));
+                armed = Some(deadline);
+            }
             if let Some(seat) = &self.seat {
                 seat.subscribed(self.session.has_subscriptions());
             }
@@ -285,7 +309,7 @@ where
             actions = tokio::select! {
                 biased;
                 // The daemon's end must not wait for anybody.
-                () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                () = &mut stopped => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 // Who has no right to be here gets nothing more.
                 changed = self.revoked.changed() => match changed {
                     Ok(()) => self.on_revocations(),
@@ -296,17 +320,21 @@ where
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
                 message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
-                    Ok(actions) => {
+                    Ok(mut answers) => {
                         read += 1;
+                        // An alert that waits goes before the answer.
+                        let mut actions = self.deliver_alerts();
+                        actions.append(&mut answers);
                         actions
                     }
-                    Err(end) => return end,
+                    Err(ending) => return Box::pin(self.part(ending)).await,
                 },
                 // Another session of the same user wants this place.
                 order = order(self.seat.as_mut()) => self.on_order(order),
                 // Heartbeats go out whatever else flows.
-                () = tokio::time::sleep(wait) => {
+                () = &mut timer => {
                     read = 0;
+                    armed = None;
                     let mut actions = self.on_durable();
                     actions.extend(self.session.on_deadline(self.gate.clock.now()));
                     actions
@@ -342,7 +370,7 @@ where
         }
     }
 
-    fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, End> {
+    fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, Ending> {
         let now = self.gate.clock.now();
         if let (Some(seat), Some(Ok(message))) = (&self.seat, &message) {
             match message {
@@ -355,7 +383,7 @@ where
             self.visit.on_heard(is_message);
         }
         match message {
-            Some(Err(_)) if self.socket.get_ref().violation().is_some() => Ok(self.session.on_too_big(now)),
+            Some(Err(_)) if self.socket.get_ref().get_ref().violation().is_some() => Ok(self.session.on_too_big(now)),
             Some(Ok(Message::Text(text))) => {
                 let actions = self.session.on_text(text.as_str(), now);
                 self.visit.on_acked(self.session.acked());
@@ -376,11 +404,12 @@ where
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(self.session.on_control(now)),
             Some(Err(WsError::Capacity(CapacityError::MessageTooLong { .. }))) => Ok(self.session.on_too_big(now)),
-            Some(Ok(Message::Close(frame))) => Err(End::Left(frame.map(|frame| frame.code.into()))),
-            None => Err(End::Peer),
+            Some(Ok(Message::Close(frame))) => Err(Ending::Closed(frame.map(|frame| frame.code.into()))),
+            None => Err(Ending::Gone),
             Some(Err(error)) => {
                 debug!(%error, "the connection broke");
-                Err(End::Peer)
+                let wrong = self.socket.get_ref().violation().map(Ending::Wrong);
+                Err(wrong.unwrap_or(Ending::Gone))
             }
         }
     }
@@ -403,13 +432,23 @@ where
     fn deliver(&mut self) -> Vec<Action> {
         let Some(outbox) = &self.outbox else { return Vec::new() };
         let mut parcels: Vec<Parcel> = Vec::new();
-        let in_time = outbox.take(PARCELS_A_WRITE, &mut parcels);
+        let most = if self.is_slow { PARCELS_WHEN_SLOW } else { PARCELS_A_WRITE };
+        let in_time = outbox.take(most, &mut parcels);
         let now = self.gate.clock.now();
         let mut actions = self.session.on_parcels(&parcels, now);
         if !in_time {
             actions.extend(self.session.close_now(Close::SlowConsumer, now));
         }
         actions
+    }
+
+    /// Takes alerts alone, so that they go before what a client asked for. A client that wants everything in its order
+    /// has them in that.
+    fn deliver_alerts(&mut self) -> Vec<Action> {
+        let Some(outbox) = self.outbox.as_ref().filter(|_| self.session.is_live()) else { return Vec::new() };
+        let mut parcels: Vec<Parcel> = Vec::new();
+        outbox.take_urgent(PARCELS_A_WRITE, &mut parcels);
+        if parcels.is_empty() { Vec::new() } else { self.session.on_parcels(&parcels, self.gate.clock.now()) }
     }
 
     /// Carries out actions in their order, and those that their answers bring, then flushes once.
@@ -419,31 +458,30 @@ where
         while let Some(action) = queue.pop_front() {
             let more = match action {
                 Action::Send(text) => {
-                    self.feed(Message::Text(text.into())).await?;
+                    self.feed(Frame::text(&text));
                     written = true;
                     continue;
                 }
-                Action::SendShared(bytes) => {
-                    if let Ok(text) = Utf8Bytes::try_from(bytes) {
-                        self.feed(Message::Text(text)).await?;
-                        written = true;
-                    }
+                Action::SendShared(frame) => {
+                    self.feed(frame);
+                    written = true;
                     continue;
                 }
                 Action::SendBinary(bytes) => {
-                    self.feed(Message::Binary(bytes)).await?;
+                    self.feed(Frame::binary(&bytes));
                     written = true;
                     continue;
                 }
                 Action::Ping => {
                     self.pinged = self.pinged.or(Some(self.gate.clock.now().mono));
-                    self.feed(Message::Ping(bytes::Bytes::new())).await?;
+                    self.feed(Frame::ping());
                     written = true;
                     continue;
                 }
-                Action::Close(close) => return Err(self.close(close).await),
-                Action::Replay { after, through } => self.replay(after, through).await?,
-                other => self.ask(other).await,
+                Action::Close(close) => return Err(Box::pin(self.close(close)).await),
+                // What is rare has its room only while it lasts.
+                Action::Replay { after, through } => Box::pin(self.replay(after, through)).await?,
+                other => Box::pin(self.ask(other)).await,
             };
             // Answers go before what was already waiting, so that a subscribe is complete before the next one.
             for action in more.into_iter().rev() {
@@ -606,17 +644,22 @@ where
         Ok(actions)
     }
 
-    async fn feed(&mut self, message: Message) -> Result<(), End> {
+    fn feed(&mut self, frame: Frame) {
         self.gate.metrics.frames_sent_total.add_one();
         self.visit.on_sent();
-        match tokio::time::timeout(WRITE_DEADLINE, self.socket.feed(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Write),
-        }
+        self.socket.get_mut().push(frame);
     }
 
+    /// One write for all that was fed, as a rule.
     async fn flush(&mut self) -> Result<(), End> {
-        match tokio::time::timeout(WRITE_DEADLINE, self.socket.flush()).await {
+        let writing = self.socket.get_mut();
+        if let Poll::Ready(written) = poll_fn(|cx| Poll::Ready(writing.poll_drain(cx))).await {
+            self.is_slow = false;
+            return written.map_err(|_| End::Write);
+        }
+        self.is_slow = true;
+        let drained = poll_fn(|cx| writing.poll_drain(cx));
+        match tokio::time::timeout(WRITE_DEADLINE, drained).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(End::Write),
         }
@@ -625,11 +668,27 @@ where
     /// Reads what the client still sends, in vain.
     async fn drop_unread(&mut self) {
         let (mut rubbish, mut dropped) = ([0; 4096], 0);
-        let stream = self.socket.get_mut().get_mut();
+        let stream = self.socket.get_mut().get_mut().get_mut();
         while dropped < MAX_DROPPED_BYTES {
             match stream.read(&mut rubbish).await {
                 Ok(count @ 1..) => dropped += count,
                 Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Ends what the client ended, or broke; a peer that does not listen is left alone.
+    async fn part(&mut self, ending: Ending) -> End {
+        match ending {
+            Ending::Gone => End::Peer,
+            Ending::Closed(code) => {
+                let _ = tokio::time::timeout(CLOSE_DEADLINE, writing::answer_close(&mut self.socket)).await;
+                End::Left(code)
+            }
+            Ending::Wrong(violation) => {
+                debug!(%violation, "a client broke the protocol");
+                let _ = tokio::time::timeout(CLOSE_DEADLINE, writing::refuse(&mut self.socket, violation)).await;
+                End::Broke(violation)
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod capacity;
 mod chat;
+mod conformance;
+mod echo;
 mod hostile;
 mod limits;
 mod manage;

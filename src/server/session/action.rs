@@ -6,6 +6,7 @@ use crate::channel::Pattern;
 use crate::command::Command;
 use crate::hub::{Join, ListenerId, Scope};
 use crate::ids::{Epoch, Seq};
+use crate::outbox::Frame;
 use crate::pipeline::{ChatAct, Receipt, Sign};
 use crate::secret::Secret;
 use crate::server::close::Close;
@@ -18,8 +19,8 @@ use crate::store::PageWanted;
 pub enum Action {
     /// Write a text message.
     Send(String),
-    /// Write a text message that many listeners share.
-    SendShared(Bytes),
+    /// Write a message that many listeners share.
+    SendShared(Frame),
     /// Write a binary message that many listeners share.
     SendBinary(Bytes),
     /// Write a ping.

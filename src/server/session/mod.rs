@@ -146,7 +146,8 @@ pub struct Session {
     commands: Vec<Unanswered>,
     scope: Scope,
     replaying: Option<Replaying>,
-    ages: BTreeMap<String, Mono>,
+    /// Of each stream the reading that was written last, by its channel. They are everybody's: no names of streams here.
+    newest: Vec<Arc<Published>>,
     durable: Seq,
     next_heartbeat: Mono,
     next_ping: Mono,
@@ -193,7 +194,7 @@ impl Session {
             commands: Vec::new(),
             scope: Scope::Only(Vec::new()),
             replaying: None,
-            ages: BTreeMap::new(),
+            newest: Vec::new(),
             durable: Seq::ZERO,
             next_heartbeat: now.mono + HEARTBEAT,
             next_ping: now.mono + PING_EVERY,
@@ -442,7 +443,8 @@ impl Session {
 
     fn heartbeat(&mut self, out: &mut Vec<Action>, now: Stamp) {
         let age = |at: &Mono| u64::try_from(now.mono.since(*at).as_millis()).unwrap_or(u64::MAX);
-        let ages: BTreeMap<&str, u64> = self.ages.iter().map(|(channel, at)| (channel.as_str(), age(at))).collect();
+        let ages: BTreeMap<&str, u64> =
+            self.newest.iter().filter_map(|it| Some((it.channel(), age(&it.received()?)))).collect();
         let data = json!({
             "mono_ms": now.mono.as_millis(), "durable_through": self.durable, "epoch": self.shared.epoch, "ages": ages,
         });

@@ -63,7 +63,7 @@ impl Session {
             if !gone.is_empty() {
                 self.unsubscribe(&gone, None, out, now);
             }
-            self.ages.retain(|channel, _| self.scope.allows_channel(channel));
+            self.newest.retain(|known| self.scope.allows_channel(known.channel()));
             if !narrowed.is_empty() {
                 let data = json!({"channels": narrowed, "narrowed": true});
                 self.send(out, "unsubscribed", &data, None, now);
@@ -86,7 +86,9 @@ impl Session {
         let known = self.shared.patients.iter().flat_map(of_patient).chain(["system".to_owned(), "audit".to_owned()]);
         let mut lost: Vec<Pattern> =
             known.filter_map(|channel| channel.parse().ok()).filter(|pattern| is_lost(pattern)).collect();
-        for channel in self.ages.keys().filter(|channel| !self.scope.allows_channel(channel)) {
+        for channel in
+            self.newest.iter().map(|known| known.channel()).filter(|channel| !self.scope.allows_channel(channel))
+        {
             let is_told = lost.iter().any(|pattern| pattern.matches(channel));
             let stays = staying.iter().any(|pattern| pattern.matches(channel));
             if let (false, true, Ok(pattern)) = (is_told, stays, channel.parse()) {

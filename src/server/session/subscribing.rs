@@ -213,7 +213,7 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         self.patterns.retain(|pattern| !patterns.contains(pattern));
-        self.ages.retain(|channel, _| self.patterns.iter().any(|pattern| pattern.matches(channel)));
+        self.newest.retain(|known| self.patterns.iter().any(|pattern| pattern.matches(known.channel())));
         if let Some(listener) = self.listener {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
         }
@@ -222,7 +222,7 @@ impl Session {
     }
 
     fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>) {
-        self.note_age(&published.event);
+        self.note_age(published);
         self.sent += 1;
         match self.in_older_form(&published.event) {
             Some(text) => out.push(Action::Send(text)),
@@ -230,9 +230,15 @@ impl Session {
         }
     }
 
-    fn note_age(&mut self, event: &Event) {
-        if let EventBody::Reading(reading) = &event.body {
-            self.ages.insert(wire::channel_of(&event.body), reading.received.mono);
+    fn note_age(&mut self, published: &Arc<Published>) {
+        if published.received().is_none() {
+            return;
+        }
+        let place = self.newest.binary_search_by(|known| known.channel().cmp(published.channel()));
+        match place.map(|at| self.newest.get_mut(at)) {
+            Ok(Some(known)) => *known = Arc::clone(published),
+            Ok(None) => {}
+            Err(at) => self.newest.insert(at, Arc::clone(published)),
         }
     }
 
@@ -250,7 +256,7 @@ impl Session {
             return;
         };
         for published in &replaying.latest {
-            self.note_age(&published.event);
+            self.note_age(published);
         }
         let shared = Arc::clone(&self.shared);
         let scope = self.scope.clone();

@@ -1,6 +1,5 @@
 //! A session's answers in virtual time, without a socket.
 
-use bytes::Bytes;
 use serde_json::Value as Json;
 
 use super::*;
@@ -11,7 +10,7 @@ use crate::event::{
 };
 use crate::hub::Join;
 use crate::ids::AlertId;
-use crate::outbox::Parcel;
+use crate::outbox::{Frame, Parcel};
 use crate::pipeline::{ChatAct, ChatDone};
 use crate::server::auth::Role;
 use crate::server::jwt::Claims;
@@ -72,7 +71,7 @@ fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
         mode: Mode::Test,
     });
     let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: at(0), body };
-    let (routes, text) = (routes(&event, None), Bytes::from(wire::push(&event).unwrap()));
+    let (routes, text) = (routes(&event, None), Frame::text(&wire::push(&event).unwrap()));
     Arc::new(Published { event: Arc::new(event), routes, text })
 }
 

@@ -1,16 +1,14 @@
 //! Clients in the field: what they send, byte for byte, and what they are sent, member by member, over real sockets.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use vitalbridge::clock::Wall;
 use vitalbridge::event::SourceMessage;
 use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::session::HEARTBEAT;
-use vitalbridge::server::{accept, routes};
+use vitalbridge::server::accept;
 use vitalbridge::tasks::Role;
 use vitalbridge::vitals::{Decimal, Mode, Pressure, Quality, Reading, Taken, Value, Vital};
 
