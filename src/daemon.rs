@@ -380,7 +380,8 @@ fn start_access(config: &Config, running: &Running, clock: &Clock) -> anyhow::Re
     }
     let access = Access::new(config.state_dir.clone(), in_query, clock.now().wall)
         .with_context(|| format!("cannot read the revoked tokens of {}", config.state_dir.display()))?;
-    let watching = access.clone().watch(running.control.clone(), clock.clone(), running.stages.inputs.clone());
+    let (control, durable) = (running.control.clone(), running.handle.durable());
+    let watching = access.clone().watch(control, durable, clock.clone(), running.stages.inputs.clone());
     running.tasks.spawn("revocations", Role::Vital, watching.map_or_ok());
     start_fetching(running, clock);
     Ok(access)

@@ -566,6 +566,12 @@ pub struct Actor {
     pub address: Option<String>,
 }
 
+impl From<&str> for Actor {
+    fn from(user: &str) -> Self {
+        user.to_owned().into()
+    }
+}
+
 impl From<String> for Actor {
     fn from(user: String) -> Self {
         Self { user, address: None }

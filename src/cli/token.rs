@@ -181,7 +181,7 @@ fn revoke(args: RevokeArgs) -> Result<(), CommandError> {
         (None, user) => Revoked::User(user.unwrap_or_default()),
     };
     let now = Clock::System.now().wall;
-    match RevocationFile::new(config.state_dir).revoke(whose.clone(), BY, false, now) {
+    match RevocationFile::new(config.state_dir).revoke(whose.clone(), BY, now) {
         Ok(_) if args.json => {
             Ok(say(&json!({"ok": true, "revoked": whose, "revoked_at": now.to_string()}).to_string())?)
         }

@@ -126,7 +126,7 @@ fn is_loopback(host: &str) -> bool {
 enum FetchError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error("{0}{why}", why = cause(.0))]
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Tls(#[from] rustls::Error),
@@ -138,6 +138,11 @@ enum FetchError {
     Late,
     #[error("{0}")]
     Other(String),
+}
+
+/// Why, which hyper does not say itself.
+fn cause(error: &hyper::Error) -> String {
+    std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"))
 }
 
 /// The keys of one address, as they were fetched last.
@@ -327,13 +332,13 @@ where
         body.map(|bytes| bytes.to_vec()).map_err(|_| FetchError::Body)
     };
     tokio::pin!(answer, connection);
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
         answer = &mut answer => return answer,
-        // It has read all that there is, or broke.
-        ended = &mut connection => ended?,
-    }
-    answer.await
+        // It has read all that there is, or broke: many hang up behind the answer without a goodbye.
+        ended = &mut connection => ended,
+    };
+    answer.await.map_err(|error| ended.err().map_or(error, FetchError::Http))
 }
 
 #[cfg(test)]

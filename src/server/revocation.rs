@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
+use crate::event::Actor;
 use crate::server::auth::Rights;
 use crate::server::codes::write_private;
 use crate::server::jwt::{LEEWAY_SECONDS, MAX_TOKEN_SECONDS};
@@ -59,6 +60,9 @@ pub struct Revocation {
     pub at: i64,
     /// Who did it.
     pub by: String,
+    /// From where, if over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// The audit trail has it.
     pub is_audited: bool,
 }
@@ -172,7 +176,8 @@ impl RevocationFile {
     ///
     /// # Errors
     /// There is no room, or the file cannot be written; nothing is revoked then.
-    pub fn revoke(&self, whose: Whose, by: &str, is_audited: bool, now: Wall) -> Result<Revocations, NotRevoked> {
+    pub fn revoke(&self, whose: Whose, by: impl Into<Actor>, now: Wall) -> Result<Revocations, NotRevoked> {
+        let Actor { user, address } = by.into();
         let (Whose::Jti(name) | Whose::User(name)) = &whose else { return Err(NotRevoked::Name) };
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(NotRevoked::Name);
@@ -183,28 +188,37 @@ impl RevocationFile {
         if kept.len() >= MAX_REVOCATIONS {
             return Err(NotRevoked::TooMany);
         }
-        kept.push(Revocation { whose, at: now.as_secs(), by: by.to_owned(), is_audited });
+        kept.push(Revocation { whose, at: now.as_secs(), by: user, address, is_audited: false });
         self.write(&kept)?;
         drop(lock);
         Ok(Revocations::of(&kept))
     }
 
-    /// What the audit trail does not have yet; it counts as written from now on.
+    /// What is revoked, and of that what the audit trail does not have yet.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn take_unaudited(&self, now: Wall) -> io::Result<(Vec<Revocation>, Revocations)> {
+    pub fn unaudited(&self, now: Wall) -> io::Result<(Vec<Revocation>, Revocations)> {
+        let lock = self.lock()?;
+        let kept = self.kept(now)?;
+        drop(lock);
+        let revoked = Revocations::of(&kept);
+        Ok((kept.into_iter().filter(|known| !known.is_audited).collect(), revoked))
+    }
+
+    /// The audit trail has these on disk.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_audited(&self, rows: &[Revocation], now: Wall) -> io::Result<()> {
         let lock = self.lock()?;
         let mut kept = self.kept(now)?;
-        let unaudited: Vec<Revocation> = kept.iter().filter(|known| !known.is_audited).cloned().collect();
-        if !unaudited.is_empty() {
-            for known in &mut kept {
-                known.is_audited = true;
-            }
-            self.write(&kept)?;
+        for known in kept.iter_mut().filter(|known| rows.contains(known)) {
+            known.is_audited = true;
         }
+        self.write(&kept)?;
         drop(lock);
-        Ok((unaudited, Revocations::of(&kept)))
+        Ok(())
     }
 
     /// Held until it is dropped. The directory itself is locked, because its owner and root can both open it.
@@ -225,7 +239,8 @@ impl RevocationFile {
         let Ok(Kept { mut revocations }) = serde_json::from_str(&text) else {
             std::fs::rename(self.path(), self.state.join("revoked.damaged"))?;
             let by = crate::event::AuditEvent::BRIDGE.to_owned();
-            let kept = vec![Revocation { whose: Whose::Everybody, at: now.as_secs(), by, is_audited: false }];
+            let kept =
+                vec![Revocation { whose: Whose::Everybody, at: now.as_secs(), by, address: None, is_audited: false }];
             self.write(&kept)?;
             return Ok(kept);
         };
@@ -273,8 +288,8 @@ mod tests {
         let (_dir, file) = file();
         let now = NOW.as_secs();
         assert!(file.read(NOW).unwrap().is_empty());
-        file.revoke(Whose::Jti("a".into()), "admin", true, NOW).unwrap();
-        let revoked = file.revoke(Whose::User("lena".into()), "admin", true, NOW).unwrap();
+        file.revoke(Whose::Jti("a".into()), "admin", NOW).unwrap();
+        let revoked = file.revoke(Whose::User("lena".into()), "admin", NOW).unwrap();
         for (user, jti, iat, expected) in [
             ("otto", Some("a"), Some(now), true),
             ("otto", Some("a"), Some(now + 100), true),
@@ -300,20 +315,22 @@ mod tests {
     #[test]
     fn a_revocation_is_forgotten_when_no_token_can_be_left() {
         let (_dir, file) = file();
-        file.revoke(Whose::Jti("a".into()), "admin", true, NOW).unwrap();
+        file.revoke(Whose::Jti("a".into()), "admin", NOW).unwrap();
         let last = later(MAX_TOKEN_SECONDS + 2 * LEEWAY_SECONDS);
         assert_eq!(file.read(last).unwrap().len(), 1);
         assert!(file.read(Wall(last.0 + 1000)).unwrap().is_empty());
     }
 
     #[test]
-    fn what_the_command_line_wrote_is_audited_once() {
+    fn what_the_audit_trail_has_on_disk_is_not_told_again() {
         let (_dir, file) = file();
-        file.revoke(Whose::User("lena".into()), "command line", false, NOW).unwrap();
-        file.revoke(Whose::Jti("a".into()), "admin", true, NOW).unwrap();
-        let (unaudited, revoked) = file.take_unaudited(NOW).unwrap();
-        assert_eq!((unaudited.len(), unaudited[0].by.as_str(), revoked.len()), (1, "command line", 2));
-        assert!(file.take_unaudited(NOW).unwrap().0.is_empty());
+        file.revoke(Whose::User("lena".into()), "command-line", NOW).unwrap();
+        let (rows, revoked) = file.unaudited(NOW).unwrap();
+        assert_eq!((rows.len(), rows[0].by.as_str(), revoked.len()), (1, "command-line", 1));
+        file.revoke(Whose::Jti("a".into()), "admin", NOW).unwrap();
+        file.set_audited(&rows, NOW).unwrap();
+        let (rows, revoked) = file.unaudited(NOW).unwrap();
+        assert_eq!((rows.len(), rows[0].by.as_str(), revoked.len()), (1, "admin", 2));
     }
 
     #[test]
@@ -336,15 +353,16 @@ mod tests {
                 whose: Whose::Jti(number.to_string()),
                 at: NOW.as_secs(),
                 by: "admin".into(),
+                address: None,
                 is_audited: true,
             })
             .collect();
         file.write(&full).unwrap();
-        let refused = file.revoke(Whose::Jti("x".into()), "admin", true, NOW).unwrap_err();
+        let refused = file.revoke(Whose::Jti("x".into()), "admin", NOW).unwrap_err();
         assert!(matches!(refused, NotRevoked::TooMany));
-        assert!(file.revoke(Whose::Jti("7".into()), "admin", true, NOW).is_ok(), "a known one needs no room");
+        assert!(file.revoke(Whose::Jti("7".into()), "admin", NOW).is_ok(), "a known one needs no room");
         for name in [String::new(), "x".repeat(MAX_NAME_BYTES + 1)] {
-            assert!(matches!(file.revoke(Whose::User(name), "admin", true, NOW), Err(NotRevoked::Name)));
+            assert!(matches!(file.revoke(Whose::User(name), "admin", NOW), Err(NotRevoked::Name)));
         }
     }
 }

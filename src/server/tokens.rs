@@ -1,5 +1,6 @@
 //! Who comes in: tokens with their revocation, tickets, and what of them an address may carry.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as WsRole};
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 use super::routes::{Site, acting, bearer, check, failure, internal, offer, signed_in, unauthorised};
 use crate::clock::{Clock, Stamp, Wall};
 use crate::event::{Actor, AuditAction, AuditEvent, AuditResult};
+use crate::ids::Seq;
 use crate::pipeline::Control;
 use crate::server::auth::Rights;
 use crate::server::bounds::CloseCodes;
@@ -32,7 +34,7 @@ use crate::server::jwks::{Address, LiveKeys};
 use crate::server::jwt::TokenRefused;
 use crate::server::keys::{Keys, PublicKey, Trusted};
 use crate::server::peer;
-use crate::server::revocation::{NotRevoked, RevocationFile, Revocations, Whose};
+use crate::server::revocation::{NotRevoked, Revocation, RevocationFile, Revocations, Version, Whose};
 use crate::server::socket::Gate;
 use crate::server::tickets::{NoTicket, TICKET_LIFE, Tickets};
 use crate::vitals::Mode;
@@ -107,7 +109,7 @@ impl Access {
     ///
     /// # Errors
     /// The revocations cannot be read.
-    pub fn new(state: PathBuf, in_query: bool, now: Wall) -> std::io::Result<Self> {
+    pub fn new(state: PathBuf, in_query: bool, now: Wall) -> io::Result<Self> {
         let file = RevocationFile::new(state);
         let revoked = watch::Sender::new(Arc::new(file.read(now)?));
         Ok(Self { tickets: Arc::default(), revoked, file, in_query })
@@ -131,46 +133,68 @@ impl Access {
     }
 
     /// Carries out what the file says, also what others write into it, until told to stop.
-    pub async fn watch(self, control: mpsc::Sender<Control>, clock: Clock, stop: CancellationToken) {
+    ///
+    /// A row of the audit trail counts as written once it is on disk (`durable`): a crash repeats it rather than lose it.
+    pub async fn watch(
+        self,
+        control: mpsc::Sender<Control>,
+        durable: watch::Receiver<Seq>,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
         let (mut known, mut is_failing) = (None, false);
+        let (mut told, mut last) = (Vec::new(), Seq::ZERO);
         loop {
-            let (file, now, before) = (self.file.clone(), clock.now().wall, known);
-            // A dead disk blocks, and must not block anybody else.
-            let looked = tokio::task::spawn_blocking(move || {
-                let version = file.version();
-                if version == before {
-                    return Ok(None);
-                }
-                let (unaudited, revoked) = file.take_unaudited(now)?;
-                // Writing has changed the version, and what somebody else wrote meanwhile must not be overlooked: the
-                // older one is remembered.
-                Ok::<_, std::io::Error>(Some((version, unaudited, revoked)))
-            });
-            match looked.await {
-                Ok(Ok(None)) | Err(_) => {}
-                Ok(Ok(Some((version, unaudited, revoked)))) => {
+            match self.look(known, clock.now().wall).await {
+                Ok(None) => is_failing = false,
+                Ok(Some((version, rows, revoked))) => {
                     (known, is_failing) = (version, false);
                     self.set(revoked);
-                    for row in unaudited {
-                        if row.whose == Whose::Everybody {
-                            error!("the file of revocations was damaged: every token issued until now is refused");
-                        }
-                        // A closed pipeline means that the daemon is about to end.
-                        let _ = control.send(Control::Audit(audit(row.by, None, &row.whose))).await;
+                    let new: Vec<Revocation> = rows.into_iter().filter(|row| !told.contains(row)).collect();
+                    if !new.is_empty() {
+                        last = tell(&control, &new).await.unwrap_or(last);
+                        told.extend(new);
                     }
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     if !is_failing {
                         error!(%error, "the file of revocations cannot be read; what is known stays revoked");
                     }
                     is_failing = true;
                 }
             }
+            if !told.is_empty() && *durable.borrow() >= last {
+                self.have_kept(std::mem::take(&mut told), clock.now().wall).await;
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
+        }
+    }
+
+    /// What the file has, if that is not `known`.
+    async fn look(&self, known: Option<Version>, now: Wall) -> io::Result<Option<Look>> {
+        let file = self.file.clone();
+        // A dead disk blocks, and must not block anybody else.
+        let looked = tokio::task::spawn_blocking(move || {
+            // First the version: what is written after that is found by the next look.
+            let version = file.version();
+            if version == known {
+                return Ok(None);
+            }
+            let (rows, revoked) = file.unaudited(now)?;
+            Ok(Some((version, rows, revoked)))
+        });
+        looked.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    async fn have_kept(&self, rows: Vec<Revocation>, now: Wall) {
+        let file = self.file.clone();
+        let written = tokio::task::spawn_blocking(move || file.set_audited(&rows, now)).await;
+        if let Ok(Err(error)) = written {
+            warn!(%error, "the audit trail will have a revocation twice");
         }
     }
 
@@ -184,21 +208,38 @@ impl Access {
         });
     }
 
-    async fn revoke(&self, whose: Whose, by: String, now: Wall) -> Result<(), NotRevoked> {
+    async fn revoke(&self, whose: Whose, by: Actor, now: Wall) -> Result<(), NotRevoked> {
         let file = self.file.clone();
-        let written = tokio::task::spawn_blocking(move || file.revoke(whose, &by, true, now)).await;
-        let revoked = written.map_err(|error| NotRevoked::Io(std::io::Error::other(error)))??;
+        let written = tokio::task::spawn_blocking(move || file.revoke(whose, by, now)).await;
+        let revoked = written.map_err(|error| NotRevoked::Io(io::Error::other(error)))??;
         self.set(revoked);
         Ok(())
     }
 }
 
-fn audit(by: String, address: Option<String>, whose: &Whose) -> AuditEvent {
+/// The version of the file, what the audit trail does not have, and what is revoked.
+type Look = (Option<Version>, Vec<Revocation>, Revocations);
+
+/// Has rows written into the audit trail; gives the number of the last.
+async fn tell(control: &mpsc::Sender<Control>, rows: &[Revocation]) -> Option<Seq> {
+    for row in rows {
+        if row.whose == Whose::Everybody {
+            error!("the file of revocations was damaged: every token issued until now is refused");
+        }
+        info!(whose = row.whose.describe(), by = row.by, "tokens were revoked");
+        control.send(Control::Audit(audit(row))).await.ok()?;
+    }
+    let (reply, answer) = oneshot::channel();
+    control.send(Control::Settle(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+fn audit(row: &Revocation) -> AuditEvent {
     AuditEvent {
-        by,
-        address,
+        by: row.by.clone(),
+        address: row.address.clone(),
         action: AuditAction::TokenRevoke,
-        object: whose.describe(),
+        object: row.whose.describe(),
         patient: None,
         device: None,
         source: None,
@@ -359,14 +400,8 @@ async fn revoke(
         }
     };
     let now = site.gate.clock.now().wall;
-    match site.gate.access.revoke(whose.clone(), rights.user.clone(), now).await {
-        Ok(()) => {
-            info!(whose = whose.describe(), by = rights.user, "tokens were revoked");
-            // A closed pipeline means that the daemon is about to end.
-            let Actor { user, address } = peer::actor(&rights);
-            let _ = site.gate.control.send(Control::Audit(audit(user, address, &whose))).await;
-            axum::Json(json!({"ok": true, "revoked_at": now.to_string()})).into_response()
-        }
+    match site.gate.access.revoke(whose, peer::actor(&rights), now).await {
+        Ok(()) => axum::Json(json!({"ok": true, "revoked_at": now.to_string()})).into_response(),
         Err(error @ NotRevoked::Name) => failure(StatusCode::BAD_REQUEST, "validation", &error.to_string()),
         Err(error @ NotRevoked::TooMany) => failure(StatusCode::CONFLICT, "over_capacity", &error.to_string()),
         Err(error @ NotRevoked::Io(_)) => internal(&error),

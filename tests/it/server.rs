@@ -102,7 +102,7 @@ impl Server {
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
         let sessions = CancellationToken::new();
         let access = Access::new(dir.path().to_owned(), false, clock.now().wall).unwrap();
-        let watching = access.clone().watch(control.clone(), clock.clone(), CancellationToken::new());
+        let watching = access.clone().watch(control.clone(), durable.clone(), clock.clone(), CancellationToken::new());
         tasks.spawn("revocations", Role::Helper, async move {
             watching.await;
             Ok(())

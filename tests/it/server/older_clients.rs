@@ -6,9 +6,9 @@ use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use vitalbridge::clock::Wall;
 use vitalbridge::event::SourceMessage;
+use vitalbridge::server::accept;
 use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::session::HEARTBEAT;
-use vitalbridge::server::accept;
 use vitalbridge::tasks::Role;
 use vitalbridge::vitals::{Decimal, Mode, Pressure, Quality, Reading, Taken, Value, Vital};
 
