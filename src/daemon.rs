@@ -307,26 +307,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
-    let gate = Gate {
-        shared: Arc::new(Shared {
-            bridge: config.bridge.clone(),
-            site: config.site.clone(),
-            epoch: epoch.clone(),
-            patients: config.patients.clone(),
-            stale_and_lost_ms: stale_and_lost_ms(&config, now),
-            users: Users::new(config.server.limits.messages),
-            limits: config.server.limits,
-            close_codes: config.server.close_codes,
-        }),
-        control: running.control.clone(),
-        reader: opened.reader.clone(),
-        durable: opened.handle.durable(),
-        key: running.key.subscribe(),
-        clock: clock.clone(),
-        metrics: Arc::clone(&metrics),
-        seats: Seats::new(config.server.limits),
-        stop: running.stages.sessions.clone(),
-    };
+    let gate = gate(&config, &running, &opened.reader, &epoch, &metrics, &clock);
     let seats = Arc::clone(&gate.seats);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
@@ -354,6 +335,37 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// What sessions need.
+fn gate(
+    config: &Config,
+    running: &Running,
+    reader: &store::Reader,
+    epoch: &Epoch,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Gate {
+    Gate {
+        shared: Arc::new(Shared {
+            bridge: config.bridge.clone(),
+            site: config.site.clone(),
+            epoch: epoch.clone(),
+            patients: config.patients.clone(),
+            stale_and_lost_ms: stale_and_lost_ms(config, clock.now()),
+            users: Users::new(config.server.limits.messages),
+            limits: config.server.limits,
+            close_codes: config.server.close_codes,
+        }),
+        control: running.control.clone(),
+        reader: reader.clone(),
+        durable: running.handle.durable(),
+        key: running.key.subscribe(),
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+        seats: Seats::new(config.server.limits),
+        stop: running.stages.sessions.clone(),
+    }
 }
 
 /// Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections that are allowed.

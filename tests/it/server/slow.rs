@@ -117,6 +117,7 @@ async fn who_takes_nothing_of_the_answer_is_left_alone() {
     let begin = clock.now().mono;
     stream.write_all(format!("GET /app.js HTTP/1.1\r\nhost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
     while server.site.gate.seats.occupied().connections > 0 {
+        assert!(clock.now().mono.since(begin) < WRITE_STALL * 3, "nobody ends it");
         tokio::time::sleep(DRIP).await;
     }
     about("an answer that is not read", clock.now().mono.since(begin), WRITE_STALL);
