@@ -260,10 +260,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let epoch = Epoch::from_bits(seeds);
     let secured = secure(&config, now)?;
     let (listener, address) = server::bind(config.server.listen).await?;
-    if let Some(warning) = config.server.in_clear(address) {
-        warn!("{warning}");
-    }
-    allow_connections(&config);
+    look_before_guests_come(&config, address);
     let opened = open_store(&config, epoch.clone(), now).await?;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
@@ -368,8 +365,12 @@ fn gate(
     }
 }
 
-/// Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections that are allowed.
-fn allow_connections(config: &Config) {
+/// Says what is in clear. Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections
+/// that are allowed.
+fn look_before_guests_come(config: &Config, address: SocketAddr) {
+    if let Some(warning) = config.server.in_clear(address) {
+        warn!("{warning}");
+    }
     let limits = &config.server.limits;
     let connections = limits.connections.saturating_add(limits.admin_connections).saturating_add(MAX_UNDECIDED);
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDE);

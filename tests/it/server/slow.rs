@@ -60,7 +60,7 @@ async fn drip(mut to: WriteHalf<impl AsyncRead + AsyncWrite>, bytes: Vec<u8>, pa
         }
         tokio::time::sleep(pause).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// How long the connection lasts while these bytes are sent at once and those drip; and what is answered.
