@@ -271,10 +271,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let epoch = Epoch::from_bits(seeds);
     let secured = secure(&config, now)?;
     let (listener, address) = server::bind(config.server.listen).await?;
-    if let Some(warning) = config.server.in_clear(address) {
-        warn!("{warning}");
-    }
-    allow_connections(&config);
+    look_before_guests_come(&config, address);
     let opened = open_store(&config, epoch.clone(), now).await?;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
@@ -318,19 +315,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
-    let gate = Gate {
-        shared: shared(&config, &epoch, now),
-        control: running.control.clone(),
-        reader: opened.reader.clone(),
-        durable: opened.handle.durable(),
-        key: running.key.subscribe(),
-        access: start_access(&config, &running, &clock)?,
-        clock: clock.clone(),
-        metrics: Arc::clone(&metrics),
-        seats: Seats::new(config.server.limits),
-        connections: running.connections.clone(),
-        stop: running.stages.sessions.clone(),
-    };
+    let gate = gate(&config, &running, &opened.reader, &epoch, &metrics, &clock)?;
     let seats = Arc::clone(&gate.seats);
     let trail = running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone());
     running.tasks.spawn("audit rows of connections", Role::Helper, trail);
@@ -399,8 +384,36 @@ fn start_fetching(running: &Running, clock: &Clock) {
     }
 }
 
-/// Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections that are allowed.
-fn allow_connections(config: &Config) {
+/// What sessions need.
+fn gate(
+    config: &Config,
+    running: &Running,
+    reader: &store::Reader,
+    epoch: &Epoch,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> anyhow::Result<Gate> {
+    Ok(Gate {
+        shared: shared(config, epoch, clock.now()),
+        control: running.control.clone(),
+        reader: reader.clone(),
+        durable: running.handle.durable(),
+        key: running.key.subscribe(),
+        access: start_access(config, running, clock)?,
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+        seats: Seats::new(config.server.limits),
+        connections: running.connections.clone(),
+        stop: running.stages.sessions.clone(),
+    })
+}
+
+/// Says what is in clear. Each connection needs a file descriptor, and the usual limit of 1024 is less than the connections
+/// that are allowed.
+fn look_before_guests_come(config: &Config, address: SocketAddr) {
+    if let Some(warning) = config.server.in_clear(address) {
+        warn!("{warning}");
+    }
     let limits = &config.server.limits;
     let connections = limits.connections.saturating_add(limits.admin_connections).saturating_add(MAX_UNDECIDED);
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDE);

@@ -103,10 +103,11 @@ impl Headers {
 
     /// A header is complete.
     fn judge(&mut self, bounds: FrameBounds) -> Result<(), Violation> {
-        let [first, second, a, b, c, d, e, f, g, h, ..] = self.header;
+        let [first, second, rest @ ..] = self.header;
+        let number = |bytes: usize| rest.iter().take(bytes).fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
         let length = match second & 0x7F {
-            126 => u64::from(u16::from_be_bytes([a, b])),
-            127 => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            126 => number(2),
+            127 => number(8),
             short => u64::from(short),
         };
         self.left = length;
@@ -236,11 +237,11 @@ mod tests {
         match length {
             0..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
             126..65_536 => {
-                bytes.push(0x80 | 126);
+                bytes.push(0x80 | 0x7E);
                 bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
             }
             _ => {
-                bytes.push(0x80 | 127);
+                bytes.push(0x80 | 0x7F);
                 bytes.extend(length.to_be_bytes());
             }
         }

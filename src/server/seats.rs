@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn beyond_the_limit_only_admins_sit_and_only_on_their_places() {
         let seats = seats(|limits| (limits.connections, limits.admin_connections) = (2, 1));
-        let (first, _second) = (seats.enter(ip(1)).unwrap(), seats.enter(ip(2)).unwrap());
+        let (first, second) = (seats.enter(ip(1)).unwrap(), seats.enter(ip(2)).unwrap());
         assert!(!first.is_undecided() && first.settle(false));
         let third = seats.enter(ip(3)).unwrap();
         assert!(third.is_undecided() && !third.settle(false) && third.is_undecided());
@@ -382,7 +382,7 @@ mod tests {
         assert!(third.settle(false), "a place has become free");
         drop(admin);
         assert!(late_admin.settle(true));
-        drop((third, late_admin, _second));
+        drop((third, late_admin, second));
         assert_eq!(seats.occupied(), Occupied { connections: 0, admins: 0, users: 0 });
         assert!(seats.lock().addresses.is_empty(), "nothing is remembered of who has gone");
     }
@@ -418,7 +418,7 @@ mod tests {
         assert!(seats.sit("otto", at(4)).is_some(), "each user has his own places");
         sitting[0].subscribed(true);
         sitting[1].said(at(9));
-        let _new = seats.sit("lena", at(10)).unwrap();
+        let new = seats.sit("lena", at(10)).unwrap();
         let told: Vec<Order> = sitting.iter_mut().map(|seat| *seat.order.borrow_and_update()).collect();
         assert_eq!(told, [Order::Stay, Order::Stay, Order::Leave]);
         drop(sitting.pop());
@@ -426,7 +426,7 @@ mod tests {
         for seat in &sitting {
             seat.subscribed(true);
         }
-        _new.subscribed(true);
+        new.subscribed(true);
         assert!(seats.sit("lena", at(1000)).is_none(), "nobody who listens is thrown out for being silent");
     }
 

@@ -25,13 +25,13 @@ pub const CERTIFICATE_FILE: &str = "tls-certificate.pem";
 const KEY_FILE: &str = "tls-key.pem";
 
 /// A self-signed certificate holds for about ten years.
-const LIFE: Duration = Duration::from_secs(3653 * 86_400);
+const LIFE: Duration = Duration::from_hours(3653 * 24);
 
 /// It is renewed at the first start (or reload) so long before its end.
-const RENEW_BEFORE: Duration = Duration::from_secs(90 * 86_400);
+const RENEW_BEFORE: Duration = Duration::from_hours(90 * 24);
 
 /// A certificate of the installer is said to end so long before it does.
-const WARN_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+const WARN_BEFORE: Duration = Duration::from_hours(30 * 24);
 
 /// 2026-01-01. A machine without a clock of its own begins earlier, and its certificate must not have ended once it knows
 /// the time.
@@ -384,10 +384,10 @@ mod tests {
         for name in &expected {
             let name = ServerName::try_from(name.as_str()).unwrap();
             judge(&leaf, &name, NOW).unwrap();
-            judge(&leaf, &name, later(NOW, Duration::from_secs(3650 * 86_400))).unwrap();
+            judge(&leaf, &name, later(NOW, Duration::from_hours(3650 * 24))).unwrap();
         }
         judge(&leaf, &ServerName::try_from("other.example").unwrap(), NOW).unwrap_err();
-        assert!(ends_by(&leaf, later(NOW, LIFE + Duration::from_secs(60))));
+        assert!(ends_by(&leaf, later(NOW, LIFE + Duration::from_mins(1))));
         let mode = std::fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fingerprint(&names(), dir.path()).unwrap(), Some(made.fingerprint.clone()));
@@ -400,7 +400,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = load(&names(), dir.path(), NOW).unwrap().fingerprint;
         assert_eq!(load(&names(), dir.path(), NOW).unwrap().fingerprint, first);
-        let year = Duration::from_secs(365 * 86_400);
+        let year = Duration::from_hours(365 * 24);
         assert_eq!(load(&names(), dir.path(), later(NOW, year * 9)).unwrap().fingerprint, first);
         let renewed = load(&names(), dir.path(), later(NOW, year * 10)).unwrap().fingerprint;
         assert_ne!(renewed, first);
@@ -454,7 +454,7 @@ mod tests {
         let config = TlsConfig { identity, clients: None };
         let warnings = |at: Wall| check(&config, at).1.into_iter().map(|one| one.message).collect::<Vec<_>>();
         assert_eq!(warnings(NOW), Vec::<String>::new());
-        assert!(warnings(later(NOW, LIFE - Duration::from_secs(86_400)))[0].ends_with("ends within 30 days"));
-        assert!(warnings(later(NOW, LIFE + Duration::from_secs(86_400)))[0].ends_with("does not hold now"));
+        assert!(warnings(Wall(later(NOW, LIFE).0 - 86_400_000))[0].ends_with("ends within 30 days"));
+        assert!(warnings(later(NOW, LIFE + Duration::from_hours(24)))[0].ends_with("does not hold now"));
     }
 }

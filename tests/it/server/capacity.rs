@@ -194,7 +194,7 @@ async fn the_sixth_session_of_a_user_is_refused_while_all_five_are_alive_and_lis
     for _ in 0..5 {
         ward.keep_reading(ward.subscribed().await);
     }
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let mut sixth = ward.dashboard().await;
     assert_eq!(sixth.next().await["type"], "welcome");
     let closing = sixth.next().await;

@@ -40,11 +40,11 @@ fn header(first: u8, length: u64) -> Vec<u8> {
     match length {
         0..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
         126..65_536 => {
-            bytes.push(0x80 | 126);
+            bytes.push(0x80 | 0x7E);
             bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
         }
         _ => {
-            bytes.push(0x80 | 127);
+            bytes.push(0x80 | 0x7F);
             bytes.extend(length.to_be_bytes());
         }
     }
@@ -179,7 +179,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>, Expected)> {
     let ping = frame(FIN | TEXT, br#"{"type":"get_preferences"}"#);
     let unmasked = [FIN | TEXT, 2, b'{', b'}'];
     let too_long = header(FIN | TEXT, u64::MAX >> 1);
-    let halves = [frame(TEXT, &[b'x'; 40_000]), header(FIN | MORE, 40_000)].concat();
+    let halves = [frame(TEXT, &vec![b'x'; 40_000]), header(FIN | MORE, 40_000)].concat();
     vec![
         ("16 MiB that are claimed and never come", header(FIN | TEXT, 16 << 20), Closed(4010)),
         ("8 EiB that are claimed", too_long, Closed(4010)),

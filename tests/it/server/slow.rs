@@ -60,7 +60,7 @@ async fn drip(mut to: WriteHalf<impl AsyncRead + AsyncWrite>, bytes: Vec<u8>, pa
         }
         tokio::time::sleep(pause).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// How long the connection lasts while these bytes are sent at once and those drip; and what is answered.
@@ -117,6 +117,7 @@ async fn who_takes_nothing_of_the_answer_is_left_alone() {
     let begin = clock.now().mono;
     stream.write_all(format!("GET /app.js HTTP/1.1\r\nhost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
     while server.site.gate.seats.occupied().connections > 0 {
+        assert!(clock.now().mono.since(begin) < WRITE_STALL * 3, "nobody ends it");
         tokio::time::sleep(DRIP).await;
     }
     about("an answer that is not read", clock.now().mono.since(begin), WRITE_STALL);
