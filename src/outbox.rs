@@ -3,14 +3,19 @@
 //! Nobody is ever awaited on the way in. A listener that does not take its alerts is marked as overrun and has to come
 //! back with `since`; one that does not take its readings gets the newest of each stream and is told what it missed.
 
-use std::collections::{HashMap, VecDeque};
+mod sampling;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use self::sampling::Sampler;
+pub use self::sampling::{QUIET, Sampling};
 use crate::alerts::delivery::DeliveryState;
+use crate::clock::{Clock, Mono};
 use crate::event::{Event, EventBody};
 use crate::ids::{AlertId, DeviceId, PatientId, Seq};
 use crate::vitals::Metric;
@@ -23,6 +28,9 @@ pub const READING_LANE: usize = 2048;
 
 /// Most blocks of samples that wait for one listener: two seconds of four waves. One more drops the oldest.
 pub const WAVE_LANE: usize = 32;
+
+/// Most streams that a gap names one by one; the others are in its total.
+pub const GAP_STREAMS: usize = 512;
 
 /// Samples as every listener gets them: written once.
 #[derive(Debug)]
@@ -81,6 +89,22 @@ pub enum Delivery {
     All,
     /// The newest of each stream; alerts and other messages overtake readings.
     Latest,
+    /// As `Latest`, and no more of each stream than this.
+    Sampled(Sampling),
+}
+
+impl Delivery {
+    /// The one that gives the listener more, for what it has subscribed to twice.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Latest, _) | (_, Self::Latest) => Self::Latest,
+            (Self::Sampled(one), Self::Sampled(two)) => {
+                Self::Sampled(if two.interval < one.interval { two } else { one })
+            }
+        }
+    }
 }
 
 /// What a listener takes out.
@@ -100,7 +124,20 @@ pub enum Parcel {
         to: Seq,
         /// How many.
         skipped: u64,
+        /// The same of each stream, as far as [`GAP_STREAMS`] reach; none where nobody knows what they were.
+        streams: Vec<GapStream>,
     },
+}
+
+/// What was skipped of one stream.
+#[derive(Debug, Clone)]
+pub struct GapStream {
+    /// The first of them.
+    pub from: Seq,
+    /// The last of them; it also says which stream.
+    pub last: Arc<Published>,
+    /// How many.
+    pub skipped: u64,
 }
 
 /// What became of an event.
@@ -110,15 +147,30 @@ pub enum Put {
     Queued,
     /// It waits in the place of an older reading or block of samples.
     Conflated,
+    /// It waits for its time: the listener wants fewer of this stream.
+    Held,
     /// It was not taken: the listener has to be closed.
     Overrun,
 }
 
+/// Whose reading, by which device, of what.
+type Stream = (Option<PatientId>, DeviceId, Metric);
+
 /// A stream of readings, or one reading where each of them is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Slot {
-    Stream(Option<PatientId>, DeviceId, Metric),
+    Stream(Stream),
     One(Seq),
+}
+
+/// What was skipped since the listener was last told.
+#[derive(Debug)]
+struct Skipped {
+    from: Seq,
+    to: Seq,
+    count: u64,
+    /// By the channel. At most [`GAP_STREAMS`].
+    streams: BTreeMap<String, GapStream>,
 }
 
 #[derive(Debug, Default)]
@@ -126,7 +178,9 @@ struct Lanes {
     lossless: VecDeque<Arc<Published>>,
     order: VecDeque<Slot>,
     readings: HashMap<Slot, Arc<Published>>,
-    gap: Option<(Seq, Seq, u64)>,
+    gap: Option<Skipped>,
+    /// Readings that a listener wants less often.
+    sampler: Sampler,
     waves: VecDeque<Arc<PublishedWave>>,
     /// The newest one; an older one says nothing any more.
     check: Option<Arc<SelfCheck>>,
@@ -145,21 +199,34 @@ pub struct Outbox {
 impl Outbox {
     /// Puts an event in; never waits. Nothing goes in any more once the listener is overrun: what comes after the first
     /// lost message must not move its position past it.
-    pub fn put(&self, published: &Arc<Published>, delivery: Delivery) -> Put {
+    ///
+    /// `is_alarmed`: an alert stands about this reading, so that no sampling holds it back.
+    pub fn put(&self, published: &Arc<Published>, delivery: Delivery, is_alarmed: bool) -> Put {
         let mut lanes = self.lock();
         if lanes.overrun {
             return Put::Overrun;
         }
-        lanes.in_order = delivery == Delivery::All;
+        lanes.in_order |= delivery == Delivery::All;
         let put = match &published.event.body {
             EventBody::Reading(reading) => {
-                let slot = match delivery {
-                    Delivery::All => Slot::One(published.event.seq),
-                    Delivery::Latest => {
-                        Slot::Stream(reading.patient.clone(), reading.device.clone(), reading.vital.metric())
+                let stream = || (reading.patient.clone(), reading.device.clone(), reading.vital.metric());
+                match delivery {
+                    Delivery::All => lanes.put_reading(Slot::One(published.event.seq), published),
+                    Delivery::Latest => lanes.put_reading(Slot::Stream(stream()), published),
+                    Delivery::Sampled(sampling) => {
+                        let (stream, before) = (stream(), lanes.sampler.next_due());
+                        if !lanes.sampler.passes(&stream, published, sampling, is_alarmed) {
+                            let is_sooner = lanes.sampler.next_due() != before;
+                            drop(lanes);
+                            // Only whoever waits for it has to know: nothing can be taken yet.
+                            if is_sooner {
+                                self.filled.notify_one();
+                            }
+                            return Put::Held;
+                        }
+                        lanes.put_reading(Slot::Stream(stream), published)
                     }
-                };
-                lanes.put_reading(slot, published)
+                }
             }
             // A meter has hundreds of them: they must not close a listener.
             EventBody::Record(_) => lanes.put_reading(Slot::One(published.event.seq), published),
@@ -204,8 +271,7 @@ impl Outbox {
             let Some(parcel) = lanes.next() else { break };
             out.push(parcel);
         }
-        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty() && lanes.waves.is_empty())
-            || lanes.check.is_some();
+        let is_left = lanes.is_filled();
         let overrun = lanes.overrun;
         drop(lanes);
         if is_left {
@@ -221,15 +287,71 @@ impl Outbox {
         out.extend(lanes.lossless.drain(..count).map(Parcel::Event));
     }
 
-    /// Waits until something was put in since the last wait.
-    pub async fn filled(&self) {
-        self.filled.notified().await;
+    /// Waits until something was put in since the last wait, or until something that was held back is due.
+    pub async fn filled(&self, clock: &Clock) {
+        loop {
+            let now = clock.now().mono;
+            let (due, was_due) = {
+                let mut lanes = self.lock();
+                let held = lanes.sampler.due(now);
+                let was_due = !held.is_empty();
+                lanes.let_go(held);
+                (lanes.sampler.next_due(), was_due)
+            };
+            if was_due {
+                return;
+            }
+            let Some(due) = due else { return self.filled.notified().await };
+            tokio::select! {
+                biased;
+                // Something came, which may be due sooner.
+                () = self.filled.notified() => {
+                    if self.is_filled() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(due.since(now)) => {}
+            }
+        }
+    }
+
+    /// Lets out what is held back of this patient's metric: it has begun to alarm.
+    pub fn release(&self, patient: Option<&PatientId>, metric: Metric, now: Mono) {
+        let mut lanes = self.lock();
+        let held = lanes.sampler.of(patient, metric, now);
+        let is_news = !held.is_empty();
+        lanes.let_go(held);
+        drop(lanes);
+        if is_news {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The listener has other subscriptions. `is_wanted`: whether it still wants a reading; `in_order`: it wants every
+    /// reading of some stream, and with it the order of the numbers.
+    pub fn resubscribed(&self, in_order: bool, is_wanted: impl Fn(&Published) -> bool) {
+        let mut lanes = self.lock();
+        lanes.in_order = in_order;
+        lanes.sampler.keep(is_wanted);
+    }
+
+    /// True while something can be taken.
+    fn is_filled(&self) -> bool {
+        let lanes = self.lock();
+        lanes.overrun || lanes.is_filled()
     }
 
     /// How many parcels wait.
     pub fn waiting(&self) -> usize {
         let lanes = self.lock();
-        lanes.lossless.len() + lanes.readings.len()
+        lanes.lossless.len() + lanes.readings.len() + lanes.waves.len() + lanes.sampler.held()
+    }
+
+    /// How many bytes of messages wait. Other listeners share them.
+    pub fn waiting_bytes(&self) -> usize {
+        let lanes = self.lock();
+        let texts = lanes.lossless.iter().chain(lanes.readings.values()).map(|published| published.text.len());
+        texts.chain(lanes.waves.iter().map(|wave| wave.message.len())).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Lanes> {
@@ -250,8 +372,8 @@ impl Lanes {
 
     fn put_reading(&mut self, slot: Slot, published: &Arc<Published>) -> Put {
         if let Some(waiting) = self.readings.get_mut(&slot) {
-            let skipped = std::mem::replace(waiting, Arc::clone(published)).event.seq;
-            self.note_gap(skipped);
+            let skipped = std::mem::replace(waiting, Arc::clone(published));
+            self.note_gap(&skipped);
             return Put::Conflated;
         }
         let full = self.order.len() >= READING_LANE;
@@ -259,16 +381,36 @@ impl Lanes {
             && let Some(oldest) = self.order.pop_front()
             && let Some(dropped) = self.readings.remove(&oldest)
         {
-            self.note_gap(dropped.event.seq);
+            self.note_gap(&dropped);
         }
         self.order.push_back(slot.clone());
         self.readings.insert(slot, Arc::clone(published));
         if full { Put::Conflated } else { Put::Queued }
     }
 
-    fn note_gap(&mut self, seq: Seq) {
-        let (from, to, skipped) = self.gap.unwrap_or((seq, seq, 0));
-        self.gap = Some((from.min(seq), to.max(seq), skipped + 1));
+    /// Puts readings that were held back where they can be taken.
+    fn let_go(&mut self, held: Vec<(Stream, Arc<Published>)>) {
+        for (stream, published) in held {
+            self.put_reading(Slot::Stream(stream), &published);
+        }
+    }
+
+    fn is_filled(&self) -> bool {
+        !(self.lossless.is_empty() && self.readings.is_empty() && self.waves.is_empty()) || self.check.is_some()
+    }
+
+    fn note_gap(&mut self, skipped: &Arc<Published>) {
+        let seq = skipped.event.seq;
+        let gap = self.gap.get_or_insert_with(|| Skipped { from: seq, to: seq, count: 0, streams: BTreeMap::new() });
+        (gap.from, gap.to, gap.count) = (gap.from.min(seq), gap.to.max(seq), gap.count + 1);
+        let Some(channel) = skipped.routes.first() else { return };
+        if let Some(stream) = gap.streams.get_mut(channel) {
+            // Of one stream they go in the order of their numbers.
+            (stream.last, stream.skipped) = (Arc::clone(skipped), stream.skipped + 1);
+        } else if gap.streams.len() < GAP_STREAMS {
+            let first = GapStream { from: seq, last: Arc::clone(skipped), skipped: 1 };
+            gap.streams.insert(channel.clone(), first);
+        }
     }
 
     /// True if order matters and the oldest reading came before the oldest message.
@@ -291,8 +433,8 @@ impl Lanes {
         {
             return Some(Parcel::Check(check));
         }
-        if let Some((from, to, skipped)) = self.gap.take() {
-            return Some(Parcel::Gap { from, to, skipped });
+        if let Some(Skipped { from, to, count, streams }) = self.gap.take() {
+            return Some(Parcel::Gap { from, to, skipped: count, streams: streams.into_values().collect() });
         }
         if let Some(slot) = self.order.pop_front() {
             return self.readings.remove(&slot).map(Parcel::Event);
@@ -345,7 +487,7 @@ mod tests {
                 Parcel::Event(published) => published.event.seq.to_string(),
                 Parcel::Wave(wave) => wave.channel.clone(),
                 Parcel::Check(check) => format!("check{}", check.number),
-                Parcel::Gap { from, to, skipped } => format!("{from}-{to}/{skipped}"),
+                Parcel::Gap { from, to, skipped, .. } => format!("{from}-{to}/{skipped}"),
             })
             .collect();
         texts.join(" ")
@@ -354,10 +496,10 @@ mod tests {
     #[test]
     fn the_newest_reading_of_a_stream_wins_and_the_gap_says_so() {
         let outbox = Outbox::default();
-        assert_eq!(outbox.put(&reading(1, "a"), Delivery::Latest), Put::Queued);
-        assert_eq!(outbox.put(&reading(2, "b"), Delivery::Latest), Put::Queued);
-        assert_eq!(outbox.put(&reading(3, "a"), Delivery::Latest), Put::Conflated);
-        assert_eq!(outbox.put(&reading(4, "a"), Delivery::Latest), Put::Conflated);
+        assert_eq!(outbox.put(&reading(1, "a"), Delivery::Latest, false), Put::Queued);
+        assert_eq!(outbox.put(&reading(2, "b"), Delivery::Latest, false), Put::Queued);
+        assert_eq!(outbox.put(&reading(3, "a"), Delivery::Latest, false), Put::Conflated);
+        assert_eq!(outbox.put(&reading(4, "a"), Delivery::Latest, false), Put::Conflated);
         assert_eq!(taken(&outbox), "1-3/2 4 2");
         assert_eq!(taken(&outbox), "");
     }
@@ -365,9 +507,9 @@ mod tests {
     #[test]
     fn alerts_and_notices_overtake_readings() {
         let outbox = Outbox::default();
-        outbox.put(&reading(1, "a"), Delivery::Latest);
-        outbox.put(&notice(2), Delivery::Latest);
-        outbox.put(&reading(3, "b"), Delivery::Latest);
+        outbox.put(&reading(1, "a"), Delivery::Latest, false);
+        outbox.put(&notice(2), Delivery::Latest, false);
+        outbox.put(&reading(3, "b"), Delivery::Latest, false);
         assert_eq!(taken(&outbox), "2 1 3");
     }
 
@@ -379,8 +521,8 @@ mod tests {
             assert_eq!(outbox.put_wave(&wave(number)), Put::Queued);
         }
         assert_eq!(outbox.put_wave(&wave(WAVE_LANE)), Put::Conflated);
-        outbox.put(&reading(1, "a"), Delivery::Latest);
-        outbox.put(&notice(2), Delivery::Latest);
+        outbox.put(&reading(1, "a"), Delivery::Latest, false);
+        outbox.put(&notice(2), Delivery::Latest, false);
         let taken = taken(&outbox);
         assert!(taken.starts_with("2 1 w1 w2 ") && taken.ends_with(&format!(" w{WAVE_LANE}")), "{taken}");
     }
@@ -394,9 +536,9 @@ mod tests {
         };
         for delivery in [Delivery::All, Delivery::Latest] {
             let outbox = Outbox::default();
-            outbox.put(&reading(1, "a"), delivery);
+            outbox.put(&reading(1, "a"), delivery, false);
             outbox.put_check(&check(1));
-            outbox.put(&notice(2), delivery);
+            outbox.put(&notice(2), delivery, false);
             outbox.put_check(&check(2));
             let order = if delivery == Delivery::All { "1 2 check2" } else { "2 check2 1" };
             assert_eq!(taken(&outbox), order);
@@ -407,10 +549,10 @@ mod tests {
     fn who_wants_every_reading_gets_everything_in_order() {
         let outbox = Outbox::default();
         for seq in [1, 3, 4] {
-            outbox.put(&reading(seq, "a"), Delivery::All);
+            outbox.put(&reading(seq, "a"), Delivery::All, false);
         }
-        outbox.put(&notice(5), Delivery::All);
-        outbox.put(&reading(6, "a"), Delivery::All);
+        outbox.put(&notice(5), Delivery::All, false);
+        outbox.put(&reading(6, "a"), Delivery::All, false);
         assert_eq!(taken(&outbox), "1 3 4 5 6");
     }
 
@@ -419,7 +561,7 @@ mod tests {
         let outbox = Outbox::default();
         let lane = u64::try_from(READING_LANE).unwrap();
         for seq in 1..=lane + 2 {
-            outbox.put(&reading(seq, "a"), Delivery::All);
+            outbox.put(&reading(seq, "a"), Delivery::All, false);
         }
         assert_eq!(outbox.waiting(), READING_LANE);
         assert!(taken(&outbox).starts_with("1-2/2 3 4 "));
@@ -430,10 +572,10 @@ mod tests {
         let outbox = Outbox::default();
         let lane = u64::try_from(LOSSLESS_LANE).unwrap();
         for seq in 1..=lane {
-            assert_eq!(outbox.put(&notice(seq), Delivery::Latest), Put::Queued);
+            assert_eq!(outbox.put(&notice(seq), Delivery::Latest, false), Put::Queued);
         }
-        assert_eq!(outbox.put(&notice(lane + 1), Delivery::Latest), Put::Overrun);
-        assert_eq!(outbox.put(&reading(lane + 2, "a"), Delivery::Latest), Put::Overrun);
+        assert_eq!(outbox.put(&notice(lane + 1), Delivery::Latest, false), Put::Overrun);
+        assert_eq!(outbox.put(&reading(lane + 2, "a"), Delivery::Latest, false), Put::Overrun);
         let mut parcels = Vec::new();
         assert!(!outbox.take(10, &mut parcels));
         assert!(parcels.is_empty(), "what came after the loss would move the position past it");

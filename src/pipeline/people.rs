@@ -14,7 +14,9 @@ impl Pipeline {
     pub(super) fn join(&mut self, join: Join, now: Stamp) -> Option<Joined> {
         let heard = join.listener.is_some_and(|listener| self.hub.hears_own(listener));
         let (user, scope, since) = (join.user.clone(), join.scope.clone(), join.since);
-        let mut joined = self.hub.join(join)?;
+        let acked = user.as_ref().filter(|_| join.acks).map(|user| self.notifier.acked.of(&user.name));
+        let mut joined = self.hub.join(Join { since: since.or(self.since_acked(&join)), ..join })?;
+        joined.acked = acked.unwrap_or_default();
         if let Some(user) = user
             && self.hub.hears_own(joined.listener)
         {
@@ -59,13 +61,9 @@ impl Pipeline {
             Command::Notify(new) => {
                 let audit = row(by, AuditAction::NotificationSend, new.patient.clone());
                 match self.notifier.send(*new, by, may, now) {
-                    // It was audited when it was sent.
-                    Ok(Sent::Before(seq)) => return Ok(seq),
-                    Ok(Sent::New { id, events }) => {
+                    Ok(Sent { id, events }) => {
                         self.publish_all(events, now);
-                        let seq = self.publish(EventBody::Audit(AuditEvent { object: id.to_string(), ..audit }), now);
-                        self.notifier.remember(id, seq, now.wall);
-                        return Ok(seq);
+                        return Ok(self.publish(EventBody::Audit(AuditEvent { object: id.to_string(), ..audit }), now));
                     }
                     Err(refused) => (audit, Err(refused)),
                 }

@@ -8,6 +8,7 @@ mod ble_job;
 pub mod close;
 pub mod codes;
 mod commands;
+pub mod history;
 pub mod hosts;
 pub mod jwt;
 mod limits;

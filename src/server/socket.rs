@@ -1,6 +1,7 @@
 //! One WebSocket: feeds the session with what arrives and carries out what it decides.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::history::{self, Page, Query};
 use crate::server::jwt::TokenKey;
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
 use crate::store::{Reader, ResumePoint};
@@ -90,7 +92,8 @@ pub async fn run<S>(
     gate.metrics.connections.add(1);
     let (session, greeting) =
         Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, gate.clock.now());
-    let mut connection = Connection { socket, session, outbox: None, listener: None, gate };
+    let mut connection =
+        Connection { socket, session, outbox: None, listener: None, histories: VecDeque::new(), reading: None, gate };
     let end = connection.turn(greeting).await;
     debug!(connection_id, why = end.reason(), "session ended");
     if let Some(listener) = connection.listener.take() {
@@ -125,8 +128,15 @@ struct Connection<S> {
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
+    /// Questions about the past that wait; the session bounds them.
+    histories: VecDeque<Query>,
+    /// The one that is being answered.
+    reading: Option<PageRead>,
     gate: Gate,
 }
+
+/// A page of the past that is being read, and the name under which it was asked for.
+type PageRead = Pin<Box<dyn Future<Output = (String, Option<Page>)> + Send>>;
 
 impl<S> Connection<S>
 where
@@ -139,13 +149,14 @@ where
             if let Err(end) = self.carry_out(actions).await {
                 return end;
             }
+            self.read_the_past();
             let now = self.gate.clock.now();
             let wait = self.session.next_deadline().since(now.mono);
             let (live, waits_for_disk) = (self.session.is_live(), self.session.waits_for_disk());
-            let outbox = self.outbox.clone();
+            let (outbox, clock) = (self.outbox.clone(), self.gate.clock.clone());
             let filled = async {
                 match outbox {
-                    Some(outbox) if live => outbox.filled().await,
+                    Some(outbox) if live => outbox.filled(&clock).await,
                     _ => std::future::pending().await,
                 }
             };
@@ -174,6 +185,16 @@ where
                     Ok(()) => self.on_durable(),
                     Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 },
+                // A page of the past, which nobody else waits for.
+                (id, page) = async {
+                    match self.reading.as_mut() {
+                        Some(reading) => reading.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.reading = None;
+                    self.session.on_history(&id, page.as_ref(), self.gate.clock.now())
+                }
                 // Events, as many as one write carries.
                 () = filled => {
                     read = 0;
@@ -198,6 +219,21 @@ where
                 Err(End::Peer)
             }
         }
+    }
+
+    /// Begins to read the next page of the past, unless one is being read.
+    fn read_the_past(&mut self) {
+        if self.reading.is_some() {
+            return;
+        }
+        let Some(query) = self.histories.pop_front() else { return };
+        let (reader, durable) = (self.gate.reader.clone(), self.gate.durable.clone());
+        let shared = Arc::clone(&self.gate.shared);
+        self.reading = Some(Box::pin(async move {
+            let page = history::read(&reader, durable, &shared, &query).await;
+            let page = page.inspect_err(|error| warn!(%error, "a page of the log cannot be read")).ok();
+            (query.correlation_id, page)
+        }));
     }
 
     fn on_durable(&mut self) -> Vec<Action> {
@@ -247,7 +283,7 @@ where
                     continue;
                 }
                 Action::Close(close) => return Err(self.close(close).await),
-                Action::Replay { after, through } => self.replay(after, through).await?,
+                Action::Replay { after, through, readings } => self.replay((after, through), readings).await?,
                 other => self.ask(other).await,
             };
             // Answers go before what was already waiting, so that a subscribe is complete before the next one.
@@ -302,6 +338,15 @@ where
                 let _ = self.gate.control.send(Control::Delivered(user, ids)).await;
                 Vec::new()
             }
+            Action::History(query) => {
+                self.histories.push_back(query);
+                Vec::new()
+            }
+            Action::Acked(user, channel, seq) => {
+                // If the pipeline has ended the next run sends it once more.
+                let _ = self.gate.control.send(Control::Acked(user, channel, seq)).await;
+                Vec::new()
+            }
             Action::Preferences(correlation_id, user) => {
                 let chosen = pipeline::preferences(&self.gate.control, user).await;
                 self.session.on_preferences(&correlation_id, chosen, self.gate.clock.now())
@@ -328,17 +373,25 @@ where
 
     async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
         let CommandRequest { correlation_id, command, by, scope } = request;
-        let done = pipeline::carry_out(&self.gate.control, command, by, scope).await;
+        let key = Some(correlation_id.clone());
+        let done = pipeline::carry_out_once(&self.gate.control, command, by, scope, key).await;
         let done = done.map_err(|refusal| (refusal.code, refusal.reason));
         self.session.on_command_done(&correlation_id, done, self.gate.clock.now())
     }
 
     /// Sends stored events in chunks, each written before the next is read; alerts of the present jump ahead.
-    async fn replay(&mut self, after: Seq, through: Seq) -> Result<Vec<Action>, End> {
+    ///
+    /// Without `readings` only what is none.
+    async fn replay(&mut self, (after, through): (Seq, Seq), readings: bool) -> Result<Vec<Action>, End> {
         self.gate.metrics.resumed_total.add_one();
         let mut last = after;
         while last < through {
-            let events = match self.gate.reader.events(last, EVENTS_A_CHUNK).await {
+            let read = if readings {
+                self.gate.reader.events(last, EVENTS_A_CHUNK).await
+            } else {
+                self.gate.reader.events_but_readings(last, through, EVENTS_A_CHUNK).await
+            };
+            let events = match read {
                 Ok(events) => events,
                 Err(error) => {
                     warn!(%error, "a replay ends early");
@@ -361,10 +414,12 @@ where
             Box::pin(self.carry_out(actions)).await?;
         }
         let mut actions = Vec::new();
-        if last < through {
+        if readings && last < through {
             // Neither on disk nor in memory: said, not hidden.
             let (from, skipped) = (last.next(), through.0.saturating_sub(last.0));
-            actions = self.session.on_parcels(&[Parcel::Gap { from, to: through, skipped }], self.gate.clock.now());
+            actions = self
+                .session
+                .on_parcels(&[Parcel::Gap { from, to: through, skipped, streams: Vec::new() }], self.gate.clock.now());
         }
         actions.extend(self.session.on_replayed(self.gate.clock.now()));
         Ok(actions)

@@ -57,7 +57,7 @@ const TABLES: [(&str, &str); 17] = [
     ("inbox_waiting", "rowid, id, user"),
     ("inbox_scheduled", "rowid, id, body"),
     ("inbox_notified", "rowid, alert, priority"),
-    ("inbox_sent", "rowid, id, wall, seq"),
+    ("request", "rowid, id, digest, wall, seq"),
 ];
 
 /// Moves the database aside and opens a new one with what can be read of the old.

@@ -96,7 +96,7 @@ impl Stalled {
     fn ask(&mut self, members: &Json) -> Result<Done, Refusal> {
         let command = Command::read(Members(members)).unwrap();
         let (reply, mut answer) = oneshot::channel();
-        let wish = CommandWish { command, by: "clinician-7".to_owned(), scope: Scope::Everything, reply };
+        let wish = CommandWish { command, by: "clinician-7".to_owned(), scope: Scope::Everything, key: None, reply };
         self.pipeline.on_control(Control::Command(wish), self.now);
         answer.try_recv().unwrap()
     }

@@ -1,7 +1,9 @@
 //! One dashboard's session: text in, actions out. Pure, so that the same tests run it in virtual time and on sockets.
 
+mod acking;
 mod action;
 mod annunciating;
+mod asking;
 mod letters;
 mod pacing;
 mod signing_in;
@@ -16,12 +18,16 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use self::acking::Acking;
+pub use self::acking::{ACK_DEADLINE, MAX_UNACKED};
 pub use self::action::{Action, CommandRequest, Located};
+pub use self::asking::MAX_HISTORIES;
 use self::letters::Written;
 use self::pacing::Pace;
 use crate::channel::Pattern;
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
+use crate::filter::Filter;
 use crate::hub::{ListenerId, Scope};
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::notifier::Letter;
@@ -94,6 +100,7 @@ impl Shared {
 struct Pending {
     correlation_id: String,
     patterns: Vec<Pattern>,
+    filter: Option<Arc<Filter>>,
     delivery: Delivery,
     located: Option<Located>,
 }
@@ -110,6 +117,9 @@ struct Unanswered {
 #[derive(Debug)]
 struct Replaying {
     patterns: Vec<Pattern>,
+    filter: Option<Arc<Filter>>,
+    /// Only what a client that acknowledges has not acknowledged: of each alerts' channel what is newer than this.
+    unacked: Option<BTreeMap<String, Seq>>,
     recent: Vec<Arc<Published>>,
     latest: Vec<Arc<Published>>,
     letters: Vec<Letter>,
@@ -130,6 +140,11 @@ pub struct Session {
     expiry_told: bool,
     listener: Option<ListenerId>,
     patterns: Vec<Pattern>,
+    /// What is wanted of some of them.
+    filters: BTreeMap<Pattern, Arc<Filter>>,
+    acking: Acking,
+    /// Questions about the past that are not answered yet.
+    histories: usize,
     delivery: Delivery,
     /// The client has said that it shows alerts, and the pipeline is to be told.
     wants_to_annunciate: bool,
@@ -171,6 +186,9 @@ impl Session {
             expiry_told: false,
             listener: None,
             patterns: Vec::new(),
+            filters: BTreeMap::new(),
+            acking: Acking::default(),
+            histories: 0,
             delivery: Delivery::Latest,
             wants_to_annunciate: false,
             pending: None,
@@ -286,7 +304,7 @@ impl Session {
     pub fn next_deadline(&self) -> Mono {
         let auth = self.rights.is_none().then(|| self.opened + AUTH_DEADLINE);
         let command = self.commands.iter().map(|command| command.due).min();
-        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command]
+        [Some(self.next_heartbeat), Some(self.next_ping), self.pong_due, auth, command, self.ack_due()]
             .into_iter()
             .flatten()
             .min()
@@ -304,6 +322,7 @@ impl Session {
             return out;
         }
         out.extend(self.answer_commands(now));
+        self.send_unacked_again(&mut out, now);
         if self.pong_due.is_some_and(|due| now.mono >= due) {
             self.close(Close::NoPong, &mut out, now);
             return out;
@@ -368,18 +387,29 @@ impl Session {
                 let name = request.name();
                 self.wrong(out, &Unreadable::NotSignedIn { name }, id.as_deref(), now);
             }
-            Request::Subscribe { mut patterns, since, delivery, annunciator } => {
+            Request::Subscribe { mut patterns, since, delivery, annunciator, filter, acks } => {
                 if patterns.is_empty() {
                     patterns = self.defaults.iter().filter_map(|channel| channel.parse().ok()).collect();
                 }
                 self.wants_to_annunciate |= annunciator;
-                self.subscribe(patterns, since, delivery, id, out, now);
+                if acks {
+                    self.acking.begin();
+                }
+                self.subscribe(patterns, (filter, delivery), since, id, out, now);
+            }
+            Request::History { patterns, from, to, before, limit } => {
+                self.ask_for_history(patterns, (from, to), (before, limit), id, out, now);
             }
             Request::Unsubscribe { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
             Request::Receipt { shown, alerts, epoch } => {
                 self.receipt(shown, alerts, epoch.as_ref(), id.as_deref(), out, now);
             }
-            Request::Ack { ids, through } => self.on_ack(&ids, through, out),
+            Request::Ack { ids, through, epoch } => {
+                if let Some((channel, seq)) = &through {
+                    self.on_alerts_ack(channel, epoch.as_ref(), *seq, out, now);
+                }
+                self.on_ack(&ids, through, out);
+            }
             Request::GetPreferences => {
                 let Some(rights) = &self.rights else { return };
                 out.push(Action::Preferences(id.unwrap_or_default(), rights.user.clone()));

@@ -43,7 +43,7 @@ impl Session {
         if self.listener.is_some() {
             // The new token may allow less: the hub is told, and so is the client.
             let lost: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
-            out.push(self.join_action(Vec::new(), self.delivery, None));
+            out.push(self.join_action(Vec::new(), (None, self.delivery), None));
             if !lost.is_empty() {
                 self.unsubscribe(&lost, None, out, now);
             }

@@ -95,12 +95,18 @@ fn resuming() -> Session {
         listener: None,
         user: None,
         patterns: vec!["alerts/+".parse().unwrap()],
+        filter: None,
+        acks: false,
         scope: Scope::Everything,
         delivery: Delivery::All,
         since: Some(Seq(1)),
     };
     let actions = session.on_joined(hub.join(join), at(1));
-    assert!(actions.iter().any(|action| matches!(action, Action::Replay { after: Seq(1), through: Seq(90) })));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Replay { after: Seq(1), through: Seq(90), readings: true }))
+    );
     session
 }
 
