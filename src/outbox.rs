@@ -580,4 +580,191 @@ mod tests {
         assert!(!outbox.take(10, &mut parcels));
         assert!(parcels.is_empty(), "what came after the loss would move the position past it");
     }
+
+    #[test]
+    fn a_gap_names_each_stream_and_what_it_lost() {
+        let outbox = Outbox::default();
+        let of = |seq: u64, device: &str| {
+            let Published { event, text, .. } = Arc::into_inner(reading(seq, device)).unwrap();
+            Arc::new(Published { event, routes: vec![format!("patient/P/{device}")], text })
+        };
+        for (seq, device) in [(1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "b"), (6, "c")] {
+            outbox.put(&of(seq, device), Delivery::Latest, false);
+        }
+        let mut parcels = Vec::new();
+        outbox.take(1, &mut parcels);
+        let Some(Parcel::Gap { from, to, skipped, streams }) = parcels.pop() else { panic!() };
+        assert_eq!((from, to, skipped), (Seq(1), Seq(3), 3));
+        let told: Vec<_> =
+            streams.iter().map(|it| (it.last.routes[0].as_str(), it.from.0, it.last.event.seq.0, it.skipped)).collect();
+        assert_eq!(told, [("patient/P/a", 1, 3, 2), ("patient/P/b", 2, 2, 1)]);
+        assert_eq!(taken(&outbox), "4 5 6");
+    }
+
+    #[test]
+    fn a_gap_has_a_bound_and_its_total_is_right_beyond_it() {
+        let outbox = Outbox::default();
+        let count = u64::try_from(GAP_STREAMS).unwrap() + 5;
+        for seq in 1..=2 * count {
+            let device = format!("d{}", seq % count);
+            let Published { event, text, .. } = Arc::into_inner(reading(seq, &device)).unwrap();
+            let published = Arc::new(Published { event, routes: vec![device], text });
+            outbox.put(&published, Delivery::Latest, false);
+        }
+        let mut parcels = Vec::new();
+        outbox.take(1, &mut parcels);
+        let Some(Parcel::Gap { skipped, streams, .. }) = parcels.pop() else { panic!() };
+        assert_eq!((skipped, streams.len()), (count, GAP_STREAMS));
+    }
+
+    /// A reading of a millisecond of the script; `x` for none.
+    fn measured(ms: u64, value: &str, quality: Quality) -> Arc<Published> {
+        let at = Stamp { mono: Mono::from_millis(ms), wall: Wall(0) };
+        let value = value.parse().map_or(Value::Absent(crate::vitals::Absent::SensorOff), Value::Valid);
+        let body = EventBody::Reading(Reading {
+            patient: None,
+            device: "a".parse().unwrap(),
+            source: "s".parse().unwrap(),
+            vital: Vital::scalar(Metric::Spo2, value),
+            mdc: None,
+            quality,
+            mode: Mode::Test,
+            taken: Taken::on_arrival(at),
+            received: at,
+        });
+        let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(ms), at, body });
+        Arc::new(Published { event, routes: vec![], text: Bytes::new() })
+    }
+
+    /// What comes out of `put value at ms` every step, and of time alone (`-`), as `ms` of what was measured.
+    fn sampled(deadband: Option<&str>, script: &[(u64, &str, &str)]) {
+        let sampling = Sampling {
+            interval: Duration::from_millis(500),
+            deadband: deadband.map(|deadband| deadband.parse().unwrap()),
+        };
+        let outbox = Outbox::default();
+        for (ms, value, expected) in script {
+            let now = Mono::from_millis(*ms);
+            {
+                let mut lanes = outbox.lock();
+                let held = lanes.sampler.due(now);
+                lanes.let_go(held);
+            }
+            match *value {
+                "-" => {}
+                "alert" => outbox.release(None, Metric::Spo2, now),
+                _ => {
+                    let quality = if value.ends_with('?') { Quality::Questionable } else { Quality::Valid };
+                    let is_alarmed = value.ends_with('!');
+                    let number = value.trim_end_matches(['?', '!']);
+                    outbox.put(&measured(*ms, number, quality), Delivery::Sampled(sampling), is_alarmed);
+                }
+            }
+            assert_eq!(taken(&outbox), *expected, "{deadband:?}: {value} at {ms}");
+        }
+    }
+
+    #[test]
+    fn sampling_bounds_the_rate_and_the_last_value_before_a_silence_comes() {
+        sampled(
+            None,
+            &[
+                (1000, "97", "1000"),
+                (1100, "96", ""),
+                (1200, "95", ""),
+                (1500, "-", "1200"),
+                (1900, "94", ""),
+                (2000, "-", "1900"),
+                (9000, "-", ""),
+                (9001, "93", "9001"),
+                // The same number again is a reading like any other.
+                (9100, "93", ""),
+                (9501, "-", "9100"),
+            ],
+        );
+    }
+
+    #[test]
+    fn small_changes_wait_longer_and_never_for_ever() {
+        sampled(
+            Some("1.5"),
+            &[
+                (1000, "97", "1000"),
+                (1600, "98", ""),
+                (2200, "96", ""),
+                (2900, "-", ""),
+                (3000, "-", "2200"),
+                // Too much of a change waits for the rate alone.
+                (3100, "90", ""),
+                (3500, "-", "3100"),
+                (3600, "91", ""),
+                (3700, "88", ""),
+                (4000, "-", "3700"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_changes_its_kind_or_alarms_passes_at_once() {
+        for deadband in [None, Some("5")] {
+            sampled(
+                deadband,
+                &[
+                    (1000, "97", "1000"),
+                    (1010, "x", "1010"),
+                    (1020, "x", ""),
+                    (1030, "97", "1030"),
+                    (1040, "97?", "1040"),
+                    (1050, "97", "1050"),
+                    (1060, "96!", "1060"),
+                    (1070, "96!", "1070"),
+                    (1080, "96", ""),
+                    // The alert comes behind the reading that made it.
+                    (1081, "alert", "1080"),
+                    (3100, "-", ""),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_pressure_has_the_deadband() {
+        let deadband = Sampling { interval: Duration::from_millis(10), deadband: Some("2".parse().unwrap()) };
+        let cuff = |ms: u64, parts: [i32; 3]| {
+            let Published { event, .. } = Arc::into_inner(measured(ms, "0", Quality::Valid)).unwrap();
+            let mut event = Arc::into_inner(event).unwrap();
+            let [systolic, diastolic, mean] = parts.map(|part| Value::Valid(Decimal::integer(part)));
+            if let EventBody::Reading(reading) = &mut event.body {
+                reading.vital = Vital::BloodPressure(crate::vitals::Pressure { systolic, diastolic, mean });
+            }
+            Arc::new(Published { event: Arc::new(event), routes: vec![], text: Bytes::new() })
+        };
+        let outbox = Outbox::default();
+        for (ms, parts, passes) in [
+            (100, [120, 80, 93], true),
+            (200, [122, 78, 94], false),
+            (300, [120, 83, 93], true),
+            (400, [120, 83, 97], true),
+            (500, [118, 83, 97], false),
+        ] {
+            outbox.put(&cuff(ms, parts), Delivery::Sampled(deadband), false);
+            assert_eq!(taken(&outbox), if passes { ms.to_string() } else { String::new() }, "{parts:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_woken_when_what_was_held_back_is_due() {
+        let clock = Clock::tokio(Stamp { mono: Mono::from_millis(1000), wall: Wall(0) });
+        let sampling = Delivery::Sampled(Sampling { interval: Duration::from_millis(500), deadband: None });
+        let outbox = Outbox::default();
+        outbox.put(&measured(1000, "97", Quality::Valid), sampling, false);
+        outbox.filled(&clock).await;
+        assert_eq!(taken(&outbox), "1000");
+        outbox.put(&measured(1000, "96", Quality::Valid), sampling, false);
+        while outbox.waiting() > 0 {
+            outbox.filled(&clock).await;
+            taken(&outbox);
+        }
+        assert_eq!(clock.now().mono, Mono::from_millis(1500));
+    }
 }
