@@ -1,6 +1,9 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod conversations;
+mod delivering;
 mod limits;
+mod stalled;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use vitalbridge::alerts::{Engine, RuleSet};
-use vitalbridge::clock::Clock;
+use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::ids::Epoch;
@@ -50,12 +53,15 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let clock = Clock::System;
+        let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
+        Self::start_with(Clock::System, options)
+    }
+
+    fn start_with(clock: Clock, options: StoreOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
         let config = Config::demo(1, &place).unwrap();
         let epoch = Epoch::from_bits(1);
-        let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
         let opened = store::open(dir.path(), &options, epoch.clone(), "boot", clock.now()).unwrap();
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
         let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
@@ -108,7 +114,12 @@ impl Server {
 
     /// A stream whose other end is served.
     fn stream(&self) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        self.stream_of(256 * 1024)
+    }
+
+    /// The same, with room for so many bytes that were not read yet.
+    fn stream_of(&self, bytes: usize) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(bytes);
         let peer: SocketAddr = "127.0.0.1:50000".parse().unwrap();
         let (router, stop) = (router(self.site.clone()), CancellationToken::new());
         self.site.tasks.spawn("connection", Role::Helper, async move {
@@ -142,18 +153,7 @@ impl Server {
     }
 
     async fn reading(&self, patient: &str, metric: Metric, value: i32) {
-        let now = self.clock.now();
-        let reading = Reading {
-            patient: Some(patient.parse().unwrap()),
-            device: "d".parse().unwrap(),
-            source: "s".parse().unwrap(),
-            vital: Vital::scalar(metric, Value::Valid(Decimal::integer(value))),
-            mdc: None,
-            quality: Quality::Valid,
-            mode: Mode::Demo,
-            taken: Taken::on_arrival(now),
-            received: now,
-        };
+        let reading = demo_reading(patient, metric, value, self.clock.now());
         self.readings.send(SourceMessage::Reading(reading)).await.unwrap();
     }
 
@@ -164,6 +164,20 @@ impl Server {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn demo_reading(patient: &str, metric: Metric, value: i32, now: Stamp) -> Reading {
+    Reading {
+        patient: Some(patient.parse().unwrap()),
+        device: "d".parse().unwrap(),
+        source: "s".parse().unwrap(),
+        vital: Vital::scalar(metric, Value::Valid(Decimal::integer(value))),
+        mdc: None,
+        quality: Quality::Valid,
+        mode: Mode::Demo,
+        taken: Taken::on_arrival(now),
+        received: now,
     }
 }
 

@@ -124,6 +124,10 @@ struct Replaying {
     latest: Vec<Arc<Published>>,
     letters: Vec<Letter>,
     through: Seq,
+    /// The next number that the replay from disk is to bring.
+    expected: Seq,
+    /// Ranges of which the client was told that they are lost.
+    lost: Vec<(Seq, Seq)>,
     /// Messages for people among the missed events.
     told: Vec<uuid::Uuid>,
 }

@@ -63,6 +63,10 @@ impl Session {
         let after = resume.map_or(joined.through, |(after, _)| after.max(floor));
         let capped = resume.is_some_and(|(after, _)| after < floor);
         let lost = resume.map_or(&[][..], |(_, lost)| lost);
+        // What memory holds comes, whether the disk has it or not.
+        let in_memory = joined.recent_from;
+        let clipped = |(first, last): &(Seq, Seq)| (*first, (*last).min(Seq(in_memory.0.saturating_sub(1))));
+        let lost: Vec<(Seq, Seq)> = lost.iter().map(clipped).filter(|(first, last)| first <= last).collect();
         let data = json!({
             "channels": pending.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>(),
             "recovered": resume.is_some() && !capped && lost.is_empty(),
@@ -74,8 +78,10 @@ impl Session {
         let Joined { latest, recent, recent_from, letters, through, .. } = joined;
         let (patterns, told) = (pending.patterns, Vec::new());
         let filter = pending.filter;
-        self.replaying = Some(Replaying { patterns, filter, unacked, recent, latest, letters, through, told });
         let after = owed.map_or(after, |owed| owed.max(floor));
+        let expected = after.next();
+        self.replaying =
+            Some(Replaying { patterns, filter, unacked, recent, latest, letters, through, expected, lost, told });
         if (resume.is_some() || owed.is_some()) && after.next() < recent_from {
             let (through, readings) = (Seq(recent_from.0.saturating_sub(1)), owed.is_none());
             out.push(Action::Replay { after, through, readings });
@@ -90,6 +96,9 @@ impl Session {
         let mut out = Vec::new();
         let is_owed = self.replaying.as_ref().is_some_and(|replaying| replaying.unacked.is_some());
         for event in events {
+            if !is_owed {
+                self.tell_what_has_gone(event.seq, &mut out, now);
+            }
             if let EventBody::Notification(notification) = &event.body
                 && !is_owed
             {
@@ -112,6 +121,28 @@ impl Session {
             }
         }
         out
+    }
+
+    /// The store may drop rows while they are replayed: what is missing before an event, and was not told as lost, is said.
+    fn tell_what_has_gone(&mut self, seq: Seq, out: &mut Vec<Action>, now: Stamp) {
+        let Some(replaying) = &mut self.replaying else { return };
+        let mut from = std::mem::replace(&mut replaying.expected, seq.next());
+        let mut gone = Vec::new();
+        for (first, last) in &replaying.lost {
+            if from < *first && from < seq {
+                gone.push((from, Seq(first.0.min(seq.0) - 1)));
+            }
+            from = from.max(last.next());
+        }
+        if from < seq {
+            gone.push((from, Seq(seq.0 - 1)));
+        }
+        for (from, to) in gone {
+            let data = json!({
+                "from": from, "to": to, "skipped": to.0 - from.0 + 1, "epoch": self.shared.epoch, "streams": [],
+            });
+            self.send(out, "gap", &data, None, now);
+        }
     }
 
     /// The replay from disk is complete.
