@@ -413,16 +413,7 @@ where
             actions.extend(self.session.on_deadline(self.gate.clock.now()));
             Box::pin(self.carry_out(actions)).await?;
         }
-        let mut actions = Vec::new();
-        if readings && last < through {
-            // Neither on disk nor in memory: said, not hidden.
-            let (from, skipped) = (last.next(), through.0.saturating_sub(last.0));
-            actions = self
-                .session
-                .on_parcels(&[Parcel::Gap { from, to: through, skipped, streams: Vec::new() }], self.gate.clock.now());
-        }
-        actions.extend(self.session.on_replayed(self.gate.clock.now()));
-        Ok(actions)
+        Ok(self.session.on_replayed(self.gate.clock.now()))
     }
 
     async fn feed(&mut self, message: Message) -> Result<(), End> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
+use vitalbridge::clock::{Clock, Wall};
 
 use crate::bridge::{Bridge, token};
 use crate::dashboard::Dashboard;
@@ -17,11 +18,11 @@ fn home(dir: &Path) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-async fn ask(bridge: &Bridge, token: &str, below: u32, id: &str) -> Json {
+async fn ask(bridge: &Bridge, token: &str, expires: &str, below: u32, id: &str) -> Json {
     let bearer = format!("Bearer {token}");
     let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
     let data = json!({"name": "limits.set", "patient_id": "P-1", "rule": "spo2_low", "below": below, "reason": "COPD",
-                      "expires": "2099-12-10T08:00:00Z"});
+                      "expires": expires});
     dashboard.say(&json!({"type": "command", "correlation_id": id, "data": data})).await;
     dashboard.next_of("result").await["data"].clone()
 }
@@ -42,19 +43,20 @@ async fn an_answered_command_is_on_disk_and_is_not_done_again_after_a_kill() {
     let mut bridge = Bridge::start(&arguments);
     let ours = token(&state, &["--role", "clinician", "--user", "anna"]);
     let theirs = token(&state, &["--role", "clinician", "--user", "otto"]);
+    let expires = Wall(Clock::System.now().wall.0 + 86_400_000).to_string();
     for round in 0..4 {
         let id = format!("k-{round}");
-        let done = ask(&bridge, &ours, 80 + round, &id).await;
+        let done = ask(&bridge, &ours, &expires, 80 + round, &id).await;
         assert_eq!((&done["ok"], &done["durable"]), (&json!(true), &json!(true)), "{done}");
         // In the moment of the answer: it is on disk, or it was not to be answered.
         bridge.kill();
         bridge = Bridge::start(&arguments);
-        assert_eq!(ask(&bridge, &ours, 80 + round, &id).await, done, "the same answer, by another run");
-        assert_eq!(ask(&bridge, &ours, 70, &id).await["code"], "conflict");
+        assert_eq!(ask(&bridge, &ours, &expires, 80 + round, &id).await, done, "the same answer, by another run");
+        assert_eq!(ask(&bridge, &ours, &expires, 70, &id).await["code"], "conflict");
         assert_eq!(rows(&state), round + 1, "done once each");
     }
     // Another person's name is another one.
-    assert_eq!(ask(&bridge, &theirs, 70, "k-0").await["ok"], true);
+    assert_eq!(ask(&bridge, &theirs, &expires, 70, "k-0").await["ok"], true);
     assert_eq!(bridge.stop(), Some(0));
     assert_eq!(rows(&state), 5);
 }

@@ -126,6 +126,8 @@ struct Replaying {
     through: Seq,
     /// The next number that the replay from disk is to bring.
     expected: Seq,
+    /// The last number that the disk is to bring; `None`: nothing of the disk is replayed.
+    from_disk: Option<Seq>,
     /// Ranges of which the client was told that they are lost.
     lost: Vec<(Seq, Seq)>,
     /// Messages for people among the missed events.

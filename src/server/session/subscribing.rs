@@ -80,10 +80,23 @@ impl Session {
         let filter = pending.filter;
         let after = owed.map_or(after, |owed| owed.max(floor));
         let expected = after.next();
-        self.replaying =
-            Some(Replaying { patterns, filter, unacked, recent, latest, letters, through, expected, lost, told });
-        if (resume.is_some() || owed.is_some()) && after.next() < recent_from {
-            let (through, readings) = (Seq(recent_from.0.saturating_sub(1)), owed.is_none());
+        let in_disk = Seq(recent_from.0.saturating_sub(1));
+        let from_disk = ((resume.is_some() || owed.is_some()) && expected <= in_disk).then_some(in_disk);
+        self.replaying = Some(Replaying {
+            patterns,
+            filter,
+            unacked,
+            recent,
+            latest,
+            letters,
+            through,
+            expected,
+            from_disk,
+            lost,
+            told,
+        });
+        if let Some(through) = from_disk {
+            let readings = owed.is_none();
             out.push(Action::Replay { after, through, readings });
         } else {
             self.finish_replay(&mut out, now);
@@ -150,6 +163,11 @@ impl Session {
         let mut out = Vec::new();
         self.pong_due = self.pong_due.map(|_| now.mono + PONG_DEADLINE);
         self.acking.on_replayed(now);
+        let end = self.replaying.as_ref().filter(|replaying| replaying.unacked.is_none());
+        if let Some(through) = end.and_then(|replaying| replaying.from_disk) {
+            // Neither on disk nor in memory: said, not hidden.
+            self.tell_what_has_gone(through.next(), &mut out, now);
+        }
         self.finish_replay(&mut out, now);
         out
     }

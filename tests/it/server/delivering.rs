@@ -1,7 +1,9 @@
 //! What reaches a dashboard of what happened: gaps that history fills, cursors over reconnects, commands done once.
 
 use serde_json::{Value as Json, json};
-use vitalbridge::clock::Clock;
+use tokio::sync::oneshot;
+use vitalbridge::clock::{Clock, Wall};
+use vitalbridge::pipeline::Control;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::store::StoreOptions;
 use vitalbridge::vitals::Metric;
@@ -30,7 +32,7 @@ async fn history(dashboard: &mut Dashboard, mut request: Json) -> Json {
 async fn a_gap_names_what_was_skipped_and_history_fills_it() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();
-    let channels = json!([format!("patient/{patient}/+")]);
+    let channels = json!([format!("patient/{patient}/spo2")]);
     let (mut dashboard, _) =
         subscribed(&server, UserRole::Viewer, &json!({"type": "subscribe", "channels": channels})).await;
     dashboard.next_of("snapshot").await;
@@ -93,8 +95,11 @@ async fn history_is_bounded_and_for_those_who_may_read_it() {
     dashboard.say(&json!({"type": "history", "channels": [format!("patient/{}/spo2", all[1])]})).await;
     assert_eq!(dashboard.next_of("error").await["data"]["code"], "permission_denied");
 
-    // The last reading of all: everything before it is on disk once this is answered.
-    let (mut whole, mut request) = (0, json!({"channels": ["patient/+/spo2"], "to": 701, "limit": 100_000}));
+    // Everything is on disk once this is answered.
+    let (reply, newest) = oneshot::channel();
+    server.site.gate.control.send(Control::Settle(reply)).await.unwrap();
+    let newest = newest.await.unwrap();
+    let (mut whole, mut request) = (0, json!({"channels": ["patient/+/spo2"], "to": newest, "limit": 100_000}));
     loop {
         let page = history(&mut dashboard, request.clone()).await;
         let events = page["events"].as_array().unwrap();
@@ -189,9 +194,10 @@ async fn answered(server: &Server, request: String) -> (u16, Json) {
 async fn a_command_is_done_once_whether_it_comes_by_websocket_or_http() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();
+    let expires = Wall(server.clock.now().wall.0 + 86_400_000).to_string();
     let set = |below| {
         json!({"name": "limits.set", "patient_id": &patient, "rule": "spo2_low", "below": below, "reason": "COPD",
-               "expires": "2099-12-10T08:00:00Z"})
+               "expires": &expires})
     };
     let mut dashboard = server.signed_in(&server.claims(UserRole::Clinician)).await;
     dashboard.say(&json!({"type": "subscribe", "channels": ["audit"]})).await;
@@ -241,17 +247,20 @@ async fn what_the_store_has_really_lost_is_told_and_everything_else_comes_once()
     };
     let server = Server::start_with(Clock::System, options);
     let patient = patients(&server)[0].clone();
-    let subscribe = json!({"type": "subscribe", "channels": ["patient/+/spo2"], "delivery": "all",
-                           "since": {"epoch": server.site.gate.shared.epoch, "seq": 1}});
+    let subscribe = json!({"type": "subscribe", "channels": ["patient/#", "alerts/#", "device/#", "system"],
+                           "delivery": "all", "since": {"epoch": server.site.gate.shared.epoch, "seq": 1}});
     // Far more than memory holds, and than the smallest store does.
-    let last = 24_000_u64;
+    let wanted = 24_000_u64;
     let mut durable = server.site.gate.durable.clone();
-    for number in 2..=last {
+    for number in 2..=wanted {
         server.reading(&patient, Metric::Spo2, 95).await;
         if number % 4000 == 0 {
             durable.wait_for(|durable| durable.0 >= number).await.unwrap();
         }
     }
+    let (reply, newest) = oneshot::channel();
+    server.site.gate.control.send(Control::Settle(reply)).await.unwrap();
+    let last = newest.await.unwrap().0;
     durable.wait_for(|durable| durable.0 >= last).await.unwrap();
     let (mut dashboard, told) = subscribed(&server, UserRole::Viewer, &subscribe).await;
     assert_eq!(told["recovered"], false);
@@ -271,12 +280,12 @@ async fn what_the_store_has_really_lost_is_told_and_everything_else_comes_once()
     loop {
         let message = dashboard.next().await;
         match message["type"].as_str().unwrap() {
-            "health_update" => count(seq(&message), seq(&message), &message),
             "gap" => {
                 let (from, to) = (message["data"]["from"].as_u64().unwrap(), message["data"]["to"].as_u64().unwrap());
                 count(from, to, &message);
             }
             "snapshot" => break,
+            _ if message["channel"].is_string() => count(seq(&message), seq(&message), &message),
             other => assert_eq!(other, "heartbeat", "{message}"),
         }
     }

@@ -24,7 +24,7 @@ const READINGS: usize = 60;
 
 async fn listen(server: &Server, delivery: Delivery) -> Joined {
     let (reply, joined) = oneshot::channel();
-    let patterns = ["patient/+/+", "alerts/+"].map(|pattern| pattern.parse().unwrap()).to_vec();
+    let patterns = ["patient/+/spo2", "alerts/+"].map(|pattern| pattern.parse().unwrap()).to_vec();
     let (scope, acks) = (Scope::Everything, false);
     let join = Join { listener: None, user: None, patterns, filter: None, scope, delivery, since: None, acks };
     server.site.gate.control.send(Control::Join(join, reply)).await.unwrap();
@@ -34,7 +34,9 @@ async fn listen(server: &Server, delivery: Delivery) -> Joined {
 async fn display(server: &Server, delivery: &str) -> Dashboard {
     let token = server.token(&server.claims(UserRole::Viewer));
     let mut dashboard = server.dashboard(&[("Authorization", &format!("Bearer {token}"))]).await.unwrap();
-    dashboard.say(&json!({"type": "subscribe", "channels": ["patient/+/+", "alerts/+"], "delivery": delivery})).await;
+    dashboard
+        .say(&json!({"type": "subscribe", "channels": ["patient/+/spo2", "alerts/+"], "delivery": delivery}))
+        .await;
     dashboard.next_of("snapshot").await;
     dashboard
 }
@@ -48,7 +50,7 @@ async fn one_of_a_thousand_that_never_reads_changes_nothing_for_the_others() {
     let bearer = format!("Bearer {token}");
     let headers = [("Authorization", bearer.as_str())];
     let mut stalled = Dashboard::over(server.stream_of(8 * 1024), HOST, "/ws", &headers).await.unwrap();
-    stalled.say(&json!({"type": "subscribe", "channels": ["patient/+/+", "alerts/+"]})).await;
+    stalled.say(&json!({"type": "subscribe", "channels": ["patient/+/spo2", "alerts/+"]})).await;
     stalled.next_of("snapshot").await;
     // And this one is the outbox of such a display, to be looked into.
     let forgotten = listen(&server, Delivery::Latest).await;
@@ -125,7 +127,7 @@ async fn a_display_at_half_the_streams_speed_is_never_two_seconds_behind() {
     let headers = [("Authorization", bearer.as_str())];
     // What the kernel takes beyond what is read, as with TCP_NOTSENT_LOWAT.
     let mut slow = Dashboard::over(server.stream_of(4 * 1024), HOST, "/ws", &headers).await.unwrap();
-    slow.say(&json!({"type": "subscribe", "channels": ["patient/+/+"]})).await;
+    slow.say(&json!({"type": "subscribe", "channels": ["patient/+/spo2"]})).await;
     slow.next_of("snapshot").await;
     // 50 a second, of which 25 can be read, for 40 s.
     let (readings, wards) = (server.readings.clone(), clock.clone());
