@@ -171,3 +171,46 @@ impl Waiting {
 pub(super) fn is_reading(event: &Event) -> bool {
     matches!(event.body, EventBody::Reading(_) | EventBody::Record(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::ids::Seq;
+
+    fn push(queue: &Queue, count: usize) {
+        for _ in 0..count {
+            let system = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+            let (epoch, at) = ("e".parse().unwrap(), Stamp::default());
+            queue.push(Arc::new(Event { epoch, seq: Seq(1), at, body: EventBody::System(system) })).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_group_is_never_parted() {
+        let (queue, mut batch) = (Queue::default(), Vec::new());
+        push(&queue, MAX_BATCH - 1);
+        queue.begin_group();
+        push(&queue, 2);
+        assert_eq!(queue.take_into(&mut batch), MAX_BATCH - 1, "the group may grow");
+        push(&queue, 1);
+        queue.end_group();
+        push(&queue, 5);
+        // One more fits this batch, and the group goes with it.
+        assert_eq!(queue.take_into(&mut batch), 3);
+        assert_eq!(queue.take_into(&mut batch), 0, "the batch is full");
+        batch.clear();
+        assert_eq!(queue.take_into(&mut batch), 5);
+
+        // An empty group holds nothing up, and the next one is as whole.
+        queue.begin_group();
+        queue.end_group();
+        push(&queue, MAX_BATCH - 1);
+        queue.begin_group();
+        push(&queue, 9);
+        queue.end_group();
+        batch.clear();
+        assert_eq!(queue.take_into(&mut batch), MAX_BATCH + 8);
+        assert_eq!((queue.len(), queue.waiting().groups.len()), (0, 0));
+    }
+}

@@ -54,15 +54,15 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
-        Self::start_with(Clock::System, options)
+        Self::start_with(Clock::System, &options)
     }
 
-    fn start_with(clock: Clock, options: StoreOptions) -> Self {
+    fn start_with(clock: Clock, options: &StoreOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
         let config = Config::demo(1, &place).unwrap();
         let epoch = Epoch::from_bits(1);
-        let opened = store::open(dir.path(), &options, epoch.clone(), "boot", clock.now()).unwrap();
+        let opened = store::open(dir.path(), options, epoch.clone(), "boot", clock.now()).unwrap();
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
         let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
         let metrics = Arc::new(Metrics::default());

@@ -245,7 +245,7 @@ async fn what_the_store_has_really_lost_is_told_and_everything_else_comes_once()
         group_commit: std::time::Duration::from_millis(100),
         ..StoreOptions::default()
     };
-    let server = Server::start_with(Clock::System, options);
+    let server = Server::start_with(Clock::System, &options);
     let patient = patients(&server)[0].clone();
     let subscribe = json!({"type": "subscribe", "channels": ["patient/#", "alerts/#", "device/#", "system"],
                            "delivery": "all", "since": {"epoch": server.site.gate.shared.epoch, "seq": 1}});

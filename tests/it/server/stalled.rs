@@ -120,7 +120,7 @@ async fn what_waits_for_a_stalled_display_stays_inside_its_lanes() {
 #[tokio::test(start_paused = true)]
 async fn a_display_at_half_the_streams_speed_is_never_two_seconds_behind() {
     let clock = Clock::tokio(Stamp { mono: Mono::from_millis(1_000_000), wall: Wall(1_795_219_200_000) });
-    let server = Server::start_with(clock.clone(), StoreOptions::default());
+    let server = Server::start_with(clock.clone(), &StoreOptions::default());
     let patient = patients(&server)[0].clone();
     let token = server.token(&server.claims(UserRole::Viewer));
     let bearer = format!("Bearer {token}");
