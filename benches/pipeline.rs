@@ -106,6 +106,8 @@ fn join(pipeline: &mut Pipeline, clock: &Clock) -> anyhow::Result<Joined> {
         listener: None,
         user: None,
         patterns: vec!["#".parse()?],
+        filter: None,
+        acks: false,
         scope: Scope::Everything,
         delivery: Delivery::All,
         since: None,

@@ -136,6 +136,13 @@ impl<'a> Members<'a> {
         self.get(name).and_then(Json::as_str)
     }
 
+    /// The person's own name for a message: text, or a whole number as some clients count.
+    pub fn correlation_id(self) -> Option<String> {
+        let id = self.get("correlation_id").or_else(|| self.get("id"))?;
+        let number = || id.as_u64().map(|number| number.to_string());
+        id.as_str().map(str::to_owned).or_else(number)
+    }
+
     /// A member that has to be there as text.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::clock::Stamp;
 use crate::event::{Actor, AuditAction, AuditEvent, AuditResult, NotDone, Order, OrderKind};
 use crate::hub::Scope;
 use crate::ids::{DeviceId, PatientId, Seq, SourceId, WardId};
+use crate::notifier::Request;
 use crate::vitals::Mode;
 
 /// A command that has not reached its device by then is not sent any more: whoever asked may have turned away.
@@ -55,6 +56,8 @@ pub struct Wish {
     pub scope: Scope,
     /// The answer.
     pub reply: Reply,
+    /// The person's name for it, if there is one.
+    pub request: Option<Request>,
 }
 
 /// A source that takes orders.
@@ -79,6 +82,8 @@ pub struct Ended {
     pub reply: Reply,
     /// The answer, but for the number of the row.
     pub answer: Result<(), Refusal>,
+    /// The person's name for it, if there is one.
+    pub request: Option<Request>,
 }
 
 /// Everything ordered and not yet answered. No longer than the queues of all sources together, because an order that
@@ -86,7 +91,7 @@ pub struct Ended {
 #[derive(Debug, Default)]
 pub struct Desk {
     counters: BTreeMap<SourceId, Counter>,
-    waiting: BTreeMap<u64, (AuditEvent, Reply)>,
+    waiting: BTreeMap<u64, (AuditEvent, Reply, Option<Request>)>,
     last: u64,
 }
 
@@ -98,32 +103,32 @@ impl Desk {
 
     /// Hands a wish to its source. `Some`: it ended here, refused.
     pub fn order(&mut self, wish: Wish, ward: impl Fn(&PatientId) -> Option<WardId>, now: Stamp) -> Option<Ended> {
-        let Wish { source, kind, by, scope, reply } = wish;
+        let Wish { source, kind, by, scope, reply, request } = wish;
         let counter = self.counters.get(&source);
         let audit = row(&source, counter, &kind, by);
         let counter = match admit(counter, &kind, &scope, ward) {
             Ok(counter) => counter,
-            Err(refusal) => return Some(refused(audit, reply, refusal)),
+            Err(refusal) => return Some(refused(audit, reply, refusal, request)),
         };
         self.last += 1;
         let order = Order { number: self.last, kind, until: now.mono + ORDER_LIFE };
         match counter.orders.try_send(order) {
             Ok(()) => {
-                self.waiting.insert(self.last, (audit, reply));
+                self.waiting.insert(self.last, (audit, reply, request));
                 None
             }
             Err(error) => {
                 let busy = matches!(error, mpsc::error::TrySendError::Full(_));
                 let reason = if busy { "the source has orders enough; ask again" } else { "the source has ended" };
                 let code = if busy { "busy" } else { "unavailable" };
-                Some(refused(audit, reply, Refusal { code, reason: reason.to_owned() }))
+                Some(refused(audit, reply, Refusal { code, reason: reason.to_owned() }, request))
             }
         }
     }
 
     /// A source says what became of an order.
     pub fn on_answer(&mut self, order: u64, result: Result<(), NotDone>) -> Option<Ended> {
-        let (mut audit, reply) = self.waiting.remove(&order)?;
+        let (mut audit, reply, request) = self.waiting.remove(&order)?;
         let answer = match result {
             Ok(()) => Ok(()),
             Err(NotDone { code, reason, was_tried }) => {
@@ -132,7 +137,7 @@ impl Desk {
                 Err(Refusal { code, reason })
             }
         };
-        Some(Ended { audit, reply, answer })
+        Some(Ended { audit, reply, answer, request })
     }
 }
 
@@ -187,10 +192,10 @@ fn admit<'c>(
     Ok(counter)
 }
 
-fn refused(mut audit: AuditEvent, reply: Reply, refusal: Refusal) -> Ended {
+fn refused(mut audit: AuditEvent, reply: Reply, refusal: Refusal, request: Option<Request>) -> Ended {
     audit.result = AuditResult::Refused;
     audit.reason = Some(refusal.reason.clone());
-    Ended { audit, reply, answer: Err(refusal) }
+    Ended { audit, reply, answer: Err(refusal), request }
 }
 
 #[cfg(test)]
@@ -218,6 +223,7 @@ mod tests {
             by: "lena".to_owned().into(),
             scope: Scope::Only(scope.iter().map(|pattern| pattern.parse().unwrap()).collect()),
             reply,
+            request: None,
         };
         (wish, answer)
     }

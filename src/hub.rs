@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::channel::{Pattern, notifications_of};
 use crate::clock::Mono;
 use crate::event::{EventBody, LimitKind};
+use crate::filter::Filter;
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Letter;
@@ -104,14 +105,18 @@ pub struct Join {
     pub listener: Option<ListenerId>,
     /// Who listens; nobody's notifications reach a listener of nobody.
     pub user: Option<User>,
-    /// Channels to add.
+    /// Channels to add. One that the listener has already gets the filter and the delivery of this join.
     pub patterns: Vec<Pattern>,
+    /// What is wanted of the events on them; `None`: all.
+    pub filter: Option<Arc<Filter>>,
     /// What the listener may see.
     pub scope: Scope,
-    /// How it wants readings.
+    /// How it wants the readings on them.
     pub delivery: Delivery,
     /// The last event it has, if it wants what came since.
     pub since: Option<Seq>,
+    /// It acknowledges what comes on alerts' channels, and wants to know how far its user has come.
+    pub acks: bool,
 }
 
 /// The answer to a [`Join`]: everything up to `through` is in here or on disk, everything after it in the outbox.
@@ -135,33 +140,61 @@ pub struct Joined {
     pub letters: Vec<Letter>,
     /// Who is in the rooms that were added by name. Of the hub's owner too.
     pub rooms: RoomsNow,
+    /// How far the listener's user has acknowledged the alerts' channels, where it acknowledges at all. As `letters`.
+    pub acked: BTreeMap<String, Seq>,
+}
+
+/// Channels that a listener wants, what of them, and how.
+#[derive(Debug, Clone, PartialEq)]
+struct Subscription {
+    pattern: Pattern,
+    filter: Option<Arc<Filter>>,
+    delivery: Delivery,
+}
+
+impl Subscription {
+    fn chooses(&self, published: &Published) -> bool {
+        published.routes.iter().any(|route| self.pattern.matches(route))
+            && self.filter.as_ref().is_none_or(|filter| filter.passes(&published.event, &published.routes))
+    }
 }
 
 #[derive(Debug)]
 struct Listener {
     outbox: Arc<Outbox>,
     user: Option<User>,
-    patterns: Vec<Pattern>,
+    subscriptions: Vec<Subscription>,
     scope: Scope,
-    delivery: Delivery,
 }
 
 impl Listener {
+    /// How the listener wants an event, if it does: of several subscriptions the one that gives it more.
+    ///
     /// A notification is for its users only, whatever a token allows on channels.
-    fn wants(&self, published: &Published) -> bool {
-        match &published.event.body {
-            EventBody::Notification(notification) => {
-                self.hears_own() && self.user.as_ref().is_some_and(|user| notification.users.contains(&user.name))
-            }
-            EventBody::Chat(chat) if !self.user.as_ref().is_none_or(|user| chat.concerns(&user.name)) => false,
-            _ => chooses(&self.patterns, &published.routes) && self.scope.allows(&published.routes),
+    fn wants(&self, published: &Published) -> Option<Delivery> {
+        if let EventBody::Notification(notification) = &published.event.body {
+            let is_meant = self.user.as_ref().is_some_and(|user| notification.users.contains(&user.name));
+            return (is_meant && self.hears_own()).then_some(Delivery::Latest);
         }
+        if let EventBody::Chat(chat) = &published.event.body
+            && !self.user.as_ref().is_none_or(|user| chat.concerns(&user.name))
+        {
+            return None;
+        }
+        let mut wanted: Option<Delivery> = None;
+        for subscription in self.subscriptions.iter().filter(|subscription| subscription.chooses(published)) {
+            wanted = Some(wanted.map_or(subscription.delivery, |wanted| wanted.or(subscription.delivery)));
+            if wanted == Some(Delivery::All) {
+                break;
+            }
+        }
+        wanted.filter(|_| self.scope.allows(&published.routes))
     }
 
     /// What is of the moment is for whoever listens; a person's own tabs also see it where they do not.
     fn wants_moment(&self, moment: &Moment) -> bool {
         let is_own = self.user.as_ref().is_some_and(|user| user.name == moment.by);
-        let listens = chooses(&self.patterns, &moment.routes);
+        let listens = moment.routes.iter().any(|route| self.subscriptions.iter().any(|it| it.pattern.matches(route)));
         let is_meant = match moment.audience {
             Audience::Listeners => listens,
             Audience::ListenersAndOwn => listens || is_own,
@@ -173,19 +206,31 @@ impl Listener {
 
     /// True if both want the same of everything that is not for a user: dashboards of one ward are alike.
     fn is_like(&self, other: &Self) -> bool {
-        self.patterns == other.patterns && self.scope == other.scope
+        self.subscriptions == other.subscriptions && self.scope == other.scope
     }
 
     /// True if it listens to the notifications of its user.
     fn hears_own(&self) -> bool {
         let channel = self.user.as_ref().map(|user| notifications_of(&user.name));
-        channel.is_some_and(|channel| self.patterns.iter().any(|pattern| pattern.matches(&channel)))
+        channel.is_some_and(|channel| self.subscriptions.iter().any(|it| it.pattern.matches(&channel)))
     }
 
     /// Waves come only to those who named them: `#` does not.
     fn wants_wave(&self, channel: &str) -> bool {
-        let named = |pattern: &&Pattern| pattern.as_str().starts_with(WAVEFORM_LEVEL);
-        self.patterns.iter().filter(named).any(|pattern| pattern.matches(channel)) && self.scope.allows_channel(channel)
+        let named = |it: &&Subscription| it.pattern.as_str().starts_with(WAVEFORM_LEVEL);
+        self.subscriptions.iter().filter(named).any(|it| it.pattern.matches(channel))
+            && self.scope.allows_channel(channel)
+    }
+
+    /// True if it wants fewer readings of some stream.
+    fn samples(&self) -> bool {
+        self.subscriptions.iter().any(|it| matches!(it.delivery, Delivery::Sampled(_)))
+    }
+
+    /// Tells the outbox what the subscriptions have become.
+    fn on_resubscribed(&self) {
+        let in_order = self.subscriptions.iter().any(|it| it.delivery == Delivery::All);
+        self.outbox.resubscribed(in_order, |published| self.wants(published).is_some());
     }
 }
 
@@ -255,23 +300,45 @@ impl Hub {
         }
         self.ring.push_back(Arc::clone(published));
         self.remember(published);
+        self.release(published);
         self.waits = true;
-        let is_for_users = matches!(published.event.body, EventBody::Notification(_));
-        let mut last: Option<(&Listener, bool)> = None;
+        let is_for_users = matches!(published.event.body, EventBody::Notification(_) | EventBody::Chat(_));
+        let mut last: Option<(&Listener, Option<Delivery>)> = None;
+        let mut is_alarmed = None;
         for listener in self.listeners.values() {
             let wants = match last {
                 Some((last, wants)) if !is_for_users && last.is_like(listener) => wants,
                 _ => listener.wants(published),
             };
             last = Some((listener, wants));
-            if !wants {
-                continue;
-            }
-            match listener.outbox.put(published, listener.delivery) {
-                Put::Queued => {}
+            let Some(delivery) = wants else { continue };
+            // Looked up once, and only where somebody's sampling has to know.
+            let is_alarmed = matches!(delivery, Delivery::Sampled(_))
+                && *is_alarmed.get_or_insert_with(|| self.is_alarmed(&published.event.body));
+            match listener.outbox.put(published, delivery, is_alarmed) {
+                Put::Queued | Put::Held => {}
                 Put::Conflated => self.metrics.listener_conflated_total.add_one(),
                 Put::Overrun => self.metrics.listener_overrun_total.add_one(),
             }
+        }
+    }
+
+    /// True if an alert stands about the metric of this reading.
+    fn is_alarmed(&self, body: &EventBody) -> bool {
+        let EventBody::Reading(reading) = body else { return false };
+        self.alerts.values().any(|published| match &published.event.body {
+            EventBody::Alert(alert) => alert.patient == reading.patient && alert.metric == Some(reading.vital.metric()),
+            _ => false,
+        })
+    }
+
+    /// What sampling holds back of a metric goes out when an alert begins about it: the reading that made the alert is
+    /// published before the alert.
+    fn release(&self, published: &Published) {
+        let EventBody::Alert(alert) = &published.event.body else { return };
+        let Some(metric) = alert.metric.filter(|_| alert.is_present()) else { return };
+        for listener in self.listeners.values().filter(|listener| listener.samples()) {
+            listener.outbox.release(alert.patient.as_ref(), metric, published.event.at.mono);
         }
     }
 
@@ -304,7 +371,9 @@ impl Hub {
     pub fn self_check(&self, check: &Arc<SelfCheck>) {
         let checked: Vec<Pattern> = CHECKED.iter().filter_map(|channel| channel.parse().ok()).collect();
         let wants = |pattern: &Pattern| checked.iter().any(|channel| channel.overlaps(pattern));
-        for listener in self.listeners.values().filter(|listener| listener.patterns.iter().any(wants)) {
+        for listener in
+            self.listeners.values().filter(|listener| listener.subscriptions.iter().any(|it| wants(&it.pattern)))
+        {
             listener.outbox.put_check(check);
         }
     }
@@ -373,26 +442,27 @@ impl Hub {
         let listener = self.listeners.entry(id).or_insert_with(|| Listener {
             outbox: Arc::default(),
             user: join.user.clone(),
-            patterns: Vec::new(),
+            subscriptions: Vec::new(),
             scope: join.scope.clone(),
-            delivery: join.delivery,
         });
         listener.user = join.user;
         listener.scope = join.scope;
-        listener.delivery = join.delivery;
-        for pattern in &join.patterns {
-            if !listener.patterns.contains(pattern) {
-                listener.patterns.push(pattern.clone());
+        let subscribed = |pattern| Subscription { pattern, filter: join.filter.clone(), delivery: join.delivery };
+        let subscriptions: Vec<Subscription> = join.patterns.into_iter().map(subscribed).collect();
+        for subscription in &subscriptions {
+            match listener.subscriptions.iter_mut().find(|known| known.pattern == subscription.pattern) {
+                Some(known) => *known = subscription.clone(),
+                None => listener.subscriptions.push(subscription.clone()),
             }
         }
+        listener.on_resubscribed();
         let added = Listener {
             outbox: Arc::clone(&listener.outbox),
             user: listener.user.clone(),
-            patterns: join.patterns,
+            subscriptions,
             scope: listener.scope.clone(),
-            delivery: listener.delivery,
         };
-        let wanted = |published: &&Arc<Published>| added.wants(published);
+        let wanted = |published: &&Arc<Published>| added.wants(published).is_some();
         let state =
             self.streams.values().chain(self.sources.values()).chain(self.alerts.values()).chain(self.limits.values());
         let latest = state.filter(wanted).cloned().collect();
@@ -402,8 +472,8 @@ impl Hub {
         };
         let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);
         let outbox = Arc::clone(&listener.outbox);
-        let (letters, rooms) = (Vec::new(), RoomsNow::default());
-        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters, rooms })
+        let (letters, rooms, acked) = (Vec::new(), RoomsNow::default(), BTreeMap::new());
+        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters, rooms, acked })
     }
 
     /// True if this listener hears the notifications of its user.
@@ -414,7 +484,8 @@ impl Hub {
     /// Takes channels from a listener.
     pub fn unsubscribe(&mut self, id: ListenerId, patterns: &[Pattern]) {
         if let Some(listener) = self.listeners.get_mut(&id) {
-            listener.patterns.retain(|pattern| !patterns.contains(pattern));
+            listener.subscriptions.retain(|it| !patterns.contains(&it.pattern));
+            listener.on_resubscribed();
         }
     }
 

@@ -29,6 +29,7 @@ pub mod decode;
 pub mod derive;
 pub mod document;
 pub mod encode;
+pub mod filter;
 pub mod notifier;
 pub mod profile;
 pub mod rooms;

@@ -5,7 +5,9 @@
 
 mod frame;
 
-use std::collections::{HashMap, VecDeque};
+mod sampling;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +15,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 pub use self::frame::Frame;
+use self::sampling::Sampler;
+pub use self::sampling::{QUIET, Sampling};
 use crate::alerts::delivery::DeliveryState;
-use crate::clock::Mono;
+use crate::clock::{Clock, Mono};
 use crate::event::{Event, EventBody};
 use crate::ids::{AlertId, DeviceId, PatientId, Seq};
 use crate::rooms::Moment;
@@ -31,6 +35,9 @@ pub const WAVE_LANE: usize = 32;
 
 /// Most of what is of the moment that waits for one listener. One more drops the oldest.
 pub const MOMENT_LANE: usize = 128;
+
+/// Most streams that a gap names one by one; the others are in its total.
+pub const GAP_STREAMS: usize = 512;
 
 /// Samples as every listener gets them: written once.
 #[derive(Debug)]
@@ -104,6 +111,22 @@ pub enum Delivery {
     All,
     /// The newest of each stream; alerts and other messages overtake readings.
     Latest,
+    /// As `Latest`, and no more of each stream than this.
+    Sampled(Sampling),
+}
+
+impl Delivery {
+    /// The one that gives the listener more, for what it has subscribed to twice.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Latest, _) | (_, Self::Latest) => Self::Latest,
+            (Self::Sampled(one), Self::Sampled(two)) => {
+                Self::Sampled(if two.interval < one.interval { two } else { one })
+            }
+        }
+    }
 }
 
 /// What a listener takes out.
@@ -125,7 +148,20 @@ pub enum Parcel {
         to: Seq,
         /// How many.
         skipped: u64,
+        /// The same of each stream, as far as [`GAP_STREAMS`] reach; none where nobody knows what they were.
+        streams: Vec<GapStream>,
     },
+}
+
+/// What was skipped of one stream.
+#[derive(Debug, Clone)]
+pub struct GapStream {
+    /// The first of them.
+    pub from: Seq,
+    /// The last of them; it also says which stream.
+    pub last: Arc<Published>,
+    /// How many.
+    pub skipped: u64,
 }
 
 /// What became of an event.
@@ -135,6 +171,8 @@ pub enum Put {
     Queued,
     /// It waits in the place of an older reading or block of samples.
     Conflated,
+    /// It waits for its time: the listener wants fewer of this stream.
+    Held,
     /// It was not taken: the listener has to be closed.
     Overrun,
 }
@@ -152,11 +190,24 @@ pub struct Load {
     pub is_overrun: bool,
 }
 
+/// Whose reading, by which device, of what.
+type Stream = (Option<PatientId>, DeviceId, Metric);
+
 /// A stream of readings, or one reading where each of them is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Slot {
-    Stream(Option<PatientId>, DeviceId, Metric),
+    Stream(Stream),
     One(Seq),
+}
+
+/// What was skipped since the listener was last told.
+#[derive(Debug)]
+struct Skipped {
+    from: Seq,
+    to: Seq,
+    count: u64,
+    /// By the channel. At most [`GAP_STREAMS`].
+    streams: BTreeMap<String, GapStream>,
 }
 
 #[derive(Debug, Default)]
@@ -164,7 +215,9 @@ struct Lanes {
     lossless: VecDeque<Arc<Published>>,
     order: VecDeque<Slot>,
     readings: HashMap<Slot, Arc<Published>>,
-    gap: Option<(Seq, Seq, u64)>,
+    gap: Option<Skipped>,
+    /// Readings that a listener wants less often.
+    sampler: Sampler,
     /// Everything that was replaced or dropped.
     conflated: u64,
     waves: VecDeque<Arc<PublishedWave>>,
@@ -187,22 +240,35 @@ pub struct Outbox {
 impl Outbox {
     /// Puts an event in; never waits. Nothing goes in any more once the listener is overrun: what comes after the first
     /// lost message must not move its position past it.
-    pub fn put(&self, published: &Arc<Published>, delivery: Delivery) -> Put {
+    ///
+    /// `is_alarmed`: an alert stands about this reading, so that no sampling holds it back.
+    pub fn put(&self, published: &Arc<Published>, delivery: Delivery, is_alarmed: bool) -> Put {
         let mut lanes = self.lock();
         if lanes.overrun {
             return Put::Overrun;
         }
-        lanes.in_order = delivery == Delivery::All;
+        lanes.in_order |= delivery == Delivery::All;
         let mut is_urgent = false;
         let put = match &published.event.body {
             EventBody::Reading(reading) => {
-                let slot = match delivery {
-                    Delivery::All => Slot::One(published.event.seq),
-                    Delivery::Latest => {
-                        Slot::Stream(reading.patient.clone(), reading.device.clone(), reading.vital.metric())
+                let stream = || (reading.patient.clone(), reading.device.clone(), reading.vital.metric());
+                match delivery {
+                    Delivery::All => lanes.put_reading(Slot::One(published.event.seq), published),
+                    Delivery::Latest => lanes.put_reading(Slot::Stream(stream()), published),
+                    Delivery::Sampled(sampling) => {
+                        let (stream, before) = (stream(), lanes.sampler.next_due());
+                        if !lanes.sampler.passes(&stream, published, sampling, is_alarmed) {
+                            let is_sooner = lanes.sampler.next_due() != before;
+                            drop(lanes);
+                            // Only whoever waits for it has to know: nothing can be taken yet.
+                            if is_sooner {
+                                self.filled.notify_one();
+                            }
+                            return Put::Held;
+                        }
+                        lanes.put_reading(Slot::Stream(stream), published)
                     }
-                };
-                lanes.put_reading(slot, published)
+                }
             }
             // A meter has hundreds of them: they must not close a listener.
             EventBody::Record(_) => lanes.put_reading(Slot::One(published.event.seq), published),
@@ -278,9 +344,7 @@ impl Outbox {
             let Some(parcel) = lanes.next() else { break };
             out.push(parcel);
         }
-        let is_left = !(lanes.lossless.is_empty() && lanes.readings.is_empty() && lanes.waves.is_empty())
-            || lanes.check.is_some()
-            || !lanes.moments.is_empty();
+        let is_left = lanes.is_filled();
         let overrun = lanes.overrun;
         drop(lanes);
         if is_left {
@@ -304,15 +368,72 @@ impl Outbox {
         }
     }
 
-    /// Waits until something that must not wait was put in since the last wait, or something else and the tick after it.
-    pub async fn filled(&self) {
-        self.filled.notified().await;
+    /// Waits until something that must not wait was put in since the last wait, or something else and the tick after it, or
+    /// until something that was held back is due.
+    pub async fn filled(&self, clock: &Clock) {
+        loop {
+            let now = clock.now().mono;
+            let (due, was_due) = {
+                let mut lanes = self.lock();
+                let held = lanes.sampler.due(now);
+                let was_due = !held.is_empty();
+                lanes.let_go(held);
+                (lanes.sampler.next_due(), was_due)
+            };
+            if was_due {
+                return;
+            }
+            let Some(due) = due else { return self.filled.notified().await };
+            tokio::select! {
+                biased;
+                // Something came, which may be due sooner.
+                () = self.filled.notified() => {
+                    if self.is_filled() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(due.since(now)) => {}
+            }
+        }
+    }
+
+    /// Lets out what is held back of this patient's metric: it has begun to alarm.
+    pub fn release(&self, patient: Option<&PatientId>, metric: Metric, now: Mono) {
+        let mut lanes = self.lock();
+        let held = lanes.sampler.of(patient, metric, now);
+        let is_news = !held.is_empty();
+        lanes.let_go(held);
+        drop(lanes);
+        if is_news {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The listener has other subscriptions. `is_wanted`: whether it still wants a reading; `in_order`: it wants every
+    /// reading of some stream, and with it the order of the numbers.
+    pub fn resubscribed(&self, in_order: bool, is_wanted: impl Fn(&Published) -> bool) {
+        let mut lanes = self.lock();
+        lanes.in_order = in_order;
+        lanes.sampler.keep(is_wanted);
+    }
+
+    /// True while something can be taken.
+    fn is_filled(&self) -> bool {
+        let lanes = self.lock();
+        lanes.overrun || lanes.is_filled()
     }
 
     /// How many parcels wait.
     pub fn waiting(&self) -> usize {
         let lanes = self.lock();
-        lanes.lossless.len() + lanes.readings.len()
+        lanes.lossless.len() + lanes.readings.len() + lanes.waves.len() + lanes.sampler.held()
+    }
+
+    /// How many bytes of messages wait. Other listeners share them.
+    pub fn waiting_bytes(&self) -> usize {
+        let lanes = self.lock();
+        let texts = lanes.lossless.iter().chain(lanes.readings.values()).map(|published| published.text.len());
+        texts.chain(lanes.waves.iter().map(|wave| wave.message.len())).sum()
     }
 
     /// What waits, and what was missed.
@@ -343,8 +464,8 @@ impl Lanes {
 
     fn put_reading(&mut self, slot: Slot, published: &Arc<Published>) -> Put {
         if let Some(waiting) = self.readings.get_mut(&slot) {
-            let skipped = std::mem::replace(waiting, Arc::clone(published)).event.seq;
-            self.note_gap(skipped);
+            let skipped = std::mem::replace(waiting, Arc::clone(published));
+            self.note_gap(&skipped);
             return Put::Conflated;
         }
         let full = self.order.len() >= READING_LANE;
@@ -352,17 +473,39 @@ impl Lanes {
             && let Some(oldest) = self.order.pop_front()
             && let Some(dropped) = self.readings.remove(&oldest)
         {
-            self.note_gap(dropped.event.seq);
+            self.note_gap(&dropped);
         }
         self.order.push_back(slot.clone());
         self.readings.insert(slot, Arc::clone(published));
         if full { Put::Conflated } else { Put::Queued }
     }
 
-    fn note_gap(&mut self, seq: Seq) {
+    /// Puts readings that were held back where they can be taken.
+    fn let_go(&mut self, held: Vec<(Stream, Arc<Published>)>) {
+        for (stream, published) in held {
+            self.put_reading(Slot::Stream(stream), &published);
+        }
+    }
+
+    fn is_filled(&self) -> bool {
+        !(self.lossless.is_empty() && self.readings.is_empty() && self.waves.is_empty())
+            || self.check.is_some()
+            || !self.moments.is_empty()
+    }
+
+    fn note_gap(&mut self, skipped: &Arc<Published>) {
         self.conflated += 1;
-        let (from, to, skipped) = self.gap.unwrap_or((seq, seq, 0));
-        self.gap = Some((from.min(seq), to.max(seq), skipped + 1));
+        let seq = skipped.event.seq;
+        let gap = self.gap.get_or_insert_with(|| Skipped { from: seq, to: seq, count: 0, streams: BTreeMap::new() });
+        (gap.from, gap.to, gap.count) = (gap.from.min(seq), gap.to.max(seq), gap.count + 1);
+        let Some(channel) = skipped.routes.first() else { return };
+        if let Some(stream) = gap.streams.get_mut(channel) {
+            // Of one stream they go in the order of their numbers.
+            (stream.last, stream.skipped) = (Arc::clone(skipped), stream.skipped + 1);
+        } else if gap.streams.len() < GAP_STREAMS {
+            let first = GapStream { from: seq, last: Arc::clone(skipped), skipped: 1 };
+            gap.streams.insert(channel.clone(), first);
+        }
     }
 
     /// True if order matters and the oldest reading came before the oldest message.
@@ -390,8 +533,8 @@ impl Lanes {
         {
             return Some(Parcel::Moment(moment));
         }
-        if let Some((from, to, skipped)) = self.gap.take() {
-            return Some(Parcel::Gap { from, to, skipped });
+        if let Some(Skipped { from, to, count, streams }) = self.gap.take() {
+            return Some(Parcel::Gap { from, to, skipped: count, streams: streams.into_values().collect() });
         }
         if let Some(slot) = self.order.pop_front() {
             return self.readings.remove(&slot).map(Parcel::Event);
@@ -445,7 +588,7 @@ mod tests {
                 Parcel::Wave(wave) => wave.channel.clone(),
                 Parcel::Moment(moment) => moment.routes.concat(),
                 Parcel::Check(check) => format!("check{}", check.number),
-                Parcel::Gap { from, to, skipped } => format!("{from}-{to}/{skipped}"),
+                Parcel::Gap { from, to, skipped, .. } => format!("{from}-{to}/{skipped}"),
             })
             .collect();
         texts.join(" ")
@@ -453,7 +596,7 @@ mod tests {
 
     /// True if a listener that waits would be woken now.
     fn wakes(outbox: &Outbox) -> bool {
-        let mut filled = std::pin::pin!(outbox.filled());
+        let mut filled = std::pin::pin!(outbox.filled(&Clock::System));
         filled.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
@@ -462,14 +605,14 @@ mod tests {
         let outbox = Outbox::default();
         outbox.tick();
         assert!(!wakes(&outbox), "nothing waits");
-        outbox.put(&reading(1, "a"), Delivery::Latest);
+        outbox.put(&reading(1, "a"), Delivery::Latest, false);
         outbox.put_wave(&Arc::new(PublishedWave { channel: "w".into(), message: Bytes::new() }));
         assert!(!wakes(&outbox));
         outbox.tick();
         assert!(wakes(&outbox));
         assert_eq!(taken(&outbox), "1 w");
-        outbox.put(&reading(2, "a"), Delivery::Latest);
-        outbox.put(&notice(3), Delivery::Latest);
+        outbox.put(&reading(2, "a"), Delivery::Latest, false);
+        outbox.put(&notice(3), Delivery::Latest, false);
         assert!(wakes(&outbox));
         assert_eq!(taken(&outbox), "3 2", "what waits goes with it");
     }
@@ -478,8 +621,8 @@ mod tests {
     fn alerts_are_taken_alone_before_an_answer_but_not_out_of_an_order() {
         for (delivery, expected) in [(Delivery::Latest, 1), (Delivery::All, 0)] {
             let outbox = Outbox::default();
-            outbox.put(&reading(1, "a"), delivery);
-            outbox.put(&notice(2), delivery);
+            outbox.put(&reading(1, "a"), delivery, false);
+            outbox.put(&notice(2), delivery, false);
             let mut parcels = Vec::new();
             outbox.take_urgent(10, &mut parcels);
             assert_eq!(parcels.len(), expected, "{delivery:?}");
@@ -489,10 +632,10 @@ mod tests {
     #[test]
     fn the_newest_reading_of_a_stream_wins_and_the_gap_says_so() {
         let outbox = Outbox::default();
-        assert_eq!(outbox.put(&reading(1, "a"), Delivery::Latest), Put::Queued);
-        assert_eq!(outbox.put(&reading(2, "b"), Delivery::Latest), Put::Queued);
-        assert_eq!(outbox.put(&reading(3, "a"), Delivery::Latest), Put::Conflated);
-        assert_eq!(outbox.put(&reading(4, "a"), Delivery::Latest), Put::Conflated);
+        assert_eq!(outbox.put(&reading(1, "a"), Delivery::Latest, false), Put::Queued);
+        assert_eq!(outbox.put(&reading(2, "b"), Delivery::Latest, false), Put::Queued);
+        assert_eq!(outbox.put(&reading(3, "a"), Delivery::Latest, false), Put::Conflated);
+        assert_eq!(outbox.put(&reading(4, "a"), Delivery::Latest, false), Put::Conflated);
         assert_eq!(taken(&outbox), "1-3/2 4 2");
         assert_eq!(taken(&outbox), "");
     }
@@ -500,9 +643,9 @@ mod tests {
     #[test]
     fn alerts_and_notices_overtake_readings() {
         let outbox = Outbox::default();
-        outbox.put(&reading(1, "a"), Delivery::Latest);
-        outbox.put(&notice(2), Delivery::Latest);
-        outbox.put(&reading(3, "b"), Delivery::Latest);
+        outbox.put(&reading(1, "a"), Delivery::Latest, false);
+        outbox.put(&notice(2), Delivery::Latest, false);
+        outbox.put(&reading(3, "b"), Delivery::Latest, false);
         assert_eq!(taken(&outbox), "2 1 3");
     }
 
@@ -514,8 +657,8 @@ mod tests {
             assert_eq!(outbox.put_wave(&wave(number)), Put::Queued);
         }
         assert_eq!(outbox.put_wave(&wave(WAVE_LANE)), Put::Conflated);
-        outbox.put(&reading(1, "a"), Delivery::Latest);
-        outbox.put(&notice(2), Delivery::Latest);
+        outbox.put(&reading(1, "a"), Delivery::Latest, false);
+        outbox.put(&notice(2), Delivery::Latest, false);
         let taken = taken(&outbox);
         assert!(taken.starts_with("2 1 w1 w2 ") && taken.ends_with(&format!(" w{WAVE_LANE}")), "{taken}");
     }
@@ -531,8 +674,8 @@ mod tests {
             outbox.put_moment(&moment(room, 1));
         }
         outbox.put_moment(&moment(2, 2));
-        outbox.put(&reading(1, "a"), Delivery::Latest);
-        outbox.put(&notice(2), Delivery::Latest);
+        outbox.put(&reading(1, "a"), Delivery::Latest, false);
+        outbox.put(&notice(2), Delivery::Latest, false);
         let mut parcels = Vec::new();
         outbox.take(usize::MAX, &mut parcels);
         let rooms: Vec<(String, i64)> = parcels
@@ -558,9 +701,9 @@ mod tests {
         };
         for delivery in [Delivery::All, Delivery::Latest] {
             let outbox = Outbox::default();
-            outbox.put(&reading(1, "a"), delivery);
+            outbox.put(&reading(1, "a"), delivery, false);
             outbox.put_check(&check(1));
-            outbox.put(&notice(2), delivery);
+            outbox.put(&notice(2), delivery, false);
             outbox.put_check(&check(2));
             let order = if delivery == Delivery::All { "1 2 check2" } else { "2 check2 1" };
             assert_eq!(taken(&outbox), order);
@@ -571,10 +714,10 @@ mod tests {
     fn who_wants_every_reading_gets_everything_in_order() {
         let outbox = Outbox::default();
         for seq in [1, 3, 4] {
-            outbox.put(&reading(seq, "a"), Delivery::All);
+            outbox.put(&reading(seq, "a"), Delivery::All, false);
         }
-        outbox.put(&notice(5), Delivery::All);
-        outbox.put(&reading(6, "a"), Delivery::All);
+        outbox.put(&notice(5), Delivery::All, false);
+        outbox.put(&reading(6, "a"), Delivery::All, false);
         assert_eq!(taken(&outbox), "1 3 4 5 6");
     }
 
@@ -583,7 +726,7 @@ mod tests {
         let outbox = Outbox::default();
         let lane = u64::try_from(READING_LANE).unwrap();
         for seq in 1..=lane + 2 {
-            outbox.put(&reading(seq, "a"), Delivery::All);
+            outbox.put(&reading(seq, "a"), Delivery::All, false);
         }
         assert_eq!(outbox.waiting(), READING_LANE);
         assert!(taken(&outbox).starts_with("1-2/2 3 4 "));
@@ -594,12 +737,199 @@ mod tests {
         let outbox = Outbox::default();
         let lane = u64::try_from(LOSSLESS_LANE).unwrap();
         for seq in 1..=lane {
-            assert_eq!(outbox.put(&notice(seq), Delivery::Latest), Put::Queued);
+            assert_eq!(outbox.put(&notice(seq), Delivery::Latest, false), Put::Queued);
         }
-        assert_eq!(outbox.put(&notice(lane + 1), Delivery::Latest), Put::Overrun);
-        assert_eq!(outbox.put(&reading(lane + 2, "a"), Delivery::Latest), Put::Overrun);
+        assert_eq!(outbox.put(&notice(lane + 1), Delivery::Latest, false), Put::Overrun);
+        assert_eq!(outbox.put(&reading(lane + 2, "a"), Delivery::Latest, false), Put::Overrun);
         let mut parcels = Vec::new();
         assert!(!outbox.take(10, &mut parcels));
         assert!(parcels.is_empty(), "what came after the loss would move the position past it");
+    }
+
+    #[test]
+    fn a_gap_names_each_stream_and_what_it_lost() {
+        let outbox = Outbox::default();
+        let of = |seq: u64, device: &str| {
+            let Published { event, text, .. } = Arc::into_inner(reading(seq, device)).unwrap();
+            Arc::new(Published { event, routes: vec![format!("patient/P/{device}")], text })
+        };
+        for (seq, device) in [(1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "b"), (6, "c")] {
+            outbox.put(&of(seq, device), Delivery::Latest, false);
+        }
+        let mut parcels = Vec::new();
+        outbox.take(1, &mut parcels);
+        let Some(Parcel::Gap { from, to, skipped, streams }) = parcels.pop() else { panic!() };
+        assert_eq!((from, to, skipped), (Seq(1), Seq(3), 3));
+        let told: Vec<_> =
+            streams.iter().map(|it| (it.last.routes[0].as_str(), it.from.0, it.last.event.seq.0, it.skipped)).collect();
+        assert_eq!(told, [("patient/P/a", 1, 3, 2), ("patient/P/b", 2, 2, 1)]);
+        assert_eq!(taken(&outbox), "4 5 6");
+    }
+
+    #[test]
+    fn a_gap_has_a_bound_and_its_total_is_right_beyond_it() {
+        let outbox = Outbox::default();
+        let count = u64::try_from(GAP_STREAMS).unwrap() + 5;
+        for seq in 1..=2 * count {
+            let device = format!("d{}", seq % count);
+            let Published { event, text, .. } = Arc::into_inner(reading(seq, &device)).unwrap();
+            let published = Arc::new(Published { event, routes: vec![device], text });
+            outbox.put(&published, Delivery::Latest, false);
+        }
+        let mut parcels = Vec::new();
+        outbox.take(1, &mut parcels);
+        let Some(Parcel::Gap { skipped, streams, .. }) = parcels.pop() else { panic!() };
+        assert_eq!((skipped, streams.len()), (count, GAP_STREAMS));
+    }
+
+    /// A reading of a millisecond of the script; `x` for none.
+    fn measured(ms: u64, value: &str, quality: Quality) -> Arc<Published> {
+        let at = Stamp { mono: Mono::from_millis(ms), wall: Wall(0) };
+        let value = value.parse().map_or(Value::Absent(crate::vitals::Absent::SensorOff), Value::Valid);
+        let body = EventBody::Reading(Reading {
+            patient: None,
+            device: "a".parse().unwrap(),
+            source: "s".parse().unwrap(),
+            vital: Vital::scalar(Metric::Spo2, value),
+            mdc: None,
+            quality,
+            mode: Mode::Test,
+            taken: Taken::on_arrival(at),
+            received: at,
+        });
+        let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(ms), at, body });
+        Arc::new(Published { event, routes: vec![], text: Frame::text("") })
+    }
+
+    /// What comes out of `put value at ms` every step, and of time alone (`-`), as `ms` of what was measured.
+    fn sampled(deadband: Option<&str>, script: &[(u64, &str, &str)]) {
+        let sampling = Sampling {
+            interval: Duration::from_millis(500),
+            deadband: deadband.map(|deadband| deadband.parse().unwrap()),
+        };
+        let outbox = Outbox::default();
+        for (ms, value, expected) in script {
+            let now = Mono::from_millis(*ms);
+            {
+                let mut lanes = outbox.lock();
+                let held = lanes.sampler.due(now);
+                lanes.let_go(held);
+            }
+            match *value {
+                "-" => {}
+                "alert" => outbox.release(None, Metric::Spo2, now),
+                _ => {
+                    let quality = if value.ends_with('?') { Quality::Questionable } else { Quality::Valid };
+                    let is_alarmed = value.ends_with('!');
+                    let number = value.trim_end_matches(['?', '!']);
+                    outbox.put(&measured(*ms, number, quality), Delivery::Sampled(sampling), is_alarmed);
+                }
+            }
+            assert_eq!(taken(&outbox), *expected, "{deadband:?}: {value} at {ms}");
+        }
+    }
+
+    #[test]
+    fn sampling_bounds_the_rate_and_the_last_value_before_a_silence_comes() {
+        sampled(
+            None,
+            &[
+                (1000, "97", "1000"),
+                (1100, "96", ""),
+                (1200, "95", ""),
+                (1500, "-", "1200"),
+                (1900, "94", ""),
+                (2000, "-", "1900"),
+                (9000, "-", ""),
+                (9001, "93", "9001"),
+                // The same number again is a reading like any other.
+                (9100, "93", ""),
+                (9501, "-", "9100"),
+            ],
+        );
+    }
+
+    #[test]
+    fn small_changes_wait_longer_and_never_for_ever() {
+        sampled(
+            Some("1.5"),
+            &[
+                (1000, "97", "1000"),
+                (1600, "98", ""),
+                (2200, "96", ""),
+                (2900, "-", ""),
+                (3000, "-", "2200"),
+                // Too much of a change waits for the rate alone.
+                (3100, "90", ""),
+                (3500, "-", "3100"),
+                (3600, "91", ""),
+                (3700, "88", ""),
+                (4000, "-", "3700"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_changes_its_kind_or_alarms_passes_at_once() {
+        for deadband in [None, Some("5")] {
+            sampled(
+                deadband,
+                &[
+                    (1000, "97", "1000"),
+                    (1010, "x", "1010"),
+                    (1020, "x", ""),
+                    (1030, "97", "1030"),
+                    (1040, "97?", "1040"),
+                    (1050, "97", "1050"),
+                    (1060, "96!", "1060"),
+                    (1070, "96!", "1070"),
+                    (1080, "96", ""),
+                    // The alert comes behind the reading that made it.
+                    (1081, "alert", "1080"),
+                    (3100, "-", ""),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_pressure_has_the_deadband() {
+        let deadband = Sampling { interval: Duration::from_millis(10), deadband: Some("2".parse().unwrap()) };
+        let cuff = |ms: u64, parts: [i32; 3]| {
+            let Published { event, .. } = Arc::into_inner(measured(ms, "0", Quality::Valid)).unwrap();
+            let mut event = Arc::into_inner(event).unwrap();
+            let [systolic, diastolic, mean] = parts.map(|part| Value::Valid(Decimal::integer(part)));
+            if let EventBody::Reading(reading) = &mut event.body {
+                reading.vital = Vital::BloodPressure(crate::vitals::Pressure { systolic, diastolic, mean });
+            }
+            Arc::new(Published { event: Arc::new(event), routes: vec![], text: Frame::text("") })
+        };
+        let outbox = Outbox::default();
+        for (ms, parts, passes) in [
+            (100, [120, 80, 93], true),
+            (200, [122, 78, 94], false),
+            (300, [120, 83, 93], true),
+            (400, [120, 83, 97], true),
+            (500, [118, 83, 97], false),
+        ] {
+            outbox.put(&cuff(ms, parts), Delivery::Sampled(deadband), false);
+            assert_eq!(taken(&outbox), if passes { ms.to_string() } else { String::new() }, "{parts:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_woken_when_what_was_held_back_is_due() {
+        let clock = Clock::tokio(Stamp { mono: Mono::from_millis(1000), wall: Wall(0) });
+        let sampling = Delivery::Sampled(Sampling { interval: Duration::from_millis(500), deadband: None });
+        let outbox = Outbox::default();
+        outbox.put(&measured(1000, "97", Quality::Valid), sampling, false);
+        outbox.filled(&clock).await;
+        assert_eq!(taken(&outbox), "1000");
+        outbox.put(&measured(1000, "96", Quality::Valid), sampling, false);
+        while outbox.waiting() > 0 {
+            outbox.filled(&clock).await;
+            taken(&outbox);
+        }
+        assert_eq!(clock.now().mono, Mono::from_millis(1500));
     }
 }

@@ -3,6 +3,7 @@
 //! The safety path never waits for disk or network: numbering, alerting and publishing are plain calls, and the store's
 //! queue is only ever tried.
 
+mod acknowledging;
 mod annunciation;
 mod chatting;
 mod computed;
@@ -10,6 +11,7 @@ mod folding;
 mod keeping;
 mod limits;
 mod people;
+mod repeating;
 mod restoring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +49,7 @@ use crate::{waveform, wire};
 use computed::Observations;
 use folding::Refusals;
 use keeping::Unkept;
+use repeating::Known;
 
 /// Messages from sources that may wait for the pipeline. A full queue makes sources wait, which they can.
 pub const SOURCE_QUEUE: usize = 4096;
@@ -89,6 +92,8 @@ pub enum Control {
     Sign(Sign),
     /// Who is in a room?
     Members(String, oneshot::Sender<Members>),
+    /// A client of this user has everything of an alerts' channel up to an event.
+    Acked(String, String, Seq),
     /// What this user wants to be told of.
     Preferences(String, oneshot::Sender<Preferences>),
     /// A condition of the bridge itself began or ended.
@@ -116,6 +121,8 @@ pub struct CommandWish {
     pub by: Actor,
     /// On which channels that person may do it.
     pub scope: Scope,
+    /// The person's own name for it: under the same one the same command is done once.
+    pub key: Option<String>,
     /// The answer: the number of the last event that it caused; of a device's command that of its row in the audit trail.
     pub reply: Reply,
 }
@@ -135,10 +142,25 @@ pub async fn carry_out(
     by: impl Into<Actor>,
     scope: Scope,
 ) -> Result<Done, Refusal> {
+    carry_out_once(control, command, by, scope, None).await
+}
+
+/// As [`carry_out`], and once only under this key of the person's: the same command under the same key is answered for a
+/// day with what became of it, also by another run of the daemon.
+///
+/// # Errors
+/// Those of [`carry_out`], `conflict` for another command under the same key, `busy` while the first is under way.
+pub async fn carry_out_once(
+    control: &mpsc::Sender<Control>,
+    command: Command,
+    by: impl Into<Actor>,
+    scope: Scope,
+    key: Option<String>,
+) -> Result<Done, Refusal> {
     let (reply, answer) = oneshot::channel();
     let by = by.into();
     let asked = async {
-        control.send(Control::Command(CommandWish { command, by, scope, reply })).await.ok()?;
+        control.send(Control::Command(CommandWish { command, by, scope, key, reply })).await.ok()?;
         answer.await.ok()
     };
     match tokio::time::timeout(COMMAND_DEADLINE, asked).await {
@@ -457,10 +479,13 @@ impl Pipeline {
 
     /// Writes down what became of an order, and tells whoever gave it.
     fn tell_the_end(&mut self, ended: Option<Ended>, now: Stamp) {
-        let Some(Ended { audit, reply, answer }) = ended else { return };
+        let Some(Ended { audit, reply, answer, request }) = ended else { return };
         let before = self.unkept.count();
+        self.store.begin_group();
         let seq = self.publish_audit(audit, now);
         let done = Done { seq, is_kept: self.unkept.count() == before };
+        self.order_ended(request, answer.as_ref().err().map(|refusal| refusal.code), done, now);
+        self.store.end_group();
         // Nobody waits any more if the session went away; what was done stands all the same.
         let _ = reply.send(answer.map(|()| done));
     }
@@ -496,6 +521,7 @@ impl Pipeline {
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(self.rooms.members(&room));
             }
+            Control::Acked(user, channel, seq) => self.on_acked(&user, &channel, seq),
             Control::Preferences(user, reply) => {
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(self.notifier.preferences(&user));
@@ -542,18 +568,30 @@ impl Pipeline {
     }
 
     fn on_command(&mut self, wish: CommandWish, now: Stamp) {
-        let CommandWish { command, by, scope, reply } = wish;
+        let CommandWish { command, by, scope, key, reply } = wish;
+        let request = match self.recognise(&command, &by.user, key, now) {
+            Known::New(request) => request,
+            Known::Answered(answer) => {
+                // Nobody waits any more if the session went away; it was answered before.
+                let _ = reply.send(answer);
+                return;
+            }
+        };
         if let Err(refused) = self.store.takes_a_command() {
             // Nobody waits any more if the session went away; nothing was done.
             let _ = reply.send(Err(self.not_begun(refused)));
             return;
         }
         let before = self.unkept.count();
+        // On disk the command and the word that it was done come together or not at all.
+        self.store.begin_group();
         let done = match command {
             Command::Device { source, kind } => {
+                self.order_begins(request.as_ref(), now);
+                self.store.end_group();
                 let patients = &self.patients;
                 let ward = |patient: &PatientId| patients.get(patient).map(|patient| patient.ward.clone());
-                let ended = self.desk.order(Wish { source, kind, by, scope, reply }, ward, now);
+                let ended = self.desk.order(Wish { source, kind, by, scope, reply, request }, ward, now);
                 self.tell_the_end(ended, now);
                 return;
             }
@@ -569,6 +607,10 @@ impl Pipeline {
             }
         };
         let is_kept = self.unkept.count() == before;
+        if let (Ok(seq), Some(request)) = (&done, request) {
+            self.remember_done(request, *seq, is_kept, now);
+        }
+        self.store.end_group();
         // Nobody waits any more if the session went away; what was done stands all the same.
         let _ = reply.send(done.map(|seq| Done { seq, is_kept }));
     }

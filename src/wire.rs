@@ -756,6 +756,12 @@ pub fn bridge_news(
     serde_json::to_string(&News { kind: news.kind(), data, timestamp: at.to_string(), site, bridge, epoch })
 }
 
+/// The text of [`push`] with the word that the receiver may have had it before.
+pub fn redelivered(push: &str) -> String {
+    // Every message is an object with members.
+    push.replacen('{', "{\"redelivered\":true,", 1)
+}
+
 /// A frame that is not an event: `type`, `data`, `timestamp`, `correlation_id`.
 ///
 /// # Errors

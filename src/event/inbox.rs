@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Priority;
 use crate::clock::Wall;
-use crate::ids::{AlertId, PatientId};
+use crate::ids::{AlertId, PatientId, Seq};
 use crate::named::named_enum;
 use crate::vitals::Mode;
 
@@ -119,7 +119,7 @@ pub struct Dropped {
     pub high: u32,
 }
 
-/// What changed in the inboxes, beside messages that came in.
+/// What changed in the inboxes, beside messages that came in, and what people asked for under names of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum InboxChange {
@@ -141,6 +141,20 @@ pub enum InboxChange {
         user: String,
         /// From now on.
         preferences: Preferences,
+    },
+    /// A person's command was carried out under a name of his own, or begun: given again it is not done again.
+    Requested {
+        /// Of the person and the name.
+        id: uuid::Uuid,
+        /// Of the command.
+        digest: String,
+        /// The last event of it; `None`: it was begun.
+        last: Option<Seq>,
+    },
+    /// A command that was begun was not carried out: its name is free.
+    NotDone {
+        /// Of the person and the name.
+        id: uuid::Uuid,
     },
     /// A message for later was taken on.
     Scheduled {

@@ -4,7 +4,9 @@
 //! change; [`Saved`] brings it back. A message waits for each of its users until one of the user's clients has it:
 //! delivery while somebody listens and delivery after an absence are the same thing.
 
+mod acked;
 mod inbox;
+mod requests;
 mod saved;
 mod sending;
 #[cfg(test)]
@@ -16,10 +18,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use self::acked::{Acked, MAX_ACKED};
 pub use self::inbox::{Letter, MAX_WAITING, Sees};
+pub use self::requests::{KEPT_REQUESTS_MS, Kept, MAX_KEY, MAX_REQUESTS, Repeated, Request, Requests, id_of};
 pub use self::saved::{Saved, SavedPerson};
-pub use self::sending::{KEPT_REQUESTS_MS, MAX_SCHEDULED, NotSent, REMINDER_LIFE_MS, Sent, id_of};
-use crate::clock::{Mono, Stamp, Wall};
+pub use self::sending::{MAX_SCHEDULED, NotSent, REMINDER_LIFE_MS, Sent};
+use crate::clock::{Mono, Stamp};
 use crate::command::MAX_USER_BYTES;
 use crate::event::{
     AlertChange, AlertEvent, EventBody, InboxChange, Listens, Notification, NotificationKind, Preferences, Priority,
@@ -49,8 +53,10 @@ pub struct Notifier {
     notified: BTreeMap<AlertId, Priority>,
     /// Alerts that alarmed again while another one hid them: people are told when they come out.
     to_tell: BTreeSet<AlertId>,
-    /// What people have sent: its event, so that a repeated request is answered and not sent again.
-    sent: BTreeMap<Uuid, (Wall, Seq)>,
+    /// What people have asked for, so that a repeated request is answered and not done again.
+    pub requests: Requests,
+    /// How far users have acknowledged alerts' channels.
+    pub acked: Acked,
     looked: Mono,
     random: fastrand::Rng,
 }
@@ -66,7 +72,8 @@ impl Notifier {
             scheduled: BTreeMap::new(),
             notified: saved.notified,
             to_tell: BTreeSet::new(),
-            sent: saved.sent,
+            requests: Requests::new(saved.requests),
+            acked: saved.acked,
             looked: Mono(0),
             random: fastrand::Rng::with_seed(seed),
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::clock::Wall;
+use super::{Acked, Kept};
 use crate::event::{Dropped, Listens, Notification, Preferences, Priority, Reminder};
 use crate::ids::{AlertId, Seq};
 
@@ -21,8 +21,10 @@ pub struct Saved {
     pub scheduled: Vec<Reminder>,
     /// The priority at which people were last told of an alert that stands.
     pub notified: BTreeMap<AlertId, Priority>,
-    /// What people have sent, when, and its event.
-    pub sent: BTreeMap<Uuid, (Wall, Seq)>,
+    /// What people have asked for under a name of their own.
+    pub requests: BTreeMap<Uuid, Kept>,
+    /// How far users have acknowledged alerts' channels.
+    pub acked: Acked,
 }
 
 /// One user.

@@ -2,22 +2,15 @@
 
 use uuid::Uuid;
 
-use super::Notifier;
+use super::{Notifier, id_of};
 use crate::channel::notifications_of;
 use crate::clock::{Stamp, Wall};
 use crate::command::NewNotification;
 use crate::event::{EventBody, InboxChange, Notification, NotificationKind, Reminder};
-use crate::ids::Seq;
 use crate::vitals::Mode;
 
 /// Most messages that wait for their time.
 pub const MAX_SCHEDULED: usize = 1000;
-
-/// Most requests that are remembered. One more forgets the oldest.
-const MAX_SENT: usize = 10_000;
-
-/// A request that is repeated within this time, in ms, is the same one.
-pub const KEPT_REQUESTS_MS: i64 = 24 * 3600 * 1000;
 
 /// A reminder of a medicine or an appointment is of no use after this time, in ms, unless it says otherwise.
 pub const REMINDER_LIFE_MS: i64 = 24 * 3600 * 1000;
@@ -38,28 +31,13 @@ impl NotSent {
     }
 }
 
-/// What became of a request to send.
+/// A message that is sent or scheduled under this identity once these are published.
 #[derive(Debug)]
-pub enum Sent {
-    /// It is sent or scheduled under this identity once these are published; [`Notifier::remember`] follows.
-    New {
-        /// Its identity.
-        id: Uuid,
-        /// What to publish.
-        events: Vec<EventBody>,
-    },
-    /// It was already, by this event.
-    Before(Seq),
-}
-
-/// The identity of the message that `by` sends under a name of his own: the same name gives the same message.
-pub fn id_of(by: &str, correlation_id: &str) -> Uuid {
-    // The lengths keep two pairs apart whose texts join to the same one.
-    let text = format!("{}:{by}:{correlation_id}", by.len());
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let mut bytes = [0; 16];
-    bytes.iter_mut().zip(digest.as_ref()).for_each(|(byte, digit)| *byte = *digit);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+pub struct Sent {
+    /// Its identity.
+    pub id: Uuid,
+    /// What to publish.
+    pub events: Vec<EventBody>,
 }
 
 impl Notifier {
@@ -81,10 +59,6 @@ impl Notifier {
             Some(name) => id_of(by, name),
             None => self.new_id(now),
         };
-        self.sent.retain(|_, (wall, _)| now.wall.0.saturating_sub(wall.0) < KEPT_REQUESTS_MS);
-        if let Some((_, seq)) = self.sent.get(&id) {
-            return Ok(Sent::Before(*seq));
-        }
         let at_once = at.is_none_or(|at| at <= now.wall);
         let at = at.unwrap_or(now.wall);
         let life = matches!(kind, NotificationKind::MedicationReminder | NotificationKind::AppointmentReminder);
@@ -101,23 +75,14 @@ impl Notifier {
                 return Err(NotSent::new("busy", "1000 messages wait for their time already; take some back"));
             }
             self.scheduled.insert(id, reminder.clone());
-            return Ok(Sent::New { id, events: vec![EventBody::Inbox(InboxChange::Scheduled { reminder })] });
+            return Ok(Sent { id, events: vec![EventBody::Inbox(InboxChange::Scheduled { reminder })] });
         }
         let notification = self.due(reminder, now);
         if notification.users.is_empty() {
             let reason = "nobody known has this role or sees this patient, or they have muted this kind of message";
             return Err(NotSent::new("unknown_user", reason));
         }
-        Ok(Sent::New { id, events: self.hold(notification, now) })
-    }
-
-    /// Remembers by which event a message was taken on.
-    pub fn remember(&mut self, id: Uuid, seq: Seq, now: Wall) {
-        if self.sent.len() >= MAX_SENT {
-            let oldest = self.sent.iter().min_by_key(|(_, (wall, _))| *wall).map(|(id, _)| *id);
-            oldest.and_then(|id| self.sent.remove(&id));
-        }
-        self.sent.insert(id, (now, seq));
+        Ok(Sent { id, events: self.hold(notification, now) })
     }
 
     /// Takes a message for later back.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::clock::Wall;
 use crate::command::NewNotification;
 use crate::event::{Activation, AlertChange, AlertKind, Presence, Signal, SignalPresence};
 use crate::vitals::{Metric, Mode};
@@ -227,7 +228,7 @@ fn a_muted_kind_is_kept_from_the_user_and_priority_high_is_not() {
     let refused = notifier.send(new(NotificationKind::System), "otto", |_| true, at(3)).unwrap_err();
     assert_eq!(refused.code, "unknown_user");
     let urgent = NewNotification { priority: Priority::High, ..new(NotificationKind::System) };
-    assert!(matches!(notifier.send(urgent, "otto", |_| true, at(3)), Ok(Sent::New { .. })));
+    assert!(matches!(notifier.send(urgent, "otto", |_| true, at(3)), Ok(Sent { .. })));
 }
 
 #[test]
@@ -307,15 +308,12 @@ fn what_is_dropped_behind_a_notice_that_was_handed_over_needs_another_notice() {
 }
 
 #[test]
-fn a_request_that_is_repeated_is_sent_once() {
+fn a_name_of_the_senders_gives_the_message_its_identity() {
     let mut notifier = nurse("lena");
     let named = || NewNotification { correlation_id: Some("r-1".to_owned()), ..new(NotificationKind::System) };
-    let Ok(Sent::New { id, events }) = notifier.send(named(), "otto", |_| true, at(0)) else { panic!() };
+    let Ok(Sent { id, events }) = notifier.send(named(), "otto", |_| true, at(0)) else { panic!() };
     assert_eq!((said(&events)[0].id, said(&events)[0].by.as_deref()), (id_of("otto", "r-1"), Some("otto")));
-    notifier.remember(id, Seq(7), at(0).wall);
-    assert!(matches!(notifier.send(named(), "otto", |_| true, at(86_399)), Ok(Sent::Before(Seq(7)))));
-    assert!(matches!(notifier.send(named(), "anna", |_| true, at(1)), Ok(Sent::New { .. })), "another one's name");
-    assert!(matches!(notifier.send(named(), "otto", |_| true, at(86_400)), Ok(Sent::New { .. })), "a day later");
+    assert_eq!(id, id_of("otto", "r-1"));
     assert_ne!(id_of("ab", "c"), id_of("a", "bc"));
 }
 
@@ -323,7 +321,7 @@ fn a_request_that_is_repeated_is_sent_once() {
 fn a_reminder_is_sent_at_its_time_of_day_whatever_the_clock_does() {
     let later = |seconds| NewNotification { at: Some(at(seconds).wall), ..new(NotificationKind::MedicationReminder) };
     let mut notifier = nurse("lena");
-    let Ok(Sent::New { id, events }) = notifier.send(later(60), "otto", |_| true, at(0)) else { panic!() };
+    let Ok(Sent { id, events }) = notifier.send(later(60), "otto", |_| true, at(0)) else { panic!() };
     assert!(matches!(&events[..], [EventBody::Inbox(InboxChange::Scheduled { reminder })] if reminder.id == id));
     assert!(notifier.on_time(at(59)).is_empty());
     // The clock is set back by an hour: it waits. It is set forward: it is due.
@@ -382,7 +380,7 @@ fn a_message_is_for_users_roles_and_whoever_sees_the_patient() {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         let (users, roles) = (owned(users), owned(roles));
         let new = NewNotification { users, roles, patient, ..new(NotificationKind::System) };
-        let Ok(Sent::New { events, .. }) = notifier.send(new.clone(), "x", |_| true, at(0)) else { panic!("{new:?}") };
+        let Ok(Sent { events, .. }) = notifier.send(new.clone(), "x", |_| true, at(0)) else { panic!("{new:?}") };
         assert_eq!(told(&events), [expected], "{new:?}");
     }
 }
@@ -412,7 +410,7 @@ fn a_scheduled_message_is_taken_back_by_who_sent_it_or_may_send_it() {
     let mut notifier = nurse("lena");
     let mut schedule = || {
         let later = NewNotification { at: Some(at(60).wall), ..new(NotificationKind::System) };
-        let Ok(Sent::New { id, .. }) = notifier.send(later, "otto", |_| true, at(0)) else { panic!() };
+        let Ok(Sent { id, .. }) = notifier.send(later, "otto", |_| true, at(0)) else { panic!() };
         id
     };
     let (first, second) = (schedule(), schedule());

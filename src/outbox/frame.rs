@@ -68,6 +68,11 @@ impl Frame {
         Self { bytes: bytes.into(), payload_at }
     }
 
+    /// The payload alone, which shares the frame's bytes.
+    pub fn payload(&self) -> Bytes {
+        self.bytes.slice(self.payload_at..)
+    }
+
     /// Header and payload, as they are written.
     pub fn into_bytes(self) -> Bytes {
         self.bytes

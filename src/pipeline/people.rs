@@ -15,7 +15,9 @@ impl Pipeline {
         let heard = join.listener.is_some_and(|listener| self.hub.hears_own(listener));
         let (user, scope, since) = (join.user.clone(), join.scope.clone(), join.since);
         let patterns = join.patterns.clone();
-        let mut joined = self.hub.join(join)?;
+        let acked = user.as_ref().filter(|_| join.acks).map(|user| self.notifier.acked.of(&user.name));
+        let mut joined = self.hub.join(Join { since: since.or(self.since_acked(&join)), ..join })?;
+        joined.acked = acked.unwrap_or_default();
         if let Some(user) = &user {
             let moments = self.rooms.on_joined(joined.listener.number(), &user.name, &patterns, now);
             self.tell(moments);
@@ -67,13 +69,9 @@ impl Pipeline {
             Command::Notify(new) => {
                 let audit = row(by, AuditAction::NotificationSend, new.patient.clone());
                 match self.notifier.send(*new, &by.user, may, now) {
-                    // It was audited when it was sent.
-                    Ok(Sent::Before(seq)) => return Ok(seq),
-                    Ok(Sent::New { id, events }) => {
+                    Ok(Sent { id, events }) => {
                         self.publish_all(events, now);
-                        let seq = self.publish(EventBody::Audit(AuditEvent { object: id.to_string(), ..audit }), now);
-                        self.notifier.remember(id, seq, now.wall);
-                        return Ok(seq);
+                        return Ok(self.publish(EventBody::Audit(AuditEvent { object: id.to_string(), ..audit }), now));
                     }
                     Err(refused) => (audit, Err(refused)),
                 }

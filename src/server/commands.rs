@@ -39,8 +39,12 @@ async fn observe(
     };
     members.insert("name".to_owned(), json!("observation.set"));
     members.insert("patient_id".to_owned(), json!(patient));
-    match Command::read(Members(&Json::Object(members))) {
-        Ok(command) => carry_out(&site, &rights, command).await,
+    let members = Json::Object(members);
+    match Command::read(Members(&members)) {
+        Ok(command) => {
+            let key = key_of(&headers, Members(&members));
+            carry_out(&site, &rights, command, key).await
+        }
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }
@@ -60,15 +64,24 @@ async fn command(
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };
     match Command::read(Members(&json)) {
-        Ok(command) => carry_out(&site, &rights, command).await,
+        Ok(command) => carry_out(&site, &rights, command, key_of(&headers, Members(&json))).await,
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }
 
-/// Has a command carried out, and answers with the number of its event and whether that is on disk.
-pub(super) async fn carry_out(site: &Site, rights: &Rights, command: Command) -> Response {
+/// The header that names a request, so that it is done once however often it is sent.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The person's own name for a command: of the header, or of the message.
+pub(super) fn key_of(headers: &HeaderMap, members: Members<'_>) -> Option<String> {
+    let header = headers.get(IDEMPOTENCY_KEY).and_then(|key| key.to_str().ok()).map(str::to_owned);
+    header.or_else(|| members.correlation_id())
+}
+
+/// Has a command carried out, once under this key, and answers with the number of its event and whether that is on disk.
+pub(super) async fn carry_out(site: &Site, rights: &Rights, command: Command, key: Option<String>) -> Response {
     let scope = rights.scope(command.needs());
-    match pipeline::carry_out(&site.gate.control, command, peer::actor(rights), scope).await {
+    match pipeline::carry_out_once(&site.gate.control, command, peer::actor(rights), scope, key).await {
         Ok(done) => {
             let durable = is_durable(site, done).await;
             axum::Json(json!({"ok": true, "seq": done.seq, "durable": durable})).into_response()

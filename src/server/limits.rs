@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
-use super::commands::carry_out;
+use super::commands::{carry_out, key_of};
 use super::routes::{Site, acting, failure, signed_in};
 use crate::alerts::EffectiveLimit;
 use crate::channel::Operation;
@@ -143,8 +143,9 @@ async fn change(
     for (member, value) in [("name", name), ("patient_id", &patient), ("rule", &rule)] {
         members.insert(member.to_owned(), value.into());
     }
-    match Command::read(Members(&Json::Object(members))) {
-        Ok(command) => carry_out(site, &rights, command).await,
+    let members = Json::Object(members);
+    match Command::read(Members(&members)) {
+        Ok(command) => carry_out(site, &rights, command, key_of(headers, Members(&members))).await,
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }

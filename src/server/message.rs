@@ -1,14 +1,20 @@
 //! What a client says: reading its JSON into requests, with the names that older clients use.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::Value as Json;
 
 use crate::channel::{BadPattern, Pattern, notifications_of};
 use crate::command::{BadMember, Command, Members};
+use crate::filter::Filter;
 use crate::ids::{AlertId, Epoch, Seq};
-use crate::outbox::Delivery;
+use crate::outbox::{Delivery, Sampling};
 use crate::secret::Secret;
 use crate::server::chat::{self, ChatRequest};
+use crate::server::history::Place;
 use crate::server::session::MAX_SUBSCRIPTIONS;
+use crate::vitals::Decimal;
 
 pub use crate::server::bounds::MAX_JSON_DEPTH;
 
@@ -49,6 +55,23 @@ pub enum Request {
         delivery: Option<Delivery>,
         /// The client shows alerts to people, and says so by receipts.
         annunciator: bool,
+        /// What is wanted of the events.
+        filter: Option<Arc<Filter>>,
+        /// The client acknowledges what comes on alerts' channels.
+        acks: bool,
+    },
+    /// What was on some channels?
+    History {
+        /// Which.
+        patterns: Vec<Pattern>,
+        /// From here on.
+        from: Option<Place>,
+        /// Up to here.
+        to: Option<Place>,
+        /// Before this event: the `next` of the page before.
+        before: Option<Seq>,
+        /// At most so many events.
+        limit: Option<usize>,
     },
     /// Stop listening.
     Unsubscribe {
@@ -72,6 +95,8 @@ pub enum Request {
         ids: Vec<uuid::Uuid>,
         /// The channel and the number.
         through: Option<(Pattern, Seq)>,
+        /// The run of the daemon that numbered it; left out: this one.
+        epoch: Option<Epoch>,
     },
     /// Something in the rooms of the care team.
     Chat(ChatRequest),
@@ -90,6 +115,7 @@ impl Request {
             Self::Authenticate { .. } => "authenticate",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
+            Self::History { .. } => "history",
             Self::Receipt { .. } => "alert_receipt",
             Self::Command(_) => "command",
             Self::Ack { .. } => "ack",
@@ -126,7 +152,7 @@ pub enum Unreadable {
     NoType,
     /// A type that this server does not have.
     #[error(
-        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, alert_receipt, command, ack, set_preferences, \
+        "this message type is not known; known are authenticate, refresh, subscribe, unsubscribe, history, alert_receipt, command, ack, set_preferences, \
          get_preferences, ping, heartbeat, message, typing, join_room, leave_room, get_conversation_history, \
          clear_conversation, mark_read, activity"
     )]
@@ -220,7 +246,10 @@ impl Request {
                 since: fields.since()?,
                 delivery: fields.delivery()?,
                 annunciator: fields.0.get("annunciator").and_then(Json::as_bool).unwrap_or(false),
+                filter: fields.0.get("filter").map(Filter::read).transpose()?.flatten().map(Arc::new),
+                acks: fields.0.get("acks").and_then(Json::as_bool).unwrap_or(false),
             }),
+            "history" => fields.history(),
             "unsubscribe" => Ok(Self::Unsubscribe { patterns: fields.patterns()? }),
             "alert_receipt" => fields.receipt(),
             "command" => Ok(Self::Command(Command::read(fields.0)?)),
@@ -336,17 +365,80 @@ impl Fields<'_> {
             _ if ids.is_empty() => return Err(missing("ids", "is missing, or `channel` and `seq` are")),
             _ => None,
         };
-        Ok(Request::Ack { ids, through })
+        let epoch = match self.0.get("epoch") {
+            None => None,
+            Some(epoch) => {
+                Some(epoch.as_str().and_then(|text| text.parse().ok()).ok_or(missing("epoch", "is no epoch"))?)
+            }
+        };
+        Ok(Request::Ack { ids, through, epoch })
     }
 
-    fn delivery(&self) -> Result<Option<Delivery>, Unreadable> {
-        match self.0.text("delivery") {
+    fn history(&self) -> Result<Request, Unreadable> {
+        let patterns = match (self.0.text("patient_id").or_else(|| self.0.text("patient")), self.0.text("metric")) {
+            _ if self.names_channels() => self.patterns()?,
+            (Some(patient), metric) => {
+                let channel = format!("patient/{patient}/{}", metric.unwrap_or("+"));
+                vec![channel.parse().map_err(Unreadable::Channel)?]
+            }
+            (None, _) => return Err(missing("channels", "is missing, or `patient_id` with or without `metric` is")),
+        };
+        let number = |name, problem| match self.0.get(name) {
             None => Ok(None),
+            Some(number) => number.as_u64().map(Some).ok_or(missing(name, problem)),
+        };
+        let before = number("before", "is not the `next` of a page")?.map(Seq);
+        let limit = number("limit", "is not a number of events")?;
+        Ok(Request::History {
+            patterns,
+            from: self.place("from")?,
+            to: self.place("to")?,
+            before,
+            limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        })
+    }
+
+    /// The number of an event, or a time.
+    fn place(&self, name: &'static str) -> Result<Option<Place>, Unreadable> {
+        let Some(place) = self.0.get(name) else { return Ok(None) };
+        let time = || place.as_str().and_then(crate::clock::Wall::parse).map(Place::Time);
+        let place = place.as_u64().map(Seq).map(Place::Event).or_else(time);
+        place.map(Some).ok_or(missing(name, "is not the `seq` of an event nor a time such as 2026-11-21T08:00:00Z"))
+    }
+
+    /// A mode by its name, or an object with `mode`; what belongs to `sampled` stands in the object, or beside the name.
+    fn delivery(&self) -> Result<Option<Delivery>, Unreadable> {
+        const FORM: Unreadable =
+            missing("delivery", "is `all`, `latest` or `sampled`, or an object with such a `mode`");
+        let Some(delivery) = self.0.get("delivery") else { return Ok(None) };
+        let (mode, members) = match delivery.as_str() {
+            Some(mode) => (Some(mode), self.0),
+            None => (delivery.get("mode").and_then(Json::as_str), Members(delivery)),
+        };
+        match mode {
             Some("all") => Ok(Some(Delivery::All)),
             Some("latest") => Ok(Some(Delivery::Latest)),
-            Some(_) => Err(missing("delivery", "is `all` or `latest`")),
+            Some("sampled") => sampling(members).map(|sampling| Some(Delivery::Sampled(sampling))),
+            _ => Err(FORM),
         }
     }
+}
+
+/// Slowest and fastest sampling, a second. A slower one would show numbers that are old by then.
+const RATES: std::ops::RangeInclusive<f64> = 0.2..=100.0;
+
+fn sampling(members: Members<'_>) -> Result<Sampling, Unreadable> {
+    let rate = members.get("max_rate_hz").and_then(Json::as_f64).filter(|rate| RATES.contains(rate));
+    let rate = rate.ok_or(missing("max_rate_hz", "belongs to `sampled` and is 0.2 to 100"))?;
+    let deadband = match members.get("deadband") {
+        None => None,
+        Some(number) => {
+            let number = number.as_number().and_then(|number| number.to_string().parse::<Decimal>().ok());
+            let number = number.filter(|number| number.mantissa() >= 0);
+            Some(number.ok_or(missing("deadband", "is a number such as 2 or 0.5, in the metric's unit"))?)
+        }
+    };
+    Ok(Sampling { interval: Duration::from_secs_f64(1.0 / rate), deadband })
 }
 
 /// A channel, or the name that older clients have for some.
@@ -402,7 +494,9 @@ mod tests {
     #[test]
     fn older_clients_subscribe_by_name() {
         let message = Message::parse(r#"{"type":"subscribe","subscription":"health_updates"}"#).unwrap();
-        let Request::Subscribe { patterns, since: None, delivery: None, annunciator: false } = message.request else {
+        let Request::Subscribe { patterns, since: None, delivery: None, annunciator: false, filter: None, acks: false } =
+            message.request
+        else {
             panic!()
         };
         let texts: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
@@ -417,6 +511,27 @@ mod tests {
         assert_eq!(error(r#"{"type":"authenticate"}"#), "`token` is missing");
         assert!(error(r#"{"type":"subscribe","channels":["a b<script>"]}"#).starts_with("a channel cannot be read"));
         assert!(error(r#"{"type":"subscribe","channels":["a"],"since":{"seq":1}}"#).contains("epoch and seq"));
+        for (members, expected) in [
+            (r#""delivery":"some""#, "`delivery` is `all`, `latest` or `sampled`"),
+            (r#""delivery":{"max_rate_hz":1}"#, "`delivery` is `all`, `latest` or `sampled`"),
+            (r#""delivery":"sampled""#, "`max_rate_hz` belongs to"),
+            (r#""delivery":{"mode":"sampled","max_rate_hz":0.1}"#, "`max_rate_hz` belongs to"),
+            (r#""delivery":{"mode":"sampled","max_rate_hz":1,"deadband":-1}"#, "`deadband` is a number"),
+            (r#""delivery":{"mode":"sampled","max_rate_hz":1,"deadband":"1"}"#, "`deadband` is a number"),
+            (r#""filter":{"colour":"red"}"#, "`filter` has a tag that is not"),
+        ] {
+            let found = error(&format!(r#"{{"type":"subscribe","channels":["a"],{members}}}"#));
+            assert!(found.starts_with(expected), "{members}: {found}");
+        }
+        for (members, expected) in [
+            ("", "`channels` is missing, or `patient_id`"),
+            (r#","channels":["a"],"from":"yesterday""#, "`from` is not the `seq`"),
+            (r#","patient_id":"P-1","metric":"spo2","to":-1"#, "`to` is not the `seq`"),
+            (r#","channels":["a"],"before":"x""#, "`before` is not the `next`"),
+        ] {
+            let found = error(&format!(r#"{{"type":"history"{members}}}"#));
+            assert!(found.starts_with(expected), "{members}: {found}");
+        }
         assert!(error(r#"{"type":"command","name":"alert.pause_audio","seconds":121}"#).contains("1 to 120"));
         assert!(error(&"[".repeat(100_000)).contains("nested deeper"));
         let id = "01928374-0000-7000-8000-000000000000";
@@ -434,6 +549,19 @@ mod tests {
         );
         assert!(receipt(&format!(r#""state":"shown","alerts":["{id}"]"#)).starts_with("`alerts` is a list"));
         assert!(receipt(&format!(r#""state":"shown","alerts":[{one}],"epoch":7"#)).starts_with("`epoch`"));
+    }
+
+    #[test]
+    fn sampling_stands_in_an_object_or_beside_its_name() {
+        let expected = Sampling { interval: Duration::from_millis(500), deadband: Some(Decimal::tenths(15)) };
+        for members in [
+            r#""delivery":{"mode":"sampled","max_rate_hz":2,"deadband":1.5}"#,
+            r#""delivery":"sampled","max_rate_hz":2,"deadband":1.5"#,
+        ] {
+            let message = Message::parse(&format!(r#"{{"type":"subscribe","channels":["a"],{members}}}"#)).unwrap();
+            let Request::Subscribe { delivery, .. } = message.request else { panic!() };
+            assert_eq!(delivery, Some(Delivery::Sampled(expected)), "{members}");
+        }
     }
 
     #[test]

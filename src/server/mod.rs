@@ -14,6 +14,7 @@ pub mod codes;
 mod commands;
 pub mod connections;
 pub mod frames;
+pub mod history;
 pub mod hosts;
 pub mod jwks;
 pub mod jwt;

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::codes::{hex, random_bytes};
-use super::commands::{is_durable, refused};
+use super::commands::{is_durable, key_of, refused};
 use super::peer;
 use super::routes::{Site, acting, failure, internal, signed_in};
 use crate::command::{BadMember, Command, Members};
@@ -48,7 +48,7 @@ async fn send(State(site): State<Site>, headers: HeaderMap, body: Body) -> Respo
         Err(bad) => return invalid(&bad),
     };
     // The name decides the id, so a request without one gets one here.
-    let name = match new.correlation_id.take() {
+    let name = match key_of(&headers, Members(&json)) {
         Some(name) => name,
         None => match random_bytes::<16>() {
             Ok(bytes) => hex(&bytes),
@@ -57,7 +57,7 @@ async fn send(State(site): State<Site>, headers: HeaderMap, body: Body) -> Respo
     };
     let id = id_of(&rights.user, &name);
     new.correlation_id = Some(name);
-    carry_out(&site, &rights, Command::Notify(new), StatusCode::CREATED, &json!({"id": id})).await
+    carry_out(&site, &rights, (Command::Notify(new), None), StatusCode::CREATED, &json!({"id": id})).await
 }
 
 async fn withdraw(State(site): State<Site>, headers: HeaderMap, Path(id): Path<String>) -> Response {
@@ -68,7 +68,8 @@ async fn withdraw(State(site): State<Site>, headers: HeaderMap, Path(id): Path<S
     let Ok(id) = id.parse::<Uuid>() else {
         return failure(StatusCode::BAD_REQUEST, "validation", "this is not the id of a message");
     };
-    carry_out(&site, &rights, Command::Withdraw(id), StatusCode::OK, &json!({"id": id})).await
+    let key = key_of(&headers, Members(&Json::Null));
+    carry_out(&site, &rights, (Command::Withdraw(id), key), StatusCode::OK, &json!({"id": id})).await
 }
 
 async fn preferences(State(site): State<Site>, headers: HeaderMap) -> Response {
@@ -94,7 +95,8 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
     match Command::read_preferences(Members(&json)) {
         Ok(Command::Prefer(preferences)) => {
             let more = wire::preferences(&preferences);
-            carry_out(&site, &rights, Command::Prefer(preferences), StatusCode::OK, &more).await
+            let key = key_of(&headers, Members(&json));
+            carry_out(&site, &rights, (Command::Prefer(preferences), key), StatusCode::OK, &more).await
         }
         Ok(_) => failure(StatusCode::BAD_REQUEST, "validation", "these are no preferences"),
         Err(bad) => invalid(&bad),
@@ -102,9 +104,15 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
 }
 
 /// Has a command carried out; the answer has the members of `more` beside its own.
-async fn carry_out(site: &Site, rights: &Rights, command: Command, done: StatusCode, more: &Json) -> Response {
+async fn carry_out(
+    site: &Site,
+    rights: &Rights,
+    (command, key): (Command, Option<String>),
+    done: StatusCode,
+    more: &Json,
+) -> Response {
     let scope = rights.scope(command.needs());
-    match pipeline::carry_out(&site.gate.control, command, peer::actor(rights), scope).await {
+    match pipeline::carry_out_once(&site.gate.control, command, peer::actor(rights), scope, key).await {
         Ok(taken) => {
             let mut answer = json!({"ok": true, "seq": taken.seq, "durable": is_durable(site, taken).await});
             if let (Some(answer), Some(more)) = (answer.as_object_mut(), more.as_object()) {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -30,6 +31,7 @@ use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
 use crate::server::frames::{FrameBounds, FrameGuard};
+use crate::server::history::{self, Page, Query};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
@@ -137,6 +139,8 @@ pub async fn run<S>(
         holder,
         pinged: None,
         is_slow: false,
+        histories: VecDeque::new(),
+        reading: None,
         visit,
         gate,
         seat: None,
@@ -260,12 +264,19 @@ struct Connection<S> {
     visit: Visit,
     /// The last write had to wait.
     is_slow: bool,
+    /// Questions about the past that wait; the session bounds them.
+    histories: VecDeque<Query>,
+    /// The one that is being answered.
+    reading: Option<PageRead>,
     gate: Gate,
     /// Its place among the sessions of its user.
     seat: Option<UserSeat>,
     /// Its place until it has signed in.
     waiting: Option<Waiting>,
 }
+
+/// A page of the past that is being read, and the name under which it was asked for.
+type PageRead = Pin<Box<dyn Future<Output = (String, Option<Page>)> + Send>>;
 
 impl<S> Connection<S>
 where
@@ -289,6 +300,7 @@ where
             if let Err(end) = self.carry_out(actions).await {
                 return end;
             }
+            self.read_the_past();
             let deadline = self.session.next_deadline();
             if armed != Some(deadline) {
                 let wait = deadline.since(self.gate.clock.now().mono);
@@ -299,10 +311,10 @@ where
                 seat.subscribed(self.session.has_subscriptions());
             }
             let (live, waits_for_disk) = (self.session.is_live(), self.session.waits_for_disk());
-            let outbox = self.outbox.clone();
+            let (outbox, clock) = (self.outbox.clone(), self.gate.clock.clone());
             let filled = async {
                 match outbox {
-                    Some(outbox) if live => outbox.filled().await,
+                    Some(outbox) if live => outbox.filled(&clock).await,
                     _ => std::future::pending().await,
                 }
             };
@@ -337,6 +349,7 @@ where
                     armed = None;
                     let mut actions = self.on_durable();
                     actions.extend(self.session.on_deadline(self.gate.clock.now()));
+                    self.visit.on_acked(self.session.acked_seq(), !self.session.is_healthy());
                     actions
                 }
                 // A command of this session may have reached the disk.
@@ -344,6 +357,16 @@ where
                     Ok(()) => self.on_durable(),
                     Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 },
+                // A page of the past, which nobody else waits for.
+                (id, page) = async {
+                    match self.reading.as_mut() {
+                        Some(reading) => reading.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.reading = None;
+                    self.session.on_history(&id, page.as_ref(), self.gate.clock.now())
+                }
                 // Events, as many as one write carries.
                 () = filled => {
                     read = 0;
@@ -386,7 +409,7 @@ where
             Some(Err(_)) if self.socket.get_ref().get_ref().violation().is_some() => Ok(self.session.on_too_big(now)),
             Some(Ok(Message::Text(text))) => {
                 let actions = self.session.on_text(text.as_str(), now);
-                self.visit.on_acked(self.session.acked());
+                self.visit.on_acked(self.session.acked_seq(), !self.session.is_healthy());
                 if let Some(wanted) = self.session.take_wanted() {
                     self.visit.on_subscribe(&wanted);
                 }
@@ -412,6 +435,21 @@ where
                 Err(wrong.unwrap_or(Ending::Gone))
             }
         }
+    }
+
+    /// Begins to read the next page of the past, unless one is being read.
+    fn read_the_past(&mut self) {
+        if self.reading.is_some() {
+            return;
+        }
+        let Some(query) = self.histories.pop_front() else { return };
+        let (reader, durable) = (self.gate.reader.clone(), self.gate.durable.clone());
+        let shared = Arc::clone(&self.gate.shared);
+        self.reading = Some(Box::pin(async move {
+            let page = history::read(&reader, durable, &shared, &query).await;
+            let page = page.inspect_err(|error| warn!(%error, "a page of the log cannot be read")).ok();
+            (query.correlation_id, page)
+        }));
     }
 
     fn on_durable(&mut self) -> Vec<Action> {
@@ -480,7 +518,9 @@ where
                 }
                 Action::Close(close) => return Err(Box::pin(self.close(close)).await),
                 // What is rare has its room only while it lasts.
-                Action::Replay { after, through } => Box::pin(self.replay(after, through)).await?,
+                Action::Replay { after, through, readings } => {
+                    Box::pin(self.replay((after, through), readings)).await?
+                }
                 other => Box::pin(self.ask(other)).await,
             };
             // Answers go before what was already waiting, so that a subscribe is complete before the next one.
@@ -553,6 +593,15 @@ where
                 let page = chat::page(&self.gate, wanted.clone(), through).await;
                 self.session.on_conversation(&correlation_id, &wanted, page, self.gate.clock.now())
             }
+            Action::History(query) => {
+                self.histories.push_back(query);
+                Vec::new()
+            }
+            Action::Acked(user, channel, seq) => {
+                // If the pipeline has ended the next run sends it once more.
+                let _ = self.gate.control.send(Control::Acked(user, channel, seq)).await;
+                Vec::new()
+            }
             Action::Preferences(correlation_id, user) => {
                 let chosen = pipeline::preferences(&self.gate.control, user).await;
                 self.session.on_preferences(&correlation_id, chosen, self.gate.clock.now())
@@ -595,20 +644,28 @@ where
     async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
         let CommandRequest { correlation_id, command, by, scope } = request;
         let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
-        let done = pipeline::carry_out(&self.gate.control, command, by, scope).await;
+        let key = Some(correlation_id.clone());
+        let done = pipeline::carry_out_once(&self.gate.control, command, by, scope, key).await;
         let done = done.map_err(|refusal| (refusal.code, refusal.reason));
         self.session.on_command_done(&correlation_id, done, self.gate.clock.now())
     }
 
     /// Sends stored events in chunks, each written before the next is read; alerts of the present jump ahead.
-    async fn replay(&mut self, after: Seq, through: Seq) -> Result<Vec<Action>, End> {
+    ///
+    /// Without `readings` only what is none.
+    async fn replay(&mut self, (after, through): (Seq, Seq), readings: bool) -> Result<Vec<Action>, End> {
         self.gate.metrics.resumed_total.add_one();
         if let Some(seat) = &self.seat {
             seat.busy(true);
         }
         let mut last = after;
         while last < through {
-            let events = match self.gate.reader.events(last, EVENTS_A_CHUNK).await {
+            let read = if readings {
+                self.gate.reader.events(last, EVENTS_A_CHUNK).await
+            } else {
+                self.gate.reader.events_but_readings(last, through, EVENTS_A_CHUNK).await
+            };
+            let events = match read {
                 Ok(events) => events,
                 Err(error) => {
                     warn!(%error, "a replay ends early");
@@ -631,17 +688,10 @@ where
             actions.extend(self.on_revocations());
             Box::pin(self.carry_out(actions)).await?;
         }
-        let mut actions = Vec::new();
-        if last < through {
-            // Neither on disk nor in memory: said, not hidden.
-            let (from, skipped) = (last.next(), through.0.saturating_sub(last.0));
-            actions = self.session.on_parcels(&[Parcel::Gap { from, to: through, skipped }], self.gate.clock.now());
-        }
         if let Some(seat) = &self.seat {
             seat.busy(false);
         }
-        actions.extend(self.session.on_replayed(self.gate.clock.now()));
-        Ok(actions)
+        Ok(self.session.on_replayed(self.gate.clock.now()))
     }
 
     fn feed(&mut self, frame: Frame) {

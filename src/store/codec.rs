@@ -33,6 +33,15 @@ pub(super) const SELECT_READINGS: &str = "SELECT seq, stream, mono, wall, receiv
 pub(super) const SELECT_EVENTS: &str =
     "SELECT seq, kind, mono, wall, body FROM event WHERE seq > ?1 AND seq <= ?3 ORDER BY seq LIMIT ?2";
 
+/// The newest ?2 readings of those.
+pub(super) const SELECT_LAST_READINGS: &str = "SELECT seq, stream, mono, wall, received_ns, received_ms, taken_ms, \
+     uncertainty_ms, device_time, mantissa, exponent, absent, parts FROM reading \
+     WHERE seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
+
+/// The newest ?2 other events of those.
+pub(super) const SELECT_LAST_EVENTS: &str =
+    "SELECT seq, kind, mono, wall, body FROM event WHERE seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
+
 /// Up to ?2 rows of the audit trail after ?1 and up to ?3, the newest first, as [`event_row`] wants them.
 pub(super) const SELECT_AUDIT: &str = "SELECT seq, kind, mono, wall, body FROM event \
      WHERE kind = 'audit' AND seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";

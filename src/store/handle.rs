@@ -112,6 +112,16 @@ impl StoreHandle {
         self.queue.push(event)
     }
 
+    /// What is appended until [`Self::end_group`] goes to the disk together or not at all.
+    pub fn begin_group(&self) {
+        self.queue.begin_group();
+    }
+
+    /// The group is complete.
+    pub fn end_group(&self) {
+        self.queue.end_group();
+    }
+
     /// Whether the events of one more command would be taken. Nobody but the one who asks may append, or the answer is
     /// worth nothing.
     ///

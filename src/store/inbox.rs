@@ -1,4 +1,4 @@
-//! The inboxes on disk: what each event changes in them, and what is there at the start.
+//! The inboxes and what people asked for, on disk: what each event changes in them, and what is there at the start.
 
 use rusqlite::{Connection, Transaction, params};
 use serde::de::DeserializeOwned;
@@ -7,8 +7,8 @@ use tracing::error;
 use super::codec::{row_id, seq_of};
 use crate::clock::Wall;
 use crate::event::{Event, EventBody, InboxChange, Notification, Priority};
-use crate::ids::AlertId;
-use crate::notifier::{KEPT_REQUESTS_MS, Saved};
+use crate::ids::{AlertId, Seq};
+use crate::notifier::{Acked, KEPT_REQUESTS_MS, Kept, MAX_REQUESTS, Saved};
 
 /// Changes the inboxes as an event says, as a part of the transaction that stores the event.
 pub(super) fn apply(transaction: &Transaction<'_>, event: &Event, body: &str) -> rusqlite::Result<()> {
@@ -54,17 +54,23 @@ fn take_in(
     }
     if notification.by.is_some() {
         execute(transaction, "DELETE FROM inbox_scheduled WHERE id = ?1", params![id])?;
-        remember(transaction, event, &id)?;
     }
     Ok(())
 }
 
-/// A request that is repeated within its time is the same one; older ones go.
-fn remember(transaction: &Transaction<'_>, event: &Event, id: &str) -> rusqlite::Result<()> {
+/// What was asked for is known for its time and as far as [`MAX_REQUESTS`] reach.
+fn remember(
+    transaction: &Transaction<'_>,
+    event: &Event,
+    id: &uuid::Uuid,
+    (digest, last): (&str, Option<Seq>),
+) -> rusqlite::Result<()> {
     let now = event.at.wall.0;
-    execute(transaction, "DELETE FROM inbox_sent WHERE wall <= ?1", params![now.saturating_sub(KEPT_REQUESTS_MS)])?;
-    let row = params![id, now, row_id(event.seq)];
-    execute(transaction, "INSERT OR IGNORE INTO inbox_sent (id, wall, seq) VALUES (?1, ?2, ?3)", row)
+    execute(transaction, "DELETE FROM request WHERE wall <= ?1", params![now.saturating_sub(KEPT_REQUESTS_MS)])?;
+    let row = params![id.to_string(), digest, now, last.map(row_id)];
+    execute(transaction, "INSERT OR REPLACE INTO request (id, digest, wall, seq) VALUES (?1, ?2, ?3, ?4)", row)?;
+    let most = i64::try_from(MAX_REQUESTS).unwrap_or(i64::MAX);
+    execute(transaction, "DELETE FROM request WHERE rowid <= (SELECT max(rowid) FROM request) - ?1", params![most])
 }
 
 fn carry_out(transaction: &Transaction<'_>, event: &Event, change: &InboxChange) -> rusqlite::Result<()> {
@@ -87,8 +93,11 @@ fn carry_out(transaction: &Transaction<'_>, event: &Event, change: &InboxChange)
         InboxChange::Scheduled { reminder } => {
             let id = reminder.id.to_string();
             let row = params![id, text(reminder)?];
-            execute(transaction, "INSERT OR IGNORE INTO inbox_scheduled (id, body) VALUES (?1, ?2)", row)?;
-            remember(transaction, event, &id)
+            execute(transaction, "INSERT OR IGNORE INTO inbox_scheduled (id, body) VALUES (?1, ?2)", row)
+        }
+        InboxChange::Requested { id, digest, last } => remember(transaction, event, id, (digest, *last)),
+        InboxChange::NotDone { id } => {
+            execute(transaction, "DELETE FROM request WHERE id = ?1", params![id.to_string()])
         }
         InboxChange::Withdrawn { id } => {
             execute(transaction, "DELETE FROM inbox_scheduled WHERE id = ?1", params![id.to_string()])
@@ -170,13 +179,19 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Saved> {
         let pair = id_of(&alert).map(AlertId).zip(Priority::from_name(&priority));
         saved.notified.extend(pair);
     }
-    let mut sent = connection.prepare("SELECT id, wall, seq FROM inbox_sent")?;
-    let mut rows = sent.query([])?;
+    let mut requests = connection.prepare("SELECT id, digest, wall, seq FROM request")?;
+    let mut rows = requests.query([])?;
     while let Some(row) = rows.next()? {
         if let Some(id) = id_of(&row.get::<_, String>(0)?) {
-            saved.sent.insert(id, (Wall(row.get(1)?), seq_of(row.get(2)?)));
+            let seq: Option<i64> = row.get(3)?;
+            let (digest, wall, seq) = (row.get(1)?, Wall(row.get(2)?), seq.map(seq_of));
+            saved.requests.insert(id, Kept { digest, wall, seq, is_kept: true });
         }
     }
+    let mut lanes = connection.prepare("SELECT lane, seq FROM cursor")?;
+    let lanes = lanes.query_map([], |row| Ok((row.get(0)?, seq_of(row.get(1)?))))?;
+    let lanes: Vec<(String, Seq)> = lanes.collect::<rusqlite::Result<_>>()?;
+    saved.acked = Acked::restored(lanes.iter().map(|(lane, seq)| (lane.as_str(), *seq)));
     Ok(saved)
 }
 

@@ -18,7 +18,7 @@ use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
 use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitsEvent, ObservationEvent};
 use crate::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
-use crate::notifier::Saved;
+use crate::notifier::{MAX_ACKED, Saved};
 use crate::record::KnownRecords;
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
@@ -305,6 +305,7 @@ impl Ledger {
                 .map_err(&failed)?;
             cursors.insert(lane.clone(), stored);
         }
+        forget_acked(&transaction, moved).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         self.keeper.made_room(now);
         self.newest = newest;
@@ -323,6 +324,17 @@ impl Ledger {
             .map_err(&failed)?;
         self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(&failed)
     }
+}
+
+/// Places of users on alerts' channels are as many as [`MAX_ACKED`]; of more the ones furthest behind go.
+fn forget_acked(transaction: &Transaction<'_>, moved: &BTreeMap<String, Seq>) -> rusqlite::Result<()> {
+    if !moved.keys().any(|lane| lane.starts_with("ack:")) {
+        return Ok(());
+    }
+    let sql = "DELETE FROM cursor WHERE lane GLOB 'ack:*' AND rowid NOT IN \
+         (SELECT rowid FROM cursor WHERE lane GLOB 'ack:*' ORDER BY seq DESC LIMIT ?1)";
+    let most = i64::try_from(MAX_ACKED).unwrap_or(i64::MAX);
+    transaction.prepare_cached(sql)?.execute([most]).map(drop)
 }
 
 /// Writes the events of a batch; returns the newest number.

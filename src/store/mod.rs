@@ -12,6 +12,7 @@ mod directory;
 mod handle;
 mod inbox;
 mod ledger;
+mod past;
 mod queue;
 mod reader;
 mod records;

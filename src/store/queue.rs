@@ -35,6 +35,11 @@ pub(super) struct Queue {
 struct Waiting {
     /// At most [`QUEUE`].
     events: VecDeque<Arc<Event>>,
+    /// How many were taken before the first of these.
+    taken: u64,
+    /// Events that go to the disk together or not at all, by how many came before the first and up to the last; without
+    /// an end: more of them may come. Oldest first, and no more than the events that wait.
+    groups: VecDeque<(u64, Option<u64>)>,
     is_closed: bool,
 }
 
@@ -70,11 +75,37 @@ impl Queue {
         Ok(())
     }
 
-    /// Moves the oldest events to the end of `batch`, until that holds [`MAX_BATCH`]; returns how many were moved.
+    /// What comes from here on until [`Queue::end_group`] goes to the disk together or not at all. A command has few
+    /// events, fewer than [`PLACES_A_COMMAND`].
+    pub(super) fn begin_group(&self) {
+        let mut waiting = self.waiting();
+        let begin = waiting.given();
+        waiting.groups.push_back((begin, None));
+    }
+
+    /// The group is complete.
+    pub(super) fn end_group(&self) {
+        let mut waiting = self.waiting();
+        let end = waiting.given();
+        match waiting.groups.pop_back() {
+            Some((begin, None)) if begin < end => waiting.groups.push_back((begin, Some(end))),
+            // Nothing came.
+            Some((_, None)) | None => {}
+            Some(ended) => waiting.groups.push_back(ended),
+        }
+        drop(waiting);
+        self.hurry.notify_one();
+    }
+
+    /// Moves the oldest events to the end of `batch`, until that holds [`MAX_BATCH`] and no part of a group; returns how
+    /// many were moved.
     pub(super) fn take_into(&self, batch: &mut Vec<Arc<Event>>) -> usize {
         let mut waiting = self.waiting();
-        let moved = MAX_BATCH.saturating_sub(batch.len()).min(waiting.events.len());
+        let moved = waiting.whole(MAX_BATCH.saturating_sub(batch.len()).min(waiting.events.len()));
         batch.extend(waiting.events.drain(..moved));
+        waiting.taken += u64::try_from(moved).unwrap_or(u64::MAX);
+        let taken = waiting.taken;
+        waiting.groups.retain(|(_, end)| end.is_none_or(|end| end > taken));
         moved
     }
 
@@ -117,7 +148,69 @@ impl Queue {
     }
 }
 
+impl Waiting {
+    /// How many events were ever put in.
+    fn given(&self) -> u64 {
+        self.taken + u64::try_from(self.events.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The number of events nearest to this one that parts no group.
+    fn whole(&self, count: usize) -> usize {
+        let upto = self.taken + u64::try_from(count).unwrap_or(u64::MAX);
+        let parted = self.groups.iter().find(|(begin, end)| *begin < upto && end.is_none_or(|end| upto < end));
+        let upto = match parted {
+            None => upto,
+            Some((_, Some(end))) => *end,
+            Some((begin, None)) => *begin,
+        };
+        usize::try_from(upto.saturating_sub(self.taken)).unwrap_or(usize::MAX).min(self.events.len())
+    }
+}
+
 /// True for what may wait for others: readings, and the records that follow them.
 pub(super) fn is_reading(event: &Event) -> bool {
     matches!(event.body, EventBody::Reading(_) | EventBody::Record(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::ids::Seq;
+
+    fn push(queue: &Queue, count: usize) {
+        for _ in 0..count {
+            let system = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+            let (epoch, at) = ("e".parse().unwrap(), Stamp::default());
+            queue.push(Arc::new(Event { epoch, seq: Seq(1), at, body: EventBody::System(system) })).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_group_is_never_parted() {
+        let (queue, mut batch) = (Queue::default(), Vec::new());
+        push(&queue, MAX_BATCH - 1);
+        queue.begin_group();
+        push(&queue, 2);
+        assert_eq!(queue.take_into(&mut batch), MAX_BATCH - 1, "the group may grow");
+        push(&queue, 1);
+        queue.end_group();
+        push(&queue, 5);
+        // One more fits this batch, and the group goes with it.
+        assert_eq!(queue.take_into(&mut batch), 3);
+        assert_eq!(queue.take_into(&mut batch), 0, "the batch is full");
+        batch.clear();
+        assert_eq!(queue.take_into(&mut batch), 5);
+
+        // An empty group holds nothing up, and the next one is as whole.
+        queue.begin_group();
+        queue.end_group();
+        push(&queue, MAX_BATCH - 1);
+        queue.begin_group();
+        push(&queue, 9);
+        queue.end_group();
+        batch.clear();
+        assert_eq!(queue.take_into(&mut batch), MAX_BATCH + 8);
+        assert_eq!((queue.len(), queue.waiting().groups.len()), (0, 0));
+    }
 }

@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use super::codec::{self, BadRow, Stream, row_id, seq_of, stamp};
 use super::directory::Directory;
 use super::resume::{self, ResumePoint};
-use super::{PageWanted, SeqRange, StoreError, chat, records, schema};
-use crate::clock::Stamp;
+use super::{PageWanted, SeqRange, StoreError, chat, past, records, schema};
+use crate::clock::{Stamp, Wall};
 use crate::event::Event;
 use crate::ids::{DeviceId, Epoch, Seq};
 use crate::record::RecordKey;
@@ -62,12 +62,16 @@ struct Span {
 }
 
 /// The two tables that share one numbering.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Readings,
     Others,
     /// Of the others the audit trail, the newest that fit.
     Audit,
+    /// Readings, the newest that fit.
+    LastReadings,
+    /// The others, the newest that fit.
+    LastOthers,
 }
 
 impl Reader {
@@ -114,6 +118,19 @@ impl Reader {
         let mut rows = self.read(move |side| side.events(span, &[Part::Audit])).await?;
         rows.reverse();
         Ok(rows)
+    }
+
+    /// The newest events before `before` and not before `first`, at most `limit` and [`MAX_READ`], oldest first.
+    pub async fn events_before(&self, before: Seq, first: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let (after, through) = (Seq(first.0.saturating_sub(1)), Seq(before.0.saturating_sub(1)));
+        let span = Span { after, through, limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::LastReadings, Part::LastOthers])).await
+    }
+
+    /// The last event that was published before `time`; [`Seq::ZERO`] if there is none. Where the clock was set back it
+    /// is one of several such places.
+    pub async fn last_before(&self, time: Wall) -> Result<Seq, StoreError> {
+        self.query(move |transaction| past::last_before(transaction, time)).await
     }
 
     /// The runs of the daemon, oldest first. The last one is this run.
@@ -237,20 +254,27 @@ impl ReadSide {
                 Part::Readings => codec::SELECT_READINGS,
                 Part::Others => codec::SELECT_EVENTS,
                 Part::Audit => codec::SELECT_AUDIT,
+                Part::LastReadings => codec::SELECT_LAST_READINGS,
+                Part::LastOthers => codec::SELECT_LAST_EVENTS,
             };
             let mut statement = transaction.prepare_cached(sql).map_err(&failed)?;
             let mut rows = statement.query(params![row_id(span.after), most, row_id(span.through)]).map_err(&failed)?;
             while let Some(row) = rows.next().map_err(&failed)? {
                 let seq = seq_of(row.get(0).map_err(&failed)?);
                 let event = epoch_of(&runs, seq).and_then(|epoch| match part {
-                    Part::Readings => codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id)),
-                    Part::Others | Part::Audit => codec::event_row(row, epoch),
+                    Part::Readings | Part::LastReadings => {
+                        codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id))
+                    }
+                    Part::Others | Part::Audit | Part::LastOthers => codec::event_row(row, epoch),
                 });
                 events.push(event.map_err(|bad| bad.at(path, seq))?);
             }
         }
         // Two rising runs: the sort only merges them.
         events.sort_by_key(|event| event.seq);
+        if parts.contains(&Part::LastOthers) {
+            events.drain(..events.len().saturating_sub(span.limit));
+        }
         events.truncate(span.limit);
         Ok(events)
     }

@@ -57,7 +57,7 @@ const TABLES: [(&str, &str); 19] = [
     ("inbox_waiting", "rowid, id, user"),
     ("inbox_scheduled", "rowid, id, body"),
     ("inbox_notified", "rowid, alert, priority"),
-    ("inbox_sent", "rowid, id, wall, seq"),
+    ("request", "rowid, id, digest, wall, seq"),
     ("chat_line", "seq, room, id"),
     ("chat_cleared", "rowid, room, user, seq"),
 ];

@@ -201,6 +201,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
         UNIQUE (room, user)
     ) STRICT;
 ",
+    "
+    -- What people have asked for under a name of their own: a digest of the command, when, and the last event of what was
+    -- done; NULL: it was begun. A request that is repeated is answered and not done again.
+    CREATE TABLE request (
+        id TEXT PRIMARY KEY,
+        digest TEXT NOT NULL,
+        wall INTEGER NOT NULL,
+        seq INTEGER
+    ) STRICT;
+    INSERT INTO request (id, digest, wall, seq) SELECT id, '', wall, seq FROM inbox_sent;
+    DROP TABLE inbox_sent;
+",
 ];
 
 /// Opens the one connection that writes.

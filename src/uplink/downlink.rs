@@ -121,7 +121,9 @@ async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receive
         let _ = downlink.control.send(Control::Audit(audit)).await;
         return Err(refused);
     }
-    let Done { seq, is_kept } = pipeline::carry_out(&downlink.control, command, by, Scope::Everything).await?;
+    let key = members.correlation_id();
+    let Done { seq, is_kept } =
+        pipeline::carry_out_once(&downlink.control, command, by, Scope::Everything, key).await?;
     let waiting = durable.wait_for(|newest| *newest >= seq);
     let durable = is_kept && matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)));
     Ok(json!({"ok": true, "seq": seq, "durable": durable}))

@@ -84,6 +84,8 @@ impl Bed {
             listener: None,
             user: None,
             patterns: vec!["#".parse().unwrap()],
+            filter: None,
+            acks: false,
             scope: Scope::Everything,
             delivery: Delivery::All,
             since: Some(Seq::ZERO),
@@ -143,7 +145,7 @@ impl Bed {
         command["name"] = json!("observation.set");
         let command = Command::read(Members(&command)).unwrap();
         let (reply, mut answer) = oneshot::channel();
-        let wish = CommandWish { command, by: "lena".to_owned().into(), scope, reply };
+        let wish = CommandWish { command, by: "lena".to_owned().into(), scope, key: None, reply };
         self.pipeline.on_control(Control::Command(wish), self.now);
         answer.try_recv().unwrap()
     }

@@ -96,7 +96,8 @@ impl Stalled {
     fn ask(&mut self, members: &Json) -> Result<Done, Refusal> {
         let command = Command::read(Members(members)).unwrap();
         let (reply, mut answer) = oneshot::channel();
-        let wish = CommandWish { command, by: "clinician-7".to_owned().into(), scope: Scope::Everything, reply };
+        let (by, scope) = ("clinician-7".into(), Scope::Everything);
+        let wish = CommandWish { command, by, scope, key: None, reply };
         self.pipeline.on_control(Control::Command(wish), self.now);
         answer.try_recv().unwrap()
     }

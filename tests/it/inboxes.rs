@@ -11,7 +11,7 @@ use vitalbridge::event::{
     Activation, AlertChange, AlertEvent, AlertKind, Event, EventBody, InboxChange, NotificationKind, Preferences,
     Presence, Priority, Signal, SignalPresence,
 };
-use vitalbridge::ids::{AlertId, Epoch, Seq};
+use vitalbridge::ids::{AlertId, Epoch};
 use vitalbridge::notifier::{MAX_WAITING, Notifier, Saved, SavedPerson, Sees, Sent};
 use vitalbridge::patient::Patient;
 use vitalbridge::store::{self, StoreOptions};
@@ -65,7 +65,8 @@ fn new(random: &mut fastrand::Rng, step: u64) -> NewNotification {
         priority: [Priority::Low, Priority::Medium, Priority::High][random.usize(..3)],
         at,
         expires: random.bool().then(|| self::at(step + 1 + random.u64(..400)).wall),
-        correlation_id: random.bool().then(|| random.u16(..50).to_string()),
+        // A name comes once: the pipeline knows the others.
+        correlation_id: random.bool().then(|| step.to_string()),
     }
 }
 
@@ -97,11 +98,10 @@ fn happen(notifier: &mut Notifier, random: &mut fastrand::Rng, step: u64, schedu
             notifier.withdraw(id, "otto", |_| true).unwrap_or_default()
         }
         6..9 => match notifier.send(new(random, step), "otto", |_| true, now) {
-            Ok(Sent::New { id, events }) => {
+            Ok(Sent { id, events }) => {
                 if matches!(events[0], EventBody::Inbox(InboxChange::Scheduled { .. })) {
                     scheduled.push(id);
                 }
-                notifier.remember(id, Seq(1), now.wall);
                 events
             }
             _ => Vec::new(),
@@ -122,7 +122,7 @@ fn sorted(mut saved: Saved) -> Saved {
     saved.people.retain(|_, person| *person != SavedPerson::default());
     saved.waiting.values_mut().for_each(|users| users.sort());
     saved.scheduled.sort_by_key(|reminder| reminder.id);
-    saved.sent.clear();
+    saved.requests.clear();
     saved
 }
 

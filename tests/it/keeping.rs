@@ -67,6 +67,8 @@ impl Bridge {
             listener: None,
             user: None,
             patterns: vec!["#".parse().unwrap()],
+            filter: None,
+            acks: false,
             scope: Scope::Everything,
             delivery: Delivery::All,
             since: Some(Seq::ZERO),

@@ -3,12 +3,15 @@
 mod capacity;
 mod chat;
 mod conformance;
+mod conversations;
+mod delivering;
 mod echo;
 mod hostile;
 mod limits;
 mod manage;
 mod older_clients;
 mod slow;
+mod stalled;
 mod token_security;
 mod tokens;
 
@@ -21,7 +24,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use vitalbridge::alerts::{Engine, RuleSet};
-use vitalbridge::clock::Clock;
+use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::ids::Epoch;
@@ -69,13 +72,26 @@ impl Server {
 
     /// With other limits, and for paused time with tokio's clock, which the sessions read then.
     fn with(limits: ServerLimits, close_codes: CloseCodes, session_clock: Clock) -> Self {
-        let clock = Clock::System;
+        let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
+        Self::arranged(Clock::System, &options, limits, close_codes, session_clock)
+    }
+
+    fn start_with(clock: Clock, options: &StoreOptions) -> Self {
+        Self::arranged(clock.clone(), options, ServerLimits::default(), CloseCodes::Own, clock)
+    }
+
+    fn arranged(
+        clock: Clock,
+        options: &StoreOptions,
+        limits: ServerLimits,
+        close_codes: CloseCodes,
+        session_clock: Clock,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
         let config = Config::demo(1, &place).unwrap();
         let epoch = Epoch::from_bits(1);
-        let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
-        let opened = store::open(dir.path(), &options, epoch.clone(), "boot", clock.now()).unwrap();
+        let opened = store::open(dir.path(), options, epoch.clone(), "boot", clock.now()).unwrap();
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
         let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
         let metrics = Arc::new(Metrics::default());
@@ -149,6 +165,13 @@ impl Server {
         ours
     }
 
+    /// A stream with room for so many bytes that were not read yet.
+    fn stream_of(&self, bytes: usize) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(bytes);
+        self.serve(theirs, "127.0.0.1:50000");
+        ours
+    }
+
     fn serve(&self, stream: DuplexStream, peer: &str) {
         let peer: SocketAddr = peer.parse().unwrap();
         let (router, stop) = (router(self.site.clone()), CancellationToken::new());
@@ -182,18 +205,7 @@ impl Server {
     }
 
     async fn reading(&self, patient: &str, metric: Metric, value: i32) {
-        let now = self.clock.now();
-        let reading = Reading {
-            patient: Some(patient.parse().unwrap()),
-            device: "d".parse().unwrap(),
-            source: "s".parse().unwrap(),
-            vital: Vital::scalar(metric, Value::Valid(Decimal::integer(value))),
-            mdc: None,
-            quality: Quality::Valid,
-            mode: Mode::Demo,
-            taken: Taken::on_arrival(now),
-            received: now,
-        };
+        let reading = demo_reading(patient, metric, value, self.clock.now());
         self.readings.send(SourceMessage::Reading(reading)).await.unwrap();
     }
 
@@ -204,6 +216,20 @@ impl Server {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn demo_reading(patient: &str, metric: Metric, value: i32, now: Stamp) -> Reading {
+    Reading {
+        patient: Some(patient.parse().unwrap()),
+        device: "d".parse().unwrap(),
+        source: "s".parse().unwrap(),
+        vital: Vital::scalar(metric, Value::Valid(Decimal::integer(value))),
+        mdc: None,
+        quality: Quality::Valid,
+        mode: Mode::Demo,
+        taken: Taken::on_arrival(now),
+        received: now,
     }
 }
 

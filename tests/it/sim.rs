@@ -82,6 +82,8 @@ async fn run(seed: u64, span: Duration) -> Outcome {
         listener: None,
         user: None,
         patterns: vec!["#".parse().unwrap()],
+        filter: None,
+        acks: false,
         scope: Scope::Everything,
         delivery: Delivery::All,
         since: Some(Seq::ZERO),
@@ -104,7 +106,7 @@ async fn run(seed: u64, span: Duration) -> Outcome {
     loop {
         tokio::select! {
             biased;
-            () = joined.outbox.filled() => {}
+            () = joined.outbox.filled(&clock) => {}
             () = &mut deadline => break,
         }
         take(&joined.outbox, &mut parcels, &mut events);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     // Layer 0: words of the field.
     "named", "clock", "ids", "secret", "backoff", "vitals", "record", "event", "patient", // Layer 1: pure.
-    "document", "derive", "wire", "waveform", "channel", "command", "profile", "decode", "encode", "alerts",
+    "document", "derive", "wire", "waveform", "channel", "command", "filter", "profile", "decode", "encode", "alerts",
     "notifier", "rooms", // Layer 2: services for tasks.
     "metrics", "host", "systemd", "logging", "tasks", "fallback", "bluez", // Layer 3: edges in and down.
     "sources", "emulator", "store", // Layer 4: the heart.

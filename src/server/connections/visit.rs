@@ -65,6 +65,8 @@ pub(super) struct Entry {
     rtt: Number,
     /// 0: none.
     acked: Number,
+    /// 1 if it has not acknowledged an alert that came twice.
+    late: Number,
 }
 
 /// A connection that has ended.
@@ -104,6 +106,7 @@ impl Entry {
             sent: Number::default(),
             rtt: Number::default(),
             acked: Number::default(),
+            late: Number::default(),
         };
         entry.hear(now);
         entry
@@ -162,7 +165,7 @@ impl Entry {
             retry_count: facts.retry_count,
             recovery_attempts: facts.recovery_attempts,
             channels: facts.patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
-            is_healthy: is_open && now.mono.since(heard) < HEARD_WITHIN && !load.is_overrun,
+            is_healthy: is_open && now.mono.since(heard) < HEARD_WITHIN && !load.is_overrun && self.late.get() == 0,
             rtt,
             load,
             acked_seq: Some(self.acked.get()).filter(|seq| *seq > 0),
@@ -266,10 +269,13 @@ impl Visit {
     }
 
     /// The newest event that the client has acknowledged.
-    pub fn on_acked(&self, acked: Option<Seq>) {
+    ///
+    /// `is_late`: it has not acknowledged an alert that came twice.
+    pub fn on_acked(&self, acked: Option<Seq>, is_late: bool) {
         if let Some(Seq(seq)) = acked {
             self.entry.acked.set(seq);
         }
+        self.entry.late.set(u64::from(is_late));
     }
 
     /// A message was written.

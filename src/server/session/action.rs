@@ -10,6 +10,7 @@ use crate::outbox::Frame;
 use crate::pipeline::{ChatAct, Receipt, Sign};
 use crate::secret::Secret;
 use crate::server::close::Close;
+use crate::server::history::Query;
 #[cfg(doc)]
 use crate::server::session::Session;
 use crate::store::PageWanted;
@@ -37,7 +38,13 @@ pub enum Action {
         after: Seq,
         /// The last.
         through: Seq,
+        /// Readings too; else only what is not one.
+        readings: bool,
     },
+    /// Read what was, while everything else goes on; answer with [`Session::on_history`]. One after the other.
+    History(Query),
+    /// Tell the pipeline that this user's client has everything of an alerts' channel up to this event.
+    Acked(String, String, Seq),
     /// Leave these channels.
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Ask the pipeline; answer with [`Session::on_command_done`].

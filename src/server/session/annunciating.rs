@@ -1,11 +1,14 @@
 //! How a session confirms alerts: the client's receipts, and the self-check that it gets.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::{Action, Session};
 use crate::channel::Pattern;
 use crate::clock::Stamp;
 use crate::command::BadMember;
+use crate::filter::Filter;
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::{CheckedAlert, SelfCheck};
 use crate::pipeline::Receipt;
@@ -36,7 +39,10 @@ impl Session {
     pub(super) fn tell_check(&mut self, check: &SelfCheck, out: &mut Vec<Action>, now: Stamp) {
         let chosen = |checked: &&CheckedAlert| {
             let routes = &checked.published.routes;
-            let is_wanted = |pattern: &Pattern| routes.iter().any(|route| pattern.matches(route));
+            let passes = |filter: &Arc<Filter>| filter.passes(&checked.published.event, routes);
+            let is_wanted = |pattern: &Pattern| {
+                routes.iter().any(|route| pattern.matches(route)) && self.filters.get(pattern).is_none_or(passes)
+            };
             self.patterns.iter().any(is_wanted) && self.scope.allows(routes)
         };
         let told = |checked: &CheckedAlert| json!({"alert_id": checked.alert.to_string(), "seq": checked.published.event.seq, "delivery": checked.delivery});

@@ -61,7 +61,7 @@ impl Session {
         match request {
             ChatRequest::Join { patterns, since, is_session } => {
                 self.chat.is_older |= is_session;
-                self.subscribe(patterns, since, None, id, out, now);
+                self.subscribe(patterns, (None, None), since, id, out, now);
             }
             ChatRequest::Leave { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
             ChatRequest::Send { room, text, name } => {

@@ -28,7 +28,7 @@ impl Session {
     }
 
     /// The newest event that the client has acknowledged.
-    pub fn acked(&self) -> Option<Seq> {
+    pub fn acked_seq(&self) -> Option<Seq> {
         self.acked
     }
 

@@ -1,7 +1,9 @@
 //! One dashboard's session: text in, actions out. Pure, so that the same tests run it in virtual time and on sockets.
 
+mod acking;
 mod action;
 mod annunciating;
+mod asking;
 mod chatting;
 mod facts;
 mod letters;
@@ -18,7 +20,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use self::acking::Acking;
+pub use self::acking::{ACK_DEADLINE, MAX_UNACKED};
 pub use self::action::{Action, ChatOrder, CommandRequest, Located};
+pub use self::asking::MAX_HISTORIES;
 use self::chatting::Chatting;
 pub(super) use self::chatting::conversation;
 pub use self::facts::Wanted;
@@ -27,6 +32,7 @@ use self::pacing::Pace;
 use crate::channel::Pattern;
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
+use crate::filter::Filter;
 use crate::hub::{ListenerId, Scope};
 use crate::ids::{BridgeId, Epoch, Seq, SiteId};
 use crate::notifier::Letter;
@@ -101,6 +107,7 @@ impl Shared {
 struct Pending {
     correlation_id: String,
     patterns: Vec<Pattern>,
+    filter: Option<Arc<Filter>>,
     delivery: Delivery,
     located: Option<Located>,
 }
@@ -117,10 +124,19 @@ struct Unanswered {
 #[derive(Debug)]
 struct Replaying {
     patterns: Vec<Pattern>,
+    filter: Option<Arc<Filter>>,
+    /// Only what a client that acknowledges has not acknowledged: of each alerts' channel what is newer than this.
+    unacked: Option<BTreeMap<String, Seq>>,
     recent: Vec<Arc<Published>>,
     latest: Vec<Arc<Published>>,
     letters: Vec<Letter>,
     through: Seq,
+    /// The next number that the replay from disk is to bring.
+    expected: Seq,
+    /// The last number that the disk is to bring; `None`: nothing of the disk is replayed.
+    from_disk: Option<Seq>,
+    /// Ranges of which the client was told that they are lost.
+    lost: Vec<(Seq, Seq)>,
     /// Messages for people among the missed events.
     told: Vec<uuid::Uuid>,
 }
@@ -139,6 +155,11 @@ pub struct Session {
     expiry_due: Option<Mono>,
     listener: Option<ListenerId>,
     patterns: Vec<Pattern>,
+    /// What is wanted of some of them.
+    filters: BTreeMap<Pattern, Arc<Filter>>,
+    acking: Acking,
+    /// Questions about the past that are not answered yet.
+    histories: usize,
     delivery: Delivery,
     /// The client has said that it shows alerts, and the pipeline is to be told.
     wants_to_annunciate: bool,
@@ -188,6 +209,9 @@ impl Session {
             expiry_due: None,
             listener: None,
             patterns: Vec::new(),
+            filters: BTreeMap::new(),
+            acking: Acking::default(),
+            histories: 0,
             delivery: Delivery::Latest,
             wants_to_annunciate: false,
             pending: None,
@@ -317,6 +341,7 @@ impl Session {
             self.expiry_due,
             auth,
             command,
+            self.ack_due(),
             self.chat.next_deadline(),
             Some(self.idle_at()),
         ]
@@ -337,6 +362,7 @@ impl Session {
             return out;
         }
         out.extend(self.answer_commands(now));
+        self.send_unacked_again(&mut out, now);
         if self.pong_due.is_some_and(|due| now.mono >= due) {
             self.close(Close::NoPong, &mut out, now);
             return out;
@@ -412,19 +438,28 @@ impl Session {
             Request::Ping => self.send(out, "pong", &json!({"mono_ms": now.mono.as_millis()}), id.as_deref(), now),
             // The client's own heartbeat needs no answer; ours goes out on its own.
             Request::Heartbeat => {}
-            Request::Subscribe { mut patterns, since, delivery, annunciator } => {
+            Request::Subscribe { mut patterns, since, delivery, annunciator, filter, acks } => {
                 if patterns.is_empty() {
                     patterns = self.defaults.iter().filter_map(|channel| channel.parse().ok()).collect();
                 }
                 self.wants_to_annunciate |= annunciator;
-                self.subscribe(patterns, since, delivery, id, out, now);
+                if acks {
+                    self.acking.begin();
+                }
+                self.subscribe(patterns, (filter, delivery), since, id, out, now);
+            }
+            Request::History { patterns, from, to, before, limit } => {
+                self.ask_for_history(patterns, (from, to), (before, limit), id, out, now);
             }
             Request::Unsubscribe { patterns } => self.unsubscribe(&patterns, id.as_deref(), out, now),
             Request::Receipt { shown, alerts, epoch } => {
                 self.receipt(shown, alerts, epoch.as_ref(), id.as_deref(), out, now);
             }
-            Request::Ack { ids, through } => {
+            Request::Ack { ids, through, epoch } => {
                 self.acked = self.acked.max(through.as_ref().map(|(_, seq)| *seq));
+                if let Some((channel, seq)) = &through {
+                    self.on_alerts_ack(channel, epoch.as_ref(), *seq, out, now);
+                }
                 self.on_ack(&ids, through, out);
             }
             Request::Chat(request) => self.on_chat(request, id, out, now),

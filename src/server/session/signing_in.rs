@@ -59,7 +59,7 @@ impl Session {
             // The new token may allow less: the hub is told, and so is the client.
             let gone: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
             let narrowed = self.narrowed(&before);
-            out.push(self.join_action(Vec::new(), self.delivery, None));
+            out.push(self.join_action(Vec::new(), (None, self.delivery), None));
             if !gone.is_empty() {
                 self.unsubscribe(&gone, None, out, now);
             }

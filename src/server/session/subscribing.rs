@@ -10,9 +10,10 @@ use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
 use crate::command::BadMember;
 use crate::event::{Event, EventBody, LimitsEvent};
+use crate::filter::Filter;
 use crate::hub::{Join, Joined, User};
 use crate::ids::{Epoch, Seq};
-use crate::outbox::{Delivery, Parcel, Published};
+use crate::outbox::{Delivery, GapStream, Parcel, Published};
 use crate::server::close::Close;
 use crate::server::message::Unreadable;
 use crate::wire;
@@ -23,10 +24,10 @@ impl Session {
         let Some(pending) = self.pending.as_mut() else {
             return Vec::new();
         };
-        let (patterns, delivery) = (pending.patterns.clone(), pending.delivery);
+        let (patterns, filter, delivery) = (pending.patterns.clone(), pending.filter.clone(), pending.delivery);
         let since = located.after.unwrap_or(Seq(u64::MAX));
         pending.located = Some(located);
-        vec![self.join_action(patterns, delivery, Some(since))]
+        vec![self.join_action(patterns, (filter, delivery), Some(since))]
     }
 
     /// The hub has answered. `None`: it has no room.
@@ -47,28 +48,59 @@ impl Session {
             if !self.patterns.contains(pattern) {
                 self.patterns.push(pattern.clone());
             }
+            match &pending.filter {
+                Some(filter) => self.filters.insert(pattern.clone(), Arc::clone(filter)),
+                None => self.filters.remove(pattern),
+            };
         }
         let located = pending.located.as_ref();
         let resume = located.and_then(|located| located.after.map(|after| (after, &located.lost)));
         // Nobody has seen what has not happened: such a client is told the present.
         let resume = resume.filter(|(after, _)| *after <= joined.through);
         let floor = Seq(joined.through.0.saturating_sub(MAX_REPLAY));
+        // Who does not resume and acknowledges gets the alerts that he has not acknowledged.
+        let unacked = self.unacked(&joined, &pending.patterns, located.is_some());
+        let owed = unacked.as_ref().and_then(|cursors| cursors.values().min().copied());
         let after = resume.map_or(joined.through, |(after, _)| after.max(floor));
         let capped = resume.is_some_and(|(after, _)| after < floor);
         let lost = resume.map_or(&[][..], |(_, lost)| lost);
+        // What memory holds comes, whether the disk has it or not.
+        let in_memory = joined.recent_from;
+        let clipped = |(first, last): &(Seq, Seq)| (*first, (*last).min(Seq(in_memory.0.saturating_sub(1))));
+        let lost: Vec<(Seq, Seq)> = lost.iter().map(clipped).filter(|(first, last)| first <= last).collect();
         let data = json!({
             "channels": pending.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>(),
             "recovered": resume.is_some() && !capped && lost.is_empty(),
             "first_seq": after.next(), "last_seq": joined.through, "epoch": self.shared.epoch, "lost": lost,
             "rooms": rooms_told(&joined.rooms),
+            "cursors": self.acking.is_on().then_some(&joined.acked),
         });
+        self.acking.on_joined(&joined);
         self.send(&mut out, "subscribed", &data, Some(&pending.correlation_id), now);
         self.on_rooms(&joined.rooms, &mut out, now);
         let Joined { latest, recent, recent_from, letters, through, .. } = joined;
         let (patterns, told) = (pending.patterns, Vec::new());
-        self.replaying = Some(Replaying { patterns, recent, latest, letters, through, told });
-        if resume.is_some() && after.next() < recent_from {
-            out.push(Action::Replay { after, through: Seq(recent_from.0.saturating_sub(1)) });
+        let filter = pending.filter;
+        let after = owed.map_or(after, |owed| owed.max(floor));
+        let expected = after.next();
+        let in_disk = Seq(recent_from.0.saturating_sub(1));
+        let from_disk = ((resume.is_some() || owed.is_some()) && expected <= in_disk).then_some(in_disk);
+        self.replaying = Some(Replaying {
+            patterns,
+            filter,
+            unacked,
+            recent,
+            latest,
+            letters,
+            through,
+            expected,
+            from_disk,
+            lost,
+            told,
+        });
+        if let Some(through) = from_disk {
+            let readings = owed.is_none();
+            out.push(Action::Replay { after, through, readings });
         } else {
             self.finish_replay(&mut out, now);
         }
@@ -78,8 +110,14 @@ impl Session {
     /// Events of a replay, from disk.
     pub fn on_replay(&mut self, events: &[Event], now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
+        let is_owed = self.replaying.as_ref().is_some_and(|replaying| replaying.unacked.is_some());
         for event in events {
-            if let EventBody::Notification(notification) = &event.body {
+            if !is_owed {
+                self.tell_what_has_gone(event.seq, &mut out, now);
+            }
+            if let EventBody::Notification(notification) = &event.body
+                && !is_owed
+            {
                 self.tell_again(notification, (&event.epoch, event.seq), &mut out, now);
                 continue;
             }
@@ -88,22 +126,54 @@ impl Session {
             }
             let Some(replaying) = &self.replaying else { return out };
             let routes = routes(event, self.shared.ward_of(event));
-            let wanted = routes.iter().any(|route| replaying.patterns.iter().any(|pattern| pattern.matches(route)));
-            if wanted
+            if replaying.wants(event, &routes)
                 && self.scope.allows(&routes)
                 && let Some(text) = self.in_older_form(event).or_else(|| wire::push(event).ok())
             {
-                self.sent += 1;
-                out.push(Action::Send(text));
+                self.acking.on_sent(event, || text.clone().into(), now);
+                if is_owed {
+                    self.send_again(text.as_bytes(), &mut out);
+                } else {
+                    self.sent += 1;
+                    out.push(Action::Send(text));
+                }
             }
         }
         out
+    }
+
+    /// The store may drop rows while they are replayed: what is missing before an event, and was not told as lost, is said.
+    fn tell_what_has_gone(&mut self, seq: Seq, out: &mut Vec<Action>, now: Stamp) {
+        let Some(replaying) = &mut self.replaying else { return };
+        let mut from = std::mem::replace(&mut replaying.expected, seq.next());
+        let mut gone = Vec::new();
+        for (first, last) in &replaying.lost {
+            if from < *first && from < seq {
+                gone.push((from, Seq(first.0.min(seq.0) - 1)));
+            }
+            from = from.max(last.next());
+        }
+        if from < seq {
+            gone.push((from, Seq(seq.0 - 1)));
+        }
+        for (from, to) in gone {
+            let data = json!({
+                "from": from, "to": to, "skipped": to.0 - from.0 + 1, "epoch": self.shared.epoch, "streams": [],
+            });
+            self.send(out, "gap", &data, None, now);
+        }
     }
 
     /// The replay from disk is complete.
     pub fn on_replayed(&mut self, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
         self.pong_due = self.pong_due.map(|_| now.mono + PONG_DEADLINE);
+        self.acking.on_replayed(now);
+        let end = self.replaying.as_ref().filter(|replaying| replaying.unacked.is_none());
+        if let Some(through) = end.and_then(|replaying| replaying.from_disk) {
+            // Neither on disk nor in memory: said, not hidden.
+            self.tell_what_has_gone(through.next(), &mut out, now);
+        }
         self.finish_replay(&mut out, now);
         out
     }
@@ -119,7 +189,7 @@ impl Session {
                 Parcel::Event(published) => {
                     // Rights may have been narrowed while it waited.
                     if self.scope.allows(&published.routes) {
-                        self.push(published, &mut out);
+                        self.push(published, &mut out, now);
                         self.overtake(published);
                     }
                 }
@@ -130,8 +200,16 @@ impl Session {
                         out.push(Action::SendBinary(wave.message.clone()));
                     }
                 }
-                Parcel::Gap { from, to, skipped } => {
-                    let data = json!({"from": from, "to": to, "skipped": skipped});
+                Parcel::Gap { from, to, skipped, streams } => {
+                    let of_stream = |it: &GapStream| {
+                        let channel = it.last.routes.first();
+                        json!({"channel": channel, "from": it.from, "to": it.last.event.seq, "skipped": it.skipped})
+                    };
+                    let seen = streams.iter().filter(|it| self.scope.allows(&it.last.routes));
+                    let streams: Vec<_> = seen.map(of_stream).collect();
+                    let data = json!({
+                        "from": from, "to": to, "skipped": skipped, "epoch": self.shared.epoch, "streams": streams,
+                    });
                     self.send(&mut out, "gap", &data, None, now);
                 }
             }
@@ -167,8 +245,8 @@ impl Session {
     pub(super) fn subscribe(
         &mut self,
         patterns: Vec<Pattern>,
+        (filter, delivery): (Option<Arc<Filter>>, Option<Delivery>),
         since: Option<(Epoch, Seq)>,
-        delivery: Option<Delivery>,
         correlation_id: Option<String>,
         out: &mut Vec<Action>,
         now: Stamp,
@@ -197,22 +275,30 @@ impl Session {
         self.pending = Some(Pending {
             correlation_id: correlation_id.unwrap_or_default(),
             patterns: patterns.clone(),
+            filter: filter.clone(),
             delivery,
             located: None,
         });
         match since {
             Some((epoch, seq)) => out.push(Action::Locate(epoch, seq)),
-            None => out.push(self.join_action(patterns, delivery, None)),
+            None => out.push(self.join_action(patterns, (filter, delivery), None)),
         }
     }
 
-    pub(super) fn join_action(&self, patterns: Vec<Pattern>, delivery: Delivery, since: Option<Seq>) -> Action {
+    pub(super) fn join_action(
+        &self,
+        patterns: Vec<Pattern>,
+        (filter, delivery): (Option<Arc<Filter>>, Delivery),
+        since: Option<Seq>,
+    ) -> Action {
         let user = self.rights().map(|rights| User { name: rights.user.clone(), role: rights.role.name() });
-        Action::Join(Join { listener: self.listener, user, patterns, scope: self.scope.clone(), delivery, since })
+        let (listener, scope, acks) = (self.listener, self.scope.clone(), self.acking.is_on());
+        Action::Join(Join { listener, user, patterns, filter, scope, delivery, since, acks })
     }
 
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         self.patterns.retain(|pattern| !patterns.contains(pattern));
+        self.filters.retain(|pattern, _| !patterns.contains(pattern));
         self.newest.retain(|known| self.patterns.iter().any(|pattern| pattern.matches(known.channel())));
         if let Some(listener) = self.listener {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
@@ -221,8 +307,9 @@ impl Session {
         self.send(out, "unsubscribed", &json!({"channels": channels}), id, now);
     }
 
-    fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>) {
+    fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>, now: Stamp) {
         self.note_age(published);
+        self.acking.on_sent(&published.event, || published.text.payload(), now);
         self.sent += 1;
         match self.in_older_form(&published.event) {
             Some(text) => out.push(Action::Send(text)),
@@ -243,13 +330,22 @@ impl Session {
     }
 
     fn finish_replay(&mut self, out: &mut Vec<Action>, now: Stamp) {
+        let is_owed = self.replaying.as_ref().is_some_and(|replaying| replaying.unacked.is_some());
         let recent = self.replaying.as_mut().map(|replaying| std::mem::take(&mut replaying.recent));
         for published in recent.unwrap_or_default() {
+            let wants = |replaying: &Replaying| replaying.wants(&published.event, &published.routes);
+            if !self.replaying.as_ref().is_some_and(wants) {
+                continue;
+            }
             match &published.event.body {
                 EventBody::Notification(it) => {
                     self.tell_again(it, (&published.event.epoch, published.event.seq), out, now);
                 }
-                _ => self.push(&published, out),
+                _ if is_owed => {
+                    self.acking.on_sent(&published.event, || published.text.payload(), now);
+                    self.send_again(&published.text, out);
+                }
+                _ => self.push(&published, out, now),
             }
         }
         let Some(replaying) = self.replaying.take() else {
@@ -265,5 +361,21 @@ impl Session {
         let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
         self.send(out, "snapshot", &snapshot, None, now);
         self.hand_over(&replaying, out, now);
+    }
+}
+
+impl Replaying {
+    /// True if a missed event is what the client subscribed to, or of a replay of what was not acknowledged one of those.
+    fn wants(&self, event: &Event, routes: &[String]) -> bool {
+        if let Some(unacked) = &self.unacked {
+            let is_owed = |route| unacked.get(route).is_some_and(|acked| event.seq > *acked);
+            if !(matches!(event.body, EventBody::Alert(_)) && routes.first().is_some_and(is_owed)) {
+                return false;
+            }
+        }
+        let is_own = matches!(event.body, EventBody::Notification(_));
+        is_own
+            || routes.iter().any(|route| self.patterns.iter().any(|pattern| pattern.matches(route)))
+                && self.filter.as_ref().is_none_or(|filter| filter.passes(event, routes))
     }
 }

@@ -97,12 +97,18 @@ fn resuming() -> Session {
         listener: None,
         user: None,
         patterns: vec!["alerts/+".parse().unwrap()],
+        filter: None,
+        acks: false,
         scope: Scope::Everything,
         delivery: Delivery::All,
         since: Some(Seq(1)),
     };
     let actions = session.on_joined(hub.join(join), at(1));
-    assert!(actions.iter().any(|action| matches!(action, Action::Replay { after: Seq(1), through: Seq(90) })));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Replay { after: Seq(1), through: Seq(90), readings: true }))
+    );
     session
 }
 
@@ -312,4 +318,44 @@ fn a_probe_asks_at_once_and_never_twice_for_one_answer() {
     assert_eq!(pings(session.on_probe(at(2))), 0, "the first is not answered yet");
     session.on_pong(at(2));
     assert_eq!(pings(session.on_probe(at(3))), 1);
+}
+
+#[test]
+fn an_alert_that_is_not_acknowledged_comes_twice_and_then_the_connection_is_not_healthy() {
+    let mut session = session();
+    let subscribe = r#"{"type":"subscribe","channels":["alerts/+"],"acks":true}"#;
+    session.on_text(subscribe, at(1));
+    let mut hub = crate::hub::Hub::new(Seq(90), Arc::default());
+    let join = Join {
+        listener: None,
+        user: None,
+        patterns: vec!["alerts/+".parse().unwrap()],
+        filter: None,
+        scope: Scope::Everything,
+        delivery: Delivery::Latest,
+        since: None,
+        acks: true,
+    };
+    session.on_joined(hub.join(join), at(1));
+    let alerts = |actions: &[Action]| -> Vec<(u64, bool)> {
+        let told = written(actions).into_iter().filter(|message| message["type"] == "alert");
+        told.map(|it| (it["seq"].as_u64().unwrap(), it["redelivered"] == true)).collect()
+    };
+    let parcels = [alert(1, 91, AlertChange::Start), alert(2, 92, AlertChange::Start)].map(Parcel::Event);
+    assert_eq!(alerts(&session.on_parcels(&parcels, at(2))), [(91, false), (92, false)]);
+    let ack = |session: &mut Session, epoch: &str, seq: u64, now| {
+        let text = format!(r#"{{"type":"ack","channel":"alerts/P-1","epoch":"{epoch}","seq":{seq}}}"#);
+        session.on_text(&text, now).iter().filter(|it| matches!(it, Action::Acked(..))).count()
+    };
+    assert_eq!(ack(&mut session, "e", 91, at(3)), 1);
+    assert_eq!(ack(&mut session, "elsewhere", 92, at(3)), 0, "another run's number is another event");
+    assert!(session.next_deadline() <= at(7).mono);
+    assert_eq!(alerts(&session.on_deadline(at(7))), [(92, true)]);
+    assert!(session.is_healthy());
+    assert_eq!(alerts(&session.on_deadline(at(11))), []);
+    session.on_pong(at(11));
+    assert_eq!(alerts(&session.on_deadline(at(12))), []);
+    assert_eq!((session.is_healthy(), session.acked_seq()), (false, Some(Seq(91))));
+    assert_eq!(ack(&mut session, "e", 500, at(13)), 1, "no further than what was sent");
+    assert_eq!((session.is_healthy(), session.acked_seq()), (true, Some(Seq(92))));
 }
