@@ -13,10 +13,14 @@ pub mod jwt;
 mod limits;
 pub mod message;
 mod notifications;
+mod openapi;
+mod plain;
 pub mod rate;
+mod rest;
 pub mod routes;
 pub mod session;
 pub mod socket;
+mod sse;
 
 use std::net::SocketAddr;
 

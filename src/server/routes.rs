@@ -32,7 +32,7 @@ use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
-use crate::server::{audit, ble, commands, limits, notifications};
+use crate::server::{audit, ble, commands, limits, notifications, openapi, plain, rest, sse};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -116,6 +116,9 @@ pub fn router(site: Site) -> Router {
         .merge(limits::router(site.clone()))
         .merge(audit::router(site.clone()))
         .merge(notifications::router(site.clone()))
+        .merge(rest::router(site.clone()))
+        .merge(openapi::router(site.clone()))
+        .merge(sse::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
@@ -128,7 +131,7 @@ pub fn router(site: Site) -> Router {
 async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&site.hosts, request.headers()) {
         Some(refusal) => refusal,
-        None => next.run(request).await,
+        None => plain::refusals(next.run(request).await),
     };
     let headers = response.headers_mut();
     let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

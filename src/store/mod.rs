@@ -18,6 +18,8 @@ mod resume;
 mod retention;
 mod salvage;
 mod schema;
+mod search;
+mod times;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -39,6 +41,7 @@ pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPL
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;
+pub use search::{MAX_SCANNED, Scan, Scanned, StreamInfo};
 pub use writer::{MAX_BATCH, RETRY_EVERY, Writer};
 
 use directory::Directory;
