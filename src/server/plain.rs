@@ -15,7 +15,9 @@ pub(super) fn refusals(response: Response) -> Response {
         return response;
     }
     let (code, message) = match status {
-        StatusCode::BAD_REQUEST => ("format", "the address or its parameters cannot be read; check the percent-encoding"),
+        StatusCode::BAD_REQUEST => {
+            ("format", "the address or its parameters cannot be read; check the percent-encoding")
+        }
         StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "the request is too large"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("format", "send application/json"),
         _ if status.is_server_error() => ("internal_error", "the bridge could not do this; its log says why"),

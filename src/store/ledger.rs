@@ -11,7 +11,9 @@ use tracing::error;
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
-use super::{DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, inbox, records, schema, times};
+use super::{
+    DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, inbox, records, schema, times,
+};
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
 use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, EventBody, LimitsEvent, ObservationEvent};

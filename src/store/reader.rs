@@ -265,7 +265,11 @@ pub(super) fn epoch_of(runs: &[EpochInfo], seq: Seq) -> Result<Epoch, BadRow> {
 }
 
 /// What the stream `id` stands for, remembered or looked up.
-pub(super) fn find_stream(transaction: &Transaction<'_>, streams: &mut HashMap<i64, Stream>, id: i64) -> Result<Stream, BadRow> {
+pub(super) fn find_stream(
+    transaction: &Transaction<'_>,
+    streams: &mut HashMap<i64, Stream>,
+    id: i64,
+) -> Result<Stream, BadRow> {
     if let Some(stream) = streams.get(&id) {
         return Ok(stream.clone());
     }

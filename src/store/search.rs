@@ -199,11 +199,7 @@ impl Reader {
     }
 }
 
-fn begin(
-    side: &mut ReadSide,
-    scan: Scan,
-    chooses: impl Fn(&StreamInfo) -> bool,
-) -> Result<Search, StoreError> {
+fn begin(side: &mut ReadSide, scan: Scan, chooses: impl Fn(&StreamInfo) -> bool) -> Result<Search, StoreError> {
     side.in_transaction(|path, transaction| {
         let found = streams(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
         let streams = found.into_iter().filter(|(_, info)| chooses(info)).map(|(id, _)| id).collect();
@@ -241,12 +237,13 @@ fn advance<S>(
         return nothing_left;
     }
     let first = times::block_of(scan.after.next());
-    let (blocks, open) =
-        times::blocks(&transaction, first, (scan.from, scan.to), BLOCKS_AT_ONCE).map_err(&failed)?;
+    let (blocks, open) = times::blocks(&transaction, first, (scan.from, scan.to), BLOCKS_AT_ONCE).map_err(&failed)?;
     let are_more = i64::try_from(blocks.len()).is_ok_and(|found| found == BLOCKS_AT_ONCE);
     let mut spans: Vec<(Seq, Seq)> = blocks
         .iter()
-        .map(|block| (Seq(times::first_of(*block).0.saturating_sub(1)), Seq(times::first_of(block + 1).0.saturating_sub(1))))
+        .map(|block| {
+            (Seq(times::first_of(*block).0.saturating_sub(1)), Seq(times::first_of(block + 1).0.saturating_sub(1)))
+        })
         .collect();
     if !are_more {
         // The times of the newest block are not known yet.

@@ -75,17 +75,85 @@ pub(super) fn reach(transaction: &Transaction<'_>, (from, to): (Wall, Wall), mos
     })
 }
 
+/// Blocks that are looked into for the first time since a moment; where more have earlier and later readings, that
+/// moment itself is taken for it.
+const LOOKED_INTO: i64 = 16;
+
 /// The first time since `from` at which something may have been measured, and the last; `None`: nothing was.
 pub(super) fn extent(transaction: &Transaction<'_>, from: Wall) -> rusqlite::Result<Option<(Wall, Wall)>> {
-    // The newest block is not noted yet, so its readings are looked at.
+    // Blocks after `from` are known by their ends; in those about it, and in the newest one, readings are looked at.
     let sql = format!(
-        "SELECT min(earliest), max(latest) FROM (
-             SELECT max(earliest, ?1) AS earliest, latest FROM reading_block WHERE latest >= ?1
-             UNION ALL
-             SELECT {MEASURED}, {MEASURED} FROM reading
-             WHERE seq >= {BLOCK} * ifnull((SELECT max(block) + 1 FROM reading_block), 0) AND {MEASURED} >= ?1)"
+        "WITH about AS (SELECT block FROM reading_block WHERE latest >= ?1 AND earliest < ?1),
+              looked_into (first, last) AS (
+                  SELECT block * {BLOCK}, (block + 1) * {BLOCK} - 1 FROM about
+                      WHERE (SELECT count(*) FROM about) <= {LOOKED_INTO}
+                  UNION ALL SELECT ifnull(max(block) + 1, 0) * {BLOCK}, {last} FROM reading_block),
+              found (earliest, latest) AS (
+                  SELECT earliest, latest FROM reading_block WHERE earliest >= ?1
+                  UNION ALL SELECT ?1, latest FROM reading_block
+                      WHERE latest >= ?1 AND earliest < ?1 AND (SELECT count(*) FROM about) > {LOOKED_INTO}
+                  UNION ALL SELECT {MEASURED}, {MEASURED} FROM looked_into CROSS JOIN reading
+                      ON seq BETWEEN first AND last WHERE {MEASURED} >= ?1)
+         SELECT min(earliest), max(latest) FROM found",
+        last = i64::MAX
     );
     let ends: (Option<i64>, Option<i64>) =
         transaction.prepare_cached(&sql)?.query_row([from.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(ends.0.zip(ends.1).map(|(earliest, latest)| (Wall(earliest), Wall(latest))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema::{MIGRATIONS, connect_writer, migrate};
+
+    /// A database with readings measured at `at(seq)`, and the blocks up to `noted`.
+    fn database(last: i64, noted: u64, at: impl Fn(i64) -> i64) -> (tempfile::TempDir, rusqlite::Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vitals.db");
+        std::fs::File::create(&path).unwrap();
+        let mut connection = connect_writer(&path).unwrap();
+        migrate(&mut connection, &path, MIGRATIONS).unwrap();
+        let transaction = connection.transaction().unwrap();
+        for seq in 1..=last {
+            let sql =
+                "INSERT INTO reading (seq, stream, mono, wall, received_ns, received_ms, taken_ms, uncertainty_ms,
+                mantissa, exponent) VALUES (?1, 1, 0, ?2 + 9, 0, 2, 7, 0, 1, 0)";
+            transaction.prepare_cached(sql).unwrap().execute([seq, at(seq)]).unwrap();
+        }
+        note(&transaction, Seq(noted)).unwrap();
+        transaction.commit().unwrap();
+        (folder, connection)
+    }
+
+    #[test]
+    fn the_blocks_of_a_time_are_found_late_readings_among_them() {
+        // One reading of block 2 was measured at the time of block 0.
+        let (_folder, mut connection) = database(5000, 5000, |seq| if seq == 2100 { 500 } else { seq });
+        let transaction = connection.transaction().unwrap();
+        let found = |from, to, most| blocks(&transaction, 0, (Wall(from), Wall(to)), most).unwrap();
+        assert_eq!(found(400, 600, 16), (vec![0, 2], 4));
+        assert_eq!(found(3000, 3100, 16), (vec![2, 3], 4));
+        assert_eq!(found(0, 9000, 2), (vec![0, 1], 4));
+        assert_eq!(found(4500, 9000, 16), (vec![], 4), "the newest block is not noted: it is always looked at");
+        let reach = |from, most| reach(&transaction, (Wall(from), Wall(9000)), most).unwrap();
+        // By their earliest: block 0 at 1, block 2 at 500, block 1 at 1024, block 3 at 3072.
+        assert_eq!(
+            (reach(0, 1), reach(0, 2), reach(0, 3), reach(0, 4)),
+            (Wall(500), Wall(1024), Wall(3072), Wall(9000))
+        );
+        let extent = |from| extent(&transaction, Wall(from)).unwrap();
+        assert_eq!(extent(0), Some((Wall(1), Wall(5000))));
+        assert_eq!(extent(3500), Some((Wall(3500), Wall(5000))));
+        assert_eq!(extent(5001), None);
+        forget(&transaction, Seq(2047)).unwrap();
+        assert_eq!(found(0, 9000, 16), (vec![2, 3], 4));
+    }
+
+    #[test]
+    fn a_time_at_which_nothing_was_measured_is_passed_over() {
+        let (_folder, mut connection) = database(3000, 3000, |seq| if seq < 1500 { seq } else { seq + 1_000_000 });
+        let transaction = connection.transaction().unwrap();
+        assert_eq!(extent(&transaction, Wall(1500)).unwrap(), Some((Wall(1_001_500), Wall(1_003_000))));
+    }
 }

@@ -1,6 +1,9 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
 mod limits;
+mod openapi;
+mod rest;
+mod sse;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -66,9 +66,11 @@ fn choice(operation: Operation) -> Operation {
 }
 
 fn span(operation: Operation) -> Operation {
-    operation
-        .query("from", time(), "measured from then on; where nobody knows when, arrived")
-        .query("to", time(), "measured before")
+    operation.query("from", time(), "measured from then on; where nobody knows when, arrived").query(
+        "to",
+        time(),
+        "measured before",
+    )
 }
 
 fn readings() -> Vec<Operation> {
@@ -86,7 +88,11 @@ fn readings() -> Vec<Operation> {
         .gives::<rest::LatestReadings>(200, "now");
     let export = operation("get", "/api/v1/export", "The readings of a span of time as one file")
         .query("format", json!({"type": "string", "enum": ["csv", "ndjson"]}), "csv if left out")
-        .gives_text(200, &["text/csv", "application/x-ndjson"], "written while it is taken; broken off if it cannot be whole");
+        .gives_text(
+            200,
+            &["text/csv", "application/x-ndjson"],
+            "written while it is taken; broken off if it cannot be whole",
+        );
     vec![span(choice(readings)), choice(latest), span(choice(export))]
 }
 
@@ -107,7 +113,11 @@ fn alerts() -> Vec<Operation> {
         operation("get", "/api/v1/alerts/{id}", "One alert and its life").gives::<rest::AlertLife>(200, "the alert"),
         operation("get", "/api/v1/audit", "The audit trail, the newest first")
             .query("patient", text(), "rows about this patient alone")
-            .query("limit", json!({"type": "integer", "minimum": 1}), "most rows of a page; 100 if left out, at most 500")
+            .query(
+                "limit",
+                json!({"type": "integer", "minimum": 1}),
+                "most rows of a page; 100 if left out, at most 500",
+            )
             .query("before", json!({"type": "integer", "minimum": 0}), "the `next` of the page before")
             .gives::<forms::AuditPage>(200, "a page"),
     ]
@@ -227,6 +237,7 @@ fn files() -> Vec<Operation> {
         ("/icon.svg", &["image/svg+xml"]),
         ("/vitalbridge.js", &["text/javascript"]),
     ];
-    let file = |(path, kinds)| operation("get", path, "A file of the dashboard").open().gives_text(200, kinds, "the file");
+    let file =
+        |(path, kinds)| operation("get", path, "A file of the dashboard").open().gives_text(200, kinds, "the file");
     FILES.map(file).into()
 }

@@ -101,7 +101,9 @@ fn begin(desk: Desk, headers: &HeaderMap, uri: &Uri) -> Answer<Response> {
     Ok(([(CONTENT_TYPE, kind), (CONTENT_DISPOSITION, name)], Body::from_stream(body)).into_response())
 }
 
-async fn next_piece(taken: Option<mpsc::Receiver<Piece>>) -> Option<(io::Result<Bytes>, Option<mpsc::Receiver<Piece>>)> {
+async fn next_piece(
+    taken: Option<mpsc::Receiver<Piece>>,
+) -> Option<(io::Result<Bytes>, Option<mpsc::Receiver<Piece>>)> {
     let mut taken = taken?;
     match taken.recv().await {
         Some(Piece::Rows(rows)) => Some((Ok(rows), Some(taken))),
@@ -111,13 +113,7 @@ async fn next_piece(taken: Option<mpsc::Receiver<Piece>>) -> Option<(io::Result<
 }
 
 /// Writes everything that was on disk when it began. A file that cannot be finished is broken off.
-async fn write(
-    site: Site,
-    choice: Choice,
-    format: Format,
-    pieces: mpsc::Sender<Piece>,
-    _slot: OwnedSemaphorePermit,
-) {
+async fn write(site: Site, choice: Choice, format: Format, pieces: mpsc::Sender<Piece>, _slot: OwnedSemaphorePermit) {
     let send = async |piece: Piece| {
         tokio::select! {
             biased;

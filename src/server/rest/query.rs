@@ -71,7 +71,11 @@ impl Given {
     }
 
     /// A parameter of a type that reads itself; `is` says what it has to be.
-    pub(in crate::server) fn parsed<T: FromStr>(&mut self, name: &'static str, is: &str) -> Result<Option<T>, BadQuery> {
+    pub(in crate::server) fn parsed<T: FromStr>(
+        &mut self,
+        name: &'static str,
+        is: &str,
+    ) -> Result<Option<T>, BadQuery> {
         let Some(text) = self.values.remove(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| BadQuery::value(name, format!("is not {is}")))
     }
@@ -112,7 +116,9 @@ impl Given {
     /// A span of time such as `30s`, `5m`, `1h` or `1d`, in ms.
     pub(in crate::server) fn span(&mut self, name: &'static str) -> Result<Option<i64>, BadQuery> {
         let Some(text) = self.values.remove(name) else { return Ok(None) };
-        span_ms(&text).map(Some).ok_or_else(|| BadQuery::value(name, "is not a span such as 30s, 5m, 1h or 1d, up to 31d"))
+        span_ms(&text)
+            .map(Some)
+            .ok_or_else(|| BadQuery::value(name, "is not a span such as 30s, 5m, 1h or 1d, up to 31d"))
     }
 }
 
@@ -216,7 +222,10 @@ mod tests {
             assert!(text.starts_with(&format!("`{name}` ")) && !text.contains("evil"), "{text}");
         }
         let uri: Uri = "/x?evil=1".parse().unwrap();
-        assert_eq!(Given::of(&uri, &["a", "b"]).unwrap_err().to_string(), "this address takes no other parameters than `a`, `b`");
+        assert_eq!(
+            Given::of(&uri, &["a", "b"]).unwrap_err().to_string(),
+            "this address takes no other parameters than `a`, `b`"
+        );
         let uri: Uri = "/x?a=1&a=2".parse().unwrap();
         assert_eq!(Given::of(&uri, &["a", "b"]).unwrap_err(), BadQuery::Twice);
     }

@@ -298,7 +298,12 @@ impl Buckets {
     }
 }
 
-fn point((patient, device, metric, mode): &Key, at: i64, value: Option<Decimal>, absent: Option<&'static str>) -> Point {
+fn point(
+    (patient, device, metric, mode): &Key,
+    at: i64,
+    value: Option<Decimal>,
+    absent: Option<&'static str>,
+) -> Point {
     Point {
         patient_id: patient.clone(),
         device_id: device.clone(),

@@ -15,7 +15,7 @@ fn later() -> String {
 
 impl Server {
     /// One request with a role's token: the status and the answer.
-    async fn ask(&self, role: UserRole, method: &str, path: &str, body: &str) -> (String, Json) {
+    pub(super) async fn ask(&self, role: UserRole, method: &str, path: &str, body: &str) -> (String, Json) {
         let token = self.token(&self.claims(role));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
