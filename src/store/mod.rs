@@ -328,7 +328,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         }
         Err(error) => return Err(error),
     };
-    let reader = Reader::open(Arc::clone(&directory))?;
+    let reader = Reader::open(&directory)?;
     let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)));
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;

@@ -74,12 +74,12 @@ enum Part {
 
 impl Reader {
     /// Opens a connection of its own to the database in `directory`.
-    pub(super) fn open(directory: Arc<Directory>) -> Result<Self, StoreError> {
+    pub(super) fn open(directory: &Arc<Directory>) -> Result<Self, StoreError> {
         let path = directory.database();
         let connect = || -> Result<_, StoreError> {
             let connection =
                 schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
-            let (path, directory) = (path.clone(), Arc::clone(&directory));
+            let (path, directory) = (path.clone(), Arc::clone(directory));
             Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams: HashMap::new(), directory })))
         };
         Ok(Self { side: connect()?, searches: connect()? })

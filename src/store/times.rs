@@ -9,8 +9,9 @@ use crate::ids::Seq;
 /// Numbers in a block. A smaller one costs more writes, a larger one more rows that are read in vain.
 pub(super) const BLOCK: i64 = 1024;
 
-/// When a reading was measured, in ms since 1970; where nobody knows, when it arrived.
-const MEASURED: &str = "wall - received_ms - ifnull(taken_ms, 0)";
+/// When a reading was measured, in ms since 1970; where nobody knows, when it arrived. The cast keeps the end of the range
+/// where clocks are beyond all reason, as SQLite would otherwise make a REAL of it, which the table refuses.
+const MEASURED: &str = "CAST(wall - received_ms - ifnull(taken_ms, 0) AS INTEGER)";
 
 /// The block of a number.
 pub(super) fn block_of(seq: Seq) -> i64 {

@@ -118,7 +118,7 @@ pub(in crate::server) struct AlertState {
 /// A source and its device, with the state they are in.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
-pub(in crate::server) struct Device {
+pub(in crate::server) struct StateOfDevice {
     source_id: String,
     device_id: String,
     patient_id: Option<String>,

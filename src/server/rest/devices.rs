@@ -25,7 +25,7 @@ pub(super) fn router(site: Site) -> Router {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::server) struct DevicesNow {
     /// By source.
-    #[schemars(with = "Vec<forms::Device>")]
+    #[schemars(with = "Vec<forms::StateOfDevice>")]
     devices: Vec<Box<RawValue>>,
 }
 
@@ -35,7 +35,7 @@ pub(in crate::server) struct DeviceNow {
     /// The device.
     device_id: String,
     /// Its state at each source that reads it.
-    #[schemars(with = "Vec<forms::Device>")]
+    #[schemars(with = "Vec<forms::StateOfDevice>")]
     sources: Vec<Box<RawValue>>,
 }
 

@@ -143,13 +143,11 @@ async fn write(site: Site, choice: Choice, format: Format, pieces: mpsc::Sender<
         if !piece.is_empty() && !send(Piece::Rows(piece.into())).await {
             return;
         }
-        match scanned.next {
-            Some((_, seq)) => after = seq,
-            None => {
-                send(Piece::End).await;
-                return;
-            }
-        }
+        let Some((_, seq)) = scanned.next else {
+            send(Piece::End).await;
+            return;
+        };
+        after = seq;
     }
 }
 

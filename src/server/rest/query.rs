@@ -22,7 +22,7 @@ pub(in crate::server) enum BadQuery {
         problem: String,
     },
     /// There is one that this address does not take.
-    #[error("this address takes no other parameters than {takes}")]
+    #[error("this address takes no {}", if takes.is_empty() { "parameters".to_owned() } else { format!("other parameters than {takes}") })]
     Unknown {
         /// What it takes.
         takes: String,

@@ -156,6 +156,7 @@ pub(super) async fn after(site: &Site, epoch: &Epoch, seq: Seq) -> Answer<Seq> {
 }
 
 /// A row as it was pushed. Its text is made of plain data and cannot fail.
+#[expect(clippy::needless_pass_by_value, reason = "a search gives its events away")]
 fn push(rows: &mut Vec<Box<RawValue>>, event: Event) {
     rows.extend(wire::push(&event).ok().and_then(|text| RawValue::from_string(text).ok()));
 }

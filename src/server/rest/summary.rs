@@ -139,13 +139,13 @@ pub(super) async fn page(site: &Site, choice: Choice, mut given: Given, width: W
         Width::Every(every) => every,
         Width::Points(points) => {
             let buckets = i64::try_from(points).unwrap_or(i64::MAX) / POINTS_A_BUCKET;
-            if buckets < 1 || choice.to.is_none() {
-                let problem = "is at least 3, and needs `from` and `to`";
+            if buckets < 2 || choice.to.is_none() {
+                let problem = "is at least 6, and needs `from` and `to`";
                 return Err(BadQuery::value("max_points", problem).into());
             }
             // One bucket less: the range need not begin where a bucket does.
             let span = end.0.saturating_sub(start.0);
-            (span / (buckets - 1).max(1) + 1).max(1)
+            (span / (buckets - 1) + 1).max(1)
         }
     };
     let (start, end) = (floor(start.0, every), floor(end.0.saturating_sub(1), every).saturating_add(every));
@@ -237,6 +237,7 @@ impl Buckets {
         Self { every, by_time: BTreeMap::new(), undated: 0 }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a search gives its events away")]
     fn take(&mut self, event: Event) {
         let EventBody::Reading(reading) = &event.body else { return };
         let Some(taken) = reading.taken.wall else {

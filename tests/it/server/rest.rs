@@ -77,12 +77,12 @@ impl Server {
             Answer { status: head.status.as_u16(), kind, body: bytes, is_whole }
         };
         tokio::pin!(asked);
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut asked => return answer,
-                _ = &mut connection => return asked.await,
-            }
+        tokio::select! {
+            biased;
+            // What came.
+            answer = &mut asked => answer,
+            // The connection has ended; what it brought is still to be read.
+            _ = &mut connection => asked.await,
         }
     }
 
@@ -353,8 +353,10 @@ async fn the_present_is_told_with_ages_devices_and_alerts() {
 #[tokio::test]
 async fn who_may_read_what_is_answered_the_same_everywhere() {
     let server = Server::start();
-    for patient in patients(&server) {
-        server.reading(&patient, Metric::Spo2, 60).await;
+    // A device of its own for each: one that goes to another patient ends the alerts of the first.
+    for (patient, device) in patients(&server).iter().zip(["d", "e", "f"]) {
+        let now = server.clock.now().wall;
+        server.put(patient, Draft { device, ..draft(Metric::Spo2, number(700), now) }).await;
     }
     server.settled().await;
     let alerts = server.get("/api/v1/alerts").await;
@@ -455,7 +457,7 @@ async fn a_parameter_that_is_wrong_is_named_with_its_problem() {
             "`every` is not a span such as 30s, 5m, 1h or 1d, up to 31d",
         ),
         (format!("/api/v1/readings?every=1m&max_points=9&from={from}"), "`max_points` does not go with `every`"),
-        (format!("/api/v1/readings?max_points=9&from={from}"), "`max_points` is at least 3, and needs `from` and `to`"),
+        (format!("/api/v1/readings?max_points=9&from={from}"), "`max_points` is at least 6, and needs `from` and `to`"),
         (format!("/api/v1/readings?every=1m&limit=5&from={from}"), "`limit` does not go with `every` and `max_points`"),
         (
             "/api/v1/readings?form=x".to_owned(),
