@@ -67,7 +67,7 @@ async fn one(State(site): State<Site>, headers: HeaderMap, Path(device): Path<St
         }
         // Who may see the device is told that there is none; who may not, is not told either way.
         let channel =
-            device.parse::<DeviceId>().map_or("device/+/status".to_owned(), |id| format!("device/{id}/status"));
+            device.parse::<DeviceId>().map_or("device/-/status".to_owned(), |id| format!("device/{id}/status"));
         let may_know = channel.parse().is_ok_and(|pattern| viewer.scope.overlaps(&pattern));
         Err(if may_know { unknown("unknown_device", "no source reads a device of this name") } else { forbidden() })
     };
