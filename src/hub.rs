@@ -424,6 +424,14 @@ impl Hub {
         self.alerts.values()
     }
 
+    /// The latest reading of each stream, the latest state of each source, each present alert and each change of limits,
+    /// as far as `scope` shows them.
+    pub fn present(&self, scope: &Scope) -> Vec<Arc<Published>> {
+        let state =
+            self.streams.values().chain(self.sources.values()).chain(self.alerts.values()).chain(self.limits.values());
+        state.filter(|published| scope.allows(&published.routes)).cloned().collect()
+    }
+
     /// True while somebody listens under this number.
     pub fn has(&self, listener: ListenerId) -> bool {
         self.listeners.contains_key(&listener)

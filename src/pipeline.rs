@@ -102,6 +102,8 @@ pub enum Control {
     Rules(Box<RuleSet>),
     /// Answered with the limits in force for a patient, if there is such a patient.
     Limits(PatientId, oneshot::Sender<Option<Vec<EffectiveLimit>>>),
+    /// Answered with the present, as far as somebody with this scope may see it.
+    Present(Scope, oneshot::Sender<Vec<Arc<Published>>>),
     /// Something to be logged as an event.
     System(SystemEvent),
     /// A row for the audit trail.
@@ -547,6 +549,10 @@ impl Pipeline {
                 let known = self.patients.contains_key(&patient);
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(known.then(|| self.engine.limits(&patient, now)));
+            }
+            Control::Present(scope, reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(self.hub.present(&scope));
             }
             Control::System(system) => self.on_system(system, now),
             Control::Audit(audit) => _ = self.publish_audit(audit, now),

@@ -4,12 +4,14 @@
 
 mod chat;
 mod computed;
+mod list;
 mod notification;
 
 use serde::Serialize;
 
 use self::chat::ChatData;
 pub use self::chat::{chat_received, line, moment};
+pub use self::list::{alert, device, reading};
 use self::notification::NotificationData;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
 use crate::clock::{Mono, Wall};
@@ -18,7 +20,7 @@ use crate::event::{
     AlertEvent, AuditEvent, ChatEvent, Entered, Event, EventBody, InboxChange, LimitKind, LimitsEvent,
     ObservationEvent, Signal, SourceEvent, SystemEvent,
 };
-use crate::ids::{BridgeId, Epoch, Seq, SiteId};
+use crate::ids::{BridgeId, DeviceId, Epoch, PatientId, Seq, SiteId};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::vitals::{
@@ -484,13 +486,20 @@ pub const fn kind_of(body: &EventBody) -> &'static str {
     }
 }
 
+/// The channel of a patient's readings of one metric, or of those of a device that nobody has.
+pub fn channel_of_stream(patient: Option<&PatientId>, device: &DeviceId, metric: Metric) -> String {
+    match patient {
+        Some(patient) => format!("patient/{patient}/{metric}"),
+        None => format!("device/{device}/{metric}"),
+    }
+}
+
 /// The channel an event is published on. A reading of nobody goes to its device's channel.
 pub fn channel_of(body: &EventBody) -> String {
     match body {
-        EventBody::Reading(reading) => reading.patient.as_ref().map_or_else(
-            || format!("device/{}/{}", reading.device, reading.vital.metric()),
-            |patient| format!("patient/{patient}/{}", reading.vital.metric()),
-        ),
+        EventBody::Reading(reading) => {
+            channel_of_stream(reading.patient.as_ref(), &reading.device, reading.vital.metric())
+        }
         EventBody::Alert(alert) => {
             alert.patient.as_ref().map_or_else(|| "alerts/bridge".to_owned(), |patient| format!("alerts/{patient}"))
         }

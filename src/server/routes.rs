@@ -33,7 +33,10 @@ use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
-use crate::server::{accept, admission, audit, ble, commands, limits, manage, notifications, peer, rooms, strict};
+use crate::server::{
+    accept, admission, audit, ble, commands, limits, manage, notifications, openapi, peer, plain, rest, rooms, sse,
+    strict,
+};
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
 
@@ -120,6 +123,9 @@ pub fn router(site: Site) -> Router {
         .merge(notifications::router(site.clone()))
         .merge(tokens::router(site.clone()))
         .merge(rooms::router(site.clone()))
+        .merge(rest::router(site.clone()))
+        .merge(openapi::router(site.clone()))
+        .merge(sse::router(site.clone()))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
@@ -135,7 +141,7 @@ async fn guard(State(site): State<Site>, request: Request, next: Next) -> Respon
         refusal
     } else {
         tokens::learn_key(&site, request.headers(), request.uri()).await;
-        peer::answering(peer::of(&request), next.run(request)).await
+        plain::refusals(peer::answering(peer::of(&request), next.run(request)).await)
     };
     let headers = response.headers_mut();
     let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

@@ -46,6 +46,14 @@ pub(super) const SELECT_LAST_EVENTS: &str =
 pub(super) const SELECT_AUDIT: &str = "SELECT seq, kind, mono, wall, body FROM event \
      WHERE kind = 'audit' AND seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
 
+/// Up to ?2 events before ?1, alerts among them, the newest first, as [`event_row`] wants them.
+pub(super) const SELECT_BACKWARDS: &str =
+    "SELECT seq, kind, mono, wall, body FROM event WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
+
+/// The life of the alert ?1, oldest first, at most ?2 changes, as [`event_row`] wants them. The index is `alert_life`.
+pub(super) const SELECT_LIFE: &str = "SELECT seq, kind, mono, wall, body FROM event WHERE kind = 'alert' \
+     AND CASE WHEN json_valid(body) THEN body ->> '$.alert' END = ?1 ORDER BY seq LIMIT ?2";
+
 /// Adds a stream, or does nothing if it is there.
 pub(super) const INSERT_STREAM: &str = "INSERT INTO stream (patient, device, source, metric, mdc, mode, quality, \
      time_source) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
@@ -101,12 +109,12 @@ pub(super) fn stamp(mono: i64, wall: i64) -> Stamp {
 /// What many readings share; the store numbers each combination once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stream {
-    patient: Option<PatientId>,
-    device: DeviceId,
+    pub(super) patient: Option<PatientId>,
+    pub(super) device: DeviceId,
     source: SourceId,
-    metric: Metric,
+    pub(super) metric: Metric,
     mdc: Option<u32>,
-    mode: Mode,
+    pub(super) mode: Mode,
     quality: Quality,
     time_source: TimeSource,
 }

@@ -13,6 +13,7 @@ use super::directory::Suspicion;
 use super::retention::Keeper;
 use super::{
     DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, chat, inbox, records, schema,
+    times,
 };
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
@@ -147,6 +148,7 @@ impl Ledger {
             )
             .map_err(&failed)?;
         forget_epochs(&transaction).map_err(&failed)?;
+        times::note(&transaction, self.newest).map_err(&failed)?;
         let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0)).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         self.keeper.booted_at(seq_of(boot_first));
@@ -293,6 +295,9 @@ impl Ledger {
         let now = batch.last().map(|event| event.at);
         let dropped = self.keeper.make_room(&transaction, self.newest, &cursors, now).map_err(&failed)?;
         let newest = append(&transaction, &self.path, &mut self.streams, self.newest, batch)?;
+        if times::is_beyond(newest, self.newest) {
+            times::note(&transaction, newest).map_err(&failed)?;
+        }
         let mut ahead = BTreeMap::new();
         for (lane, seq) in moved {
             if *seq > newest {

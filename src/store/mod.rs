@@ -20,6 +20,8 @@ mod resume;
 mod retention;
 mod salvage;
 mod schema;
+mod search;
+mod times;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -42,6 +44,7 @@ pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPL
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;
+pub use search::{MAX_SCANNED, Scan, Scanned, StreamInfo};
 pub use writer::{MAX_BATCH, RETRY_EVERY, Writer};
 
 use directory::Directory;
@@ -332,7 +335,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         }
         Err(error) => return Err(error),
     };
-    let reader = Reader::open(Arc::clone(&directory))?;
+    let reader = Reader::open(&directory)?;
     let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)));
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;

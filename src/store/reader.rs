@@ -38,17 +38,19 @@ pub struct EpochInfo {
 
 /// Reads the log. Where it meets damage ([`StoreError::is_damage`]) the next start of the daemon salvages the database.
 ///
-/// Cheap to clone; all clones share one connection, and calls wait for each other.
+/// Cheap to clone; all clones share one connection, and calls wait for each other. Searches, which look through many
+/// rows, have another one, so that the uplink and a listener that resumes do not wait for them.
 #[derive(Debug, Clone)]
 pub struct Reader {
     side: Arc<Mutex<ReadSide>>,
+    searches: Arc<Mutex<ReadSide>>,
 }
 
 #[derive(Debug)]
-struct ReadSide {
-    path: PathBuf,
-    connection: Connection,
-    streams: HashMap<i64, Stream>,
+pub(super) struct ReadSide {
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) streams: HashMap<i64, Stream>,
     /// Keeps the state directory locked while anybody can read.
     directory: Arc<Directory>,
 }
@@ -76,12 +78,15 @@ enum Part {
 
 impl Reader {
     /// Opens a connection of its own to the database in `directory`.
-    pub(super) fn open(directory: Arc<Directory>) -> Result<Self, StoreError> {
+    pub(super) fn open(directory: &Arc<Directory>) -> Result<Self, StoreError> {
         let path = directory.database();
-        let connection =
-            schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
-        let side = ReadSide { path, connection, streams: HashMap::new(), directory };
-        Ok(Self { side: Arc::new(Mutex::new(side)) })
+        let connect = || -> Result<_, StoreError> {
+            let connection =
+                schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
+            let (path, directory) = (path.clone(), Arc::clone(directory));
+            Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams: HashMap::new(), directory })))
+        };
+        Ok(Self { side: connect()?, searches: connect()? })
     }
 
     /// The events after `after` in the order of their numbers, at most `limit` and [`MAX_READ`].
@@ -194,15 +199,16 @@ impl Reader {
         T: Send + 'static,
         F: FnOnce(&mut ReadSide) -> Result<T, StoreError> + Send + 'static,
     {
-        let mut side = Arc::clone(&self.side).lock_owned().await;
-        tokio::task::spawn_blocking(move || {
-            let outcome = work(&mut side);
-            if outcome.as_ref().is_err_and(StoreError::is_damage) {
-                side.directory.suspicion().note()?;
-            }
-            outcome
-        })
-        .await?
+        read_on(&self.side, work).await
+    }
+
+    /// Runs `work` on the connection for searches.
+    pub(super) async fn search<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut ReadSide) -> Result<T, StoreError> + Send + 'static,
+    {
+        read_on(&self.searches, work).await
     }
 
     async fn query<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -219,9 +225,25 @@ impl Reader {
     }
 }
 
+async fn read_on<T, F>(side: &Arc<Mutex<ReadSide>>, work: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut ReadSide) -> Result<T, StoreError> + Send + 'static,
+{
+    let mut side = Arc::clone(side).lock_owned().await;
+    tokio::task::spawn_blocking(move || {
+        let outcome = work(&mut side);
+        if outcome.as_ref().is_err_and(StoreError::is_damage) {
+            side.directory.suspicion().note()?;
+        }
+        outcome
+    })
+    .await?
+}
+
 impl ReadSide {
     /// Runs `work` on one unchanging state of the database.
-    fn in_transaction<T>(
+    pub(super) fn in_transaction<T>(
         &mut self,
         work: impl FnOnce(&std::path::Path, &Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -280,15 +302,19 @@ impl ReadSide {
     }
 }
 
-/// The run to which an event belongs.
-fn epoch_of(runs: &[EpochInfo], seq: Seq) -> Result<Epoch, BadRow> {
+/// The run that gave a number.
+pub(super) fn epoch_of(runs: &[EpochInfo], seq: Seq) -> Result<Epoch, BadRow> {
     let after_it = runs.partition_point(|run| run.first_seq <= seq);
     let run = after_it.checked_sub(1).and_then(|place| runs.get(place));
     run.map(|run| run.epoch.clone()).ok_or_else(|| BadRow::Content("it belongs to no run".to_owned()))
 }
 
 /// What the stream `id` stands for, remembered or looked up.
-fn find_stream(transaction: &Transaction<'_>, streams: &mut HashMap<i64, Stream>, id: i64) -> Result<Stream, BadRow> {
+pub(super) fn find_stream(
+    transaction: &Transaction<'_>,
+    streams: &mut HashMap<i64, Stream>,
+    id: i64,
+) -> Result<Stream, BadRow> {
     if let Some(stream) = streams.get(&id) {
         return Ok(stream.clone());
     }
@@ -304,7 +330,7 @@ fn find_stream(transaction: &Transaction<'_>, streams: &mut HashMap<i64, Stream>
 }
 
 /// The runs of the daemon, oldest first.
-fn epochs(transaction: &Transaction<'_>) -> Result<Vec<EpochInfo>, BadRow> {
+pub(super) fn epochs(transaction: &Transaction<'_>) -> Result<Vec<EpochInfo>, BadRow> {
     let mut statement = transaction.prepare_cached(
         "SELECT name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall FROM epoch ORDER BY id",
     )?;

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::codec::{RECORD, row_id, seq_of, stamp};
 use super::schema::PAGE_BYTES;
-use super::{SeqRange, StoreOptions};
+use super::{SeqRange, StoreOptions, times};
 use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
 
@@ -214,6 +214,7 @@ fn delete_readings(transaction: &Transaction<'_>, last: Seq) -> rusqlite::Result
     let first: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
     transaction.execute("DELETE FROM reading WHERE seq <= ?1", [row_id(last)])?;
     transaction.execute("DELETE FROM hole WHERE last <= ?1", [row_id(last)])?;
+    times::forget(transaction, last)?;
     // A record follows its readings. Those before the first one went with the readings before it, so that not all events
     // have to be looked through for each few readings.
     let next: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;

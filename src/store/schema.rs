@@ -31,7 +31,7 @@ const WRITER_PRAGMAS: &str = "
 ///
 /// `seq` is one numbering over `reading` and `event`. Neither has an epoch: the epochs cut the numbering into
 /// consecutive pieces, so the epoch of a row is the last one that begins at or before it. `reading` has no other index:
-/// one on device and time costs 3.3 times the bytes written.
+/// one on device and time costs 3.3 times the bytes written. `reading_block` finds a time by blocks instead.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     -- One run of the daemon. ended_* stay NULL if it was killed.
@@ -213,6 +213,19 @@ pub(super) const MIGRATIONS: &[&str] = &[
     INSERT INTO request (id, digest, wall, seq) SELECT id, '', wall, seq FROM inbox_sent;
     DROP TABLE inbox_sent;
 ",
+    "
+    -- The first and the last time of measurement (ms since 1970) among the readings of each 1024 numbers, once all of them
+    -- are given. It finds a span of time, late readings among it, for one page more in a thousand events: 8 bytes written a
+    -- reading, log and file together.
+    CREATE TABLE reading_block (
+        block INTEGER PRIMARY KEY,
+        earliest INTEGER NOT NULL,
+        latest INTEGER NOT NULL
+    ) STRICT;
+
+    -- The life of one alert. Only alerts pay for it. A row that salvage brought and that is no JSON has no place in it.
+    CREATE INDEX alert_life ON event (CASE WHEN json_valid(body) THEN body ->> '$.alert' END) WHERE kind = 'alert';
+",
 ];
 
 /// Opens the one connection that writes.
@@ -296,7 +309,8 @@ mod tests {
             .unwrap()
             .collect::<Result<_, _>>()
             .unwrap();
-        assert!(indices.is_empty(), "{indices:?}");
+        // One that each reading pays for would cost 3.3 times the bytes.
+        assert_eq!(indices, ["alert_life"]);
     }
 
     #[test]

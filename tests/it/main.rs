@@ -1,6 +1,7 @@
 //! The one integration binary.
 #![cfg(test)]
 
+mod api_page;
 mod ble;
 mod ble_faults;
 mod ble_load;

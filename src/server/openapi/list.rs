@@ -1,0 +1,243 @@
+//! Every route of the server. A new one is described here; a test fails for one that is missing.
+
+use serde_json::{Value as Json, json};
+
+use super::forms::{self, AnObject};
+use super::operation::{Operation, operation};
+use crate::server::rest;
+use crate::vitals::Metric;
+
+/// All operations, in the order of the document.
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = Vec::new();
+    all.extend(patients());
+    all.extend(readings());
+    all.extend(alerts());
+    all.extend(commands());
+    all.extend(messages());
+    all.extend(bluetooth());
+    all.extend(service());
+    all.extend(sockets());
+    all.extend(files());
+    all
+}
+
+fn text() -> Json {
+    json!({"type": "string"})
+}
+
+fn time() -> Json {
+    json!({"type": "string", "format": "date-time"})
+}
+
+fn number(most: usize) -> Json {
+    json!({"type": "integer", "minimum": 1, "maximum": most})
+}
+
+fn metrics() -> Json {
+    let names: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+    json!({"type": "string", "examples": ["spo2", "heart_rate,spo2"], "pattern": format!("^({0})(,({0}))*$", names.join("|"))})
+}
+
+fn patients() -> Vec<Operation> {
+    vec![
+        operation("get", "/api/v1/patients", "The patients of whom the token shows something")
+            .gives::<rest::Patients>(200, "by configuration")
+            .refuses(&[400]),
+        operation("get", "/api/v1/patients/{id}", "One patient").gives::<rest::ShownPatient>(200, "the patient"),
+        operation("get", "/api/v1/devices", "Sources and their devices, with the state they are in")
+            .query("patient", text(), "those of this patient")
+            .gives::<rest::DevicesNow>(200, "by source")
+            .refuses(&[404]),
+        operation("get", "/api/v1/devices/{id}", "One device").gives::<rest::DeviceNow>(200, "its sources"),
+        operation("get", "/api/v1/patients/{id}/limits", "The limits in force for a patient, and who set them")
+            .gives::<forms::Limits>(200, "by rule"),
+        operation("get", "/api/v1/patients/{id}/limits/{rule}", "One limit in force").gives::<forms::Limit>(200, "it"),
+    ]
+}
+
+/// The parameters that choose readings.
+fn choice(operation: Operation) -> Operation {
+    operation
+        .query("patient", text(), "of this patient")
+        .query("device", text(), "of this device")
+        .query("metric", metrics(), "of these metrics, joined by commas")
+        .refuses(&[404])
+}
+
+fn span(operation: Operation) -> Operation {
+    operation.query("from", time(), "measured from then on; where nobody knows when, arrived").query(
+        "to",
+        time(),
+        "measured before",
+    )
+}
+
+fn readings() -> Vec<Operation> {
+    let readings = operation("get", "/api/v1/readings", "Readings of a span of time: rows, buckets or points")
+        .query("limit", number(rest::MAX_READINGS), "most rows of a page; 1000 if left out")
+        .query("cursor", text(), "the `next` of the page before")
+        .query(
+            "every",
+            json!({"type": "string", "pattern": "^[1-9][0-9]{0,2}[smhd]$", "examples": ["1m"]}),
+            "buckets of this width instead of rows (1 s to 31 days); needs `from`",
+        )
+        .query("max_points", number(rest::MAX_POINTS), "at most so many points of each stream; needs `from` and `to`")
+        .gives::<rest::ReadingsAnswer>(200, "a page of rows, of buckets (`every`) or of points (`max_points`)");
+    let latest = operation("get", "/api/v1/readings/latest", "The latest reading of each stream, with its age")
+        .gives::<rest::LatestReadings>(200, "now");
+    let export = operation("get", "/api/v1/export", "The readings of a span of time as one file")
+        .query("format", json!({"type": "string", "enum": ["csv", "ndjson"]}), "csv if left out")
+        .gives_text(
+            200,
+            &["text/csv", "application/x-ndjson"],
+            "written while it is taken; broken off if it cannot be whole",
+        );
+    vec![span(choice(readings)), choice(latest), span(choice(export))]
+}
+
+fn alerts() -> Vec<Operation> {
+    vec![
+        operation("get", "/api/v1/alerts", "The alerts that stand")
+            .query("patient", text(), "of this patient")
+            .gives::<rest::AlertsNow>(200, "now")
+            .refuses(&[404]),
+        operation("get", "/api/v1/alerts/history", "What became of alerts, the newest first")
+            .query("patient", text(), "of this patient")
+            .query("from", time(), "from then on")
+            .query("to", time(), "before then")
+            .query("limit", number(rest::MAX_ALERTS), "most rows of a page; 100 if left out")
+            .query("cursor", text(), "the `next` of the page before")
+            .gives::<rest::AlertPage>(200, "a page")
+            .refuses(&[404]),
+        operation("get", "/api/v1/alerts/{id}", "One alert and its life").gives::<rest::AlertLife>(200, "the alert"),
+        operation("get", "/api/v1/audit", "The audit trail, the newest first")
+            .query("patient", text(), "rows about this patient alone")
+            .query(
+                "limit",
+                json!({"type": "integer", "minimum": 1}),
+                "most rows of a page; 100 if left out, at most 500",
+            )
+            .query("before", json!({"type": "integer", "minimum": 0}), "the `next` of the page before")
+            .gives::<forms::AuditPage>(200, "a page"),
+    ]
+}
+
+fn commands() -> Vec<Operation> {
+    vec![
+        operation("post", "/api/v1/commands", "Has a command carried out")
+            .takes::<forms::Command>()
+            .gives::<forms::Done>(200, "done")
+            .commands(),
+        operation("post", "/api/v1/patients/{id}/observations", "Enters what no sensor sees")
+            .takes::<forms::Observation>()
+            .gives::<forms::Done>(200, "entered")
+            .commands(),
+        operation("put", "/api/v1/patients/{id}/limits/{rule}", "Sets other limits, or switches the rule off or on")
+            .takes::<forms::LimitChange>()
+            .gives::<forms::Done>(200, "set")
+            .commands(),
+        operation("delete", "/api/v1/patients/{id}/limits/{rule}", "Takes limits back")
+            .query("reason", text(), "why")
+            .gives::<forms::Done>(200, "taken back")
+            .commands(),
+    ]
+}
+
+fn messages() -> Vec<Operation> {
+    let send = |path| {
+        operation("post", path, "Sends a message to people, now or later")
+            .takes::<forms::NewMessage>()
+            .gives::<forms::SentMessage>(201, "sent")
+            .commands()
+    };
+    vec![
+        send("/api/v1/notifications"),
+        send("/ws/publish"),
+        operation("delete", "/api/v1/notifications/{id}", "Takes a message back that waits for its time")
+            .gives::<forms::SentMessage>(200, "taken back")
+            .commands(),
+        operation("get", "/api/v1/users/me/preferences", "What the user is told of")
+            .gives::<forms::UserPreferences>(200, "the choice"),
+        operation("put", "/api/v1/users/me/preferences", "Chooses what the user is told of")
+            .takes::<forms::Preferences>()
+            .gives::<forms::UserPreferences>(200, "chosen")
+            .commands(),
+    ]
+}
+
+fn bluetooth() -> Vec<Operation> {
+    vec![
+        operation("get", "/api/v1/ble", "The radio and each configured sensor").gives::<AnObject>(200, "its state"),
+        operation("get", "/api/v1/ble/devices", "Every device that the radio knows")
+            .gives::<AnObject>(200, "the devices")
+            .refuses(&[404, 409, 504]),
+        operation("delete", "/api/v1/ble/devices/{address}", "Forgets a device and its bond")
+            .gives::<AnObject>(200, "forgotten")
+            .commands(),
+        operation("post", "/api/v1/ble/scan", "Listens for devices")
+            .takes::<forms::BleScan>()
+            .gives::<AnObject>(202, "begun")
+            .commands(),
+        operation("post", "/api/v1/ble/pair", "Pairs with a device")
+            .takes::<forms::BlePair>()
+            .gives::<AnObject>(202, "begun")
+            .commands(),
+        operation("get", "/api/v1/ble/job", "The scan or pairing under way, or the last one")
+            .gives::<AnObject>(200, "its state")
+            .refuses(&[404]),
+        operation("delete", "/api/v1/ble/job", "Ends the scan or pairing")
+            .gives::<AnObject>(202, "it ends")
+            .refuses(&[404]),
+        operation("post", "/api/v1/ble/job/answer", "Answers a question of the device")
+            .takes::<forms::BleAnswer>()
+            .gives::<AnObject>(202, "answered")
+            .commands(),
+    ]
+}
+
+fn service() -> Vec<Operation> {
+    vec![
+        operation("post", "/api/v1/sign-in", "Exchanges a sign-in code for a token")
+            .open()
+            .takes::<forms::SignIn>()
+            .gives::<forms::IssuedToken>(200, "a token")
+            .refuses(&[401]),
+        operation("get", "/api/v1/openapi.json", "This document").open().gives::<AnObject>(200, "OpenAPI 3.1"),
+        operation("get", "/healthz", "The process answers").open().gives_text(200, &["text/plain"], "ok"),
+        operation("get", "/readyz", "The pipeline takes events").open().gives_text(200, &["text/plain"], "ready"),
+        operation("get", "/metrics", "Counters for Prometheus").gives_text(200, &["text/plain"], "text format 0.0.4"),
+        operation("get", "/sse", "The frames of the WebSocket as server-sent events")
+            .query("channels", text(), "patterns joined by commas; `#` is written %23")
+            .query("delivery", json!({"type": "string", "enum": ["all", "latest"]}), "as in `subscribe`")
+            .query("since", text(), "as `Last-Event-ID`, for the first connection")
+            .header("Last-Event-ID", "`epoch:seq` of the last event that came")
+            .gives_text(200, &["text/event-stream"], "until one side ends it")
+            .refuses(&[429]),
+    ]
+}
+
+fn sockets() -> Vec<Operation> {
+    const PATHS: [&str; 6] = ["/ws", "/ws/combined", "/ws/health", "/ws/notifications", "/ws/chat", "/api/ws"];
+    let socket = |path| {
+        operation("get", path, "WebSocket; docs/protocol.md has its messages")
+            .gives_nothing(101, "upgraded")
+            .refuses(&[400, 426])
+    };
+    PATHS.map(socket).into()
+}
+
+fn files() -> Vec<Operation> {
+    const FILES: [(&str, &[&str]); 7] = [
+        ("/", &["text/html"]),
+        ("/style.css", &["text/css"]),
+        ("/app.js", &["text/javascript"]),
+        ("/ward.js", &["text/javascript"]),
+        ("/sound.js", &["text/javascript"]),
+        ("/icon.svg", &["image/svg+xml"]),
+        ("/vitalbridge.js", &["text/javascript"]),
+    ];
+    let file =
+        |(path, kinds)| operation("get", path, "A file of the dashboard").open().gives_text(200, kinds, "the file");
+    FILES.map(file).into()
+}
