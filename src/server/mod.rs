@@ -13,7 +13,7 @@ pub mod close;
 pub mod codes;
 mod commands;
 pub mod connections;
-pub mod frames;
+pub mod frame_guard;
 pub mod history;
 pub mod hosts;
 pub mod jwks;

@@ -30,7 +30,7 @@ use crate::server::auth::Rights;
 use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
-use crate::server::frames::{FrameBounds, FrameGuard};
+use crate::server::frame_guard::{FrameBounds, FrameGuard};
 use crate::server::history::{self, Page, Query};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
