@@ -1,6 +1,7 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
 mod expecting;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::expecting::expected;
+use self::watching::MapOrOk as _;
 use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
@@ -46,7 +48,7 @@ use crate::sources::ble::{CommitWish, Surroundings};
 use crate::sources::output::SourceCounters;
 use crate::sources::serial::Bound;
 use crate::sources::{self, ORDER_QUEUE, SourceKind, Ties};
-use crate::store::{self, DeviceIdentity, SeqRange, StoreHandle, StoreHealth};
+use crate::store::{self, DeviceIdentity, StoreHandle};
 use crate::systemd;
 use crate::tasks::{Role, Tasks, VitalEnded};
 use crate::uplink;
@@ -90,17 +92,8 @@ const POWER_FILE: &str = "bluetooth-switched-off";
 /// How long the disk may take for a sensor's records before its source is told nothing.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long the pipeline and the writer may take to answer the watchdog.
-const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
-
-/// The line for `systemctl status` is renewed this often.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
-
 /// File descriptors beside those of connections: sources, the store, the broker, the bus.
 const DESCRIPTORS_BESIDE: u64 = 256;
-
-/// Disk and clock are looked at this often.
-const HOST_EVERY: Duration = Duration::from_mins(1);
 
 /// The uplink is down for the alert engine from the first moment on; the rule has the delay.
 const UPLINK_RESTART: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
@@ -335,7 +328,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
-    start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
+    watching::start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
@@ -666,170 +659,8 @@ async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
 
 fn start_host_watcher(running: &Running, state_dir: PathBuf) {
     let (stop, control) = (running.stages.inputs.clone(), running.control.clone());
-    let watching = watch_host(control, state_dir, systemd::time_sync_directory());
+    let watching = watching::watch_host(control, state_dir, systemd::time_sync_directory());
     running.tasks.spawn("disk and clock", Role::Helper, stop.run_until_cancelled_owned(watching).map_or_ok());
-}
-
-/// Small tasks that carry facts of one part to another.
-fn start_watchers(
-    running: &Running,
-    metrics: &Arc<Metrics>,
-    dropped: mpsc::Receiver<SeqRange>,
-    uplink: Option<watch::Receiver<uplink::UplinkStatus>>,
-    confirms_delivery: bool,
-) {
-    let stop = &running.stages.inputs;
-    running.tasks.spawn("store health", Role::Helper, {
-        let (stop, control, health) = (stop.clone(), running.control.clone(), running.handle.health());
-        stop.clone().run_until_cancelled_owned(watch_store(control, health)).map_or_ok()
-    });
-    running.tasks.spawn("dropped readings", Role::Helper, {
-        let control = running.control.clone();
-        stop.clone().run_until_cancelled_owned(tell_dropped(control, dropped)).map_or_ok()
-    });
-    if let Some(status) = uplink {
-        running.tasks.spawn("uplink status", Role::Helper, {
-            let (control, metrics) = (running.control.clone(), Arc::clone(metrics));
-            stop.clone().run_until_cancelled_owned(watch_uplink(control, metrics, status)).map_or_ok()
-        });
-    }
-    running.tasks.spawn("status line", Role::Helper, {
-        let (metrics, durable) = (Arc::clone(metrics), running.handle.durable());
-        stop.clone().run_until_cancelled_owned(tell_status(metrics, durable, confirms_delivery)).map_or_ok()
-    });
-    if let Some(every) = systemd::watchdog_interval() {
-        let (control, handle) = (running.control.clone(), running.handle.clone());
-        running.tasks.spawn("watchdog", Role::Helper, {
-            stop.clone().run_until_cancelled_owned(feed_watchdog(control, handle, every)).map_or_ok()
-        });
-    }
-}
-
-/// Ends a watcher quietly, whether it was cancelled or its part went away.
-trait MapOrOk: Future + Sized + Send {
-    fn map_or_ok(self) -> impl Future<Output = anyhow::Result<()>> + Send {
-        async {
-            self.await;
-            Ok(())
-        }
-    }
-}
-
-impl<F: Future + Send> MapOrOk for F where F::Output: Send {}
-
-async fn watch_store(control: mpsc::Sender<Control>, mut health: watch::Receiver<StoreHealth>) {
-    loop {
-        let degraded = matches!(*health.borrow_and_update(), StoreHealth::Degraded { .. });
-        let told = control.send(Control::Condition(BridgeCondition::StorageDegraded, degraded)).await;
-        if told.is_err() || health.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tells how full the state directory's disk is, and whether the clock has been set, as far as that can be known.
-async fn watch_host(control: mpsc::Sender<Control>, state_dir: PathBuf, timesync: Option<&'static Path>) {
-    let mut told = BTreeMap::new();
-    loop {
-        let (path, was_full) = (state_dir.clone(), told.get(&BridgeCondition::DiskFull) == Some(&true));
-        // A dead disk blocks, and must not block anybody else.
-        let looked = tokio::task::spawn_blocking(move || {
-            (host::is_disk_full(&path, was_full), timesync.and_then(host::is_clock_unsynchronised))
-        });
-        let Ok((disk, clock)) = looked.await else { return };
-        if let Err(error) = &disk {
-            warn!(%error, path = %state_dir.display(), "cannot tell how full the disk is");
-        }
-        for (condition, known) in
-            [(BridgeCondition::DiskFull, disk.ok()), (BridgeCondition::ClockUnsynchronised, clock)]
-        {
-            let Some(present) = known else { continue };
-            if told.insert(condition, present) != Some(present)
-                && control.send(Control::Condition(condition, present)).await.is_err()
-            {
-                return;
-            }
-        }
-        tokio::time::sleep(HOST_EVERY).await;
-    }
-}
-
-/// The budget was too small for what the backend has not confirmed: said as an event, which is kept longer.
-async fn tell_dropped(control: mpsc::Sender<Control>, mut dropped: mpsc::Receiver<SeqRange>) {
-    while let Some(SeqRange { first, last }) = dropped.recv().await {
-        warn!(%first, %last, "readings were dropped for want of space before the backend had confirmed them");
-        let message = format!("readings from {first} to {last} were dropped for want of space");
-        let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
-        if control.send(Control::System(system)).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn watch_uplink(
-    control: mpsc::Sender<Control>,
-    metrics: Arc<Metrics>,
-    mut status: watch::Receiver<uplink::UplinkStatus>,
-) {
-    let mut told = None;
-    loop {
-        let (connected, waiting, parked) = {
-            let status = status.borrow_and_update();
-            metrics.uplink_backlog.set(status.backlog);
-            metrics.uplink_backlog_seconds.set(status.backlog_seconds.unwrap_or(0));
-            (status.connected, status.waiting, status.parked)
-        };
-        metrics.uplink_connected.set(u64::from(connected));
-        metrics.uplink_waiting.set(waiting);
-        metrics.uplink_parked.set(parked);
-        if told != Some((connected, parked > 0)) {
-            told = Some((connected, parked > 0));
-            for (condition, present) in
-                [(BridgeCondition::UplinkDown, !connected), (BridgeCondition::UplinkRejected, parked > 0)]
-            {
-                if control.send(Control::Condition(condition, present)).await.is_err() {
-                    return;
-                }
-            }
-        }
-        if status.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn tell_status(metrics: Arc<Metrics>, durable: watch::Receiver<crate::ids::Seq>, confirms_delivery: bool) {
-    loop {
-        let through = durable.borrow().0;
-        metrics.durable_through.set(through);
-        let shown = if confirms_delivery {
-            format!("alerts shown by {}, {} undelivered", metrics.annunciators.get(), metrics.alerts_undelivered.get())
-        } else {
-            "delivery of alerts NOT confirmed".to_owned()
-        };
-        systemd::status(&format!(
-            "{} readings, {} dashboards, {shown}, kept through event {through}",
-            metrics.readings_total.get(),
-            metrics.connections.get(),
-        ));
-        tokio::time::sleep(STATUS_EVERY).await;
-    }
-}
-
-/// Tells systemd that we live, each time the pipeline has turned and the writer has answered since the last time.
-async fn feed_watchdog(control: mpsc::Sender<Control>, handle: StoreHandle, every: Duration) {
-    loop {
-        let (reply, answer) = oneshot::channel();
-        let both = async {
-            control.send(Control::Ping(reply)).await.is_ok() && answer.await.is_ok() && handle.ping().await.is_ok()
-        };
-        if tokio::time::timeout(WATCHDOG_ANSWER, both).await == Ok(true) {
-            systemd::watchdog();
-        } else {
-            warn!("the pipeline or the store does not answer; the watchdog is not fed");
-        }
-        tokio::time::sleep(every / 2).await;
-    }
 }
 
 /// Reads the configuration again; a broken one changes nothing.

@@ -923,6 +923,7 @@ mod tests {
         let sampling = Delivery::Sampled(Sampling { interval: Duration::from_millis(500), deadband: None });
         let outbox = Outbox::default();
         outbox.put(&measured(1000, "97", Quality::Valid), sampling, false);
+        outbox.tick();
         outbox.filled(&clock).await;
         assert_eq!(taken(&outbox), "1000");
         outbox.put(&measured(1000, "96", Quality::Valid), sampling, false);

@@ -335,7 +335,7 @@ impl Pipeline {
             }
             let now = self.clock.now();
             self.send_what_is_due(now);
-            self.hub.on_tick(now.mono);
+            self.on_tick(now);
             let longest = now.mono + LONGEST_TURN;
             let due = self.hub.next_tick().map_or(longest, |tick| tick.min(longest));
             let wait = self.next_deadline().min(due).since(now.mono);
@@ -368,6 +368,11 @@ impl Pipeline {
         let message = "vitalbridge is stopping".to_owned();
         self.on_system(SystemEvent { kind: SystemKind::Stopping, message, first: None, last: None }, self.clock.now());
         Ok(())
+    }
+
+    /// What waits to go out together goes out, if its time has come.
+    pub fn on_tick(&mut self, now: Stamp) {
+        self.hub.on_tick(now.mono);
     }
 
     /// When [`Pipeline::on_deadline`] has something to do.

@@ -307,6 +307,7 @@ pub(super) fn comer(site: &Site, token: Option<&str>, uri: &Uri) -> Result<Comer
     if !site.gate.access.in_query {
         site.gate.metrics.sign_in_refused_total.add_one();
         warn!("a token in an address was refused");
+        site.gate.connections.token_refused(peer::address(), token, "it stands in the address");
         let advice = "a token does not belong into an address, where logs and histories keep it: use a header, the first \
                       message or POST /api/v1/ws-ticket";
         return Err(Box::new(unauthorised(advice)));
@@ -323,6 +324,7 @@ pub(super) fn by_ticket(site: &Site, ticket: &str) -> Result<Rights, Box<Respons
     site.gate.access.take_ticket(ticket, site.gate.clock.now()).ok_or_else(|| {
         site.gate.metrics.sign_in_refused_total.add_one();
         warn!("a ticket was refused");
+        site.gate.connections.token_refused(peer::address(), "", "the ticket is unknown, used or too old");
         Box::new(unauthorised("this ticket is unknown, used or older than 30 s: ask for a new one"))
     })
 }

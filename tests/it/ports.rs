@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use vitalbridge::sources::simulator::pty::EmulatedPort;
 
 use crate::bridge::{Bridge, now, program, token};
 use crate::dashboard::Dashboard;
+
+/// Commands that were given so far.
+static COMMANDS: AtomicU64 = AtomicU64::new(0);
 
 /// Longest time that anything may take to happen.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -141,7 +145,9 @@ impl Ward {
 
     /// Gives a command and waits for what became of it.
     async fn command(&mut self, data: &Json) -> Json {
-        self.dashboard.say(&json!({"type": "command", "correlation_id": "c", "data": data})).await;
+        // A name stands for one command for a day, also over restarts.
+        let name = format!("c{}", COMMANDS.fetch_add(1, Ordering::Relaxed));
+        self.dashboard.say(&json!({"type": "command", "correlation_id": name, "data": data})).await;
         self.until("a result", |message| message["type"] == "result").await["data"].clone()
     }
 }
@@ -267,6 +273,10 @@ const INIT: [[u8; 6]; 5] = [
 const NIBP_START: [u8; 6] = [0x55, 0xAA, 0x04, 0x02, 0x01, 0xF8];
 const NIBP_STOP: [u8; 6] = [0x55, 0xAA, 0x04, 0x02, 0x00, 0xF9];
 
+fn is_order(message: &Json) -> bool {
+    message["type"] == "audit" && message["data"]["action"] == "device_command"
+}
+
 fn order(command: &str) -> Json {
     json!({"name": "device.command", "source_id": "port", "command": command})
 }
@@ -284,7 +294,7 @@ async fn a_cuff_is_inflated_on_order_and_with_leave_only_and_every_order_is_in_t
     for (command, code) in [("nibp_start", "not_allowed"), ("self_destruct", "unknown_command")] {
         let result = ward.command(&order(command)).await;
         assert_eq!((&result["ok"], &result["code"]), (&json!(false), &json!(code)), "{result}");
-        let row = ward.seen.iter().rfind(|message| message["type"] == "audit").cloned();
+        let row = ward.seen.iter().rfind(|message| is_order(message)).cloned();
         let row = match row {
             Some(row) if row["data"]["object"] == command => row["data"].clone(),
             _ => ward.until_audit("device_command").await,
@@ -312,7 +322,7 @@ async fn a_cuff_is_inflated_on_order_and_with_leave_only_and_every_order_is_in_t
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(ward.command(&order("nibp_start")).await["ok"], true);
-    let row = ward.seen.iter().rfind(|message| message["type"] == "audit").map(|row| row["data"].clone());
+    let row = ward.seen.iter().rfind(|message| is_order(message)).map(|row| row["data"].clone());
     let row = match row {
         Some(row) => row,
         None => ward.until_audit("device_command").await,

@@ -30,6 +30,7 @@ use vitalbridge::alerts::{Engine, RuleSet};
 use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
+use vitalbridge::hub::TICK;
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
@@ -76,19 +77,21 @@ impl Server {
     /// With other limits, and for paused time with tokio's clock, which the sessions read then.
     fn with(limits: ServerLimits, close_codes: CloseCodes, session_clock: Clock) -> Self {
         let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
-        Self::arranged(Clock::System, &options, limits, close_codes, session_clock)
+        Self::arranged((Clock::System, session_clock), &options, limits, close_codes, TICK)
     }
 
     fn start_with(clock: Clock, options: &StoreOptions) -> Self {
-        Self::arranged(clock.clone(), options, ServerLimits::default(), CloseCodes::Own, clock)
+        // Each reading is written by itself.
+        let (limits, tick) = (ServerLimits::default(), Duration::ZERO);
+        Self::arranged((clock.clone(), clock), options, limits, CloseCodes::Own, tick)
     }
 
     fn arranged(
-        clock: Clock,
+        (clock, session_clock): (Clock, Clock),
         options: &StoreOptions,
         limits: ServerLimits,
         close_codes: CloseCodes,
-        session_clock: Clock,
+        tick: Duration,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Place { listen: None, state_dir: Some(dir.path().to_owned()) };
@@ -99,7 +102,7 @@ impl Server {
         let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
         let metrics = Arc::new(Metrics::default());
         let durable = opened.handle.durable();
-        let pipeline = Pipeline::new(Parts {
+        let mut pipeline = Pipeline::new(Parts {
             epoch: epoch.clone(),
             first: opened.first_seq,
             patients: config.patients.clone(),
@@ -114,6 +117,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
         });
+        pipeline.write_every(tick);
         let tasks = Tasks::new(CancellationToken::new());
         tasks.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
         let writer = opened.writer;

@@ -185,8 +185,10 @@ impl Walk {
                 assert_eq!(event.presence, Presence::True, "{context}");
                 // But for the silence itself: who sends something else than numbers is named by what he does not tell.
                 let is_silence = event.rule.as_str() == "no_signal" && !self.has_heard(event.metric);
+                // A link that was closed before anything told whose device it is: it is known by the first thing that does.
+                let is_link = event.rule.as_str() == "device_lost";
                 assert!(
-                    !matches!(action, Action::TellsNothing(_)) || is_silence,
+                    !matches!(action, Action::TellsNothing(_)) || is_silence || is_link,
                     "nothing told, nothing starts: {context}"
                 );
             }
@@ -334,6 +336,13 @@ fn the_invariants_hold_for_any_history_last_quarter() {
 #[test]
 fn the_invariants_hold_where_the_first_sign_of_a_device_is_no_value() {
     let (changes, _) = walk_from(8_976_805_759_309_779_427, 32..33);
+    assert!(changes.contains_key(&AlertChange::Start), "{changes:?}");
+}
+
+/// The same for a link that was closed while nobody knew whose device it was.
+#[test]
+fn the_invariants_hold_where_the_first_sign_of_a_device_after_a_restart_tells_whose_closed_link_it_is() {
+    let (changes, _) = walk_from(4_392_722_762_056_517_742, 56..57);
     assert!(changes.contains_key(&AlertChange::Start), "{changes:?}");
 }
 

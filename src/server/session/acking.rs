@@ -89,6 +89,11 @@ impl Acking {
         }
     }
 
+    /// The newest event of all that this client has acknowledged on an alerts' channel.
+    pub(super) fn newest_acked(&self) -> Option<Seq> {
+        self.acked.values().max().copied()
+    }
+
     fn due(&self) -> Option<Mono> {
         self.sent.iter().filter(|unacked| !(unacked.was_sent_again && self.is_late)).map(|unacked| unacked.due).min()
     }

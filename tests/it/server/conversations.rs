@@ -304,7 +304,7 @@ impl Alone {
         let config = Config::demo(1, &place).unwrap();
         let epoch = Epoch::from_bits(1);
         let opened = store::open(dir.path(), &StoreOptions::default(), epoch.clone(), "boot", clock.now()).unwrap();
-        let pipeline = Pipeline::new(Parts {
+        let mut pipeline = Pipeline::new(Parts {
             epoch: epoch.clone(),
             first: opened.first_seq,
             patients: config.patients.clone(),
@@ -319,6 +319,8 @@ impl Alone {
             metrics: Arc::new(Metrics::default()),
             clock: clock.clone(),
         });
+        // Each reading is written by itself.
+        pipeline.write_every(Duration::ZERO);
         let shared = Arc::new(Shared {
             bridge: config.bridge,
             site: config.site,
@@ -442,6 +444,7 @@ impl Other for Alone {
         let now = self.clock.now();
         let reading = demo_reading(&self.patient(), metric, value, now);
         self.pipeline.on_source_message(SourceMessage::Reading(reading), now);
+        self.pipeline.on_tick(now);
         self.deliver();
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use vitalbridge::clock::Clock;
 use vitalbridge::server::auth::Capability;
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::jwt::Claims;
 use vitalbridge::vitals::Metric;
 
@@ -302,7 +304,8 @@ async fn the_connections_of_a_user_are_sent_back_or_away_and_no_others() {
 
 #[tokio::test]
 async fn a_drain_sends_all_away_over_some_time_and_lets_nobody_in_until_it_ends() {
-    let server = Server::start();
+    let limits = ServerLimits { per_user: 10, ..ServerLimits::default() };
+    let server = Server::with(limits, CloseCodes::Own, Clock::System);
     let mut guests = Vec::new();
     for number in 0..6 {
         guests.push(server.guest("7", UserRole::Viewer, &format!("192.0.2.{number}:1"), &[]).await);

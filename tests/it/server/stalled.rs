@@ -10,6 +10,7 @@ use vitalbridge::hub::{Join, Joined, Scope};
 use vitalbridge::outbox::{Delivery, LOSSLESS_LANE, Parcel, READING_LANE};
 use vitalbridge::pipeline::Control;
 use vitalbridge::server::auth::Role as UserRole;
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::store::StoreOptions;
 use vitalbridge::vitals::Metric;
 
@@ -43,7 +44,8 @@ async fn display(server: &Server, delivery: &str) -> Dashboard {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_a_thousand_that_never_reads_changes_nothing_for_the_others() {
-    let server = Server::start();
+    let limits = ServerLimits { per_user: 2000, per_address: 2000, ..ServerLimits::default() };
+    let server = Server::with(limits, CloseCodes::Own, Clock::System);
     let all = patients(&server);
     // This one subscribed and does not read a byte any more; its stream takes little.
     let token = server.token(&server.claims(UserRole::Viewer));

@@ -1,0 +1,191 @@
+//! Small tasks that carry facts of one part to another, and tell systemd and the metrics.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use super::Running;
+use crate::alerts::BridgeCondition;
+use crate::event::{SystemEvent, SystemKind};
+use crate::host;
+use crate::metrics::Metrics;
+use crate::pipeline::Control;
+use crate::store::{SeqRange, StoreHandle, StoreHealth};
+use crate::systemd;
+use crate::tasks::Role;
+use crate::uplink;
+
+/// Disk and clock are looked at this often.
+const HOST_EVERY: Duration = Duration::from_mins(1);
+
+/// The line for `systemctl status` is renewed this often.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the pipeline and the writer may take to answer the watchdog.
+const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
+
+/// Small tasks that carry facts of one part to another.
+pub(super) fn start_watchers(
+    running: &Running,
+    metrics: &Arc<Metrics>,
+    dropped: mpsc::Receiver<SeqRange>,
+    uplink: Option<watch::Receiver<uplink::UplinkStatus>>,
+    confirms_delivery: bool,
+) {
+    let stop = &running.stages.inputs;
+    running.tasks.spawn("store health", Role::Helper, {
+        let (stop, control, health) = (stop.clone(), running.control.clone(), running.handle.health());
+        stop.clone().run_until_cancelled_owned(watch_store(control, health)).map_or_ok()
+    });
+    running.tasks.spawn("dropped readings", Role::Helper, {
+        let control = running.control.clone();
+        stop.clone().run_until_cancelled_owned(tell_dropped(control, dropped)).map_or_ok()
+    });
+    if let Some(status) = uplink {
+        running.tasks.spawn("uplink status", Role::Helper, {
+            let (control, metrics) = (running.control.clone(), Arc::clone(metrics));
+            stop.clone().run_until_cancelled_owned(watch_uplink(control, metrics, status)).map_or_ok()
+        });
+    }
+    running.tasks.spawn("status line", Role::Helper, {
+        let (metrics, durable) = (Arc::clone(metrics), running.handle.durable());
+        stop.clone().run_until_cancelled_owned(tell_status(metrics, durable, confirms_delivery)).map_or_ok()
+    });
+    if let Some(every) = systemd::watchdog_interval() {
+        let (control, handle) = (running.control.clone(), running.handle.clone());
+        running.tasks.spawn("watchdog", Role::Helper, {
+            stop.clone().run_until_cancelled_owned(feed_watchdog(control, handle, every)).map_or_ok()
+        });
+    }
+}
+
+/// Ends a watcher quietly, whether it was cancelled or its part went away.
+pub(super) trait MapOrOk: Future + Sized + Send {
+    fn map_or_ok(self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async {
+            self.await;
+            Ok(())
+        }
+    }
+}
+
+impl<F: Future + Send> MapOrOk for F where F::Output: Send {}
+
+async fn watch_store(control: mpsc::Sender<Control>, mut health: watch::Receiver<StoreHealth>) {
+    loop {
+        let degraded = matches!(*health.borrow_and_update(), StoreHealth::Degraded { .. });
+        let told = control.send(Control::Condition(BridgeCondition::StorageDegraded, degraded)).await;
+        if told.is_err() || health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells how full the state directory's disk is, and whether the clock has been set, as far as that can be known.
+pub(super) async fn watch_host(control: mpsc::Sender<Control>, state_dir: PathBuf, timesync: Option<&'static Path>) {
+    let mut told = BTreeMap::new();
+    loop {
+        let (path, was_full) = (state_dir.clone(), told.get(&BridgeCondition::DiskFull) == Some(&true));
+        // A dead disk blocks, and must not block anybody else.
+        let looked = tokio::task::spawn_blocking(move || {
+            (host::is_disk_full(&path, was_full), timesync.and_then(host::is_clock_unsynchronised))
+        });
+        let Ok((disk, clock)) = looked.await else { return };
+        if let Err(error) = &disk {
+            warn!(%error, path = %state_dir.display(), "cannot tell how full the disk is");
+        }
+        for (condition, known) in
+            [(BridgeCondition::DiskFull, disk.ok()), (BridgeCondition::ClockUnsynchronised, clock)]
+        {
+            let Some(present) = known else { continue };
+            if told.insert(condition, present) != Some(present)
+                && control.send(Control::Condition(condition, present)).await.is_err()
+            {
+                return;
+            }
+        }
+        tokio::time::sleep(HOST_EVERY).await;
+    }
+}
+
+/// The budget was too small for what the backend has not confirmed: said as an event, which is kept longer.
+async fn tell_dropped(control: mpsc::Sender<Control>, mut dropped: mpsc::Receiver<SeqRange>) {
+    while let Some(SeqRange { first, last }) = dropped.recv().await {
+        warn!(%first, %last, "readings were dropped for want of space before the backend had confirmed them");
+        let message = format!("readings from {first} to {last} were dropped for want of space");
+        let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
+        if control.send(Control::System(system)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_uplink(
+    control: mpsc::Sender<Control>,
+    metrics: Arc<Metrics>,
+    mut status: watch::Receiver<uplink::UplinkStatus>,
+) {
+    let mut told = None;
+    loop {
+        let (connected, waiting, parked) = {
+            let status = status.borrow_and_update();
+            metrics.uplink_backlog.set(status.backlog);
+            metrics.uplink_backlog_seconds.set(status.backlog_seconds.unwrap_or(0));
+            (status.connected, status.waiting, status.parked)
+        };
+        metrics.uplink_connected.set(u64::from(connected));
+        metrics.uplink_waiting.set(waiting);
+        metrics.uplink_parked.set(parked);
+        if told != Some((connected, parked > 0)) {
+            told = Some((connected, parked > 0));
+            for (condition, present) in
+                [(BridgeCondition::UplinkDown, !connected), (BridgeCondition::UplinkRejected, parked > 0)]
+            {
+                if control.send(Control::Condition(condition, present)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_status(metrics: Arc<Metrics>, durable: watch::Receiver<crate::ids::Seq>, confirms_delivery: bool) {
+    loop {
+        let through = durable.borrow().0;
+        metrics.durable_through.set(through);
+        let shown = if confirms_delivery {
+            format!("alerts shown by {}, {} undelivered", metrics.annunciators.get(), metrics.alerts_undelivered.get())
+        } else {
+            "delivery of alerts NOT confirmed".to_owned()
+        };
+        systemd::status(&format!(
+            "{} readings, {} dashboards, {shown}, kept through event {through}",
+            metrics.readings_total.get(),
+            metrics.connections.get(),
+        ));
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}
+
+/// Tells systemd that we live, each time the pipeline has turned and the writer has answered since the last time.
+async fn feed_watchdog(control: mpsc::Sender<Control>, handle: StoreHandle, every: Duration) {
+    loop {
+        let (reply, answer) = oneshot::channel();
+        let both = async {
+            control.send(Control::Ping(reply)).await.is_ok() && answer.await.is_ok() && handle.ping().await.is_ok()
+        };
+        if tokio::time::timeout(WATCHDOG_ANSWER, both).await == Ok(true) {
+            systemd::watchdog();
+        } else {
+            warn!("the pipeline or the store does not answer; the watchdog is not fed");
+        }
+        tokio::time::sleep(every / 2).await;
+    }
+}
