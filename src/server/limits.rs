@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
-use super::commands::{carry_out, key_of};
+use super::commands::carry_out_as_named;
 use super::routes::{Site, acting, failure, signed_in};
 use crate::alerts::EffectiveLimit;
 use crate::channel::Operation;
@@ -145,7 +145,7 @@ async fn change(
     }
     let members = Json::Object(members);
     match Command::read(Members(&members)) {
-        Ok(command) => carry_out(site, &rights, command, key_of(headers, Members(&members))).await,
+        Ok(command) => carry_out_as_named(site, &rights, command, (headers, Members(&members))).await,
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }

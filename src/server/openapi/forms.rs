@@ -10,6 +10,11 @@ use serde::Deserialize;
 #[schemars(transparent, extend("format" = "date-time"))]
 pub(in crate::server) struct Time(#[expect(dead_code, reason = "it describes")] String);
 
+/// A user: text, or a number where the token's subject is all digits.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(transparent, extend("type" = ["string", "integer"]))]
+pub(in crate::server) struct User(#[expect(dead_code, reason = "it describes")] serde_json::Value);
+
 /// A refusal. `code` is for programs, `message` for people; what was sent is not repeated.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
@@ -152,6 +157,8 @@ pub(in crate::server) struct AuditRow {
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct AuditData {
     by: String,
+    /// The IP address from which it was asked for.
+    address: Option<String>,
     action: String,
     object: String,
     patient_id: Option<String>,
@@ -243,9 +250,7 @@ pub(in crate::server) struct Limits {
 pub(in crate::server) struct IssuedToken {
     token: String,
     expires_at: Time,
-    /// Text, or a number where the token's subject is all digits.
-    #[schemars(extend("type" = ["string", "integer"]))]
-    user_id: serde_json::Value,
+    user_id: User,
     role: String,
 }
 
