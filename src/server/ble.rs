@@ -13,6 +13,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::ble_job::{Desk, Order, Scribe, Terms, answer_to};
+use super::object::Object;
 use super::peer;
 use super::routes::{Site, acting, failure, signed_in};
 use crate::bluez::{BleAddress, Bluez, BluezError, Cause, Device, Named, Record};
@@ -157,14 +158,14 @@ struct PairRequest {
     adapter: Option<String>,
 }
 
-type Body<T> = Result<axum::Json<T>, JsonRejection>;
+type Body<T> = Result<axum::Json<Object<T>>, JsonRejection>;
 
 async fn scan(State(api): State<Api>, headers: HeaderMap, request: Body<ScanRequest>) -> Response {
     let rights = match may_act(&api, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
-    let Ok(axum::Json(ScanRequest { seconds, adapter })) = request else {
+    let Ok(axum::Json(Object(ScanRequest { seconds, adapter }))) = request else {
         return failure(StatusCode::BAD_REQUEST, "format", "send {} or {\"seconds\": 15} as application/json");
     };
     let listening = Duration::from_secs(seconds.unwrap_or(SCAN_SECONDS).clamp(1, MAX_SECONDS));
@@ -176,7 +177,7 @@ async fn pair(State(api): State<Api>, headers: HeaderMap, request: Body<PairRequ
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
-    let Ok(axum::Json(PairRequest { device, seconds, adapter })) = request else {
+    let Ok(axum::Json(Object(PairRequest { device, seconds, adapter }))) = request else {
         let advice = "send {\"device\": \"C0:FF:EE:00:00:0A\"} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };
@@ -236,7 +237,7 @@ async fn answer(State(api): State<Api>, headers: HeaderMap, request: Body<Answer
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
-    let Ok(axum::Json(AnswerRequest { accept, passkey })) = request else {
+    let Ok(axum::Json(Object(AnswerRequest { accept, passkey }))) = request else {
         let advice = "send {\"passkey\": \"004711\"} or {\"accept\": true} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };

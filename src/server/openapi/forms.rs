@@ -214,6 +214,7 @@ pub(in crate::server) struct UserPreferences {
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct Preferences {
     /// The kinds of message that do not come; `[]` mutes nothing.
+    #[schemars(inner(regex(pattern = "^(health_alert|medication_reminder|appointment_reminder|system)$")))]
     mute: Vec<String>,
 }
 
@@ -256,6 +257,7 @@ pub(in crate::server) struct IssuedToken {
 
 /// A one-use code.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct SignIn {
     code: String,
@@ -265,8 +267,14 @@ pub(in crate::server) struct SignIn {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct Command {
-    /// Such as `alert.acknowledge`.
+    /// Which.
+    #[schemars(extend("enum" = [
+        "alert.acknowledge", "alert.pause_audio", "alert.reset", "limits.set", "limits.clear", "rule.disable",
+        "rule.enable", "observation.set", "device.confirm", "device.command", "notification.send",
+        "notification.withdraw", "preferences.set",
+    ]))]
     name: String,
+    #[schemars(extend("format" = "uuid"))]
     alert_id: Option<String>,
     expected_seq: Option<u64>,
 }
@@ -275,9 +283,11 @@ pub(in crate::server) struct Command {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct Observation {
-    /// `air`, `oxygen` or `unknown`.
+    /// What is breathed.
+    #[schemars(extend("enum" = ["air", "oxygen", "unknown", null]))]
     oxygen: Option<String>,
-    /// `A`, `C`, `V`, `P`, `U` or `unknown`.
+    /// By ACVPU.
+    #[schemars(extend("enum" = ["A", "C", "V", "P", "U", "unknown", null]))]
     consciousness: Option<String>,
 }
 
@@ -296,14 +306,33 @@ pub(in crate::server) struct LimitChange {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct NewMessage {
+    #[schemars(extend("enum" = ["medication_reminder", "appointment_reminder", "system"]))]
     kind: String,
+    /// These users; without `users` and `roles`, everybody who may see the alerts of `patient`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128)))]
     users: Option<Vec<String>>,
-    title: Option<String>,
-    message: Option<String>,
+    /// Everybody with one of these roles.
+    #[schemars(length(min = 1, max = 5), inner(regex(pattern = "^(viewer|nurse|clinician|admin|service)$")))]
+    roles: Option<Vec<String>>,
+    /// The patient it is about.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,64}$"))]
+    patient: Option<String>,
+    #[schemars(length(min = 1, max = 200))]
+    title: String,
+    #[schemars(length(min = 1, max = 2000))]
+    message: String,
+    /// `medium` if left out.
+    #[schemars(extend("enum" = ["info", "low", "medium", "high", null]))]
+    priority: Option<String>,
+    /// When; now if left out.
+    at: Option<Time>,
+    /// It is of no use any more after this.
+    expires: Option<Time>,
 }
 
 /// How long to listen.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct BleScan {
     seconds: Option<u64>,
@@ -312,6 +341,7 @@ pub(in crate::server) struct BleScan {
 
 /// Which device to pair with.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct BlePair {
     /// Address or name.
@@ -322,6 +352,7 @@ pub(in crate::server) struct BlePair {
 
 /// What a person answers to a question of a device.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct BleAnswer {
     accept: Option<bool>,

@@ -62,7 +62,7 @@ fn patients() -> Vec<Operation> {
             .refuses(&[400]),
         operation("get", "/api/v1/patients/{id}", "One patient").gives::<rest::ShownPatient>(200, "the patient"),
         operation("get", "/api/v1/devices", "Sources and their devices, with the state they are in")
-            .query("patient", text(), "those of this patient")
+            .query("patient", id(), "those of this patient")
             .gives::<rest::DevicesNow>(200, "by source")
             .refuses(&[404]),
         operation("get", "/api/v1/devices/{id}", "One device").gives::<rest::DeviceNow>(200, "its sources"),
@@ -75,8 +75,8 @@ fn patients() -> Vec<Operation> {
 /// The parameters that choose readings.
 fn choice(operation: Operation) -> Operation {
     operation
-        .query("patient", text(), "of this patient")
-        .query("device", text(), "of this device")
+        .query("patient", id(), "of this patient")
+        .query("device", id(), "of this device")
         .query("metric", metrics(), "of these metrics, joined by commas")
         .refuses(&[404])
 }
@@ -115,11 +115,11 @@ fn readings() -> Vec<Operation> {
 fn alerts() -> Vec<Operation> {
     vec![
         operation("get", "/api/v1/alerts", "The alerts that stand")
-            .query("patient", text(), "of this patient")
+            .query("patient", id(), "of this patient")
             .gives::<rest::AlertsNow>(200, "now")
             .refuses(&[404]),
         operation("get", "/api/v1/alerts/history", "What became of alerts, the newest first")
-            .query("patient", text(), "of this patient")
+            .query("patient", id(), "of this patient")
             .query("from", time(), "from then on")
             .query("to", time(), "before then")
             .query("limit", number(rest::MAX_ALERTS), "most rows of a page; 100 if left out")
@@ -128,7 +128,7 @@ fn alerts() -> Vec<Operation> {
             .refuses(&[404]),
         operation("get", "/api/v1/alerts/{id}", "One alert and its life").gives::<rest::AlertLife>(200, "the alert"),
         operation("get", "/api/v1/audit", "The audit trail, the newest first")
-            .query("patient", text(), "rows about this patient alone")
+            .query("patient", id(), "rows about this patient alone")
             .query("limit", whole_number(), "most rows of a page; 100 if left out, at most 500")
             .query("before", whole_number(), "the `next` of the page before")
             .gives::<forms::AuditPage>(200, "a page"),
@@ -172,6 +172,7 @@ fn messages() -> Vec<Operation> {
         send("/api/v1/notifications"),
         send("/ws/publish"),
         operation("delete", "/api/v1/notifications/{id}", "Takes a message back that waits for its time")
+            .path("id", &json!({"type": "string", "format": "uuid"}))
             .gives::<forms::SentMessage>(200, "taken back")
             .commands()
             .once(),
@@ -250,6 +251,7 @@ fn bluetooth() -> Vec<Operation> {
             .gives::<AnObject>(200, "the devices")
             .refuses(&[404, 409, 504]),
         operation("delete", "/api/v1/ble/devices/{address}", "Forgets a device and its bond")
+            .path("address", &json!({"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"}))
             .gives::<AnObject>(200, "forgotten")
             .commands(),
         operation("post", "/api/v1/ble/scan", "Listens for devices")

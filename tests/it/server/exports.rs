@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use axum::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio_util::sync::CancellationToken;
+use vitalbridge::server::accept;
+use vitalbridge::server::routes::router;
+use vitalbridge::tasks::Role;
 use vitalbridge::vitals::Metric;
 
 use super::{HOST, Server, UserRole, patients};
@@ -17,24 +22,36 @@ const READINGS: i32 = 8000;
 /// A slot is free again within this time, also on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-impl Server {
-    async fn with_readings() -> Self {
-        let server = Self::start();
+/// A server whose connections have one router, as those of a daemon have: the places are its own.
+struct Ward {
+    server: Server,
+    router: Router,
+}
+
+impl Ward {
+    async fn open() -> Self {
+        let server = Server::start();
         let patient = patients(&server)[0].clone();
         for n in 0..READINGS {
             server.reading(&patient, Metric::HeartRate, 60 + n % 40).await;
         }
         server.settled().await;
-        server
+        let router = router(server.site.clone());
+        Self { server, router }
     }
 
     /// An export that has begun, and of which no more is taken than its status.
     async fn begun(&self) -> (String, DuplexStream) {
-        let mut stream = self.stream_of(4096);
+        let (mut stream, theirs) = tokio::io::duplex(4096);
+        let (router, stop) = (self.router.clone(), CancellationToken::new());
+        self.server.site.tasks.spawn("connection", Role::Helper, async move {
+            accept::serve(theirs, ([127, 0, 0, 1], 50_000).into(), router, stop, None).await;
+            Ok(())
+        });
         let request = format!(
-            "GET /api/v1/export?format=ndjson HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\
+            "GET /api/v1/export?format=ndjson&metric=heart_rate HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\
              authorization: Bearer {}\r\n\r\n",
-            self.token(&self.claims(UserRole::Viewer))
+            self.server.token(&self.server.claims(UserRole::Viewer))
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
@@ -67,9 +84,9 @@ fn is_whole(answer: &str) -> bool {
 
 #[tokio::test]
 async fn four_are_written_at_once_and_one_more_is_told_when_to_come_back() {
-    let server = Server::with_readings().await;
-    let streams = server.all_begun().await;
-    let (status, refused) = server.begun().await;
+    let ward = Ward::open().await;
+    let streams = ward.all_begun().await;
+    let (status, refused) = ward.begun().await;
     let refused = rest_of(refused).await.to_lowercase();
     assert_eq!(status, "503");
     assert!(refused.contains("retry-after: 5") && refused.contains(r#""code":"busy""#), "{refused}");
@@ -78,15 +95,15 @@ async fn four_are_written_at_once_and_one_more_is_told_when_to_come_back() {
         let rows = answer.matches(r#""type":"health_update""#).count();
         assert_eq!(i32::try_from(rows).unwrap(), READINGS, "each has all of it");
     }
-    assert_eq!(server.begun().await.0, "200");
+    assert_eq!(ward.begun().await.0, "200");
 }
 
 #[tokio::test]
 async fn who_goes_away_frees_the_place() {
-    let server = Server::with_readings().await;
-    drop(server.all_begun().await);
+    let ward = Ward::open().await;
+    drop(ward.all_begun().await);
     let limit = now() + LIMIT;
-    while server.begun().await.0 != "200" {
+    while ward.begun().await.0 != "200" {
         assert!(now() < limit, "the places of those who went away are still taken");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -94,13 +111,13 @@ async fn who_goes_away_frees_the_place() {
 
 #[tokio::test]
 async fn who_takes_nothing_is_broken_off_and_frees_the_place() {
-    let server = Server::with_readings().await;
-    let streams = server.all_begun().await;
-    assert_eq!(server.begun().await.0, "503");
+    let ward = Ward::open().await;
+    let streams = ward.all_begun().await;
+    assert_eq!(ward.begun().await.0, "503");
     // Nobody could make the bytes that are on their way fewer, so time alone has to pass.
     tokio::time::pause();
     let mut waited = Duration::ZERO;
-    while server.begun().await.0 != "200" {
+    while ward.begun().await.0 != "200" {
         assert!(waited < Duration::from_mins(1), "the places of those who take nothing are still taken");
         tokio::time::sleep(Duration::from_secs(1)).await;
         waited += Duration::from_secs(1);

@@ -94,7 +94,7 @@ async fn what_needs_a_token_says_so() {
             let answer = server.request(None, &method.to_uppercase(), &asked).await;
             // Nothing was sent by which a code could be refused.
             let is_sign_in = path.ends_with("/sign-in");
-            assert_eq!(answer.status == 401, !is_open(operation) && !is_sign_in, "{path}: {}", answer.text());
+            assert_eq!(answer.status == 401, !is_open(operation) && !is_sign_in, "{method} {path}: {}", answer.text());
             assert!(
                 operation["responses"].get(answer.status.to_string()).is_some(),
                 "{method} {path}: {}",
