@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +26,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 pub use crate::server::bounds::{HANDSHAKE_DEADLINE, MAX_CONNECTIONS};
+use crate::server::routes::failure;
 use crate::server::seats::{Seat, Seats};
 use crate::tasks::{Role, Tasks};
 
@@ -228,7 +230,7 @@ async fn serve_by<S>(
                 // An upgrade answers at once; a body that does not come must not hold a place for ever.
                 match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
                     Ok(answer) => answer,
-                    Err(_) => Ok(StatusCode::REQUEST_TIMEOUT.into_response()),
+                    Err(_) => Ok(late()),
                 }
             }
         })
@@ -261,6 +263,13 @@ async fn serve_by<S>(
     if let Err(error) = end {
         debug!(%error, "a connection ended with an error");
     }
+}
+
+/// The answer to a request that did not come in time; what may still come of it is not waited for.
+fn late() -> Response {
+    let mut response = failure(StatusCode::REQUEST_TIMEOUT, "timeout", "the request did not come in time");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Comes at the deadline, unless the first request has.

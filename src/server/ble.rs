@@ -13,6 +13,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::ble_job::{Desk, Order, Scribe, Terms, answer_to};
+use super::object::Object;
 use super::peer;
 use super::routes::{Site, acting, failure, signed_in};
 use crate::bluez::{BleAddress, Bluez, BluezError, Cause, Device, Named, Record};
@@ -157,33 +158,37 @@ struct PairRequest {
     adapter: Option<String>,
 }
 
-type Body<T> = Result<axum::Json<T>, JsonRejection>;
+type Body<T> = Result<axum::Json<Object<T>>, JsonRejection>;
 
 async fn scan(State(api): State<Api>, headers: HeaderMap, request: Body<ScanRequest>) -> Response {
-    let Ok(axum::Json(ScanRequest { seconds, adapter })) = request else {
+    let rights = match may_act(&api, &headers) {
+        Ok(rights) => rights,
+        Err(refused) => return *refused,
+    };
+    let Ok(axum::Json(Object(ScanRequest { seconds, adapter }))) = request else {
         return failure(StatusCode::BAD_REQUEST, "format", "send {} or {\"seconds\": 15} as application/json");
     };
     let listening = Duration::from_secs(seconds.unwrap_or(SCAN_SECONDS).clamp(1, MAX_SECONDS));
-    start(&api, &headers, Order::Scan, Terms { listening, adapter, models: api.site.models.clone() })
+    start(&api, &rights, Order::Scan, Terms { listening, adapter, models: api.site.models.clone() })
 }
 
 async fn pair(State(api): State<Api>, headers: HeaderMap, request: Body<PairRequest>) -> Response {
-    let Ok(axum::Json(PairRequest { device, seconds, adapter })) = request else {
+    let rights = match may_act(&api, &headers) {
+        Ok(rights) => rights,
+        Err(refused) => return *refused,
+    };
+    let Ok(axum::Json(Object(PairRequest { device, seconds, adapter }))) = request else {
         let advice = "send {\"device\": \"C0:FF:EE:00:00:0A\"} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };
     let named = device.parse::<BleAddress>().map_or(Named::Name(device), Named::Address);
     let listening = Duration::from_secs(seconds.unwrap_or(FIND_SECONDS).clamp(1, MAX_SECONDS));
-    start(&api, &headers, Order::Pair(named), Terms { listening, adapter, models: api.site.models.clone() })
+    start(&api, &rights, Order::Pair(named), Terms { listening, adapter, models: api.site.models.clone() })
 }
 
-fn start(api: &Api, headers: &HeaderMap, order: Order, terms: Terms) -> Response {
-    let rights = match may_act(api, headers) {
-        Ok(rights) => rights,
-        Err(refused) => return *refused,
-    };
+fn start(api: &Api, rights: &Rights, order: Order, terms: Terms) -> Response {
     let stop = api.site.gate.stop.child_token();
-    let Some(view) = api.desk.start(order.clone(), terms, &api.site.tasks, scribe(api, &rights), stop) else {
+    let Some(view) = api.desk.start(order.clone(), terms, &api.site.tasks, scribe(api, rights), stop) else {
         let advice = "a scan or a pairing goes on; wait for it, or end it with DELETE /api/v1/ble/job";
         return failure(StatusCode::CONFLICT, "busy", advice);
     };
@@ -232,7 +237,7 @@ async fn answer(State(api): State<Api>, headers: HeaderMap, request: Body<Answer
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };
-    let Ok(axum::Json(AnswerRequest { accept, passkey })) = request else {
+    let Ok(axum::Json(Object(AnswerRequest { accept, passkey }))) = request else {
         let advice = "send {\"passkey\": \"004711\"} or {\"accept\": true} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };

@@ -41,10 +41,7 @@ async fn observe(
     members.insert("patient_id".to_owned(), json!(patient));
     let members = Json::Object(members);
     match Command::read(Members(&members)) {
-        Ok(command) => {
-            let key = key_of(&headers, Members(&members));
-            carry_out(&site, &rights, command, key).await
-        }
+        Ok(command) => carry_out_as_named(&site, &rights, command, (&headers, Members(&members))).await,
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }
@@ -64,7 +61,7 @@ async fn command(
         return failure(StatusCode::BAD_REQUEST, "format", advice);
     };
     match Command::read(Members(&json)) {
-        Ok(command) => carry_out(&site, &rights, command, key_of(&headers, Members(&json))).await,
+        Ok(command) => carry_out_as_named(&site, &rights, command, (&headers, Members(&json))).await,
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }
@@ -72,14 +69,29 @@ async fn command(
 /// The header that names a request, so that it is done once however often it is sent.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The person's own name for a command: of the header, or of the message.
-pub(super) fn key_of(headers: &HeaderMap, members: Members<'_>) -> Option<String> {
-    let header = headers.get(IDEMPOTENCY_KEY).and_then(|key| key.to_str().ok()).map(str::to_owned);
-    header.or_else(|| members.correlation_id())
+/// The person's own name for a command: of the header, or of the message. One that cannot be read is refused, because
+/// without it the command would be done each time that it is sent.
+pub(super) fn key_of(headers: &HeaderMap, members: Members<'_>) -> Result<Option<String>, Box<Response>> {
+    let header = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str().map(str::to_owned)).transpose().map_err(|_| {
+        let reason = "`Idempotency-Key` is not text of ASCII";
+        Box::new(failure(StatusCode::BAD_REQUEST, "validation", reason))
+    })?;
+    let named = |key: Option<String>| key.filter(|key| !key.is_empty());
+    Ok(named(header).or_else(|| named(members.correlation_id())))
 }
 
-/// Has a command carried out, once under this key, and answers with the number of its event and whether that is on disk.
-pub(super) async fn carry_out(site: &Site, rights: &Rights, command: Command, key: Option<String>) -> Response {
+/// Has a command carried out, once under the name that the request gives it, and answers with the number of its event
+/// and whether that is on disk.
+pub(super) async fn carry_out_as_named(
+    site: &Site,
+    rights: &Rights,
+    command: Command,
+    (headers, members): (&HeaderMap, Members<'_>),
+) -> Response {
+    let key = match key_of(headers, members) {
+        Ok(key) => key,
+        Err(refused) => return *refused,
+    };
     let scope = rights.scope(command.needs());
     match pipeline::carry_out_once(&site.gate.control, command, peer::actor(rights), scope, key).await {
         Ok(done) => {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
-use super::commands::{carry_out, key_of};
+use super::commands::carry_out_as_named;
 use super::routes::{Site, acting, failure, signed_in};
 use crate::alerts::EffectiveLimit;
 use crate::channel::Operation;
@@ -97,6 +97,10 @@ async fn set(
     Path(path): Path<(String, String)>,
     request: Result<axum::Json<Json>, JsonRejection>,
 ) -> Response {
+    let rights = match acting(&site, &headers) {
+        Ok(rights) => rights,
+        Err(refused) => return *refused,
+    };
     let Ok(axum::Json(Json::Object(mut members))) = request else {
         let advice = "send {\"below\": 86, \"reason\": \"...\", \"expires\": \"...\"} as application/json";
         return failure(StatusCode::BAD_REQUEST, "format", advice);
@@ -107,7 +111,7 @@ async fn set(
         Some(Json::Bool(true)) => "rule.enable",
         Some(_) => return failure(StatusCode::BAD_REQUEST, "validation", "`enabled` is true or false"),
     };
-    change(&site, &headers, name, path, members).await
+    change(&site, &headers, &rights, (name, path, members)).await
 }
 
 /// Why limits are taken back.
@@ -125,27 +129,26 @@ async fn clear(
     Path(path): Path<(String, String)>,
     Query(why): Query<Why>,
 ) -> Response {
+    let rights = match acting(&site, &headers) {
+        Ok(rights) => rights,
+        Err(refused) => return *refused,
+    };
     let members = serde_json::Map::from_iter([("reason".to_owned(), why.reason.into())]);
-    change(&site, &headers, "limits.clear", path, members).await
+    change(&site, &headers, &rights, ("limits.clear", path, members)).await
 }
 
 async fn change(
     site: &Site,
     headers: &HeaderMap,
-    name: &str,
-    (patient, rule): (String, String),
-    mut members: serde_json::Map<String, Json>,
+    rights: &Rights,
+    (name, (patient, rule), mut members): (&str, (String, String), serde_json::Map<String, Json>),
 ) -> Response {
-    let rights = match acting(site, headers) {
-        Ok(rights) => rights,
-        Err(refused) => return *refused,
-    };
     for (member, value) in [("name", name), ("patient_id", &patient), ("rule", &rule)] {
         members.insert(member.to_owned(), value.into());
     }
     let members = Json::Object(members);
     match Command::read(Members(&members)) {
-        Ok(command) => carry_out(site, &rights, command, key_of(headers, Members(&members))).await,
+        Ok(command) => carry_out_as_named(site, rights, command, (headers, Members(&members))).await,
         Err(bad) => failure(StatusCode::BAD_REQUEST, "validation", &bad.to_string()),
     }
 }

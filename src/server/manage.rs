@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 use super::bounds::ServerLimits;
 use super::connections::{Health, State as ConnectionState, Subject, Totals, Which};
 use super::message::MAX_RECEIPTS;
+use super::object::Object;
 use super::peer;
 use super::routes::{Site, acting, failure, pipeline_answers, signed_in};
 use super::session::{MAX_ERRORS, MAX_REPLAY, MAX_SUBSCRIPTIONS, PING_EVERY, PONG_DEADLINE};
@@ -374,7 +375,7 @@ fn wants_drain(body: &[u8]) -> Option<bool> {
     if body.trim_ascii().is_empty() {
         return Some(true);
     }
-    serde_json::from_slice(body).ok().map(|Drain { drain }| drain)
+    serde_json::from_slice(body).ok().map(|Object(Drain { drain })| drain)
 }
 
 async fn drain(State(site): State<Site>, headers: HeaderMap, body: Bytes) -> Response {
@@ -431,6 +432,7 @@ mod tests {
             (r#"{"drain":"false"}"#, None),
             (r#"{"drian":false}"#, None),
             ("false", None),
+            ("[false]", None),
             ("x", None),
         ] {
             assert_eq!(wants_drain(body.as_bytes()), expected, "{body}");

@@ -23,6 +23,7 @@ mod limits;
 mod manage;
 pub mod message;
 mod notifications;
+mod object;
 mod openapi;
 mod peer;
 mod plain;

@@ -49,8 +49,9 @@ async fn send(State(site): State<Site>, headers: HeaderMap, body: Body) -> Respo
     };
     // The name decides the id, so a request without one gets one here.
     let name = match key_of(&headers, Members(&json)) {
-        Some(name) => name,
-        None => match random_bytes::<16>() {
+        Ok(Some(name)) => name,
+        Err(refused) => return *refused,
+        Ok(None) => match random_bytes::<16>() {
             Ok(bytes) => hex(&bytes),
             Err(error) => return internal(&error),
         },
@@ -68,8 +69,10 @@ async fn withdraw(State(site): State<Site>, headers: HeaderMap, Path(id): Path<S
     let Ok(id) = id.parse::<Uuid>() else {
         return failure(StatusCode::BAD_REQUEST, "validation", "this is not the id of a message");
     };
-    let key = key_of(&headers, Members(&Json::Null));
-    carry_out(&site, &rights, (Command::Withdraw(id), key), StatusCode::OK, &json!({"id": id})).await
+    match key_of(&headers, Members(&Json::Null)) {
+        Ok(key) => carry_out(&site, &rights, (Command::Withdraw(id), key), StatusCode::OK, &json!({"id": id})).await,
+        Err(refused) => *refused,
+    }
 }
 
 async fn preferences(State(site): State<Site>, headers: HeaderMap) -> Response {
@@ -95,8 +98,10 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
     match Command::read_preferences(Members(&json)) {
         Ok(Command::Prefer(preferences)) => {
             let more = wire::preferences(&preferences);
-            let key = key_of(&headers, Members(&json));
-            carry_out(&site, &rights, (Command::Prefer(preferences), key), StatusCode::OK, &more).await
+            match key_of(&headers, Members(&json)) {
+                Ok(key) => carry_out(&site, &rights, (Command::Prefer(preferences), key), StatusCode::OK, &more).await,
+                Err(refused) => *refused,
+            }
         }
         Ok(_) => failure(StatusCode::BAD_REQUEST, "validation", "these are no preferences"),
         Err(bad) => invalid(&bad),

@@ -31,6 +31,7 @@ use crate::server::auth::Rights;
 use crate::server::codes::{Codes, hex, random_bytes};
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
+use crate::server::object::Object;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
 use crate::server::{
@@ -217,9 +218,9 @@ struct SignedIn {
 async fn sign_in(
     State(site): State<Site>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
-    request: Result<axum::Json<SignIn>, JsonRejection>,
+    request: Result<axum::Json<Object<SignIn>>, JsonRejection>,
 ) -> Response {
-    let Ok(axum::Json(request)) = request else {
+    let Ok(axum::Json(Object(request))) = request else {
         return failure(StatusCode::BAD_REQUEST, "format", "send {\"code\": \"...\"} as application/json");
     };
     if !site.gate.key.borrow().issues() {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, USER_AGENT};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::header::{RETRY_AFTER, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::admission::RETRY_AFTER_S;
 use super::codes::{hex, random_bytes};
 use super::rest::query::{BadQuery, Given};
 use super::routes::{Site, bearer, failure, internal, signed_in};
@@ -49,9 +50,20 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// A client that lost the connection comes back after this time.
 const RETRY_MS: u64 = 3000;
 
+/// What a stream of events has in its head; a proxy that buffered it would make it late.
+const EVENT_STREAM: [(&str, &str); 2] = [("content-type", "text/event-stream"), ("x-accel-buffering", "no")];
+
 /// `GET /sse`.
 pub(super) fn router(site: Site) -> Router {
-    Router::new().route("/sse", get(listen)).with_state(site)
+    Router::new().route("/sse", get(listen).head(glance)).with_state(site)
+}
+
+/// `HEAD /sse`: whether a token and these parameters would be taken. It opens no stream and uses no ticket up.
+async fn glance(State(site): State<Site>, headers: HeaderMap, uri: Uri) -> Response {
+    match signed_in(&site, &headers).and_then(|_| subscribe(&headers, &uri).map_err(Box::<Response>::from)) {
+        Ok(_) => EVENT_STREAM.into_response(),
+        Err(refused) => *refused,
+    }
 }
 
 /// Who asks: by `Authorization`, a ticket or, where the configuration allows it, a token in the address.
@@ -92,8 +104,7 @@ async fn open(site: &Site, headers: &HeaderMap, uri: &Uri) -> Result<Response, B
         let event = events.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(event)), events))
     });
-    let headers = [(CONTENT_TYPE.as_str(), "text/event-stream"), ("x-accel-buffering", "no")];
-    Ok((headers, Body::from_stream(body)).into_response())
+    Ok((EVENT_STREAM, Body::from_stream(body)).into_response())
 }
 
 fn gone() -> Response {
@@ -182,7 +193,12 @@ fn refusal(head: &Head<'_>) -> Response {
         Some("permission_denied") => failure(StatusCode::FORBIDDEN, "permission_denied", &message),
         Some("rate_limited") => failure(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &message),
         Some(code) => failure(StatusCode::BAD_REQUEST, code, &message),
-        None => failure(StatusCode::SERVICE_UNAVAILABLE, &reason, "there is no room for another listener now"),
+        None => {
+            let message = "there is no room for another listener now";
+            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, &reason, message);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+            response
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as WsRole};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::object::Object;
 use super::routes::{Site, acting, bearer, check, failure, internal, offer, signed_in, unauthorised};
 use crate::clock::{Clock, Stamp, Wall};
 use crate::event::{Actor, AuditAction, AuditEvent, AuditResult};
@@ -383,7 +384,7 @@ struct Revoke {
 async fn revoke(
     State(site): State<Site>,
     headers: HeaderMap,
-    request: Result<axum::Json<Revoke>, JsonRejection>,
+    request: Result<axum::Json<Object<Revoke>>, JsonRejection>,
 ) -> Response {
     let rights = match acting(&site, &headers) {
         Ok(rights) => rights,
@@ -394,8 +395,8 @@ async fn revoke(
         return failure(StatusCode::FORBIDDEN, "permission_denied", reason);
     }
     let whose = match request {
-        Ok(axum::Json(Revoke { jti: Some(jti), user: None })) => Whose::Jti(jti),
-        Ok(axum::Json(Revoke { jti: None, user: Some(user) })) => Whose::User(user),
+        Ok(axum::Json(Object(Revoke { jti: Some(jti), user: None }))) => Whose::Jti(jti),
+        Ok(axum::Json(Object(Revoke { jti: None, user: Some(user) }))) => Whose::User(user),
         Ok(_) | Err(_) => {
             let advice = "send {\"jti\": \"...\"} or {\"user\": \"...\"} as application/json";
             return failure(StatusCode::BAD_REQUEST, "format", advice);

@@ -10,6 +10,11 @@ use serde::Deserialize;
 #[schemars(transparent, extend("format" = "date-time"))]
 pub(in crate::server) struct Time(#[expect(dead_code, reason = "it describes")] String);
 
+/// A user: text, or a number where the token's subject is all digits.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(transparent, extend("type" = ["string", "integer"]))]
+pub(in crate::server) struct User(#[expect(dead_code, reason = "it describes")] serde_json::Value);
+
 /// A refusal. `code` is for programs, `message` for people; what was sent is not repeated.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
@@ -152,6 +157,8 @@ pub(in crate::server) struct AuditRow {
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct AuditData {
     by: String,
+    /// The IP address from which it was asked for.
+    address: Option<String>,
     action: String,
     object: String,
     patient_id: Option<String>,
@@ -207,6 +214,7 @@ pub(in crate::server) struct UserPreferences {
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct Preferences {
     /// The kinds of message that do not come; `[]` mutes nothing.
+    #[schemars(inner(regex(pattern = "^(health_alert|medication_reminder|appointment_reminder|system)$")))]
     mute: Vec<String>,
 }
 
@@ -243,14 +251,13 @@ pub(in crate::server) struct Limits {
 pub(in crate::server) struct IssuedToken {
     token: String,
     expires_at: Time,
-    /// Text, or a number where the token's subject is all digits.
-    #[schemars(extend("type" = ["string", "integer"]))]
-    user_id: serde_json::Value,
+    user_id: User,
     role: String,
 }
 
 /// A one-use code.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct SignIn {
     code: String,
@@ -260,8 +267,14 @@ pub(in crate::server) struct SignIn {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct Command {
-    /// Such as `alert.acknowledge`.
+    /// Which.
+    #[schemars(extend("enum" = [
+        "alert.acknowledge", "alert.pause_audio", "alert.reset", "limits.set", "limits.clear", "rule.disable",
+        "rule.enable", "observation.set", "device.confirm", "device.command", "notification.send",
+        "notification.withdraw", "preferences.set",
+    ]))]
     name: String,
+    #[schemars(extend("format" = "uuid"))]
     alert_id: Option<String>,
     expected_seq: Option<u64>,
 }
@@ -270,9 +283,11 @@ pub(in crate::server) struct Command {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct Observation {
-    /// `air`, `oxygen` or `unknown`.
+    /// What is breathed.
+    #[schemars(extend("enum" = ["air", "oxygen", "unknown", null]))]
     oxygen: Option<String>,
-    /// `A`, `C`, `V`, `P`, `U` or `unknown`.
+    /// By ACVPU.
+    #[schemars(extend("enum" = ["A", "C", "V", "P", "U", "unknown", null]))]
     consciousness: Option<String>,
 }
 
@@ -291,14 +306,33 @@ pub(in crate::server) struct LimitChange {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct NewMessage {
+    #[schemars(extend("enum" = ["medication_reminder", "appointment_reminder", "system"]))]
     kind: String,
+    /// These users; without `users` and `roles`, everybody who may see the alerts of `patient`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128)))]
     users: Option<Vec<String>>,
-    title: Option<String>,
-    message: Option<String>,
+    /// Everybody with one of these roles.
+    #[schemars(length(min = 1, max = 5), inner(regex(pattern = "^(viewer|nurse|clinician|admin|service)$")))]
+    roles: Option<Vec<String>>,
+    /// The patient it is about.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,64}$"))]
+    patient: Option<String>,
+    #[schemars(length(min = 1, max = 200))]
+    title: String,
+    #[schemars(length(min = 1, max = 2000))]
+    message: String,
+    /// `medium` if left out.
+    #[schemars(extend("enum" = ["info", "low", "medium", "high", null]))]
+    priority: Option<String>,
+    /// When; now if left out.
+    at: Option<Time>,
+    /// It is of no use any more after this.
+    expires: Option<Time>,
 }
 
 /// How long to listen.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct BleScan {
     seconds: Option<u64>,
@@ -307,6 +341,7 @@ pub(in crate::server) struct BleScan {
 
 /// Which device to pair with.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct BlePair {
     /// Address or name.
@@ -317,6 +352,7 @@ pub(in crate::server) struct BlePair {
 
 /// What a person answers to a question of a device.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub(in crate::server) struct BleAnswer {
     accept: Option<bool>,

@@ -3,7 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use super::forms::{self, AnObject};
+use super::managed;
 use super::operation::{Operation, operation};
+use crate::ids::MAX_ID_BYTES;
+use crate::server::connections::State;
 use crate::server::rest;
 use crate::vitals::Metric;
 
@@ -15,6 +18,9 @@ pub(super) fn operations() -> Vec<Operation> {
     all.extend(alerts());
     all.extend(commands());
     all.extend(messages());
+    all.extend(rooms());
+    all.extend(tokens());
+    all.extend(management());
     all.extend(bluetooth());
     all.extend(service());
     all.extend(sockets());
@@ -34,6 +40,16 @@ fn number(most: usize) -> Json {
     json!({"type": "integer", "minimum": 1, "maximum": most})
 }
 
+/// A number that the handler brings into its own limits.
+fn whole_number() -> Json {
+    json!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
+}
+
+/// An id of a configured thing, or of a room.
+fn id() -> Json {
+    json!({"type": "string", "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_ID_BYTES}}}$")})
+}
+
 fn metrics() -> Json {
     let names: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
     json!({"type": "string", "examples": ["spo2", "heart_rate,spo2"], "pattern": format!("^({0})(,({0}))*$", names.join("|"))})
@@ -46,7 +62,7 @@ fn patients() -> Vec<Operation> {
             .refuses(&[400]),
         operation("get", "/api/v1/patients/{id}", "One patient").gives::<rest::ShownPatient>(200, "the patient"),
         operation("get", "/api/v1/devices", "Sources and their devices, with the state they are in")
-            .query("patient", text(), "those of this patient")
+            .query("patient", id(), "those of this patient")
             .gives::<rest::DevicesNow>(200, "by source")
             .refuses(&[404]),
         operation("get", "/api/v1/devices/{id}", "One device").gives::<rest::DeviceNow>(200, "its sources"),
@@ -59,8 +75,8 @@ fn patients() -> Vec<Operation> {
 /// The parameters that choose readings.
 fn choice(operation: Operation) -> Operation {
     operation
-        .query("patient", text(), "of this patient")
-        .query("device", text(), "of this device")
+        .query("patient", id(), "of this patient")
+        .query("device", id(), "of this device")
         .query("metric", metrics(), "of these metrics, joined by commas")
         .refuses(&[404])
 }
@@ -99,11 +115,11 @@ fn readings() -> Vec<Operation> {
 fn alerts() -> Vec<Operation> {
     vec![
         operation("get", "/api/v1/alerts", "The alerts that stand")
-            .query("patient", text(), "of this patient")
+            .query("patient", id(), "of this patient")
             .gives::<rest::AlertsNow>(200, "now")
             .refuses(&[404]),
         operation("get", "/api/v1/alerts/history", "What became of alerts, the newest first")
-            .query("patient", text(), "of this patient")
+            .query("patient", id(), "of this patient")
             .query("from", time(), "from then on")
             .query("to", time(), "before then")
             .query("limit", number(rest::MAX_ALERTS), "most rows of a page; 100 if left out")
@@ -112,13 +128,9 @@ fn alerts() -> Vec<Operation> {
             .refuses(&[404]),
         operation("get", "/api/v1/alerts/{id}", "One alert and its life").gives::<rest::AlertLife>(200, "the alert"),
         operation("get", "/api/v1/audit", "The audit trail, the newest first")
-            .query("patient", text(), "rows about this patient alone")
-            .query(
-                "limit",
-                json!({"type": "integer", "minimum": 1}),
-                "most rows of a page; 100 if left out, at most 500",
-            )
-            .query("before", json!({"type": "integer", "minimum": 0}), "the `next` of the page before")
+            .query("patient", id(), "rows about this patient alone")
+            .query("limit", whole_number(), "most rows of a page; 100 if left out, at most 500")
+            .query("before", whole_number(), "the `next` of the page before")
             .gives::<forms::AuditPage>(200, "a page"),
     ]
 }
@@ -128,19 +140,23 @@ fn commands() -> Vec<Operation> {
         operation("post", "/api/v1/commands", "Has a command carried out")
             .takes::<forms::Command>()
             .gives::<forms::Done>(200, "done")
-            .commands(),
+            .commands()
+            .once(),
         operation("post", "/api/v1/patients/{id}/observations", "Enters what no sensor sees")
             .takes::<forms::Observation>()
             .gives::<forms::Done>(200, "entered")
-            .commands(),
+            .commands()
+            .once(),
         operation("put", "/api/v1/patients/{id}/limits/{rule}", "Sets other limits, or switches the rule off or on")
             .takes::<forms::LimitChange>()
             .gives::<forms::Done>(200, "set")
-            .commands(),
+            .commands()
+            .once(),
         operation("delete", "/api/v1/patients/{id}/limits/{rule}", "Takes limits back")
             .query("reason", text(), "why")
             .gives::<forms::Done>(200, "taken back")
-            .commands(),
+            .commands()
+            .once(),
     ]
 }
 
@@ -150,19 +166,81 @@ fn messages() -> Vec<Operation> {
             .takes::<forms::NewMessage>()
             .gives::<forms::SentMessage>(201, "sent")
             .commands()
+            .once()
     };
     vec![
         send("/api/v1/notifications"),
         send("/ws/publish"),
         operation("delete", "/api/v1/notifications/{id}", "Takes a message back that waits for its time")
+            .path("id", &json!({"type": "string", "format": "uuid"}))
             .gives::<forms::SentMessage>(200, "taken back")
-            .commands(),
+            .commands()
+            .once(),
         operation("get", "/api/v1/users/me/preferences", "What the user is told of")
             .gives::<forms::UserPreferences>(200, "the choice"),
         operation("put", "/api/v1/users/me/preferences", "Chooses what the user is told of")
             .takes::<forms::Preferences>()
             .gives::<forms::UserPreferences>(200, "chosen")
-            .commands(),
+            .commands()
+            .once(),
+    ]
+}
+
+fn rooms() -> Vec<Operation> {
+    vec![
+        operation("get", "/api/v1/rooms/{room}/members", "Who is in a room of the care team")
+            .path("room", &id())
+            .gives::<managed::RoomMembers>(200, "now"),
+        operation("get", "/api/v1/rooms/{room}/messages", "What was written in a room, the newest page first")
+            .path("room", &id())
+            .query("before", whole_number(), "the `next` of the page before")
+            .query("limit", whole_number(), "most messages of a page; 50 if left out, at most 100")
+            .gives::<managed::RoomPage>(200, "a page"),
+    ]
+}
+
+fn tokens() -> Vec<Operation> {
+    vec![
+        operation("post", "/api/v1/ws-ticket", "A ticket for one connection, to be put into its address")
+            .gives::<managed::IssuedTicket>(200, "a ticket"),
+        operation("post", "/api/v1/tokens/revoke", "Has a token, or all of a user, refused from now on")
+            .takes::<managed::Revoke>()
+            .gives::<managed::Revoked>(200, "revoked")
+            .acts()
+            .refuses(&[409]),
+    ]
+}
+
+fn management() -> Vec<Operation> {
+    let states = json!({"type": "string", "enum": State::ALL});
+    let send_away = |path, summary| {
+        operation("post", path, summary)
+            .path("id", &managed::name())
+            .gives::<managed::ClosedUser>(200, "ordered")
+            .acts()
+    };
+    vec![
+        operation("get", "/ws/status", "The connections in all").gives::<managed::Connected>(200, "now"),
+        operation("get", "/ws/connections", "The connections that are open")
+            .query("user", text(), "those of this user")
+            .query("state", states, "those in this state")
+            .gives::<managed::AllConnections>(200, "by id"),
+        operation("get", "/ws/connection/{id}/health", "How a connection fares, or fared")
+            .path("id", &managed::name())
+            .gives::<managed::OneConnection>(200, "it"),
+        operation("delete", "/ws/connection/{id}", "Closes a connection")
+            .path("id", &managed::name())
+            .gives::<managed::ClosedConnection>(200, "ordered")
+            .acts(),
+        operation("get", "/ws/users", "The users who are online").gives::<managed::OnlineUsers>(200, "by name"),
+        operation("get", "/ws/channels", "The channels to which somebody listens")
+            .gives::<managed::AllChannels>(200, "by name"),
+        send_away("/ws/user/{id}/reconnect", "Has the clients of a user come back anew"),
+        send_away("/ws/user/{id}/disconnect", "Closes the connections of a user"),
+        operation("post", "/ws/drain", "Sends all connections away and lets no other in, or lets them in again")
+            .may_take::<managed::Drain>()
+            .gives::<managed::Drained>(200, "ordered")
+            .acts(),
     ]
 }
 
@@ -173,6 +251,7 @@ fn bluetooth() -> Vec<Operation> {
             .gives::<AnObject>(200, "the devices")
             .refuses(&[404, 409, 504]),
         operation("delete", "/api/v1/ble/devices/{address}", "Forgets a device and its bond")
+            .path("address", &json!({"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"}))
             .gives::<AnObject>(200, "forgotten")
             .commands(),
         operation("post", "/api/v1/ble/scan", "Listens for devices")
@@ -212,6 +291,8 @@ fn service() -> Vec<Operation> {
             .query("delivery", json!({"type": "string", "enum": ["all", "latest"]}), "as in `subscribe`")
             .query("since", text(), "as `Last-Event-ID`, for the first connection")
             .header("Last-Event-ID", "`epoch:seq` of the last event that came")
+            .query("token", text(), "a token, where `auth.query_token` allows it")
+            .by_ticket()
             .gives_text(200, &["text/event-stream"], "until one side ends it")
             .refuses(&[429]),
     ]
@@ -221,6 +302,8 @@ fn sockets() -> Vec<Operation> {
     const PATHS: [&str; 6] = ["/ws", "/ws/combined", "/ws/health", "/ws/notifications", "/ws/chat", "/api/ws"];
     let socket = |path| {
         operation("get", path, "WebSocket; docs/protocol.md has its messages")
+            .query("token", text(), "a token, where `auth.query_token` allows it")
+            .signs_in_later()
             .gives_nothing(101, "upgraded")
             .refuses(&[400, 426])
     };

@@ -4,6 +4,7 @@
 
 pub(super) mod forms;
 mod list;
+mod managed;
 mod operation;
 
 use std::sync::OnceLock;
@@ -55,7 +56,10 @@ fn document() -> Json {
         "paths": paths,
         "components": {
             "schemas": generator.take_definitions(true),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "of /api/v1/ws-ticket, once"},
+            },
         },
     })
 }

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
 use super::forms::Failure;
+use crate::notifier::MAX_KEY;
 
 /// What every answer may be: the token, the host and origin, the time and the number of connections.
 const ALWAYS: [u16; 4] = [403, 408, 421, 503];
@@ -42,9 +43,10 @@ pub(in crate::server) struct Operation {
     /// With its parameters in braces.
     pub(super) path: &'static str,
     summary: &'static str,
-    needs_token: bool,
+    /// Other ways to be let in than a token alone.
+    security: Option<Json>,
     parameters: Vec<Parameter>,
-    takes: Option<Form>,
+    takes: Option<(Form, bool)>,
     responses: BTreeMap<u16, (&'static str, Content)>,
 }
 
@@ -54,7 +56,7 @@ pub(super) fn operation(method: &'static str, path: &'static str, summary: &'sta
         method,
         path,
         summary,
-        needs_token: true,
+        security: None,
         parameters: Vec::new(),
         takes: None,
         responses: BTreeMap::new(),
@@ -73,8 +75,27 @@ fn form_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 impl Operation {
     /// Nobody has to sign in.
     pub(super) fn open(mut self) -> Self {
-        self.needs_token = false;
+        self.security = Some(json!([]));
         self.responses.remove(&401);
+        self
+    }
+
+    /// A ticket lets in too.
+    pub(super) fn by_ticket(mut self) -> Self {
+        self.security = Some(json!([{"bearer": []}, {"ticket": []}]));
+        self
+    }
+
+    /// Who is let in may also sign in later: by the first message.
+    pub(super) fn signs_in_later(mut self) -> Self {
+        self.security = Some(json!([{}, {"bearer": []}, {"ticket": []}]));
+        self
+    }
+
+    /// Says more of a parameter of the path.
+    pub(super) fn path(mut self, name: &str, schema: &Json) -> Self {
+        let named = self.parameters.iter_mut().filter(|it| it.place == "path" && it.name == name);
+        named.for_each(|it| it.schema = schema.clone());
         self
     }
 
@@ -85,16 +106,32 @@ impl Operation {
     }
 
     /// Takes a header that may be left out.
-    pub(super) fn header(mut self, name: &'static str, text: &'static str) -> Self {
-        let schema = json!({"type": "string"});
+    pub(super) fn header(self, name: &'static str, text: &'static str) -> Self {
+        self.header_of(name, json!({"type": "string"}), text)
+    }
+
+    fn header_of(mut self, name: &'static str, schema: Json, text: &'static str) -> Self {
         self.parameters.push(Parameter { name, place: "header", is_required: false, schema, text });
         self.refuses(&[400])
     }
 
+    /// Is done once however often it is sent under one name.
+    pub(super) fn once(self) -> Self {
+        let schema = json!({"type": "string", "maxLength": MAX_KEY});
+        let text = "the sender's name for this request: under the same name it is done once, for 24 h";
+        self.header_of("Idempotency-Key", schema, text)
+    }
+
     /// Takes JSON of this form.
     pub(super) fn takes<T: JsonSchema>(mut self) -> Self {
-        self.takes = Some(form_of::<T>);
+        self.takes = Some((form_of::<T>, true));
         self.refuses(&[400])
+    }
+
+    /// Takes JSON of this form, or nothing.
+    pub(super) fn may_take<T: JsonSchema>(mut self) -> Self {
+        self.takes = Some((form_of::<T>, false));
+        self.refuses(&[400, 413])
     }
 
     /// Gives JSON of this form.
@@ -125,7 +162,12 @@ impl Operation {
 
     /// Carries out what a person wants: counted, and refused as `POST /api/v1/commands` refuses.
     pub(super) fn commands(self) -> Self {
-        self.refuses(&[400, 404, 409, 429, 503, 504])
+        self.acts().refuses(&[400, 404, 409, 504])
+    }
+
+    /// Counts as something that the user does.
+    pub(super) fn acts(self) -> Self {
+        self.refuses(&[429])
     }
 
     /// The operation as the document has it.
@@ -146,7 +188,7 @@ impl Operation {
                 Content::Nothing => json!({}),
             };
             let mut response = json!({"description": text, "content": content});
-            if *status == 429
+            if matches!(*status, 429 | 503)
                 && let Some(members) = response.as_object_mut()
             {
                 let seconds = json!({"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}});
@@ -158,12 +200,13 @@ impl Operation {
             "summary": self.summary, "operationId": self.id(), "parameters": parameters, "responses": responses,
         });
         if let Some(members) = operation.as_object_mut() {
-            if let Some(form) = self.takes {
-                let body = json!({"required": true, "content": {"application/json": {"schema": form(generator)}}});
+            if let Some((form, is_required)) = self.takes {
+                let body =
+                    json!({"required": is_required, "content": {"application/json": {"schema": form(generator)}}});
                 members.insert("requestBody".to_owned(), body);
             }
-            if !self.needs_token {
-                members.insert("security".to_owned(), json!([]));
+            if let Some(security) = &self.security {
+                members.insert("security".to_owned(), security.clone());
             }
         }
         operation
@@ -186,10 +229,11 @@ const fn refusal(status: u16) -> &'static str {
         404 => "it does not exist",
         408 => "the request did not come in time",
         409 => "refused as things stand",
+        413 => "the request is too large",
         421 => "the server was addressed by a foreign name",
         426 => "this address speaks WebSocket",
         429 => "too many requests of this user",
-        503 => "it cannot be done now",
+        503 => "it cannot be done now; the bridge drains, or has no room",
         504 => "it was not done in time",
         _ => "refused",
     }

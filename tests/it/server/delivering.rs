@@ -239,6 +239,24 @@ async fn a_command_is_done_once_whether_it_comes_by_websocket_or_http() {
 }
 
 #[tokio::test]
+async fn a_name_that_cannot_be_read_is_refused_and_an_empty_one_is_none() {
+    let server = Server::start();
+    let message = |title| json!({"kind": "system", "users": ["7"], "title": title, "message": "m"});
+    let prefer = json!({"name": "preferences.set", "mute": []});
+    for (path, body) in [("/api/v1/commands", prefer), ("/api/v1/notifications", message("a"))] {
+        let (status, refused) = answered(&server, post(&server, path, Some("\u{e4}"), &body)).await;
+        assert_eq!((status, &refused["code"]), (400, &json!("validation")), "{path}: {refused}");
+    }
+    let mut ids = Vec::new();
+    for title in ["a", "b"] {
+        let (status, sent) = answered(&server, post(&server, "/api/v1/notifications", Some(""), &message(title))).await;
+        assert_eq!(status, 201, "{sent}");
+        ids.push(sent["id"].clone());
+    }
+    assert_ne!(ids[0], ids[1], "two messages");
+}
+
+#[tokio::test]
 async fn what_the_store_has_really_lost_is_told_and_everything_else_comes_once() {
     let options = StoreOptions {
         max_bytes: Some(0),

@@ -7,12 +7,16 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value as Json, json};
+use tokio::io::DuplexStream;
+use vitalbridge::clock::Clock;
 use vitalbridge::server::auth::Capability;
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::jwt::Claims;
 use vitalbridge::tasks::Role;
 use vitalbridge::vitals::Metric;
 
-use super::{HOST, Server, UserRole, patients};
+use super::{Dashboard, HOST, Server, UserRole, patients};
+use crate::bridge::now;
 use crate::dashboard::MESSAGE_LIMIT;
 
 /// An event as it came.
@@ -37,7 +41,18 @@ impl Listening {
         query: &str,
         last: Option<&str>,
     ) -> Result<Self, (u16, Json)> {
-        let io = TokioIo::new(server.stream());
+        Self::over(server, server.stream(), claims, query, last).await
+    }
+
+    /// As [`Listening::open`], over this stream.
+    async fn over(
+        server: &Server,
+        stream: DuplexStream,
+        claims: Option<&Claims>,
+        query: &str,
+        last: Option<&str>,
+    ) -> Result<Self, (u16, Json)> {
+        let io = TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         server.site.tasks.spawn("client", Role::Helper, async move {
             let _ = connection.await;
@@ -179,11 +194,12 @@ async fn who_may_not_listen_is_refused_with_a_status() {
     let many = vec!["a"; 129].join(",");
     for (claims, query, last, status, code) in [
         (None, String::new(), None, 401, "invalid_token"),
+        (None, "?ticket=none".to_owned(), None, 401, "invalid_token"),
         (Some(&limited), channels(&foreign), None, 403, "permission_denied"),
         (Some(&viewer), "?channels=a//b".to_owned(), None, 400, "validation"),
         (Some(&viewer), format!("?channels=waveform/{own}/%2B"), None, 400, "validation"),
         (Some(&viewer), "?delivery=some".to_owned(), None, 400, "validation"),
-        (Some(&viewer), "?token=x".to_owned(), None, 400, "validation"),
+        (Some(&viewer), "?bearer=x".to_owned(), None, 400, "validation"),
         (Some(&viewer), format!("?channels={many}"), None, 400, "too_many_subscriptions"),
         (Some(&viewer), String::new(), Some("rubbish"), 400, "validation"),
     ] {
@@ -235,5 +251,152 @@ async fn a_reader_that_stalls_holds_a_bounded_part_and_is_let_go() {
     while server.site.gate.metrics.connections.get() >= connections {
         assert!(server.clock.now().mono < deadline, "the session ends with its client");
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_opens_one_stream_and_a_token_in_the_address_none() {
+    let mut server = Server::start();
+    let all = patients(&server);
+    let mut claims = server.named(UserRole::Viewer, "lena", "a");
+    claims.caps = Some(vec![Capability::of_patient(&all[0].parse().unwrap(), UserRole::Viewer)]);
+    let ticket = server.ticket(&claims).await;
+    // A look at the head uses nothing up.
+    assert_eq!(server.request(None, "HEAD", &format!("/sse?ticket={ticket}")).await.status, 401);
+    let query = format!("{}&ticket={ticket}", channels(&all[0]));
+    let mut listening = Listening::open(&server, None, &query, None).await.ok().unwrap();
+    let greeting = listening.until("snapshot").await;
+    assert_eq!(greeting[1].data["data"]["user_id"], "lena");
+    let refused = Listening::open(&server, None, &query, None).await.err().unwrap();
+    assert_eq!((refused.0, &refused.1["code"]), (401, &json!("invalid_token")), "used twice");
+    let again = Dashboard::over(server.stream(), HOST, &format!("/ws?ticket={ticket}"), &[]).await;
+    assert!(again.err().unwrap().contains("401"), "not for a WebSocket either");
+    // It gives no more than its token.
+    let other = format!("{}&ticket={}", channels(&all[1]), server.ticket(&claims).await);
+    assert_eq!(Listening::open(&server, None, &other, None).await.err().unwrap().0, 403);
+
+    let with_token = format!("{}&token={}", channels(&all[0]), server.token(&claims));
+    assert_eq!(Listening::open(&server, None, &with_token, None).await.err().unwrap().0, 401);
+    server.site.gate.access.in_query = true;
+    Listening::open(&server, None, &with_token, None).await.ok().unwrap().until("snapshot").await;
+
+    // Where a WebSocket would be refused by a close frame, a stream is refused by its status.
+    let mut server = Server::with(ServerLimits::default(), CloseCodes::Standard, Clock::System);
+    server.site.gate.access.in_query = true;
+    assert_eq!(Listening::open(&server, None, "?token=bad", None).await.err().unwrap().0, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_of_a_token_ends_after_its_grace() {
+    let mut server = Server::start();
+    server.clock = Clock::tokio(Clock::System.now());
+    server.site.gate.clock = server.clock.clone();
+    let start = server.clock.now().wall.as_secs();
+    let claims = Claims { exp: start + 100, ..server.claims(UserRole::Viewer) };
+    let query = format!("?ticket={}", server.ticket(&claims).await);
+    let mut listening = Listening::open(&server, None, &query, None).await.ok().unwrap();
+    let since = || server.clock.now().wall.0 - start * 1000;
+    listening.until("token_expiring").await;
+    assert!((40_000..41_000).contains(&since()), "{}", since());
+    let closing = listening.until("closing").await.pop().unwrap();
+    assert_eq!(closing.data["data"]["reason"], "token_expired");
+    assert!((125_000..126_000).contains(&since()), "{}", since());
+    assert!(listening.next().await.is_none(), "nothing follows");
+}
+
+#[tokio::test]
+async fn a_revocation_ends_streams_within_a_second_also_one_that_nobody_reads() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let (lena, admin) = (server.named(UserRole::Viewer, "lena", "a"), server.named(UserRole::Admin, "admin", "root"));
+    let mut listening = Listening::open(&server, Some(&lena), &channels(&patient), None).await.ok().unwrap();
+    listening.until("snapshot").await;
+    let stalled = Listening::over(&server, server.stream_of(2048), Some(&lena), &channels(&patient), None).await;
+    let stalled = stalled.ok().unwrap();
+    for value in 0..200 {
+        server.reading(&patient, Metric::HeartRate, 60 + value % 40).await;
+    }
+    server.settled().await;
+    let connections = || server.site.gate.metrics.connections.get();
+    assert_eq!(connections(), 2);
+    let begin = now();
+    assert_eq!(server.post(&admin, "/api/v1/tokens/revoke", &json!({"user": "lena"})).await.0, "200");
+    let closing = listening.until("closing").await.pop().unwrap();
+    assert_eq!(closing.data["data"]["reason"], "token_revoked");
+    assert!(listening.next().await.is_none(), "nothing follows");
+    let within = now().since(begin);
+    assert!(within < Duration::from_secs(1), "{within:?}");
+    while connections() > 0 {
+        assert!(now().since(begin) < Duration::from_secs(2), "the session of one that does not read is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(stalled);
+    assert_eq!(Listening::open(&server, Some(&lena), "", None).await.err().unwrap().0, 401);
+}
+
+#[tokio::test]
+async fn a_bridge_that_drains_ends_streams_and_opens_none() {
+    let server = Server::start();
+    let (viewer, admin) = (server.claims(UserRole::Viewer), server.named(UserRole::Admin, "admin", "root"));
+    let mut listening = Listening::open(&server, Some(&viewer), "", None).await.ok().unwrap();
+    listening.until("snapshot").await;
+    assert_eq!(server.post(&admin, "/ws/drain", &json!({})).await.1["connections"], 1);
+    let closing = listening.until("closing").await.pop().unwrap();
+    assert_eq!(closing.data["data"]["reason"], "server_shutdown");
+    assert!(listening.next().await.is_none(), "nothing follows");
+    let refused = Listening::open(&server, Some(&viewer), "", None).await.err().unwrap();
+    assert_eq!((refused.0, &refused.1["code"]), (503, &json!("draining")));
+    assert_eq!(server.post(&admin, "/ws/drain", &json!({"drain": false})).await.0, "200");
+    Listening::open(&server, Some(&viewer), "", None).await.ok().unwrap();
+}
+
+#[tokio::test]
+async fn streams_count_among_the_connections_of_their_user() {
+    let limits = ServerLimits { per_user: 2, ..ServerLimits::default() };
+    let server = Server::with(limits, CloseCodes::Own, Clock::System);
+    let claims = server.claims(UserRole::Viewer);
+    let mut inside = Vec::new();
+    for _ in 0..2 {
+        let mut listening = Listening::open(&server, Some(&claims), "", None).await.ok().unwrap();
+        listening.until("snapshot").await;
+        inside.push(listening);
+    }
+    let refused = Listening::open(&server, Some(&claims), "", None).await.err().unwrap();
+    assert_eq!((refused.0, &refused.1["code"]), (503, &json!("user_connection_limit")));
+    let bearer = format!("Bearer {}", server.token(&claims));
+    let mut dashboard = server.dashboard(&[("Authorization", &bearer)]).await.unwrap();
+    assert_eq!(dashboard.next_of("closing").await["data"]["reason"], "user_connection_limit");
+    Listening::open(&server, Some(&server.named(UserRole::Viewer, "lena", "a")), "", None).await.ok().unwrap();
+    // Who leaves makes room.
+    drop(inside.pop());
+    let limit = now() + MESSAGE_LIMIT;
+    while Listening::open(&server, Some(&claims), "", None).await.is_err() {
+        assert!(now() < limit, "no room");
+    }
+}
+
+#[tokio::test]
+async fn its_head_is_told_without_a_stream_and_another_method_is_refused() {
+    let server = Server::start();
+    let bearer = format!("authorization: Bearer {}\r\n", server.token(&server.claims(UserRole::Viewer)));
+    let ask = async |method: &str, query: &str, bearer: &str| {
+        let line = format!("{method} /sse{query} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n{bearer}\r\n");
+        let answer = server.http(&line).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_lowercase(), body.to_owned())
+    };
+    let (head, body) = ask("HEAD", "", &bearer).await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
+    assert_eq!(body, "");
+    for (query, bearer, status) in [("", "", "401"), ("?delivery=some", bearer.as_str(), "400")] {
+        let (head, body) = ask("HEAD", query, bearer).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && body.is_empty(), "{head}");
+    }
+    assert_eq!(server.site.gate.metrics.connections_total.get(), 0, "no session was begun");
+    for method in ["POST", "PUT", "DELETE"] {
+        let (head, body) = ask(method, "", &bearer).await;
+        assert!(head.starts_with("http/1.1 405") && head.contains("allow: get,head"), "{method}: {head}");
+        let body: Json = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["code"], "method_not_allowed", "{method}");
     }
 }

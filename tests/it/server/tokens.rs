@@ -19,7 +19,7 @@ const REVOKED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Server {
     /// A POST with a token: the status and the answer.
-    async fn post(&self, claims: &Claims, path: &str, body: &Json) -> (String, Json) {
+    pub(super) async fn post(&self, claims: &Claims, path: &str, body: &Json) -> (String, Json) {
         let body = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -32,7 +32,7 @@ impl Server {
         (head.split(' ').nth(1).unwrap().to_owned(), serde_json::from_str(body).unwrap())
     }
 
-    async fn ticket(&self, claims: &Claims) -> String {
+    pub(super) async fn ticket(&self, claims: &Claims) -> String {
         let (status, answer) = self.post(claims, "/api/v1/ws-ticket", &json!({})).await;
         assert_eq!((status.as_str(), &answer["expires_in"]), ("200", &json!(30)), "{answer}");
         answer["ticket"].as_str().unwrap().to_owned()
@@ -42,7 +42,7 @@ impl Server {
         Dashboard::over(self.stream(), HOST, &format!("/ws?{query}"), &[]).await
     }
 
-    fn named(&self, role: UserRole, user: &str, jti: &str) -> Claims {
+    pub(super) fn named(&self, role: UserRole, user: &str, jti: &str) -> Claims {
         Claims { sub: user.into(), jti: Some(jti.into()), ..self.claims(role) }
     }
 
