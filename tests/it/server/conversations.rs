@@ -103,8 +103,6 @@ fn conversations() -> Vec<(&'static str, Vec<Step>)> {
 
     let steps = vec![
         expect(json!({"type": "welcome"})),
-        Say(json!({"type": "subscribe", "channels": ["#"]})),
-        expect(json!({"type": "error", "data": {"code": "not_authenticated"}})),
         Pass(4900),
         Quiet,
         Pass(200),
@@ -112,6 +110,15 @@ fn conversations() -> Vec<(&'static str, Vec<Step>)> {
         Closed(4008),
     ];
     all.push(("does not sign in", steps));
+
+    let steps = vec![
+        expect(json!({"type": "welcome"})),
+        Say(json!({"type": "subscribe", "channels": ["patient/+/+"], "id": "s"})),
+        expect(json!({"type": "error", "correlation_id": "s", "data": {"code": "not_authenticated"}})),
+        expect(json!({"type": "closing", "data": {"code": 4003, "reason": "permission_denied", "reconnect": false}})),
+        Closed(4003),
+    ];
+    all.push(("says something else first", steps));
 
     let mut steps = vec![expect(json!({"type": "welcome"})), Say(json!({"type": "authenticate", "token": "rubbish"}))];
     told(&mut steps, "auth_error", "invalid_token");
