@@ -107,6 +107,29 @@ impl Reader {
         self.read(move |side| side.events(span, &[Part::Others])).await
     }
 
+    /// The newest event of each alert that has not ended, oldest first.
+    pub async fn standing_alerts(&self) -> Result<Vec<Event>, StoreError> {
+        self.read(|side| {
+            side.in_transaction(|path, transaction| {
+                let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
+                let failed = StoreError::sqlite(path, "cannot read the alerts that stand");
+                let mut statement = transaction.prepare_cached(codec::SELECT_STANDING).map_err(&failed)?;
+                let mut rows = statement.query([]).map_err(&failed)?;
+                let mut events = Vec::new();
+                while let Some(row) = rows.next().map_err(&failed)? {
+                    let seq = seq_of(row.get(0).map_err(&failed)?);
+                    match epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch)) {
+                        Ok(event) => events.push(event),
+                        // One that cannot be read must not hide the others.
+                        Err(bad) => tracing::error!(error = %bad.at(path, seq), "an alert that stands is left out"),
+                    }
+                }
+                Ok(events)
+            })
+        })
+        .await
+    }
+
     /// The rows of the audit trail before `before`, at most `limit` and [`MAX_READ`], the newest first.
     pub async fn audit(&self, before: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let through = Seq(before.0.saturating_sub(1));

@@ -5,6 +5,8 @@ mod lane;
 mod mqtt;
 mod pieces;
 pub mod plan;
+mod retained;
+mod state;
 pub mod topic;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use self::downlink::{COMMANDS, MAX_COMMANDS, RESULTS};
 use self::mqtt::{Announcement, Link, LinkEvent};
 use self::pieces::Pieces;
 use self::plan::{Action, Lane, Message, Plan, ReadRequest, Row};
+use self::state::State;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
@@ -47,6 +50,9 @@ const BACKLOG_LOG: Duration = Duration::from_mins(1);
 
 /// What a packet of a bundle has beside the events: topic, properties and the members around them, in bytes.
 const BUNDLE_OVERHEAD: usize = 1024;
+
+/// The ticket of an announcement whose answer nobody waits for.
+const UNASKED: u64 = 0;
 
 /// Where the broker is: `mqtt://host` or `mqtt://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,9 +248,11 @@ pub async fn run(
     }
     let through = *durable.borrow_and_update();
     let plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
+    let state = State::begin(&config, &reader, through).await?;
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
+        state,
         link: None,
         reads: FuturesUnordered::new(),
         commands: FuturesUnordered::new(),
@@ -264,6 +272,11 @@ pub async fn run(
             event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
             // Rows that were asked for.
             Some(result) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(result),
+            // What stands, according to the log.
+            Some(look) = uplink.state.looks.next(), if !uplink.state.looks.is_empty() => {
+                let now = uplink.clock.now();
+                uplink.state.on_look(&uplink.config, look, now)?;
+            }
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -284,6 +297,7 @@ pub async fn run(
 struct Uplink {
     config: Arc<UplinkConfig>,
     plan: Plan,
+    state: State,
     link: Option<Link>,
     /// At most one read a lane.
     reads: FuturesUnordered<BoxFuture<'static, ReadResult>>,
@@ -301,6 +315,7 @@ impl Uplink {
     /// Does what the plan wants now, and tells when it may want more.
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
+        self.state.turn(self.link.as_mut(), &self.reader, &self.handle, now);
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;
         }
@@ -316,7 +331,7 @@ impl Uplink {
             *shown = status;
             changed
         });
-        Ok(self.plan.next_deadline(now))
+        Ok(self.plan.next_deadline(now).into_iter().chain(self.state.next_deadline(now)).min())
     }
 
     fn carry_out(&mut self, action: Action, now: Stamp) -> Result<(), UplinkError> {
@@ -328,6 +343,7 @@ impl Uplink {
             Action::Close { reason } => {
                 warn!(%reason, "uplink connection dropped");
                 self.link = None;
+                self.state.on_disconnected();
             }
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
@@ -363,12 +379,13 @@ impl Uplink {
                 let birth = self.config.announcement(BridgeNews::Birth, now)?;
                 let online = self.config.announcement(BridgeNews::Online, now)?;
                 if let Some(link) = &mut self.link {
-                    link.announce(birth);
-                    link.announce(online);
+                    link.announce(birth, UNASKED);
+                    link.announce(online, UNASKED);
                     if self.config.downlink.is_some() {
                         link.listen(self.config.topic.topic(&self.config.site, &self.config.bridge, COMMANDS, None));
                     }
                 }
+                self.state.on_connected();
                 self.plan.on_connected(limits, now);
             }
             LinkEvent::Listening(Ok(())) => info!("commands are taken from the broker"),
@@ -382,10 +399,10 @@ impl Uplink {
                 None => {}
             },
             LinkEvent::Answer { ticket, code } => self.plan.on_puback(ticket, code, now),
-            LinkEvent::Announced(Ok(())) => debug!("the broker has the bridge's status"),
-            LinkEvent::Announced(Err(reason)) => warn!(%reason, "the bridge's status is not on the broker"),
+            LinkEvent::Announced { ticket, result } => self.state.on_answer(ticket, &result),
             LinkEvent::Ended { kind, reason } => {
                 self.link = None;
+                self.state.on_disconnected();
                 self.plan.on_disconnected(kind, &reason, now);
                 // A broker that is away for a week is one line at its start, and the status.
                 if self.plan.attempts() <= 1 {
@@ -424,10 +441,11 @@ impl Uplink {
     /// Says that the bridge leaves, waits a bounded time for what is under way, and disconnects.
     async fn leave(mut self) -> Result<(), UplinkError> {
         self.plan.on_stop();
+        self.state.on_disconnected();
         if self.plan.status(self.clock.now()).connected {
             let offline = self.config.announcement(BridgeNews::Stopped, self.clock.now())?;
             if let Some(link) = &mut self.link {
-                link.announce(offline);
+                link.announce(offline, UNASKED);
             }
             let farewell = tokio::time::timeout(FAREWELL_TIMEOUT, self.settle()).await;
             if let Ok(result) = farewell {
