@@ -36,8 +36,8 @@ const MAX_INCOMING_BYTES: u32 = 64 * 1024;
 /// Messages about the bridge that may wait beside the window: online, birth twice, offline, and what it keeps there.
 const ANNOUNCEMENTS: usize = 4 + AT_ONCE;
 
-/// The subscription of commands.
-const SUBSCRIPTIONS: usize = 1;
+/// The subscriptions of commands and of Home Assistant's start.
+const SUBSCRIPTIONS: usize = 2;
 
 /// From DISCONNECT to the closed socket.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -305,7 +305,9 @@ async fn drive(mut event_loop: EventLoop, report: mpsc::Sender<BrokerLimits>, he
                 hear(&heard, LinkEvent::Listening(listening));
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
-                hear(&heard, LinkEvent::Command(Incoming { payload: publish.payload, is_retained: publish.retain }));
+                let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                let (payload, is_retained) = (publish.payload, publish.retain);
+                hear(&heard, LinkEvent::Command(Incoming { topic, payload, is_retained }));
             }
             Ok(_) => {}
             Err(error) => return end_of(&error),

@@ -26,6 +26,8 @@ const MAX_ENDED: usize = 1024;
 /// What goes first when much is to be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
+    /// Who the bridge is, and that it is there.
+    Bridge,
     /// An alert that stands, and its end.
     Alert,
     /// What has ended: nobody is harmed if it stands a moment longer.
@@ -39,6 +41,8 @@ pub(super) enum Rank {
 pub(super) struct Due {
     /// To hand back with the answer.
     pub(super) ticket: u64,
+    /// What kind of message it is.
+    pub(super) rank: Rank,
     /// Where to.
     pub(super) topic: String,
     /// JSON; empty: it is removed (MQTT 5.0 3.3.1.3).
@@ -160,6 +164,11 @@ impl Retained {
         }
     }
 
+    /// A message about the bridge itself, which goes out now even if it is the same.
+    pub(super) fn bridge(&mut self, topic: String, body: String) {
+        self.put(topic, Entry::new(Rank::Bridge, body, Seq::ZERO, None));
+    }
+
     /// A description that shall stand until it is taken back; nothing happens if it does.
     pub(super) fn document(&mut self, topic: &str, body: &str) {
         if self.entries.get(topic).is_none_or(|entry| entry.body != body) {
@@ -205,7 +214,7 @@ impl Retained {
         self.next_ticket = self.next_ticket.saturating_add(1);
         (entry.is_due, entry.ticket) = (false, Some(self.next_ticket));
         self.flights.insert(self.next_ticket, topic.clone());
-        Some(Due { ticket: self.next_ticket, topic, body: entry.body.clone() })
+        Some(Due { ticket: self.next_ticket, rank: entry.rank, topic, body: entry.body.clone() })
     }
 
     /// The broker has answered. Refused or not: the same again would have the same answer on this connection. Gives the
@@ -222,6 +231,11 @@ impl Retained {
             self.entries.remove(&topic);
         }
         Some(topic)
+    }
+
+    /// Whether something is to stand on this topic, or to be taken away.
+    pub(super) fn holds(&self, topic: &str) -> bool {
+        self.entries.contains_key(topic)
     }
 
     /// When [`Self::next`] may have something without anything else happening.
@@ -317,7 +331,7 @@ mod tests {
         /// Hands over all that is due and answers it; gives the topics in their order.
         fn serve(&mut self, retained: &mut Retained, seconds: u64) -> Vec<String> {
             let mut said = Vec::new();
-            while let Some(Due { ticket, topic, body }) = retained.next(at(seconds).mono) {
+            while let Some(Due { ticket, topic, body, .. }) = retained.next(at(seconds).mono) {
                 if body.is_empty() {
                     self.0.remove(&topic);
                     said.push(format!("-{topic}"));
@@ -551,7 +565,7 @@ mod tests {
                 _ => {}
             }
             for _ in 0..random.usize(0..3) {
-                if let Some(Due { ticket, topic, body }) = retained.next(at(seconds).mono) {
+                if let Some(Due { ticket, topic, body, .. }) = retained.next(at(seconds).mono) {
                     // Lost on the way, the answer lost, or all well.
                     let fate = random.u8(0..4);
                     if fate > 0 && !body.is_empty() {

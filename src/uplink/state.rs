@@ -1,24 +1,35 @@
-//! Keeps on the broker what the bridge says about itself: the shell of the retained machine and of the birth message.
+//! Keeps on the broker what the bridge says about itself: the shell of the retained machine, the birth and the discovery.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tracing::{debug, warn};
+use serde_json::Value as Json;
+use tracing::{debug, info, warn};
 
-use super::retained::{Due, Retained};
-use super::{Announcement, Link, UplinkConfig, UplinkError};
+use super::downlink::Incoming;
+use super::home_assistant::{Catalogue, Seen};
+use super::retained::{Due, Rank, Retained};
+use super::{Announcement, Link, UplinkConfig, UplinkError, birth};
 use crate::clock::{Mono, Stamp};
-use crate::event::{AlertEvent, Event, EventBody};
+use crate::event::{AlertEvent, Event, EventBody, SystemKind};
 use crate::ids::{DeviceId, Seq};
 use crate::store::{Reader, StoreError, StoreHandle};
-use crate::wire;
+use crate::wire::{self, BridgeNews};
 
 /// The `{kind}` of the topics of alerts that stand.
 const PRESENT: &str = "alert_present";
 
 /// The cursor up to which every alert that ended is gone from the broker. It holds nothing back in the store.
 const CURSOR: &str = "retained";
+
+/// A topic on which a document for Home Assistant was put is remembered as a cursor of this name and the topic: 1 while it
+/// may stand there, 0 when it was taken back.
+const DOCUMENT: &str = "document:";
+
+/// What Home Assistant says when it has started.
+const STARTED: &[u8] = b"online";
 
 /// The cursor is stored when it has moved so far. What is between is removed once more by the next run.
 const SAVE_EVERY: u64 = 4096;
@@ -47,6 +58,17 @@ pub(super) struct State {
     is_refusal_told: bool,
     /// At most one.
     pub(super) looks: FuturesUnordered<BoxFuture<'static, Look>>,
+    /// The limits in force, as far as they are known.
+    thresholds: Option<Json>,
+    /// Something that birth tells may have changed.
+    is_birth_old: bool,
+    /// At most one.
+    pub(super) asked: FuturesUnordered<BoxFuture<'static, Option<Json>>>,
+    /// The largest packet that the broker takes; `None`: there is no connection.
+    max_packet_bytes: Option<u32>,
+    catalogue: Catalogue,
+    /// Topics on which a document may stand.
+    documents: BTreeSet<String>,
 }
 
 impl State {
@@ -59,7 +81,9 @@ impl State {
                 retained.stood(topic_of(config, alert), wire::upload(&event, &config.bridge, false)?, event.seq);
             }
         }
-        Ok(Self {
+        let documents = reader.lanes(DOCUMENT).await.map_err(UplinkError::Cursor)?;
+        let documents = documents.iter().filter_map(|name| name.strip_prefix(DOCUMENT)).map(str::to_owned).collect();
+        let mut state = Self {
             retained,
             looked: cursor,
             bad_row: None,
@@ -67,22 +91,111 @@ impl State {
             saved: cursor,
             is_refusal_told: false,
             looks: FuturesUnordered::new(),
-        })
+            thresholds: birth::thresholds(config.about.clone()).await,
+            is_birth_old: false,
+            asked: FuturesUnordered::new(),
+            max_packet_bytes: None,
+            catalogue: Catalogue::expected(config),
+            documents,
+        };
+        state.describe(config);
+        Ok(state)
     }
 
     /// Everything is said again on a new connection.
-    pub(super) fn on_connected(&mut self) {
+    pub(super) fn on_connected(
+        &mut self,
+        config: &UplinkConfig,
+        max_packet_bytes: Option<u32>,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
         self.is_refusal_told = false;
         self.retained.on_connected();
+        self.max_packet_bytes = Some(max_packet_bytes.unwrap_or(u32::MAX).min(config.limits.max_packet_bytes));
+        self.tell_birth(config, now)?;
+        let Announcement { topic, body } = config.announcement(BridgeNews::Online, now)?;
+        self.retained.bridge(topic, body);
+        Ok(())
+    }
+
+    fn tell_birth(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+        if let Some(most) = self.max_packet_bytes {
+            let body = birth::body(config, self.thresholds.as_ref(), most, now)?;
+            self.retained.bridge(config.topic.topic(&config.site, &config.bridge, birth::BIRTH, None), body);
+        }
+        Ok(())
+    }
+
+    /// The limits were asked for; without an answer the last ones hold no longer.
+    pub(super) fn on_thresholds(
+        &mut self,
+        config: &UplinkConfig,
+        thresholds: Option<Json>,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
+        self.thresholds = thresholds;
+        self.tell_birth(config, now)
+    }
+
+    /// Numbers have come that Home Assistant may not know yet.
+    pub(super) fn on_seen(&mut self, config: &UplinkConfig, seen: BTreeSet<Seen>) {
+        let mut is_new = false;
+        for one in seen {
+            is_new |= self.catalogue.add(one);
+        }
+        if is_new {
+            self.describe(config);
+        }
+    }
+
+    /// Home Assistant has said something. What the broker had kept of it is no news.
+    pub(super) fn on_home_assistant(&mut self, incoming: &Incoming) {
+        if !incoming.is_retained && incoming.payload.as_ref() == STARTED {
+            info!("Home Assistant has started and is told of the bridge again");
+            self.retained.again(Rank::Document);
+        }
+    }
+
+    /// Puts the documents for Home Assistant, and takes back those that stand for nothing any more.
+    fn describe(&mut self, config: &UplinkConfig) {
+        let prefix = config.about.home_assistant.as_ref();
+        let wanted = prefix.map(|prefix| self.catalogue.documents(config, prefix)).unwrap_or_default();
+        for topic in self.documents.iter().filter(|topic| !wanted.contains_key(*topic)) {
+            self.retained.document(topic, "");
+        }
+        // A device without a number so far keeps what an earlier run said of it.
+        for (topic, text) in wanted.iter().filter(|(_, text)| !text.is_empty()) {
+            self.retained.document(topic, text);
+        }
+    }
+
+    /// A document is remembered before it goes out, and forgotten once the broker has said that it is gone.
+    fn remember_document(&mut self, topic: &str, stands: bool, handle: &StoreHandle) {
+        let is_news = if stands { self.documents.insert(topic.to_owned()) } else { self.documents.remove(topic) };
+        if is_news {
+            handle.set_cursors(vec![(format!("{DOCUMENT}{topic}"), Seq(u64::from(stands)))]);
+        }
     }
 
     /// Nothing more of this goes out until the next connection.
     pub(super) fn on_disconnected(&mut self) {
+        self.max_packet_bytes = None;
         self.retained.on_disconnected();
     }
 
     /// Looks for news in the log, says what is to be said, and remembers how far that has come.
-    pub(super) fn turn(&mut self, link: Option<&mut Link>, reader: &Reader, handle: &StoreHandle, now: Stamp) {
+    pub(super) fn turn(
+        &mut self,
+        config: &UplinkConfig,
+        link: Option<&mut Link>,
+        reader: &Reader,
+        handle: &StoreHandle,
+        now: Stamp,
+    ) {
+        if self.is_birth_old && self.asked.is_empty() {
+            self.is_birth_old = false;
+            self.asked.push(Box::pin(birth::thresholds(config.about.clone())));
+        }
         self.retained.turn(now.mono);
         if self.retained.take_missed() {
             self.looked = self.retained.cursor();
@@ -95,7 +208,10 @@ impl State {
                 .push(Box::pin(async move { (through, reader.events_but_readings(after, through, LOOK_BATCH).await) }));
         }
         if let Some(link) = link {
-            while let Some(Due { ticket, topic, body }) = self.retained.next(now.mono) {
+            while let Some(Due { ticket, rank, topic, body }) = self.retained.next(now.mono) {
+                if rank == Rank::Document && !body.is_empty() {
+                    self.remember_document(&topic, true, handle);
+                }
                 link.announce(Announcement { topic, body }, ticket);
             }
         }
@@ -143,9 +259,12 @@ impl State {
     }
 
     /// The broker has answered the announcement with this ticket.
-    pub(super) fn on_answer(&mut self, ticket: u64, result: &Result<(), String>) {
-        let topic = self.retained.on_answer(ticket, result.is_ok());
-        let topic = topic.as_deref().unwrap_or("its status");
+    pub(super) fn on_answer(&mut self, ticket: u64, result: &Result<(), String>, handle: &StoreHandle) {
+        let answered = self.retained.on_answer(ticket, result.is_ok());
+        if let Some(topic) = answered.as_ref().filter(|topic| !self.retained.holds(topic)) {
+            self.remember_document(topic, false, handle);
+        }
+        let topic = answered.as_deref().unwrap_or("its status");
         match result {
             Ok(()) => debug!(topic, "the broker keeps what the bridge says"),
             Err(reason) if !self.is_refusal_told => {
@@ -157,7 +276,16 @@ impl State {
     }
 
     fn take(&mut self, config: &UplinkConfig, event: &Event, now: Stamp) -> Result<(), UplinkError> {
-        let EventBody::Alert(alert) = &event.body else { return Ok(()) };
+        let alert = match &event.body {
+            EventBody::Alert(alert) => alert,
+            other => {
+                // Told only of the present: what was so before this run is in the first birth.
+                self.is_birth_old |= event.epoch == config.epoch && changes_birth(other);
+                return Ok(());
+            }
+        };
+        // The bridge's own alerts tell of its clock, among others.
+        self.is_birth_old |= event.epoch == config.epoch && alert.patient.is_none();
         let (topic, body) = (topic_of(config, alert), wire::upload(event, &config.bridge, false)?);
         if alert.is_present() {
             self.retained.stands(topic, body, event.seq);
@@ -172,6 +300,30 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether the limits or the configuration are others afterwards.
+const fn changes_birth(body: &EventBody) -> bool {
+    match body {
+        EventBody::Limits(_) => true,
+        EventBody::System(system) => matches!(system.kind, SystemKind::ConfigReloaded | SystemKind::ConfigRefused),
+        _ => false,
+    }
+}
+
+/// The numbers of patients among these events, if Home Assistant is told of them.
+pub(super) fn seen(config: &UplinkConfig, events: &[Event]) -> BTreeSet<Seen> {
+    if config.about.home_assistant.is_none() {
+        return BTreeSet::new();
+    }
+    let of_event = |event: &Event| match &event.body {
+        EventBody::Reading(reading) => {
+            let patient = reading.patient.clone()?;
+            Some((patient, reading.device.clone(), reading.vital.metric(), reading.mode))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(of_event).collect()
 }
 
 /// The topic of an alert that stands. The alert's id stands where the device does; where a template has no device, it

@@ -25,7 +25,7 @@ use vitalbridge::ids::{AlertId, BridgeId, Epoch, Seq};
 use vitalbridge::secret::Secret;
 use vitalbridge::store::{self, Opened, Reader, StoreError, StoreHandle, StoreOptions};
 use vitalbridge::uplink::plan::{HOLDING, Lane};
-use vitalbridge::uplink::{self, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
+use vitalbridge::uplink::{self, About, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
 
@@ -196,7 +196,8 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) async fn subscribe(broker: &Broker) -> Self {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-t", "vitals/#", "-t", "test/ready"]);
+        command.args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-t", "vitals/#"]);
+        command.args(["-t", "homeassistant/device/#", "-t", "test/ready"]);
         command.args(["-F", "%t\t%q\t%r\t%C\t%P\t%p"]).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("mosquitto_sub is installed");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -408,6 +409,7 @@ fn bridge() -> BridgeId {
 pub(crate) fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
     UplinkConfig {
         downlink: None,
+        about: About::default(),
         broker: BrokerAddress { host: "127.0.0.1".to_owned(), port },
         client_id: "vitalbridge-b1".to_owned(),
         username: None,
