@@ -211,6 +211,8 @@ struct Running {
     readings: mpsc::Sender<SourceMessage>,
     handle: StoreHandle,
     key: watch::Sender<TokenKey>,
+    /// Of the configuration that was read last.
+    config_hash: watch::Sender<Option<String>>,
     /// Ends the fetching of keys of issuers that are not trusted any more.
     fetching: CancellationToken,
     tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
@@ -281,6 +283,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         readings,
         handle: opened.handle.clone(),
         key,
+        config_hash: watch::Sender::new(config.hash.clone()),
         fetching: stages.inputs.child_token(),
         tls: secured.as_ref().map(|loaded| watch::Sender::new(Arc::clone(&loaded.server))),
         connections: Connections::new(clock.clone(), Arc::clone(&metrics)),
@@ -619,6 +622,9 @@ fn start_uplink(
     if !allow.is_empty() {
         settings.downlink = Some(uplink::Downlink { allow, control: running.control.clone() });
     }
+    let about = &mut settings.about;
+    (about.config_hash, about.control) = (Some(running.config_hash.subscribe()), Some(running.control.clone()));
+    (about.expected, about.boot) = (expected(&config.sources), boot_id());
     let (status, told) = watch::channel(uplink::UplinkStatus::default());
     let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
@@ -675,6 +681,7 @@ async fn reload(config_file: Option<&(PathBuf, Place)>, running: &mut Running) {
     {
         Ok((key, secured, config)) => {
             running.key.send_replace(key);
+            running.config_hash.send_replace(config.hash.clone());
             running.fetching.cancel();
             running.fetching = running.stages.inputs.child_token();
             start_fetching(running, &Clock::System);

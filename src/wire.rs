@@ -697,8 +697,6 @@ pub enum BridgeNews {
     Stopped,
     /// The receiver's broker has lost it.
     Lost,
-    /// Who it is, once a connection.
-    Birth,
 }
 
 impl BridgeNews {
@@ -706,7 +704,6 @@ impl BridgeNews {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::Online | Self::Stopped | Self::Lost => "status",
-            Self::Birth => "birth",
         }
     }
 }
@@ -718,17 +715,10 @@ struct StatusData {
     reason: Option<&'static str>,
 }
 
-/// The `data` of a bridge's `birth`.
-#[derive(Serialize)]
-struct BirthData {
-    version: &'static str,
-    schema: &'static str,
-}
-
 /// The name of the form of these messages; it changes when a reader of the old form could misread the new one.
 pub const SCHEMA: &str = "vitals/v1";
 
-/// The text of a message about the bridge itself. It is no event: it has no number and is not in the log.
+/// The text of a bridge's `status`. It is no event: it has no number and is not in the log.
 ///
 /// # Errors
 /// As [`push`].
@@ -739,30 +729,35 @@ pub fn bridge_news(
     epoch: &Epoch,
     at: Wall,
 ) -> Result<String, serde_json::Error> {
+    let (state, reason) = match news {
+        BridgeNews::Online => ("online", None),
+        BridgeNews::Stopped => ("offline", Some("stopped")),
+        BridgeNews::Lost => ("offline", Some("connection_lost")),
+    };
+    bridge_message(news.kind(), &StatusData { state, reason }, (site, bridge, epoch), at)
+}
+
+/// The text of a message of this `type` about the bridge itself.
+///
+/// # Errors
+/// As [`push`].
+pub fn bridge_message(
+    kind: &'static str,
+    data: &impl Serialize,
+    (site, bridge, epoch): (&SiteId, &BridgeId, &Epoch),
+    at: Wall,
+) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
-    #[serde(untagged)]
-    enum NewsData {
-        Status(StatusData),
-        Birth(BirthData),
-    }
-    #[derive(Serialize)]
-    struct News<'a> {
+    struct News<'a, T> {
         #[serde(rename = "type")]
         kind: &'static str,
-        data: NewsData,
+        data: &'a T,
         timestamp: String,
         site: &'a SiteId,
         bridge: &'a BridgeId,
         epoch: &'a Epoch,
     }
-    let status = |state, reason| NewsData::Status(StatusData { state, reason });
-    let data = match news {
-        BridgeNews::Online => status("online", None),
-        BridgeNews::Stopped => status("offline", Some("stopped")),
-        BridgeNews::Lost => status("offline", Some("connection_lost")),
-        BridgeNews::Birth => NewsData::Birth(BirthData { version: env!("CARGO_PKG_VERSION"), schema: SCHEMA }),
-    };
-    serde_json::to_string(&News { kind: news.kind(), data, timestamp: at.to_string(), site, bridge, epoch })
+    serde_json::to_string(&News { kind, data, timestamp: at.to_string(), site, bridge, epoch })
 }
 
 /// The text of [`push`] with the word that the receiver may have had it before.
@@ -896,7 +891,6 @@ mod tests {
         );
         assert!(text(BridgeNews::Online).contains(r#""data":{"state":"online","reason":null}"#));
         assert!(text(BridgeNews::Stopped).contains(r#""data":{"state":"offline","reason":"stopped"}"#));
-        assert!(text(BridgeNews::Birth).contains(env!("CARGO_PKG_VERSION")));
     }
 
     #[test]

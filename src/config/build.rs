@@ -124,6 +124,17 @@ pub(super) struct Builder<'a> {
     problems: Problems,
 }
 
+/// The SHA-256 of texts in their order, in hexadecimal digits.
+fn sha256(texts: &[&str]) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for text in texts {
+        // The length tells where one ends and the next begins.
+        context.update(&text.len().to_be_bytes());
+        context.update(text.as_bytes());
+    }
+    crate::server::codes::hex(context.finish().as_ref())
+}
+
 impl<'a> Builder<'a> {
     pub(super) fn new(text: &'a str, folder: &'a Path, place: &'a Place) -> Self {
         Self { text, folder, place, devices: Devices::default(), problems: Problems::default() }
@@ -132,6 +143,7 @@ impl<'a> Builder<'a> {
     /// The configuration, or every problem of the text; and the profiles, of which files may be broken.
     pub(super) fn build(mut self) -> (Result<Config, Refused>, Devices) {
         let mut config = Config::empty(self.place);
+        config.hash = Some(sha256(&[self.text]));
         if let Some(file) = document::read::<File>(self.text, &mut self.problems) {
             self.bridge(&file.bridge, &mut config);
             self.server(&file.server, &mut config);
@@ -244,6 +256,7 @@ impl<'a> Builder<'a> {
         match read_bounded(&path) {
             Ok(text) => match RuleSet::parse(&text) {
                 Ok(rules) => {
+                    config.hash = Some(sha256(&[self.text, &text]));
                     config.rules = rules;
                     config.rules_file = Some(path);
                 }

@@ -31,9 +31,9 @@ use crate::server::hosts::Hosts;
 use crate::server::tokens::TokenSettings;
 use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
-use crate::sources::{SourceConfig, SourceError};
+use crate::sources::{SourceConfig, SourceError, SourceKind};
 use crate::store::StoreOptions;
-use crate::uplink::{BrokerAddress, Limits, TopicTemplate, UplinkConfig};
+use crate::uplink::{About, BrokerAddress, KnownDevice, Limits, TopicTemplate, UplinkConfig};
 
 pub use devices::{DEFAULT_DEVICES_DIR, Devices, OwnProfile};
 
@@ -85,6 +85,8 @@ pub struct Config {
     pub warnings: Problems,
     /// The radio that the Bluetooth sources among them share.
     pub air: Air,
+    /// The SHA-256 of the configuration file and the rule file; `None`: there is none.
+    pub hash: Option<String>,
     store: StoreOptions,
 }
 
@@ -105,6 +107,8 @@ pub struct Broker {
     pub commands: Vec<String>,
     /// Bounds and times.
     pub limits: Limits,
+    /// The prefix under which Home Assistant learns of the bridge; `None`: it does not.
+    pub home_assistant: Option<String>,
 }
 
 /// Why there is no configuration.
@@ -210,6 +214,7 @@ impl Config {
             devices: Devices::default(),
             warnings: Problems::default(),
             air: Air::new(AirSettings::default()),
+            hash: None,
             store: StoreOptions::default(),
         }
     }
@@ -236,6 +241,29 @@ impl Config {
         options
     }
 
+    /// What the file says of the bridge; nothing of it is secret.
+    fn about(&self, home_assistant: Option<String>) -> About {
+        let known = |source: &SourceConfig| {
+            let (kind, profile) = match &source.kind {
+                SourceKind::Ble(ble) => ("ble", ble.profile.as_ref().map(|profile| profile.id().to_owned())),
+                SourceKind::Serial(serial) => ("serial", Some(serial.profile.id().to_owned())),
+                SourceKind::Simulator(_) => ("simulator", None),
+                SourceKind::Replay(_) => ("replay", None),
+                SourceKind::Unusable { .. } => ("unusable", None),
+            };
+            KnownDevice {
+                source_id: source.id.clone(),
+                device_id: source.device.clone(),
+                patient_id: source.patient.clone(),
+                kind,
+                profile,
+                mode: source.mode.name(),
+            }
+        };
+        let devices = self.sources.iter().map(known).collect();
+        About { devices, patients: self.patients.clone(), home_assistant, ..About::default() }
+    }
+
     /// What the uplink needs in this epoch, if a broker is configured.
     pub fn uplink(&self, epoch: &Epoch) -> Option<UplinkConfig> {
         let broker = self.broker.as_ref()?;
@@ -249,6 +277,7 @@ impl Config {
             epoch: epoch.clone(),
             topic: broker.topic.clone(),
             limits: broker.limits.clone(),
+            about: self.about(broker.home_assistant.clone()),
             downlink: None,
         })
     }

@@ -11,6 +11,12 @@ const MAX_BACKLOG_PER_SECOND: u16 = 1000;
 /// Most readings in one message of the backlog: their bodies are then about as large as a packet may be.
 const MAX_BUNDLE: usize = 500;
 
+/// Where Home Assistant looks for descriptions unless it is told otherwise.
+const HOME_ASSISTANT: &str = "homeassistant";
+
+/// Longest prefix of these descriptions.
+const MAX_PREFIX_BYTES: usize = 64;
+
 impl Builder<'_> {
     pub(super) fn broker(&mut self, mqtt: &file::Mqtt, config: &Config) -> Option<Broker> {
         let address = self.parse(&mqtt.broker);
@@ -37,7 +43,35 @@ impl Builder<'_> {
         let client_id = mqtt.client_id.clone().unwrap_or_else(|| format!("vitalbridge-{}", config.bridge));
         let username = mqtt.username.clone();
         let limits = self.uplink_limits(mqtt);
-        Some(Broker { address: address?, client_id, username, password, topic: topic?, commands, limits })
+        let home_assistant = self.home_assistant(mqtt);
+        Some(Broker {
+            address: address?,
+            client_id,
+            username,
+            password,
+            topic: topic?,
+            commands,
+            limits,
+            home_assistant,
+        })
+    }
+
+    /// The prefix under which Home Assistant listens, if it shall be told.
+    fn home_assistant(&mut self, mqtt: &file::Mqtt) -> Option<String> {
+        let Some(prefix) = &mqtt.home_assistant_prefix else {
+            return mqtt.home_assistant.then(|| HOME_ASSISTANT.to_owned());
+        };
+        let text = prefix.get_ref();
+        let is_level = |level: &str| {
+            !level.is_empty() && level.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        };
+        if text.len() > MAX_PREFIX_BYTES || !text.split('/').all(is_level) {
+            self.problem(
+                prefix,
+                format!("is a topic of at most {MAX_PREFIX_BYTES} of A-Z a-z 0-9 _ - and / between them"),
+            );
+        }
+        mqtt.home_assistant.then(|| text.clone())
     }
 
     /// How fast what waited goes out, and how much of it at once.
@@ -67,6 +101,23 @@ mod tests {
 
     use super::*;
     use crate::config::Place;
+
+    #[test]
+    fn home_assistant_is_told_only_if_it_is_switched_on_and_under_a_topic() {
+        let parsed = |rest: &str| {
+            let text = format!("[mqtt]\nbroker = \"mqtt://b\"\n{rest}\n");
+            let config = Config::parse(&text, Path::new("."), &Place::default());
+            config.map(|config| config.broker.unwrap().home_assistant).map_err(|problems| problems.to_string())
+        };
+        assert_eq!(parsed(""), Ok(None));
+        assert_eq!(parsed("home_assistant = true"), Ok(Some("homeassistant".to_owned())));
+        assert_eq!(parsed("home_assistant = true\nhome_assistant_prefix = \"a/b\""), Ok(Some("a/b".to_owned())));
+        assert_eq!(parsed("home_assistant_prefix = \"ha\""), Ok(None));
+        for bad in ["", "/a", "a//b", "a/#", "a b", "$SYS"] {
+            let problems = parsed(&format!("home_assistant = true\nhome_assistant_prefix = \"{bad}\"")).unwrap_err();
+            assert!(problems.starts_with("line 4: is a topic of at most 64"), "{bad}: {problems}");
+        }
+    }
 
     #[test]
     fn the_pace_and_the_bundles_of_the_backlog_have_bounds() {

@@ -42,6 +42,10 @@ pub(super) const SELECT_LAST_READINGS: &str = "SELECT seq, stream, mono, wall, r
 pub(super) const SELECT_LAST_EVENTS: &str =
     "SELECT seq, kind, mono, wall, body FROM event WHERE seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
 
+/// The newest event of each alert that has not ended, as [`event_row`] wants them.
+pub(super) const SELECT_STANDING: &str = "SELECT e.seq, e.kind, e.mono, e.wall, e.body \
+     FROM alert_open a JOIN event e ON e.seq = a.seq ORDER BY e.seq";
+
 /// Up to ?2 rows of the audit trail after ?1 and up to ?3, the newest first, as [`event_row`] wants them.
 pub(super) const SELECT_AUDIT: &str = "SELECT seq, kind, mono, wall, body FROM event \
      WHERE kind = 'audit' AND seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";

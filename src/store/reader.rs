@@ -116,6 +116,29 @@ impl Reader {
         self.read(move |side| side.events(span, &[Part::Others])).await
     }
 
+    /// The newest event of each alert that has not ended, oldest first.
+    pub async fn standing_alerts(&self) -> Result<Vec<Event>, StoreError> {
+        self.read(|side| {
+            side.in_transaction(|path, transaction| {
+                let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
+                let failed = StoreError::sqlite(path, "cannot read the alerts that stand");
+                let mut statement = transaction.prepare_cached(codec::SELECT_STANDING).map_err(&failed)?;
+                let mut rows = statement.query([]).map_err(&failed)?;
+                let mut events = Vec::new();
+                while let Some(row) = rows.next().map_err(&failed)? {
+                    let seq = seq_of(row.get(0).map_err(&failed)?);
+                    match epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch)) {
+                        Ok(event) => events.push(event),
+                        // One that cannot be read must not hide the others.
+                        Err(bad) => tracing::error!(error = %bad.at(path, seq), "an alert that stands is left out"),
+                    }
+                }
+                Ok(events)
+            })
+        })
+        .await
+    }
+
     /// The rows of the audit trail before `before`, at most `limit` and [`MAX_READ`], the newest first.
     pub async fn audit(&self, before: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let through = Seq(before.0.saturating_sub(1));
@@ -153,6 +176,16 @@ impl Reader {
             let sql = "SELECT seq FROM cursor WHERE lane = ?1";
             let found = transaction.query_row(sql, [lane], |row| row.get(0)).optional()?;
             Ok(found.map_or(Seq::ZERO, seq_of))
+        })
+        .await
+    }
+
+    /// The lanes whose names begin so and that were moved.
+    pub async fn lanes(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.query(move |transaction| {
+            let sql = "SELECT lane FROM cursor WHERE substr(lane, 1, length(?1)) = ?1 AND seq > 0 ORDER BY lane";
+            transaction.prepare(sql)?.query_map([prefix], |row| row.get(0))?.collect()
         })
         .await
     }

@@ -48,6 +48,8 @@ pub struct Downlink {
 /// A message on the topic of commands.
 #[derive(Debug)]
 pub(super) struct Incoming {
+    /// Where it came.
+    pub(super) topic: String,
     /// What it says.
     pub(super) payload: Bytes,
     /// The broker kept it: nobody asks for it now.

@@ -1,13 +1,17 @@
 //! The way to the backend: sends the stored log to an MQTT broker, each event at least once.
 
+mod birth;
 mod downlink;
+mod home_assistant;
 mod lane;
 mod mqtt;
 mod pieces;
 pub mod plan;
+mod retained;
+mod state;
 pub mod topic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,14 +25,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use self::birth::{About, KnownDevice};
 pub use self::downlink::Downlink;
 pub use self::plan::{Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
 
-use self::downlink::{COMMANDS, MAX_COMMANDS, RESULTS};
+use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, RESULTS};
+use self::home_assistant::Seen;
 use self::mqtt::{Announcement, Link, LinkEvent};
 use self::pieces::Pieces;
 use self::plan::{Action, Lane, Message, Plan, ReadRequest, Row};
+use self::state::State;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
@@ -47,6 +54,9 @@ const BACKLOG_LOG: Duration = Duration::from_mins(1);
 
 /// What a packet of a bundle has beside the events: topic, properties and the members around them, in bytes.
 const BUNDLE_OVERHEAD: usize = 1024;
+
+/// The ticket of an announcement whose answer nobody waits for.
+const UNASKED: u64 = 0;
 
 /// Where the broker is: `mqtt://host` or `mqtt://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +128,8 @@ pub struct UplinkConfig {
     pub topic: TopicTemplate,
     /// Bounds and times.
     pub limits: Limits,
+    /// What the bridge tells of itself.
+    pub about: About,
     /// Who may do what by the broker; `None`: nothing is listened to.
     pub downlink: Option<Downlink>,
 }
@@ -193,6 +205,24 @@ impl UplinkConfig {
         Arc::new(message)
     }
 
+    /// A configuration without a broker.
+    #[cfg(test)]
+    fn for_tests(about: About) -> Self {
+        Self {
+            broker: "mqtt://localhost".parse().unwrap(),
+            client_id: "vitalbridge-b1".to_owned(),
+            username: None,
+            password: None,
+            site: "icu".parse().unwrap(),
+            bridge: "b1".parse().unwrap(),
+            epoch: "k3f9".parse().unwrap(),
+            topic: TopicTemplate::default(),
+            limits: Limits::default(),
+            about,
+            downlink: None,
+        }
+    }
+
     fn announcement(&self, news: BridgeNews, now: Stamp) -> Result<Announcement, UplinkError> {
         let body = wire::bridge_news(news, &self.site, &self.bridge, &self.epoch, now.wall)?;
         Ok(Announcement { topic: self.topic.topic(&self.site, &self.bridge, news.kind(), None), body })
@@ -216,8 +246,8 @@ pub enum UplinkError {
 /// The text of an answer to a command.
 type CommandAnswer = Result<String, serde_json::Error>;
 
-/// The rows, and whether there were as many events as the read might bring.
-type ReadResult = (ReadRequest, Result<(Vec<Row>, bool), StoreError>);
+/// The rows, whether there were as many events as the read might bring, and the numbers among them for Home Assistant.
+type ReadResult = (ReadRequest, Result<(Vec<Row>, bool), StoreError>, BTreeSet<Seen>);
 
 /// Sends the stored log to the broker until `stop`, then says that the bridge leaves.
 ///
@@ -242,9 +272,11 @@ pub async fn run(
     }
     let through = *durable.borrow_and_update();
     let plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
+    let state = State::begin(&config, &reader, through).await?;
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
+        state,
         link: None,
         reads: FuturesUnordered::new(),
         commands: FuturesUnordered::new(),
@@ -264,6 +296,16 @@ pub async fn run(
             event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
             // Rows that were asked for.
             Some(result) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(result),
+            // The limits in force, for the birth message.
+            Some(thresholds) = uplink.state.asked.next(), if !uplink.state.asked.is_empty() => {
+                let now = uplink.clock.now();
+                uplink.state.on_thresholds(&uplink.config, thresholds, now)?;
+            }
+            // What stands, according to the log.
+            Some(look) = uplink.state.looks.next(), if !uplink.state.looks.is_empty() => {
+                let now = uplink.clock.now();
+                uplink.state.on_look(&uplink.config, look, now)?;
+            }
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -284,6 +326,7 @@ pub async fn run(
 struct Uplink {
     config: Arc<UplinkConfig>,
     plan: Plan,
+    state: State,
     link: Option<Link>,
     /// At most one read a lane.
     reads: FuturesUnordered<BoxFuture<'static, ReadResult>>,
@@ -301,6 +344,7 @@ impl Uplink {
     /// Does what the plan wants now, and tells when it may want more.
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
+        self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;
         }
@@ -316,7 +360,7 @@ impl Uplink {
             *shown = status;
             changed
         });
-        Ok(self.plan.next_deadline(now))
+        Ok(self.plan.next_deadline(now).into_iter().chain(self.state.next_deadline(now)).min())
     }
 
     fn carry_out(&mut self, action: Action, now: Stamp) -> Result<(), UplinkError> {
@@ -328,6 +372,7 @@ impl Uplink {
             Action::Close { reason } => {
                 warn!(%reason, "uplink connection dropped");
                 self.link = None;
+                self.state.on_disconnected();
             }
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
@@ -338,7 +383,8 @@ impl Uplink {
                         Lane::Backlog if every_kind => reader.events_through(after, through, limit).await,
                         Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
                     };
-                    (request, events.map(|events| (config.rows(&request, &events), events.len() >= limit)))
+                    let seen = events.as_ref().map_or_else(|_| BTreeSet::new(), |events| state::seen(&config, events));
+                    (request, events.map(|events| (config.rows(&request, &events), events.len() >= limit)), seen)
                 }));
             }
             Action::Publish { ticket, message } => {
@@ -359,20 +405,25 @@ impl Uplink {
         match event {
             LinkEvent::Connected(limits) => {
                 info!(broker = %self.config.broker, "uplink connected");
-                // Before any row, so that a consumer knows the bridge when the first one comes.
-                let birth = self.config.announcement(BridgeNews::Birth, now)?;
-                let online = self.config.announcement(BridgeNews::Online, now)?;
                 if let Some(link) = &mut self.link {
-                    link.announce(birth);
-                    link.announce(online);
                     if self.config.downlink.is_some() {
                         link.listen(self.config.topic.topic(&self.config.site, &self.config.bridge, COMMANDS, None));
                     }
+                    if let Some(prefix) = &self.config.about.home_assistant {
+                        link.listen(home_assistant::birth_topic(prefix));
+                    }
                 }
+                // Goes out before any row, so that a consumer knows the bridge when the first one comes.
+                self.state.on_connected(&self.config, limits.max_packet_bytes, now)?;
                 self.plan.on_connected(limits, now);
             }
-            LinkEvent::Listening(Ok(())) => info!("commands are taken from the broker"),
-            LinkEvent::Listening(Err(reason)) => warn!(%reason, "no commands come from the broker"),
+            LinkEvent::Listening(Ok(())) => info!("the broker hands on what the bridge listens to"),
+            LinkEvent::Listening(Err(reason)) => {
+                warn!(%reason, "no commands, or no word of Home Assistant, come from the broker");
+            }
+            LinkEvent::Command(incoming) if self.is_of_home_assistant(&incoming) => {
+                self.state.on_home_assistant(&incoming);
+            }
             LinkEvent::Command(incoming) => match &self.config.downlink {
                 Some(_) if self.commands.len() >= MAX_COMMANDS => self.reply(downlink::busy(&self.clock)?),
                 Some(downlink) => {
@@ -382,10 +433,10 @@ impl Uplink {
                 None => {}
             },
             LinkEvent::Answer { ticket, code } => self.plan.on_puback(ticket, code, now),
-            LinkEvent::Announced(Ok(())) => debug!("the broker has the bridge's status"),
-            LinkEvent::Announced(Err(reason)) => warn!(%reason, "the bridge's status is not on the broker"),
+            LinkEvent::Announced { ticket, result } => self.state.on_answer(ticket, &result, &self.handle),
             LinkEvent::Ended { kind, reason } => {
                 self.link = None;
+                self.state.on_disconnected();
                 self.plan.on_disconnected(kind, &reason, now);
                 // A broker that is away for a week is one line at its start, and the status.
                 if self.plan.attempts() <= 1 {
@@ -398,6 +449,11 @@ impl Uplink {
         Ok(())
     }
 
+    fn is_of_home_assistant(&self, incoming: &Incoming) -> bool {
+        let prefix = self.config.about.home_assistant.as_ref();
+        prefix.is_some_and(|prefix| incoming.topic == home_assistant::birth_topic(prefix))
+    }
+
     /// Answers a command, if the broker is still there; the audit trail has it in any case.
     fn reply(&mut self, body: String) {
         let topic = self.config.topic.topic(&self.config.site, &self.config.bridge, RESULTS, None);
@@ -406,7 +462,8 @@ impl Uplink {
         }
     }
 
-    fn on_read(&mut self, (request, result): ReadResult) {
+    fn on_read(&mut self, (request, result, seen): ReadResult) {
+        self.state.on_seen(&self.config, seen);
         match result {
             Ok((rows, more)) => self.plan.on_rows(request, rows, more),
             Err(error @ StoreError::Row { seq, .. }) => {
@@ -424,10 +481,11 @@ impl Uplink {
     /// Says that the bridge leaves, waits a bounded time for what is under way, and disconnects.
     async fn leave(mut self) -> Result<(), UplinkError> {
         self.plan.on_stop();
+        self.state.on_disconnected();
         if self.plan.status(self.clock.now()).connected {
             let offline = self.config.announcement(BridgeNews::Stopped, self.clock.now())?;
             if let Some(link) = &mut self.link {
-                link.announce(offline);
+                link.announce(offline, UNASKED);
             }
             let farewell = tokio::time::timeout(FAREWELL_TIMEOUT, self.settle()).await;
             if let Ok(result) = farewell {

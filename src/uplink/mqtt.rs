@@ -23,6 +23,7 @@ use tracing::warn;
 
 use super::downlink::{Incoming, MAX_COMMANDS};
 use super::plan::{BrokerLimits, EndKind, Message, Ticket};
+use super::retained::AT_ONCE;
 use super::{BrokerAddress, UplinkConfig};
 use crate::wire;
 
@@ -32,11 +33,11 @@ const KEEP_ALIVE_S: u16 = 15;
 /// Largest packet from the broker: acknowledgements with their properties, and commands.
 const MAX_INCOMING_BYTES: u32 = 64 * 1024;
 
-/// Messages about the bridge that may wait beside the window: online, birth, offline.
-const ANNOUNCEMENTS: usize = 3;
+/// Messages about the bridge that may wait beside the window: online, birth twice, offline, and what it keeps there.
+const ANNOUNCEMENTS: usize = 4 + AT_ONCE;
 
-/// The subscription of commands.
-const SUBSCRIPTIONS: usize = 1;
+/// The subscriptions of commands and of Home Assistant's start.
+const SUBSCRIPTIONS: usize = 2;
 
 /// From DISCONNECT to the closed socket.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,7 +76,12 @@ pub(super) enum LinkEvent {
     /// Somebody has published a command.
     Command(Incoming),
     /// The broker has answered an announcement, with the reason if it refused it.
-    Announced(Result<(), String>),
+    Announced {
+        /// Of the announcement.
+        ticket: u64,
+        /// Why it was refused.
+        result: Result<(), String>,
+    },
     /// It is over; nothing more will come.
     Ended {
         /// As far as it matters for what comes next.
@@ -88,7 +94,7 @@ pub(super) enum LinkEvent {
 #[derive(Debug, Clone, Copy)]
 enum Sent {
     Row(Ticket),
-    Announcement,
+    Announcement(u64),
     Reply,
 }
 
@@ -150,8 +156,8 @@ impl Link {
         }
     }
 
-    /// Queues a retained message about the bridge.
-    pub(super) fn announce(&mut self, announcement: Announcement) {
+    /// Queues a retained message about the bridge; `ticket` comes back with its answer.
+    pub(super) fn announce(&mut self, announcement: Announcement, ticket: u64) {
         let properties = PublishProperties {
             payload_format_indicator: Some(UTF_8),
             content_type: Some(CONTENT_TYPE.to_owned()),
@@ -161,7 +167,7 @@ impl Link {
         match self.client.try_publish_tracked(announcement.topic, announcement.body, options) {
             Ok(notice) => {
                 self.announcements = self.announcements.saturating_add(1);
-                self.answers.push(Box::pin(async move { (Sent::Announcement, notice.wait_async().await) }));
+                self.answers.push(Box::pin(async move { (Sent::Announcement(ticket), notice.wait_async().await) }));
             }
             Err(error) => self.abandon(format!("announcement not queued: {error}")),
         }
@@ -228,7 +234,7 @@ impl Link {
     }
 
     fn answered(&mut self, sent: Sent, result: Result<PublishResult, PublishNoticeError>) -> Option<LinkEvent> {
-        if matches!(sent, Sent::Announcement) {
+        if matches!(sent, Sent::Announcement(_)) {
             self.announcements = self.announcements.saturating_sub(1);
         }
         match (sent, result) {
@@ -237,12 +243,16 @@ impl Link {
             }
             // Whoever asked may have gone; the audit trail has what was done.
             (Sent::Reply, Ok(PublishResult::Qos1(_))) => None,
-            (Sent::Announcement, Ok(PublishResult::Qos1(ack))) => Some(LinkEvent::Announced(match ack.reason {
-                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
-                refused => Err(format!("the broker refuses the bridge's status: {refused:?}")),
-            })),
-            (Sent::Announcement, Err(PublishNoticeError::RetainNotSupported)) => {
-                Some(LinkEvent::Announced(Err("the broker keeps no retained messages".to_owned())))
+            (Sent::Announcement(ticket), Ok(PublishResult::Qos1(ack))) => {
+                let result = match ack.reason {
+                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+                    refused => Err(format!("the broker refuses it: {refused:?}")),
+                };
+                Some(LinkEvent::Announced { ticket, result })
+            }
+            (Sent::Announcement(ticket), Err(PublishNoticeError::RetainNotSupported)) => {
+                let result = Err("the broker keeps no retained messages".to_owned());
+                Some(LinkEvent::Announced { ticket, result })
             }
             (_, Ok(other)) => {
                 self.abandon(format!("a QoS 1 publication was answered with {other:?}"));
@@ -295,7 +305,9 @@ async fn drive(mut event_loop: EventLoop, report: mpsc::Sender<BrokerLimits>, he
                 hear(&heard, LinkEvent::Listening(listening));
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
-                hear(&heard, LinkEvent::Command(Incoming { payload: publish.payload, is_retained: publish.retain }));
+                let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                let (payload, is_retained) = (publish.payload, publish.retain);
+                hear(&heard, LinkEvent::Command(Incoming { topic, payload, is_retained }));
             }
             Ok(_) => {}
             Err(error) => return end_of(&error),

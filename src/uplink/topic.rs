@@ -85,6 +85,11 @@ impl TopicTemplate {
         topic
     }
 
+    /// Whether the device stands in a topic.
+    pub(super) fn has_device(&self) -> bool {
+        self.parts.contains(&(Part::Place(Place::Device), Optional::Yes))
+    }
+
     fn check(&self) -> Result<(), BadTemplate> {
         let text = || self.text.clone();
         if !self.parts.contains(&(Part::Place(Place::Kind), Optional::No)) {

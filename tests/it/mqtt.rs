@@ -25,15 +25,15 @@ use vitalbridge::ids::{AlertId, BridgeId, Epoch, Seq};
 use vitalbridge::secret::Secret;
 use vitalbridge::store::{self, Opened, Reader, StoreError, StoreHandle, StoreOptions};
 use vitalbridge::uplink::plan::{HOLDING, Lane};
-use vitalbridge::uplink::{self, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
+use vitalbridge::uplink::{self, About, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
 
 /// Longest wait for anything that must happen.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Pause between two looks at a condition that nothing announces.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 
@@ -42,15 +42,15 @@ fn free_port() -> u16 {
 }
 
 /// A Mosquitto on a port of its own.
-struct Broker {
+pub(crate) struct Broker {
     folder: tempfile::TempDir,
-    port: u16,
+    pub(crate) port: u16,
     process: Option<Child>,
 }
 
 impl Broker {
     /// Takes a port without starting anything on it. `extra` is added to the configuration.
-    fn stopped(extra: &str) -> Self {
+    pub(crate) fn stopped(extra: &str) -> Self {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 100000\n\
@@ -60,13 +60,13 @@ impl Broker {
         Self { folder, port, process: None }
     }
 
-    async fn started(extra: &str) -> Self {
+    pub(crate) async fn started(extra: &str) -> Self {
         let mut broker = Self::stopped(extra);
         broker.start().await;
         broker
     }
 
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let config = self.folder.path().join("mosquitto.conf");
         let mut command = Command::new(MOSQUITTO);
         command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
@@ -84,18 +84,18 @@ impl Broker {
     }
 
     /// SIGKILL: nothing is said to anybody.
-    async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.process.take().unwrap().kill().await.unwrap();
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 }
 
 /// What a way to the broker does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GateState {
+pub(crate) enum GateState {
     Open,
     /// Connections are cut, new ones closed at once.
     Closed,
@@ -104,14 +104,14 @@ enum GateState {
 }
 
 /// A way to the broker that a test can cut.
-struct Gate {
-    port: u16,
+pub(crate) struct Gate {
+    pub(crate) port: u16,
     state: watch::Sender<GateState>,
     _tasks: JoinSet<()>,
 }
 
 impl Gate {
-    async fn new(target: SocketAddr, state: GateState) -> Self {
+    pub(crate) async fn new(target: SocketAddr, state: GateState) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = watch::Sender::new(state);
@@ -126,7 +126,7 @@ impl Gate {
         Self { port, state, _tasks: tasks }
     }
 
-    fn set(&self, state: GateState) {
+    pub(crate) fn set(&self, state: GateState) {
         self.state.send_replace(state);
     }
 }
@@ -145,19 +145,20 @@ async fn carry(mut socket: TcpStream, target: SocketAddr, mut state: watch::Rece
 
 /// One message as a subscriber sees it.
 #[derive(Debug, Clone)]
-struct Received {
-    topic: String,
+pub(crate) struct Received {
+    pub(crate) topic: String,
     qos: String,
-    retained: String,
+    pub(crate) retained: String,
     content_type: String,
     properties: String,
-    text: String,
-    body: Json,
+    pub(crate) text: String,
+    pub(crate) body: Json,
 }
 
 impl Received {
     fn is_event(&self) -> bool {
-        self.body.get("seq").is_some()
+        // What the broker keeps repeats an event; it is not the delivery of one.
+        self.body.get("seq").is_some() && !self.topic.contains("/alert_present")
     }
 
     fn seq(&self) -> u64 {
@@ -186,16 +187,17 @@ impl Received {
 }
 
 /// A subscriber of another make: `mosquitto_sub`.
-struct Consumer {
+pub(crate) struct Consumer {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    all: Vec<Received>,
+    pub(crate) all: Vec<Received>,
 }
 
 impl Consumer {
-    async fn subscribe(broker: &Broker) -> Self {
+    pub(crate) async fn subscribe(broker: &Broker) -> Self {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-t", "vitals/#", "-t", "test/ready"]);
+        command.args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-t", "vitals/#"]);
+        command.args(["-t", "homeassistant/device/#", "-t", "test/ready"]);
         command.args(["-F", "%t\t%q\t%r\t%C\t%P\t%p"]).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("mosquitto_sub is installed");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -204,19 +206,21 @@ impl Consumer {
         consumer
     }
 
-    async fn next(&mut self) -> Received {
+    pub(crate) async fn next(&mut self) -> Received {
         let line = timeout(DEADLINE, self.lines.next_line()).await.expect("a message").unwrap().expect("a subscriber");
         let mut parts = line.splitn(6, '\t').map(str::to_owned);
         let mut part = || parts.next().unwrap();
         let (topic, qos, retained, content_type, properties, text) = (part(), part(), part(), part(), part(), part());
-        let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        // What is removed comes as an empty message.
+        let parsed = if text.is_empty() { Ok(Json::Null) } else { serde_json::from_str(&text) };
+        let body = parsed.unwrap_or_else(|error| panic!("{error}: {text}"));
         let received = Received { topic, qos, retained, content_type, properties, text, body };
         self.all.push(received.clone());
         self.all.extend(received.events_in_it());
         received
     }
 
-    async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
+    pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
         timeout(DEADLINE, async {
             loop {
                 let received = self.next().await;
@@ -230,7 +234,7 @@ impl Consumer {
     }
 
     /// The first message of this kind, from those that have come or will come.
-    async fn find(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
+    pub(crate) async fn find(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
         match self.all.iter().find(|received| wanted(received)) {
             Some(received) => received.clone(),
             None => self.until(what, wanted).await,
@@ -247,7 +251,7 @@ impl Consumer {
     }
 
     /// Reads on until all of `events` have come.
-    async fn until_all(&mut self, events: &[Event]) {
+    pub(crate) async fn until_all(&mut self, events: &[Event]) {
         let missing = |consumer: &Self| {
             let counts = consumer.counts();
             events.iter().map(id_of).find(|id| !counts.contains_key(id))
@@ -285,17 +289,17 @@ fn id_of(event: &Event) -> String {
 }
 
 /// A store at work.
-struct Store {
-    handle: StoreHandle,
-    reader: Reader,
-    epoch: Epoch,
-    next: Seq,
+pub(crate) struct Store {
+    pub(crate) handle: StoreHandle,
+    pub(crate) reader: Reader,
+    pub(crate) epoch: Epoch,
+    pub(crate) next: Seq,
     stop: CancellationToken,
     writer: JoinSet<Result<(), StoreError>>,
 }
 
 impl Store {
-    fn open(folder: &Path, run: u64) -> Self {
+    pub(crate) fn open(folder: &Path, run: u64) -> Self {
         let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
         let opened = store::open(folder, &options, Epoch::from_bits(run), "boot-1", Clock::System.now()).unwrap();
         let Opened { writer, reader, handle, epoch, first_seq, .. } = opened;
@@ -305,7 +309,7 @@ impl Store {
         Self { handle, reader, epoch, next: first_seq, stop, writer: tasks }
     }
 
-    fn append(&mut self, body: EventBody) -> Event {
+    pub(crate) fn append(&mut self, body: EventBody) -> Event {
         let event = Event { epoch: self.epoch.clone(), seq: self.next, at: Clock::System.now(), body };
         self.next = self.next.next();
         self.handle.try_append(Arc::new(event.clone())).unwrap();
@@ -318,7 +322,7 @@ impl Store {
         (0..count).map(|number| self.append(body(number))).collect()
     }
 
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let newest = Seq(self.next.0 - 1);
         let mut durable = self.handle.durable();
         timeout(DEADLINE, durable.wait_for(|seq| *seq >= newest)).await.unwrap().unwrap();
@@ -331,7 +335,7 @@ impl Store {
     }
 
     /// Waits until both lanes have come to the end, and that is stored.
-    async fn until_cursors_at_end(&self) {
+    pub(crate) async fn until_cursors_at_end(&self) {
         let end = Seq(self.next.0 - 1);
         let at_end = async {
             while self.cursors().await != [end; 2] {
@@ -341,13 +345,13 @@ impl Store {
         timeout(DEADLINE, at_end).await.expect("the cursors are stored");
     }
 
-    async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.stop.cancel();
         timeout(DEADLINE, self.writer.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 }
 
-fn reading(number: u64) -> EventBody {
+pub(crate) fn reading(number: u64) -> EventBody {
     let now: Stamp = Clock::System.now();
     let value = Value::Valid(Decimal::integer(60 + i32::try_from(number % 40).unwrap()));
     EventBody::Reading(Reading {
@@ -363,7 +367,7 @@ fn reading(number: u64) -> EventBody {
     })
 }
 
-fn alert(number: u64) -> EventBody {
+pub(crate) fn alert(number: u64) -> EventBody {
     let now = Clock::System.now().wall;
     EventBody::Alert(AlertEvent {
         alert: AlertId(uuid::Uuid::from_u128(u128::from(number))),
@@ -402,9 +406,10 @@ fn bridge() -> BridgeId {
     "b1".parse().unwrap()
 }
 
-fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
+pub(crate) fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
     UplinkConfig {
         downlink: None,
+        about: About::default(),
         broker: BrokerAddress { host: "127.0.0.1".to_owned(), port },
         client_id: "vitalbridge-b1".to_owned(),
         username: None,
@@ -423,14 +428,14 @@ fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
 }
 
 /// An uplink at work.
-struct Running {
+pub(crate) struct Running {
     status: watch::Receiver<UplinkStatus>,
     stop: CancellationToken,
     task: JoinSet<Result<(), UplinkError>>,
 }
 
 impl Running {
-    fn start(config: UplinkConfig, store: &Store) -> Self {
+    pub(crate) fn start(config: UplinkConfig, store: &Store) -> Self {
         let (status_in, status) = watch::channel(UplinkStatus::default());
         let (reader, handle, stop) = (store.reader.clone(), store.handle.clone(), CancellationToken::new());
         let mut task = JoinSet::new();
@@ -438,19 +443,19 @@ impl Running {
         Self { status, stop, task }
     }
 
-    async fn until(&mut self, what: &str, wanted: impl Fn(&UplinkStatus) -> bool) -> UplinkStatus {
+    pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&UplinkStatus) -> bool) -> UplinkStatus {
         let found = timeout(DEADLINE, self.status.wait_for(|status| wanted(status))).await;
         let found = found.map(|status| status.unwrap().clone());
         found.unwrap_or_else(|_| panic!("not {what}: {:?}", *self.status.borrow()))
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         timeout(DEADLINE, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 
     /// Ends it like a killed process: no farewell, the socket just goes.
-    async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.task.shutdown().await;
     }
 }

@@ -1,0 +1,175 @@
+//! What `birth` says of the bridge: its version and configuration, its devices, the limits in force, its clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::UplinkConfig;
+use crate::clock::Stamp;
+use crate::host;
+use crate::ids::{DeviceId, PatientId, SourceId};
+use crate::patient::Patient;
+use crate::pipeline::{Control, Expected};
+use crate::{systemd, wire};
+
+/// The `{kind}` of its topic, and its `type`.
+pub(super) const BIRTH: &str = "birth";
+
+/// The limits of all patients are asked for so long; without an answer they are told as unknown.
+const LIMITS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What a packet has beside its topic and its body, in bytes.
+const PACKET_OVERHEAD: usize = 128;
+
+/// What the bridge knows of itself. Nothing of it is secret.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The SHA-256 of the configuration that was read last, which changes when it is read again.
+    pub config_hash: Option<watch::Receiver<Option<String>>>,
+    /// The sources.
+    pub devices: Vec<KnownDevice>,
+    /// Whose limits are told.
+    pub patients: Vec<Patient>,
+    /// What each device is to deliver.
+    pub expected: Vec<Expected>,
+    /// The pipeline, which knows the limits in force.
+    pub control: Option<mpsc::Sender<Control>>,
+    /// This boot of the machine.
+    pub boot: String,
+    /// Home Assistant learns of the bridge under this prefix; `None`: it does not.
+    pub home_assistant: Option<String>,
+}
+
+/// A source as a backend sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KnownDevice {
+    /// Its name.
+    pub source_id: SourceId,
+    /// The device at the other end.
+    pub device_id: DeviceId,
+    /// Whose readings these are, if they are somebody's.
+    pub patient_id: Option<PatientId>,
+    /// `ble`, `serial`, `simulator`, `replay`, or `unusable`.
+    pub kind: &'static str,
+    /// Which profile reads it, if one does.
+    pub profile: Option<String>,
+    /// Real, demo or test.
+    pub mode: &'static str,
+}
+
+/// The limits in force of each patient; `None` if nobody answers.
+pub(super) async fn thresholds(about: About) -> Option<Json> {
+    let control = about.control?;
+    let asking = async {
+        let mut all = BTreeMap::new();
+        for patient in about.patients {
+            let (reply, answer) = oneshot::channel();
+            control.send(Control::Limits(patient.id.clone(), reply)).await.ok()?;
+            let limits = answer.await.ok()?.unwrap_or_default();
+            let shown: Vec<Json> = limits
+                .iter()
+                .map(|limit| {
+                    json!({
+                        "rule": limit.rule, "priority": limit.priority, "metrics": limit.metrics, "unit": limit.unit,
+                        "low": limit.low, "high": limit.high, "delay_ms": limit.delay_ms,
+                        "alarm_off": limit.off.is_some(), "summary": limit.summary(),
+                    })
+                })
+                .collect();
+            all.insert(patient.id.to_string(), shown);
+        }
+        Some(json!(all))
+    };
+    tokio::time::timeout(LIMITS_DEADLINE, asking).await.ok().flatten()
+}
+
+/// The text of the message. What does not fit into a packet of the broker is left out, and that is said.
+pub(super) fn body(
+    config: &UplinkConfig,
+    thresholds: Option<&Json>,
+    max_packet_bytes: u32,
+    now: Stamp,
+) -> Result<String, serde_json::Error> {
+    let about = &config.about;
+    let synchronised = systemd::time_sync_directory().and_then(host::is_clock_unsynchronised).map(|not| !not);
+    let since_boot = i64::try_from(now.mono.as_millis()).unwrap_or(i64::MAX);
+    let mut data = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "schema": wire::SCHEMA,
+        "config_hash": about.config_hash.as_ref().and_then(|hash| hash.borrow().clone()),
+        "clock": {
+            "synchronised": synchronised,
+            "source": synchronised.map(|_| "systemd-timesyncd"),
+            "epoch": {"boot": about.boot, "offset_ms": now.wall.0.saturating_sub(since_boot)},
+        },
+        "devices": about.devices,
+        "thresholds": thresholds,
+    });
+    let most = usize::try_from(max_packet_bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_OVERHEAD);
+    let text = |data: &Json| wire::bridge_message(BIRTH, data, (&config.site, &config.bridge, &config.epoch), now.wall);
+    let mut left_out = Vec::new();
+    for member in ["thresholds", "devices"] {
+        let whole = text(&data)?;
+        if whole.len() <= most {
+            return Ok(whole);
+        }
+        left_out.push(member);
+        if let Some(members) = data.as_object_mut() {
+            members.insert(member.to_owned(), Json::Null);
+            members.insert("left_out".to_owned(), json!(left_out));
+        }
+    }
+    text(&data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Mono, Wall};
+
+    fn config() -> UplinkConfig {
+        let about = About {
+            devices: vec![KnownDevice {
+                source_id: "strap".parse().unwrap(),
+                device_id: "strap-1".parse().unwrap(),
+                patient_id: Some("P-0001".parse().unwrap()),
+                kind: "ble",
+                profile: Some("polar-h10".to_owned()),
+                mode: "real",
+            }],
+            boot: "boot-1".to_owned(),
+            ..About::default()
+        };
+        UplinkConfig::for_tests(about)
+    }
+
+    #[test]
+    fn it_says_who_the_bridge_is_and_what_is_not_known_is_null() {
+        let now = Stamp { mono: Mono::from_millis(5000), wall: Wall(1_795_219_200_000) };
+        let birth: Json = serde_json::from_str(&body(&config(), None, u32::MAX, now).unwrap()).unwrap();
+        assert_eq!((&birth["type"], &birth["bridge"], &birth["site"]), (&json!("birth"), &json!("b1"), &json!("icu")));
+        let data = &birth["data"];
+        assert_eq!(data["devices"][0]["profile"], "polar-h10");
+        assert_eq!((&data["thresholds"], &data["config_hash"]), (&Json::Null, &Json::Null));
+        let clock = json!({"synchronised": null, "source": null,
+                           "epoch": {"boot": "boot-1", "offset_ms": 1_795_219_195_000_i64}});
+        assert_eq!(data["clock"], clock);
+    }
+
+    #[test]
+    fn what_the_broker_would_not_take_is_left_out_and_that_is_said() {
+        let limits = json!({"P-0001": "x".repeat(5000)});
+        let birth = |most| -> Json {
+            serde_json::from_str(&body(&config(), Some(&limits), most, Stamp::default()).unwrap()).unwrap()
+        };
+        let whole = birth(10_000);
+        assert_eq!((&whole["data"]["thresholds"], whole["data"].get("left_out")), (&limits, None));
+        let less = birth(2000);
+        assert_eq!((&less["data"]["thresholds"], &less["data"]["left_out"]), (&Json::Null, &json!(["thresholds"])));
+        assert!(less["data"]["devices"].is_array());
+        assert_eq!(birth(100)["data"]["left_out"], json!(["thresholds", "devices"]));
+    }
+}

@@ -1,0 +1,338 @@
+//! Keeps on the broker what the bridge says about itself: the shell of the retained machine, the birth and the discovery.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde_json::Value as Json;
+use tracing::{debug, info, warn};
+
+use super::downlink::Incoming;
+use super::home_assistant::{Catalogue, Seen};
+use super::retained::{Due, Rank, Retained};
+use super::{Announcement, Link, UplinkConfig, UplinkError, birth};
+use crate::clock::{Mono, Stamp};
+use crate::event::{AlertEvent, Event, EventBody, SystemKind};
+use crate::ids::{DeviceId, Seq};
+use crate::store::{Reader, StoreError, StoreHandle};
+use crate::wire::{self, BridgeNews};
+
+/// The `{kind}` of the topics of alerts that stand.
+const PRESENT: &str = "alert_present";
+
+/// The cursor up to which every alert that ended is gone from the broker. It holds nothing back in the store.
+const CURSOR: &str = "retained";
+
+/// A topic on which a document for Home Assistant was put is remembered as a cursor of this name and the topic: 1 while it
+/// may stand there, 0 when it was taken back.
+const DOCUMENT: &str = "document:";
+
+/// What Home Assistant says when it has started.
+const STARTED: &[u8] = b"online";
+
+/// The cursor is stored when it has moved so far. What is between is removed once more by the next run.
+const SAVE_EVERY: u64 = 4096;
+
+/// Events that one look into the log may bring.
+const LOOK_BATCH: usize = 256;
+
+/// Wait after a look that failed.
+const LOOK_RETRY: Duration = Duration::from_secs(1);
+
+/// How old the end of an alert of an earlier run counts if the clock was set back since.
+const UNKNOWN_AGE: Duration = Duration::from_mins(1);
+
+/// What a look into the log brought, from its range.
+pub(super) type Look = (Seq, Result<Vec<Event>, StoreError>);
+
+/// The events that say which alerts stand, followed as the log grows.
+pub(super) struct State {
+    retained: Retained,
+    /// The log has been looked through up to here.
+    looked: Seq,
+    /// A row that cannot be read; what is before it is read first.
+    bad_row: Option<Seq>,
+    look_not_before: Mono,
+    saved: Seq,
+    is_refusal_told: bool,
+    /// At most one.
+    pub(super) looks: FuturesUnordered<BoxFuture<'static, Look>>,
+    /// The limits in force, as far as they are known.
+    thresholds: Option<Json>,
+    /// Something that birth tells may have changed.
+    is_birth_old: bool,
+    /// At most one.
+    pub(super) asked: FuturesUnordered<BoxFuture<'static, Option<Json>>>,
+    /// The largest packet that the broker takes; `None`: there is no connection.
+    max_packet_bytes: Option<u32>,
+    catalogue: Catalogue,
+    /// Topics on which a document may stand.
+    documents: BTreeSet<String>,
+}
+
+impl State {
+    /// Takes up what an earlier run left. `durable`: the end of the log before this is called.
+    pub(super) async fn begin(config: &UplinkConfig, reader: &Reader, durable: Seq) -> Result<Self, UplinkError> {
+        let cursor = reader.cursor(CURSOR).await.map_err(UplinkError::Cursor)?.min(durable);
+        let mut retained = Retained::new(cursor, durable);
+        for event in reader.standing_alerts().await.map_err(UplinkError::Cursor)? {
+            if let EventBody::Alert(alert) = &event.body {
+                retained.stood(topic_of(config, alert), wire::upload(&event, &config.bridge, false)?, event.seq);
+            }
+        }
+        let documents = reader.lanes(DOCUMENT).await.map_err(UplinkError::Cursor)?;
+        let documents = documents.iter().filter_map(|name| name.strip_prefix(DOCUMENT)).map(str::to_owned).collect();
+        let mut state = Self {
+            retained,
+            looked: cursor,
+            bad_row: None,
+            look_not_before: Mono(0),
+            saved: cursor,
+            is_refusal_told: false,
+            looks: FuturesUnordered::new(),
+            thresholds: birth::thresholds(config.about.clone()).await,
+            is_birth_old: false,
+            asked: FuturesUnordered::new(),
+            max_packet_bytes: None,
+            catalogue: Catalogue::expected(config),
+            documents,
+        };
+        state.describe(config);
+        Ok(state)
+    }
+
+    /// Everything is said again on a new connection.
+    pub(super) fn on_connected(
+        &mut self,
+        config: &UplinkConfig,
+        max_packet_bytes: Option<u32>,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
+        self.is_refusal_told = false;
+        self.retained.on_connected();
+        self.max_packet_bytes = Some(max_packet_bytes.unwrap_or(u32::MAX).min(config.limits.max_packet_bytes));
+        self.tell_birth(config, now)?;
+        let Announcement { topic, body } = config.announcement(BridgeNews::Online, now)?;
+        self.retained.bridge(topic, body);
+        Ok(())
+    }
+
+    fn tell_birth(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+        if let Some(most) = self.max_packet_bytes {
+            let body = birth::body(config, self.thresholds.as_ref(), most, now)?;
+            self.retained.bridge(config.topic.topic(&config.site, &config.bridge, birth::BIRTH, None), body);
+        }
+        Ok(())
+    }
+
+    /// The limits were asked for; without an answer the last ones hold no longer.
+    pub(super) fn on_thresholds(
+        &mut self,
+        config: &UplinkConfig,
+        thresholds: Option<Json>,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
+        self.thresholds = thresholds;
+        self.tell_birth(config, now)
+    }
+
+    /// Numbers have come that Home Assistant may not know yet.
+    pub(super) fn on_seen(&mut self, config: &UplinkConfig, seen: BTreeSet<Seen>) {
+        let mut is_new = false;
+        for one in seen {
+            is_new |= self.catalogue.add(one);
+        }
+        if is_new {
+            self.describe(config);
+        }
+    }
+
+    /// Home Assistant has said something. What the broker had kept of it is no news.
+    pub(super) fn on_home_assistant(&mut self, incoming: &Incoming) {
+        if !incoming.is_retained && incoming.payload.as_ref() == STARTED {
+            info!("Home Assistant has started and is told of the bridge again");
+            self.retained.again(Rank::Document);
+        }
+    }
+
+    /// Puts the documents for Home Assistant, and takes back those that stand for nothing any more.
+    fn describe(&mut self, config: &UplinkConfig) {
+        let prefix = config.about.home_assistant.as_ref();
+        let wanted = prefix.map(|prefix| self.catalogue.documents(config, prefix)).unwrap_or_default();
+        for topic in self.documents.iter().filter(|topic| !wanted.contains_key(*topic)) {
+            self.retained.document(topic, "");
+        }
+        // A device without a number so far keeps what an earlier run said of it.
+        for (topic, text) in wanted.iter().filter(|(_, text)| !text.is_empty()) {
+            self.retained.document(topic, text);
+        }
+    }
+
+    /// A document is remembered before it goes out, and forgotten once the broker has said that it is gone.
+    fn remember_document(&mut self, topic: &str, stands: bool, handle: &StoreHandle) {
+        let is_news = if stands { self.documents.insert(topic.to_owned()) } else { self.documents.remove(topic) };
+        if is_news {
+            handle.set_cursors(vec![(format!("{DOCUMENT}{topic}"), Seq(u64::from(stands)))]);
+        }
+    }
+
+    /// Nothing more of this goes out until the next connection.
+    pub(super) fn on_disconnected(&mut self) {
+        self.max_packet_bytes = None;
+        self.retained.on_disconnected();
+    }
+
+    /// Looks for news in the log, says what is to be said, and remembers how far that has come.
+    pub(super) fn turn(
+        &mut self,
+        config: &UplinkConfig,
+        link: Option<&mut Link>,
+        reader: &Reader,
+        handle: &StoreHandle,
+        now: Stamp,
+    ) {
+        if self.is_birth_old && self.asked.is_empty() {
+            self.is_birth_old = false;
+            self.asked.push(Box::pin(birth::thresholds(config.about.clone())));
+        }
+        self.retained.turn(now.mono);
+        if self.retained.take_missed() {
+            self.looked = self.retained.cursor();
+        }
+        let durable = *handle.durable().borrow();
+        if self.looks.is_empty() && self.looked < durable && self.look_not_before <= now.mono {
+            let through = self.bad_row.map_or(durable, |bad| durable.min(Seq(bad.0.saturating_sub(1))));
+            let (reader, after) = (reader.clone(), self.looked);
+            self.looks
+                .push(Box::pin(async move { (through, reader.events_but_readings(after, through, LOOK_BATCH).await) }));
+        }
+        if let Some(link) = link {
+            while let Some(Due { ticket, rank, topic, body }) = self.retained.next(now.mono) {
+                if rank == Rank::Document && !body.is_empty() {
+                    self.remember_document(&topic, true, handle);
+                }
+                link.announce(Announcement { topic, body }, ticket);
+            }
+        }
+        let cursor = self.retained.cursor();
+        if cursor.0.saturating_sub(self.saved.0) >= SAVE_EVERY {
+            self.saved = cursor;
+            handle.set_cursors(vec![(CURSOR.to_owned(), cursor)]);
+        }
+    }
+
+    /// When [`Self::turn`] may have something to do without anything else happening.
+    pub(super) fn next_deadline(&self, now: Stamp) -> Option<Mono> {
+        let retry = Some(self.look_not_before).filter(|at| *at > now.mono);
+        self.retained.next_deadline().into_iter().chain(retry).min()
+    }
+
+    /// Takes what a look has brought.
+    pub(super) fn on_look(&mut self, config: &UplinkConfig, look: Look, now: Stamp) -> Result<(), UplinkError> {
+        match look {
+            (through, Ok(events)) => {
+                for event in &events {
+                    self.take(config, event, now)?;
+                }
+                let more = events.len() >= LOOK_BATCH;
+                self.looked = events.last().filter(|_| more).map_or(through, |event| event.seq);
+                if let Some(bad) = self.bad_row.take_if(|bad| self.looked.next() >= *bad) {
+                    // The alerts lane parks it and says so.
+                    self.looked = self.looked.max(bad);
+                }
+                self.retained.looked_through(self.looked);
+            }
+            (_, Err(StoreError::Row { seq, .. })) => {
+                if self.looked.next() >= seq {
+                    self.looked = seq;
+                } else {
+                    self.bad_row = Some(seq);
+                }
+            }
+            (_, Err(error)) => {
+                warn!(%error, "cannot read which alerts stand");
+                self.look_not_before = now.mono + LOOK_RETRY;
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker has answered the announcement with this ticket.
+    pub(super) fn on_answer(&mut self, ticket: u64, result: &Result<(), String>, handle: &StoreHandle) {
+        let answered = self.retained.on_answer(ticket, result.is_ok());
+        if let Some(topic) = answered.as_ref().filter(|topic| !self.retained.holds(topic)) {
+            self.remember_document(topic, false, handle);
+        }
+        let topic = answered.as_deref().unwrap_or("its status");
+        match result {
+            Ok(()) => debug!(topic, "the broker keeps what the bridge says"),
+            Err(reason) if !self.is_refusal_told => {
+                self.is_refusal_told = true;
+                warn!(topic, %reason, "something of the bridge's state is not on the broker");
+            }
+            Err(reason) => debug!(topic, %reason, "something of the bridge's state is not on the broker"),
+        }
+    }
+
+    fn take(&mut self, config: &UplinkConfig, event: &Event, now: Stamp) -> Result<(), UplinkError> {
+        let alert = match &event.body {
+            EventBody::Alert(alert) => alert,
+            other => {
+                // Told only of the present: what was so before this run is in the first birth.
+                self.is_birth_old |= event.epoch == config.epoch && changes_birth(other);
+                return Ok(());
+            }
+        };
+        // The bridge's own alerts tell of its clock, among others.
+        self.is_birth_old |= event.epoch == config.epoch && alert.patient.is_none();
+        let (topic, body) = (topic_of(config, alert), wire::upload(event, &config.bridge, false)?);
+        if alert.is_present() {
+            self.retained.stands(topic, body, event.seq);
+        } else {
+            let age = if event.epoch == config.epoch {
+                now.mono.since(event.at.mono)
+            } else {
+                let passed = u64::try_from(now.wall.0.saturating_sub(event.at.wall.0));
+                passed.map_or(UNKNOWN_AGE, Duration::from_millis)
+            };
+            self.retained.ended(topic, body, event.seq, age, now);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the limits or the configuration are others afterwards.
+const fn changes_birth(body: &EventBody) -> bool {
+    match body {
+        EventBody::Limits(_) => true,
+        EventBody::System(system) => matches!(system.kind, SystemKind::ConfigReloaded | SystemKind::ConfigRefused),
+        _ => false,
+    }
+}
+
+/// The numbers of patients among these events, if Home Assistant is told of them.
+pub(super) fn seen(config: &UplinkConfig, events: &[Event]) -> BTreeSet<Seen> {
+    if config.about.home_assistant.is_none() {
+        return BTreeSet::new();
+    }
+    let of_event = |event: &Event| match &event.body {
+        EventBody::Reading(reading) => {
+            let patient = reading.patient.clone()?;
+            Some((patient, reading.device.clone(), reading.vital.metric(), reading.mode))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(of_event).collect()
+}
+
+/// The topic of an alert that stands. The alert's id stands where the device does; where a template has no device, it
+/// stands in the kind, so that no alert takes the place of another.
+fn topic_of(config: &UplinkConfig, alert: &AlertEvent) -> String {
+    let id = alert.alert.to_string();
+    let place: Option<DeviceId> = id.parse().ok().filter(|_| config.topic.has_device());
+    match &place {
+        Some(place) => config.topic.topic(&config.site, &config.bridge, PRESENT, Some(place)),
+        None => config.topic.topic(&config.site, &config.bridge, &format!("{PRESENT}_{id}"), None),
+    }
+}
