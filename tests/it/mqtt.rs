@@ -22,35 +22,35 @@ use vitalbridge::event::{
     Signal, SignalPresence,
 };
 use vitalbridge::ids::{AlertId, BridgeId, Epoch, Seq};
-use vitalbridge::secret::Secret;
 use vitalbridge::store::{self, Opened, Reader, StoreError, StoreHandle, StoreOptions};
+use vitalbridge::uplink::access::{Access, Password};
 use vitalbridge::uplink::plan::{HOLDING, Lane};
-use vitalbridge::uplink::{self, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
+use vitalbridge::uplink::{self, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
 
 /// Longest wait for anything that must happen.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Pause between two looks at a condition that nothing announces.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-const MOSQUITTO: &str = "/usr/sbin/mosquitto";
+pub(crate) const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A Mosquitto on a port of its own.
-struct Broker {
-    folder: tempfile::TempDir,
-    port: u16,
-    process: Option<Child>,
+pub(crate) struct Broker {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) port: u16,
+    pub(crate) process: Option<Child>,
 }
 
 impl Broker {
     /// Takes a port without starting anything on it. `extra` is added to the configuration.
-    fn stopped(extra: &str) -> Self {
+    pub(crate) fn stopped(extra: &str) -> Self {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 100000\n\
@@ -60,13 +60,13 @@ impl Broker {
         Self { folder, port, process: None }
     }
 
-    async fn started(extra: &str) -> Self {
+    pub(crate) async fn started(extra: &str) -> Self {
         let mut broker = Self::stopped(extra);
         broker.start().await;
         broker
     }
 
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let config = self.folder.path().join("mosquitto.conf");
         let mut command = Command::new(MOSQUITTO);
         command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
@@ -84,18 +84,18 @@ impl Broker {
     }
 
     /// SIGKILL: nothing is said to anybody.
-    async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.process.take().unwrap().kill().await.unwrap();
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 }
 
 /// What a way to the broker does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GateState {
+pub(crate) enum GateState {
     Open,
     /// Connections are cut, new ones closed at once.
     Closed,
@@ -104,14 +104,14 @@ enum GateState {
 }
 
 /// A way to the broker that a test can cut.
-struct Gate {
-    port: u16,
-    state: watch::Sender<GateState>,
-    _tasks: JoinSet<()>,
+pub(crate) struct Gate {
+    pub(crate) port: u16,
+    pub(crate) state: watch::Sender<GateState>,
+    pub(crate) _tasks: JoinSet<()>,
 }
 
 impl Gate {
-    async fn new(target: SocketAddr, state: GateState) -> Self {
+    pub(crate) async fn new(target: SocketAddr, state: GateState) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = watch::Sender::new(state);
@@ -126,7 +126,7 @@ impl Gate {
         Self { port, state, _tasks: tasks }
     }
 
-    fn set(&self, state: GateState) {
+    pub(crate) fn set(&self, state: GateState) {
         self.state.send_replace(state);
     }
 }
@@ -145,27 +145,27 @@ async fn carry(mut socket: TcpStream, target: SocketAddr, mut state: watch::Rece
 
 /// One message as a subscriber sees it.
 #[derive(Debug, Clone)]
-struct Received {
-    topic: String,
-    qos: String,
-    retained: String,
-    content_type: String,
-    properties: String,
-    text: String,
-    body: Json,
+pub(crate) struct Received {
+    pub(crate) topic: String,
+    pub(crate) qos: String,
+    pub(crate) retained: String,
+    pub(crate) content_type: String,
+    pub(crate) properties: String,
+    pub(crate) text: String,
+    pub(crate) body: Json,
 }
 
 impl Received {
-    fn is_event(&self) -> bool {
+    pub(crate) fn is_event(&self) -> bool {
         self.body.get("seq").is_some()
     }
 
-    fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> u64 {
         self.body["seq"].as_u64().unwrap()
     }
 
     /// The identity, from the body alone.
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         let text = |name: &str| self.body[name].as_str().unwrap().to_owned();
         format!("{}:{}:{}", text("bridge"), text("epoch"), self.seq())
     }
@@ -186,25 +186,35 @@ impl Received {
 }
 
 /// A subscriber of another make: `mosquitto_sub`.
-struct Consumer {
-    _process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    all: Vec<Received>,
+pub(crate) struct Consumer {
+    pub(crate) process: Child,
+    pub(crate) lines: Lines<BufReader<ChildStdout>>,
+    pub(crate) all: Vec<Received>,
 }
 
 impl Consumer {
-    async fn subscribe(broker: &Broker) -> Self {
+    pub(crate) async fn subscribe(broker: &Broker) -> Self {
+        Self::with(broker.port, &["-V", "5"]).await
+    }
+
+    /// With these arguments of `mosquitto_sub` more.
+    pub(crate) async fn with(port: u16, more: &[&str]) -> Self {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-t", "vitals/#", "-t", "test/ready"]);
+        command.args(["-p", &port.to_string(), "-q", "1", "-t", "vitals/#", "-t", "test/ready"]).args(more);
         command.args(["-F", "%t\t%q\t%r\t%C\t%P\t%p"]).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("mosquitto_sub is installed");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut consumer = Self { _process: process, lines, all: Vec::new() };
+        let mut consumer = Self { process: process, lines, all: Vec::new() };
         consumer.until("the subscription", |received| received.topic == "test/ready").await;
         consumer
     }
 
-    async fn next(&mut self) -> Received {
+    /// Goes without a word.
+    pub(crate) async fn leave(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    pub(crate) async fn next(&mut self) -> Received {
         let line = timeout(DEADLINE, self.lines.next_line()).await.expect("a message").unwrap().expect("a subscriber");
         let mut parts = line.splitn(6, '\t').map(str::to_owned);
         let mut part = || parts.next().unwrap();
@@ -216,7 +226,7 @@ impl Consumer {
         received
     }
 
-    async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
+    pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
         timeout(DEADLINE, async {
             loop {
                 let received = self.next().await;
@@ -230,7 +240,7 @@ impl Consumer {
     }
 
     /// The first message of this kind, from those that have come or will come.
-    async fn find(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
+    pub(crate) async fn find(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
         match self.all.iter().find(|received| wanted(received)) {
             Some(received) => received.clone(),
             None => self.until(what, wanted).await,
@@ -238,7 +248,7 @@ impl Consumer {
     }
 
     /// How often each identity has come.
-    fn counts(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for received in self.all.iter().filter(|received| received.is_event()) {
             *counts.entry(received.id()).or_default() += 1;
@@ -247,7 +257,7 @@ impl Consumer {
     }
 
     /// Reads on until all of `events` have come.
-    async fn until_all(&mut self, events: &[Event]) {
+    pub(crate) async fn until_all(&mut self, events: &[Event]) {
         let missing = |consumer: &Self| {
             let counts = consumer.counts();
             events.iter().map(id_of).find(|id| !counts.contains_key(id))
@@ -262,7 +272,7 @@ impl Consumer {
     }
 
     /// Numbers of one lane in the order in which they came first.
-    fn first_arrivals(&self, lane: Lane) -> Vec<u64> {
+    pub(crate) fn first_arrivals(&self, lane: Lane) -> Vec<u64> {
         let mut seen = Vec::new();
         for received in self.all.iter().filter(|received| received.is_event() && received.lane() == lane) {
             if !seen.contains(&received.seq()) {
@@ -272,7 +282,7 @@ impl Consumer {
         seen
     }
 
-    fn assert_order(&self) {
+    pub(crate) fn assert_order(&self) {
         for lane in Lane::ALL {
             let arrivals = self.first_arrivals(*lane);
             assert!(arrivals.is_sorted(), "{lane} came out of order: {arrivals:?}");
@@ -280,22 +290,22 @@ impl Consumer {
     }
 }
 
-fn id_of(event: &Event) -> String {
+pub(crate) fn id_of(event: &Event) -> String {
     format!("b1:{}:{}", event.epoch, event.seq)
 }
 
 /// A store at work.
-struct Store {
-    handle: StoreHandle,
-    reader: Reader,
-    epoch: Epoch,
-    next: Seq,
-    stop: CancellationToken,
-    writer: JoinSet<Result<(), StoreError>>,
+pub(crate) struct Store {
+    pub(crate) handle: StoreHandle,
+    pub(crate) reader: Reader,
+    pub(crate) epoch: Epoch,
+    pub(crate) next: Seq,
+    pub(crate) stop: CancellationToken,
+    pub(crate) writer: JoinSet<Result<(), StoreError>>,
 }
 
 impl Store {
-    fn open(folder: &Path, run: u64) -> Self {
+    pub(crate) fn open(folder: &Path, run: u64) -> Self {
         let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
         let opened = store::open(folder, &options, Epoch::from_bits(run), "boot-1", Clock::System.now()).unwrap();
         let Opened { writer, reader, handle, epoch, first_seq, .. } = opened;
@@ -305,7 +315,7 @@ impl Store {
         Self { handle, reader, epoch, next: first_seq, stop, writer: tasks }
     }
 
-    fn append(&mut self, body: EventBody) -> Event {
+    pub(crate) fn append(&mut self, body: EventBody) -> Event {
         let event = Event { epoch: self.epoch.clone(), seq: self.next, at: Clock::System.now(), body };
         self.next = self.next.next();
         self.handle.try_append(Arc::new(event.clone())).unwrap();
@@ -313,25 +323,25 @@ impl Store {
     }
 
     /// `count` events, every tenth an alert.
-    fn append_mix(&mut self, count: u64) -> Vec<Event> {
+    pub(crate) fn append_mix(&mut self, count: u64) -> Vec<Event> {
         let body = |number: u64| if number % 10 == 9 { alert(number) } else { reading(number) };
         (0..count).map(|number| self.append(body(number))).collect()
     }
 
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let newest = Seq(self.next.0 - 1);
         let mut durable = self.handle.durable();
         timeout(DEADLINE, durable.wait_for(|seq| *seq >= newest)).await.unwrap().unwrap();
     }
 
     /// The cursors of everything but readings, and of readings.
-    async fn cursors(&self) -> [Seq; 2] {
+    pub(crate) async fn cursors(&self) -> [Seq; 2] {
         let [others, readings] = HOLDING.map(|name| self.reader.cursor(name));
         [others.await.unwrap(), readings.await.unwrap()]
     }
 
     /// Waits until both lanes have come to the end, and that is stored.
-    async fn until_cursors_at_end(&self) {
+    pub(crate) async fn until_cursors_at_end(&self) {
         let end = Seq(self.next.0 - 1);
         let at_end = async {
             while self.cursors().await != [end; 2] {
@@ -341,13 +351,13 @@ impl Store {
         timeout(DEADLINE, at_end).await.expect("the cursors are stored");
     }
 
-    async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.stop.cancel();
         timeout(DEADLINE, self.writer.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 }
 
-fn reading(number: u64) -> EventBody {
+pub(crate) fn reading(number: u64) -> EventBody {
     let now: Stamp = Clock::System.now();
     let value = Value::Valid(Decimal::integer(60 + i32::try_from(number % 40).unwrap()));
     EventBody::Reading(Reading {
@@ -363,7 +373,7 @@ fn reading(number: u64) -> EventBody {
     })
 }
 
-fn alert(number: u64) -> EventBody {
+pub(crate) fn alert(number: u64) -> EventBody {
     let now = Clock::System.now().wall;
     EventBody::Alert(AlertEvent {
         alert: AlertId(uuid::Uuid::from_u128(u128::from(number))),
@@ -392,23 +402,23 @@ fn alert(number: u64) -> EventBody {
     })
 }
 
-fn chat(bytes: usize) -> EventBody {
+pub(crate) fn chat(bytes: usize) -> EventBody {
     let (room, sender) = ("ward-1".to_owned(), "nurse".to_owned());
     let (id, message) = (uuid::Uuid::from_u128(1), "x".repeat(bytes));
     EventBody::Chat(ChatEvent::Message(ChatMessage { id, room, sender, message }))
 }
 
-fn bridge() -> BridgeId {
+pub(crate) fn bridge() -> BridgeId {
     "b1".parse().unwrap()
 }
 
-fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
+pub(crate) fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
     UplinkConfig {
         downlink: None,
-        broker: BrokerAddress { host: "127.0.0.1".to_owned(), port },
+        broker: format!("mqtt://127.0.0.1:{port}").parse().unwrap(),
+        access: Access::default(),
         client_id: "vitalbridge-b1".to_owned(),
         username: None,
-        password: None,
         site: "icu".parse().unwrap(),
         bridge: bridge(),
         epoch: epoch.clone(),
@@ -423,14 +433,14 @@ fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
 }
 
 /// An uplink at work.
-struct Running {
-    status: watch::Receiver<UplinkStatus>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), UplinkError>>,
+pub(crate) struct Running {
+    pub(crate) status: watch::Receiver<UplinkStatus>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinSet<Result<(), UplinkError>>,
 }
 
 impl Running {
-    fn start(config: UplinkConfig, store: &Store) -> Self {
+    pub(crate) fn start(config: UplinkConfig, store: &Store) -> Self {
         let (status_in, status) = watch::channel(UplinkStatus::default());
         let (reader, handle, stop) = (store.reader.clone(), store.handle.clone(), CancellationToken::new());
         let mut task = JoinSet::new();
@@ -438,19 +448,19 @@ impl Running {
         Self { status, stop, task }
     }
 
-    async fn until(&mut self, what: &str, wanted: impl Fn(&UplinkStatus) -> bool) -> UplinkStatus {
+    pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&UplinkStatus) -> bool) -> UplinkStatus {
         let found = timeout(DEADLINE, self.status.wait_for(|status| wanted(status))).await;
         let found = found.map(|status| status.unwrap().clone());
         found.unwrap_or_else(|_| panic!("not {what}: {:?}", *self.status.borrow()))
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         timeout(DEADLINE, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 
     /// Ends it like a killed process: no farewell, the socket just goes.
-    async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.task.shutdown().await;
     }
 }
@@ -803,15 +813,18 @@ async fn a_broker_that_wants_a_password_gets_it_and_a_wrong_one_is_named() {
     let mut consumer = Consumer::subscribe(&broker).await;
     let mut store = Store::open(folder.path(), 1);
     let events = store.append_mix(10);
-    let with = |password: &str| UplinkConfig {
-        username: Some("b1".to_owned()),
-        password: Some(Secret::new(password.to_owned())),
-        ..config(locked_port, &store.epoch)
+    let with = |password: &str| {
+        let file = broker.folder.path().join(password);
+        std::fs::write(&file, password).unwrap();
+        let access = Access { password: Some(Password::File(file)), ..Access::default() };
+        UplinkConfig { username: Some("b1".to_owned()), access, ..config(locked_port, &store.epoch) }
     };
     let (wrong, right) = (with("wrong"), with("right"));
     let mut uplink = Running::start(wrong, &store);
     let status = uplink.until("refused", |status| status.reason.is_some()).await;
-    assert_eq!(status.reason.as_deref(), Some("the broker refuses the connection: NotAuthorized"));
+    let reason = "the broker refuses the connection: NotAuthorized; check mqtt.username, the password or token, and \
+                  mqtt.client_id";
+    assert_eq!(status.reason.as_deref(), Some(reason));
     uplink.stop().await;
     let uplink = Running::start(right, &store);
     consumer.until_all(&events).await;
