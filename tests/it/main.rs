@@ -32,6 +32,7 @@ mod inboxes;
 mod keeping;
 mod limits;
 mod mqtt;
+mod mqtt_access;
 mod notifications;
 mod oximeter;
 mod ports;

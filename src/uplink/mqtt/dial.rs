@@ -58,6 +58,8 @@ pub(super) struct Target {
     /// The broker's first packet refused this version of MQTT. The client of MQTT 5 cannot read that answer in the form of
     /// MQTT 3.1.1, which is two bytes short of one of MQTT 5.
     pub(super) refuses_version: AtomicBool,
+    /// Something of MQTT has come from the broker.
+    pub(super) has_spoken: AtomicBool,
 }
 
 impl Target {
@@ -78,6 +80,29 @@ impl Target {
         Failure::Other(format!(
             "the broker's certificate is not valid yet, and this machine's clock says {now}: check both"
         ))
+    }
+
+    /// The connection stood, and broke before TLS did: what a broker does that expects something else at this port.
+    fn handshake_failure(&self, error: &io::Error) -> Failure {
+        let (port, advice) = (self.broker.port, self.certificate_advice());
+        Failure::Other(format!(
+            "the broker breaks off TLS at port {port} ({error}): check mqtt.broker, it may not speak TLS there; {advice}"
+        ))
+    }
+
+    /// True if TLS stood and the broker has ended it without a word of MQTT. The alert that says why may get lost with the
+    /// connection.
+    pub(super) fn is_silent(&self) -> bool {
+        self.broker.transport.is_encrypted() && !self.has_spoken.load(Ordering::Relaxed)
+    }
+
+    /// What such an end is most often about.
+    pub(super) const fn certificate_advice(&self) -> &'static str {
+        if self.access.tls.identity.is_none() {
+            "perhaps it wants a certificate of the bridge: set mqtt.tls.certificate and mqtt.tls.key"
+        } else {
+            "perhaps it refuses the bridge's certificate: check mqtt.tls.certificate and its authority"
+        }
     }
 
     fn tls_failure(&self, error: &rustls::Error) -> Failure {
@@ -151,7 +176,7 @@ pub(super) async fn connect(target: Arc<Target>, address: String, options: Netwo
         Box::new(made.map_err(
             |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(reason) => io::Error::other(target.tls_failure(reason)),
-                None => error,
+                None => io::Error::other(target.handshake_failure(&error)),
             },
         )?)
     } else {
@@ -249,6 +274,7 @@ pub(super) struct Watched {
 
 impl Watched {
     fn look(&mut self, bytes: &[u8]) {
+        self.target.has_spoken.fetch_or(!bytes.is_empty(), Ordering::Relaxed);
         for (place, byte) in self.first.iter_mut().skip(self.seen).zip(bytes) {
             *place = *byte;
             self.seen = self.seen.saturating_add(1);

@@ -100,6 +100,8 @@ enum Cause {
     Login,
     /// The broker does not speak this version of MQTT.
     Version,
+    /// The stream has broken, and does not say why.
+    Broken,
 }
 
 #[derive(Debug, Clone)]
@@ -128,7 +130,15 @@ impl End {
 
     /// The stream has broken.
     fn broken(error: &io::Error) -> Self {
-        Self::lost(dial::words(error).unwrap_or_else(|| format!("the connection is lost: {error}")))
+        match dial::words(error) {
+            Some(words) => Self::lost(words),
+            None => Self::new(Cause::Broken, format!("the connection is lost: {error}")),
+        }
+    }
+
+    /// The stream has ended.
+    fn closed() -> Self {
+        Self::new(Cause::Broken, "the broker has closed the connection")
     }
 }
 
@@ -240,7 +250,13 @@ impl Link {
             end: None,
         };
         let (broker, access) = (config.broker.clone(), config.access.clone());
-        let target = Arc::new(Target { broker, access, now, refuses_version: AtomicBool::new(false) });
+        let target = Arc::new(Target {
+            broker,
+            access,
+            now,
+            refuses_version: AtomicBool::new(false),
+            has_spoken: AtomicBool::new(false),
+        });
         if memory.waits_for_clock.load(Ordering::Relaxed) && target.clock_is_unset() {
             let reason = format!("this machine's clock is not set: it says {now}; waiting for it to be synchronised");
             link.end = Some(End::new(Cause::Kind(EndKind::Clock), reason));
@@ -441,6 +457,9 @@ impl Judge {
     fn judge(&self, end: End) -> End {
         if end.cause == Cause::Version || self.target.refuses_version.load(Ordering::Relaxed) {
             return self.other_version();
+        }
+        if end.cause == Cause::Broken && self.target.is_silent() {
+            return End::lost(format!("{}; {}", end.reason, self.target.certificate_advice()));
         }
         if end.cause == Cause::Login && self.has_token && self.target.clock_is_unset() {
             self.memory.waits_for_clock.store(true, Ordering::Relaxed);

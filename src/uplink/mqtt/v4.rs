@@ -111,7 +111,7 @@ fn end_of(error: &ConnectionError) -> End {
         ConnectionError::NetworkTimeout => "the broker does not answer the connection request".to_owned(),
         ConnectionError::FlushTimeout => "the broker takes no more bytes".to_owned(),
         ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker answers no ping".to_owned(),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker has closed the connection".to_owned(),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => return End::closed(),
         ConnectionError::MqttState(
             StateError::Io(error) | StateError::Deserialization(rumqttc_v4::Error::Io(error)),
         ) => {

@@ -192,7 +192,7 @@ fn end_of(error: &ConnectionError) -> End {
         ConnectionError::ConnectionRefused(code) => return refused(*code),
         ConnectionError::Timeout(_) => "the broker does not answer the connection request".to_owned(),
         ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker answers no ping".to_owned(),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker has closed the connection".to_owned(),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => return End::closed(),
         ConnectionError::MqttState(StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error))) => {
             return End::broken(error);
         }
