@@ -199,7 +199,6 @@ async fn web_socket(target: &Target, stream: Box<dyn Carrier>) -> io::Result<Fra
         WebSocketConfig::default().max_message_size(Some(MAX_FRAME_BYTES)).max_frame_size(Some(MAX_FRAME_BYTES));
     let made = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
     let (socket, _) = made.map_err(|error| match error {
-        WebSocketError::Io(error) => error,
         WebSocketError::Http(answer) => {
             let (status, path) = (answer.status(), &target.broker.path);
             failed(format!("the broker opens no WebSocket at `{path}`: {status}; check the path in mqtt.broker"))
