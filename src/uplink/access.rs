@@ -21,7 +21,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Longest path of a WebSocket, in bytes.
 const MAX_PATH_BYTES: usize = 256;
 
-/// The path that brokers listen on for WebSockets if nothing else is said.
+/// The path that brokers listen on for a WebSocket if nothing else is said.
 const DEFAULT_PATH: &str = "/mqtt";
 
 named_enum! {
@@ -49,7 +49,7 @@ impl Transport {
         matches!(self, Self::WebSocket | Self::WebSocketTls)
     }
 
-    /// Registered with IANA for MQTT (1883, 8883); of HTTP for WebSockets.
+    /// Registered with IANA for MQTT (1883, 8883); of HTTP for a WebSocket.
     const fn default_port(self) -> u16 {
         match self {
             Self::Tcp => 1883,

@@ -175,7 +175,7 @@ mod tests {
 
     fn maker(key_file: &Path, algorithm: Algorithm) -> TokenMaker {
         let (audience, subject) = (Some("project-1".to_owned()), Some("b1".to_owned()));
-        TokenMaker { key_file: key_file.to_owned(), algorithm, audience, subject, life: Duration::from_secs(3600) }
+        TokenMaker { key_file: key_file.to_owned(), algorithm, audience, subject, life: Duration::from_hours(1) }
     }
 
     /// Header, claims, the signed bytes and the signature.

@@ -11,7 +11,7 @@ const MAX_TEMPLATE_BYTES: usize = 256;
 /// The template that is used if the configuration has none.
 pub const DEFAULT_TEMPLATE: &str = "vitals/v1/{site}/{bridge}/{kind}[/{device}]";
 
-/// What AWS IoT Core publishes to its rules without a broker in between; the only topics of a client that begin with `$`.
+/// What the broker of AWS publishes to its rules without a broker in between; the only topics of a client that begin with `$`.
 const BASIC_INGEST: &str = "$aws/rules/";
 
 /// Why a text is not a topic template.

@@ -204,7 +204,7 @@ impl Consumer {
         command.args(["-F", "%t\t%q\t%r\t%C\t%P\t%p"]).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("mosquitto_sub is installed");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut consumer = Self { process: process, lines, all: Vec::new() };
+        let mut consumer = Self { process, lines, all: Vec::new() };
         consumer.until("the subscription", |received| received.topic == "test/ready").await;
         consumer
     }

@@ -1,4 +1,4 @@
-//! How the bridge reaches a broker: versions, TLS, certificates, WebSockets and passwords, with a real Mosquitto and NATS.
+//! How the bridge reaches a broker: versions, TLS, certificates, `WebSockets` and passwords, with a real Mosquitto and NATS.
 #![cfg(test)]
 
 use std::collections::BTreeSet;
@@ -150,7 +150,8 @@ async fn each_transport_and_each_version_carries_the_same() {
             uplink.until("quiet", |status| status.in_flight == 0 && status.reason.is_none()).await;
             uplink.kill().await;
             let lost = |received: &crate::mqtt::Received| received.body["data"]["reason"] == "connection_lost";
-            let will = consumer.find("the will", lost).await;
+            // Not the retained one of the way before.
+            let will = consumer.until("the will", lost).await;
             assert_eq!(will.body["data"]["state"], "offline", "{address} {version}");
         }
     }
@@ -399,7 +400,7 @@ async fn a_password_file_is_read_again_for_each_connection() {
     store.close().await;
 }
 
-/// A NATS server with JetStream and its listener for MQTT 3.1.1.
+/// A NATS server with `JetStream` and its listener for MQTT 3.1.1.
 struct Nats {
     config: PathBuf,
     port: u16,
