@@ -152,7 +152,7 @@ impl<'a> Builder<'a> {
             self.alerts(&file.alerts, &mut config);
             self.annunciation(&file.alerts, &mut config);
             self.log(&file.log, &mut config);
-            config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &config));
+            config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &mut config));
             self.patients(&file.patients, &mut config);
             self.devices(&file.profiles);
             self.air(&file.ble, &mut config);

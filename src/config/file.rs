@@ -189,6 +189,9 @@ pub(super) struct Mqtt {
     pub(super) client_id: Option<String>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<Spanned<String>>,
+    pub(super) version: Option<Spanned<String>>,
+    pub(super) tls: Option<Spanned<MqttTls>>,
+    pub(super) jwt: Option<Spanned<MqttJwt>>,
     pub(super) topic: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) commands: Vec<Spanned<String>>,
@@ -197,6 +200,27 @@ pub(super) struct Mqtt {
     #[serde(default)]
     pub(super) home_assistant: bool,
     pub(super) home_assistant_prefix: Option<Spanned<String>>,
+}
+
+/// `[mqtt.tls]`: whom the bridge trusts, and its own certificate.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MqttTls {
+    pub(super) ca_file: Option<Spanned<String>>,
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) server_name: Option<Spanned<String>>,
+}
+
+/// `[mqtt.jwt]`: tokens that the bridge signs, as the password.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MqttJwt {
+    pub(super) key_file: Spanned<String>,
+    pub(super) algorithm: Spanned<String>,
+    pub(super) aud: Option<String>,
+    pub(super) sub: Option<String>,
+    pub(super) life: Option<Spanned<Time>>,
 }
 
 /// `[[patient]]`: who lies where.

@@ -24,7 +24,6 @@ use crate::fallback::Action;
 use crate::ids::{BridgeId, Epoch, PatientId, SiteId};
 use crate::logging;
 use crate::patient::Patient;
-use crate::secret::Secret;
 use crate::server::ServerConfig;
 use crate::server::bounds::{CloseCodes, ServerLimits};
 use crate::server::hosts::Hosts;
@@ -33,7 +32,7 @@ use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError, SourceKind};
 use crate::store::StoreOptions;
-use crate::uplink::{About, BrokerAddress, KnownDevice, Limits, TopicTemplate, UplinkConfig};
+use crate::uplink::{About, Access, BrokerAddress, KnownDevice, Limits, TopicTemplate, UplinkConfig};
 
 pub use devices::{DEFAULT_DEVICES_DIR, Devices, OwnProfile};
 
@@ -99,8 +98,8 @@ pub struct Broker {
     pub client_id: String,
     /// For the broker.
     pub username: Option<String>,
-    /// For the broker.
-    pub password: Option<Secret>,
+    /// Version, TLS, password.
+    pub access: Access,
     /// Where messages go.
     pub topic: TopicTemplate,
     /// The commands that are taken from it; none: nothing is listened to.
@@ -271,7 +270,10 @@ impl Config {
             broker: broker.address.clone(),
             client_id: broker.client_id.clone(),
             username: broker.username.clone(),
-            password: broker.password.clone(),
+            access: Access {
+                timesync: crate::systemd::time_sync_directory().map(Path::to_owned),
+                ..broker.access.clone()
+            },
             site: self.site.clone(),
             bridge: self.bridge.clone(),
             epoch: epoch.clone(),

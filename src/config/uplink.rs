@@ -1,9 +1,21 @@
 //! `[mqtt]`: the way to the backend.
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use super::build::Builder;
-use super::{Broker, Config, file, read_bounded};
-use crate::secret::Secret;
+use super::{Broker, Config, file};
+use crate::clock::Clock;
+use crate::uplink::access::{Access, BrokerAddress, Password, TlsFiles, TlsPart, Version};
+use crate::uplink::token::{Algorithm, TokenMaker};
 use crate::uplink::{Limits, TopicTemplate};
+
+/// How long a token holds that the bridge signs: what large brokers accept at most is 24 hours.
+const DEFAULT_LIFE: Duration = Duration::from_hours(1);
+
+/// See [`DEFAULT_LIFE`].
+const LIVES: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24);
 
 /// Most messages of the backlog a second; more is the same as no limit.
 const MAX_BACKLOG_PER_SECOND: u16 = 1000;
@@ -18,22 +30,16 @@ const HOME_ASSISTANT: &str = "homeassistant";
 const MAX_PREFIX_BYTES: usize = 64;
 
 impl Builder<'_> {
-    pub(super) fn broker(&mut self, mqtt: &file::Mqtt, config: &Config) -> Option<Broker> {
+    pub(super) fn broker(&mut self, mqtt: &file::Mqtt, config: &mut Config) -> Option<Broker> {
         let address = self.parse(&mqtt.broker);
         let topic = match &mqtt.topic {
             Some(topic) => self.parse(topic),
             None => Some(TopicTemplate::default()),
         };
-        let password = mqtt.password_file.as_ref().and_then(|file| {
-            let path = self.path(file.get_ref());
-            match read_bounded(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    self.problem(file, format!("cannot read the password file {}: {error}", path.display()));
-                    None
-                }
-            }
-        });
+        let access = self.access(mqtt, address.as_ref());
+        if let Some(warning) = address.as_ref().and_then(in_clear) {
+            config.warnings.add(self.text, &mqtt.broker.span(), warning);
+        }
         for name in mqtt.commands.iter().filter(|name| !crate::command::NAMES.contains(&name.get_ref().as_str())) {
             let message =
                 format!("`{}` is no command: it is one of {}", name.get_ref(), crate::command::NAMES.join(", "));
@@ -48,12 +54,102 @@ impl Builder<'_> {
             address: address?,
             client_id,
             username,
-            password,
+            access: access?,
             topic: topic?,
             commands,
             limits,
             home_assistant,
         })
+    }
+
+    /// How the broker is reached. Every file is tried now, so that a mistake is told before the daemon runs.
+    fn access(&mut self, mqtt: &file::Mqtt, address: Option<&BrokerAddress>) -> Option<Access> {
+        let version = match &mqtt.version {
+            None => Some(Version::Auto),
+            Some(text) => {
+                let known = Version::from_name(text.get_ref());
+                if known.is_none() {
+                    self.problem(
+                        text,
+                        format!("version is `{}`; it can be \"5\", \"3.1.1\" or \"auto\"", text.get_ref()),
+                    );
+                }
+                known
+            }
+        };
+        let password = match (&mqtt.password_file, &mqtt.jwt) {
+            (Some(_), Some(jwt)) => {
+                self.problem(jwt, "the password comes from `password_file` or from `jwt`, not from both");
+                None
+            }
+            (Some(file), None) => {
+                let password = Password::File(self.path(file.get_ref()));
+                if let Err(reason) = password.get(Clock::System.now().wall) {
+                    self.problem(file, reason);
+                }
+                Some(password)
+            }
+            (None, Some(jwt)) => Some(Password::Made(self.token_maker(jwt.get_ref())?)),
+            (None, None) => None,
+        };
+        // What is wrong with the address has been said.
+        let tls = address.map_or_else(|| Some(TlsFiles::default()), |address| self.broker_tls(mqtt, address));
+        Some(Access { version: version?, tls: tls?, password, timesync: None })
+    }
+
+    fn token_maker(&mut self, jwt: &file::MqttJwt) -> Option<TokenMaker> {
+        let name = jwt.algorithm.get_ref();
+        let Some(algorithm) = Algorithm::from_name(name) else {
+            self.problem(&jwt.algorithm, format!("algorithm is `{name}`; it can be ES256, RS256 or HS256"));
+            return None;
+        };
+        let life = jwt.life.as_ref().map_or(DEFAULT_LIFE, |life| life.get_ref().0);
+        if let Some(place) = jwt.life.as_ref().filter(|_| !LIVES.contains(&life)) {
+            self.problem(place, "life is 1m to 24h");
+        }
+        let key_file = self.path(jwt.key_file.get_ref());
+        let (audience, subject) = (jwt.aud.clone(), jwt.sub.clone());
+        let maker = TokenMaker { key_file, algorithm, audience, subject, life };
+        if let Err(reason) = Password::Made(maker.clone()).get(Clock::System.now().wall) {
+            self.problem(&jwt.key_file, reason);
+        }
+        Some(maker)
+    }
+
+    fn broker_tls(&mut self, mqtt: &file::Mqtt, address: &BrokerAddress) -> Option<TlsFiles> {
+        let Some(section) = &mqtt.tls else { return Some(TlsFiles::default()) };
+        if !address.transport.is_encrypted() {
+            self.problem(section, "[mqtt.tls] belongs to a broker at mqtts:// or wss://");
+            return None;
+        }
+        let tls = section.get_ref();
+        let identity = match (&tls.certificate, &tls.key) {
+            (Some(certificate), Some(key)) => Some((self.path(certificate.get_ref()), self.path(key.get_ref()))),
+            (None, None) => None,
+            (Some(place), None) => {
+                self.problem(place, "certificate needs `key`, the file with its private key");
+                return None;
+            }
+            (None, Some(place)) => {
+                self.problem(place, "key needs `certificate`, the file with the certificate that it belongs to");
+                return None;
+            }
+        };
+        let authorities = tls.ca_file.as_ref().map(|file| self.path(file.get_ref()));
+        let server_name = tls.server_name.as_ref().map(|name| name.get_ref().clone());
+        let files = TlsFiles { authorities, identity, server_name };
+        let problems = [files.load().err(), files.name(address).err()];
+        for problem in problems.into_iter().flatten() {
+            let place = match problem.part {
+                TlsPart::Authorities => tls.ca_file.as_ref(),
+                TlsPart::Certificate => tls.certificate.as_ref(),
+                TlsPart::Key => tls.key.as_ref(),
+                TlsPart::ServerName => tls.server_name.as_ref(),
+            };
+            let span = place.map_or_else(|| section.span(), toml::Spanned::span);
+            self.problem(&toml::Spanned::new(span, ()), problem.to_string());
+        }
+        Some(files)
     }
 
     /// The prefix under which Home Assistant listens, if it shall be told.
@@ -95,6 +191,16 @@ impl Builder<'_> {
     }
 }
 
+/// What is said about a broker that is reached without TLS over a network.
+fn in_clear(address: &BrokerAddress) -> Option<String> {
+    let bare = address.host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = bare == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    (!address.transport.is_encrypted() && !is_here).then(|| {
+        "patients' data and the password go to this broker in clear: use mqtts:// or wss://, or a network that you trust"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -134,5 +240,87 @@ mod tests {
         let problems = parsed("backlog_per_second = 1001\nbacklog_bundle = 0").unwrap_err();
         assert!(problems.contains("0 (as fast as the broker takes them) to 1000"), "{problems}");
         assert!(problems.contains("1 (each by itself) to 500"), "{problems}");
+    }
+
+    fn access(folder: &Path, text: &str) -> Result<(Access, usize), String> {
+        let config = Config::parse(&format!("[mqtt]\n{text}\n"), folder, &Place::default());
+        let config = config.map_err(|problems| problems.to_string())?;
+        Ok((config.broker.unwrap().access, config.warnings.as_slice().len()))
+    }
+
+    #[test]
+    fn a_broker_is_reached_as_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["b1".to_owned()]).unwrap();
+        std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path("password"), "hunter2\n").unwrap();
+        let read = |text: &str| access(dir.path(), text);
+
+        assert_eq!(read("broker = 'mqtt://localhost'"), Ok((Access::default(), 0)));
+        assert_eq!(read("broker = 'mqtt://[::1]'").unwrap().1, 0);
+        assert_eq!(read("broker = 'ws://broker'").unwrap().1, 1, "in clear over a network");
+        let (whole, warnings) = read(
+            "broker = 'wss://broker/mqtt'\nversion = '3.1.1'\npassword_file = 'password'\n\
+             tls = { ca_file = 'cert.pem', certificate = 'cert.pem', key = 'key.pem', server_name = 'b1' }",
+        )
+        .unwrap();
+        assert_eq!((whole.version, warnings), (Version::V311, 0));
+        assert_eq!(whole.password, Some(Password::File(path("password"))));
+        let identity = Some((path("cert.pem"), path("key.pem")));
+        let tls = TlsFiles { authorities: Some(path("cert.pem")), identity, server_name: Some("b1".to_owned()) };
+        assert_eq!(whole.tls, tls);
+        let (made, _) = read(
+            "broker = 'mqtts://b'\nusername = 'u'\n\
+             jwt = { key_file = 'key.pem', algorithm = 'ES256', aud = 'p', life = '20m' }",
+        )
+        .unwrap();
+        let maker = TokenMaker {
+            key_file: path("key.pem"),
+            algorithm: Algorithm::Es256,
+            audience: Some("p".to_owned()),
+            subject: None,
+            life: Duration::from_mins(20),
+        };
+        assert_eq!(made.password, Some(Password::Made(maker)));
+    }
+
+    #[test]
+    fn what_cannot_reach_a_broker_is_refused_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["b1".to_owned()]).unwrap();
+        std::fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+        for (text, words) in [
+            ("broker = 'tcp://b'", "write mqtts://host"),
+            ("broker = 'mqtt://b'\nversion = '4'", "it can be \"5\", \"3.1.1\" or \"auto\""),
+            ("broker = 'mqtt://b'\npassword_file = 'none'", "cannot read"),
+            ("broker = 'mqtt://b'\ntls = { ca_file = 'cert.pem' }", "belongs to a broker at mqtts:// or wss://"),
+            ("broker = 'mqtts://b'\ntls = { insecure = true }", "unknown field"),
+            ("broker = 'mqtts://b'\ntls = { ca_file = 'none' }", "cannot read"),
+            ("broker = 'mqtts://b'\ntls = { certificate = 'cert.pem' }", "certificate needs `key`"),
+            ("broker = 'mqtts://b'\ntls = { key = 'cert.pem' }", "key needs `certificate`"),
+            (
+                "broker = 'mqtts://b'\ntls = { ca_file = 'cert.pem', certificate = 'cert.pem', key = 'cert.pem' }",
+                "no private key",
+            ),
+            (
+                "broker = 'mqtts://b'\ntls = { ca_file = 'cert.pem', server_name = 'a b' }",
+                "cannot stand in a certificate",
+            ),
+            ("broker = 'mqtts://b'\njwt = { key_file = 'cert.pem', algorithm = 'none' }", "ES256, RS256 or HS256"),
+            ("broker = 'mqtts://b'\njwt = { key_file = 'cert.pem', algorithm = 'ES256' }", "no private key"),
+            (
+                "broker = 'mqtts://b'\njwt = { key_file = 'cert.pem', algorithm = 'HS256', life = '2s' }",
+                "life is 1m to 24h",
+            ),
+            (
+                "broker = 'mqtts://b'\npassword_file = 'cert.pem'\njwt = { key_file = 'cert.pem', algorithm = 'HS256' }",
+                "not from both",
+            ),
+        ] {
+            let problems = access(dir.path(), text).unwrap_err();
+            assert!(problems.contains(words), "{text}: {problems}");
+        }
     }
 }

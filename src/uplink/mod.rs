@@ -1,5 +1,6 @@
 //! The way to the backend: sends the stored log to an MQTT broker, each event at least once.
 
+pub mod access;
 mod birth;
 mod downlink;
 mod home_assistant;
@@ -9,11 +10,10 @@ mod pieces;
 pub mod plan;
 mod retained;
 mod state;
+pub mod token;
 pub mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use self::access::{Access, BrokerAddress};
 pub use self::birth::{About, KnownDevice};
 pub use self::downlink::Downlink;
 pub use self::plan::{Limits, UplinkStatus};
@@ -32,19 +33,15 @@ pub use self::topic::TopicTemplate;
 
 use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, RESULTS};
 use self::home_assistant::Seen;
-use self::mqtt::{Announcement, Link, LinkEvent};
+use self::mqtt::{Announcement, Link, LinkEvent, Memory};
 use self::pieces::Pieces;
-use self::plan::{Action, Lane, Message, Plan, ReadRequest, Row};
+use self::plan::{Action, EndKind, Lane, Message, Plan, ReadRequest, Row};
 use self::state::State;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
-use crate::secret::Secret;
 use crate::store::{Reader, StoreError, StoreHandle};
 use crate::wire::{self, BridgeNews};
-
-/// The port of MQTT without TLS, registered with IANA.
-const DEFAULT_PORT: u16 = 1883;
 
 /// On stop: the wait for answers to what is under way, and to the farewell.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,66 +55,17 @@ const BUNDLE_OVERHEAD: usize = 1024;
 /// The ticket of an announcement whose answer nobody waits for.
 const UNASKED: u64 = 0;
 
-/// Where the broker is: `mqtt://host` or `mqtt://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerAddress {
-    /// A name, an IPv4 address, or an IPv6 address in brackets.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-/// Why a text is not the address of a broker.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not the address of a broker: write mqtt://host or mqtt://host:port")]
-pub struct BadBroker(pub String);
-
-impl FromStr for BrokerAddress {
-    type Err = BadBroker;
-
-    fn from_str(text: &str) -> Result<Self, BadBroker> {
-        // The text may hold a password by mistake, which must not reach a log: only its part after `@` is shown.
-        let bad = || BadBroker(text.rsplit('@').next().unwrap_or_default().chars().take(64).collect());
-        let rest = text.strip_prefix("mqtt://").ok_or_else(bad)?;
-        let end_of_host = rest.rfind(']').map_or(0, |at| at.saturating_add(1));
-        let (host, port) = match rest.get(end_of_host..).and_then(|tail| tail.rfind(':')) {
-            Some(at) => {
-                let (host, port) = rest.split_at(end_of_host.saturating_add(at));
-                (host, port.trim_start_matches(':').parse().map_err(|_| bad())?)
-            }
-            None => (rest, DEFAULT_PORT),
-        };
-        let bracketed = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
-        let valid = match bracketed {
-            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-            }
-        };
-        if !valid || port == 0 {
-            return Err(bad());
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for BrokerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mqtt://{}:{}", self.host, self.port)
-    }
-}
-
 /// What the uplink must know.
 #[derive(Debug, Clone)]
 pub struct UplinkConfig {
     /// Where the broker is.
     pub broker: BrokerAddress,
+    /// How it is reached: version, TLS, password.
+    pub access: Access,
     /// The MQTT client id. Two clients with one id throw each other out.
     pub client_id: String,
     /// For the broker.
     pub username: Option<String>,
-    /// For the broker.
-    pub password: Option<Secret>,
     /// The place this bridge stands in.
     pub site: SiteId,
     /// This bridge.
@@ -212,7 +160,7 @@ impl UplinkConfig {
             broker: "mqtt://localhost".parse().unwrap(),
             client_id: "vitalbridge-b1".to_owned(),
             username: None,
-            password: None,
+            access: Access::default(),
             site: "icu".parse().unwrap(),
             bridge: "b1".parse().unwrap(),
             epoch: "k3f9".parse().unwrap(),
@@ -278,6 +226,7 @@ pub async fn run(
         plan,
         state,
         link: None,
+        memory: Memory::default(),
         reads: FuturesUnordered::new(),
         commands: FuturesUnordered::new(),
         reader,
@@ -328,6 +277,7 @@ struct Uplink {
     plan: Plan,
     state: State,
     link: Option<Link>,
+    memory: Memory,
     /// At most one read a lane.
     reads: FuturesUnordered<BoxFuture<'static, ReadResult>>,
     /// At most [`MAX_COMMANDS`].
@@ -367,7 +317,7 @@ impl Uplink {
         match action {
             Action::Connect => {
                 let will = self.config.announcement(BridgeNews::Lost, now)?;
-                self.link = Some(Link::open(&self.config, will));
+                self.link = Some(Link::open(&self.config, &self.memory, will, &self.clock));
             }
             Action::Close { reason } => {
                 warn!(%reason, "uplink connection dropped");
@@ -439,7 +389,9 @@ impl Uplink {
                 self.state.on_disconnected();
                 self.plan.on_disconnected(kind, &reason, now);
                 // A broker that is away for a week is one line at its start, and the status.
-                if self.plan.attempts() <= 1 {
+                if kind == EndKind::Again {
+                    info!(%reason, "uplink connects anew");
+                } else if self.plan.attempts() <= 1 {
                     warn!(%reason, "uplink disconnected");
                 } else {
                     debug!(%reason, "uplink still disconnected");
@@ -526,45 +478,5 @@ async fn sleep_until(deadline: Option<Mono>, clock: &Clock) {
     match deadline {
         Some(deadline) => tokio::time::sleep(deadline.since(clock.now().mono)).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_broker_address_is_a_host_and_perhaps_a_port() {
-        for (text, host, port) in [
-            ("mqtt://broker.example.org", "broker.example.org", 1883),
-            ("mqtt://10.0.0.7:2883", "10.0.0.7", 2883),
-            ("mqtt://[::1]", "[::1]", 1883),
-            ("mqtt://[fd00::7]:18830", "[fd00::7]", 18830),
-        ] {
-            assert_eq!(text.parse(), Ok(BrokerAddress { host: host.to_owned(), port }), "{text}");
-        }
-        for bad in [
-            "",
-            "broker",
-            "mqtt://",
-            "mqtt://:1883",
-            "mqtt://a:0",
-            "mqtt://a:x",
-            "mqtt://a:65536",
-            "mqtts://a",
-            "mqtt://a/b",
-            "mqtt://::1",
-            "mqtt://[::1",
-            "mqtt://[x]",
-            "mqtt://a b",
-        ] {
-            assert!(bad.parse::<BrokerAddress>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_address_does_not_show_a_password() {
-        let error = "mqtt://me:hunter2@broker".parse::<BrokerAddress>().unwrap_err();
-        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }

@@ -226,6 +226,11 @@ pub enum EndKind {
     /// Because of one row, which the broker does not name: DISCONNECT 0x95 (packet too large), or an answer that MQTT
     /// does not know.
     RowRefused,
+    /// Ended by the bridge itself, which wants another connection at once: with a new password, or another version of MQTT.
+    Again,
+    /// This machine's clock is not set, which a new connection would not change: it is looked at again after the shortest
+    /// wait.
+    Clock,
 }
 
 /// What the uplink is doing.
@@ -426,6 +431,16 @@ impl Plan {
             EndKind::RowRefused => {
                 self.single_out_the_row(reason);
                 self.go_down(reason.to_owned(), now);
+            }
+            EndKind::Again => {
+                self.go_down(reason.to_owned(), now);
+                self.reconnect.reset();
+                self.status.reason = None;
+                self.link = Link::Down { retry_at: now.mono };
+            }
+            EndKind::Clock => {
+                self.go_down(reason.to_owned(), now);
+                self.link = Link::Down { retry_at: now.mono + self.limits.reconnect_shortest };
             }
         }
     }

@@ -11,6 +11,9 @@ const MAX_TEMPLATE_BYTES: usize = 256;
 /// The template that is used if the configuration has none.
 pub const DEFAULT_TEMPLATE: &str = "vitals/v1/{site}/{bridge}/{kind}[/{device}]";
 
+/// What the broker of AWS publishes to its rules without a broker in between; the only topics of a client that begin with `$`.
+const BASIC_INGEST: &str = "$aws/rules/";
+
 /// Why a text is not a topic template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadTemplate {
@@ -21,7 +24,7 @@ pub enum BadTemplate {
     #[error("`{0}` cannot stand in the topic template `{1}`")]
     Character(char, String),
     /// Topics that begin with `$` belong to the broker (MQTT 5.0 4.7.2).
-    #[error("the topic template `{0}` begins with `$`, which is reserved for the broker")]
+    #[error("the topic template `{0}` begins with `$`, which is reserved for the broker, but for {BASIC_INGEST}")]
     Reserved(String),
     /// A name in braces that is not known.
     #[error("the topic template has no place for `{{{0}}}`: use {{site}}, {{bridge}}, {{kind}} or {{device}}")]
@@ -127,7 +130,7 @@ impl FromStr for TopicTemplate {
         if !(1..=MAX_TEMPLATE_BYTES).contains(&text.len()) {
             return Err(BadTemplate::Length(text.len()));
         }
-        if text.starts_with('$') {
+        if text.starts_with('$') && !text.starts_with(BASIC_INGEST) {
             return Err(BadTemplate::Reserved(text.to_owned()));
         }
         if let Some(bad) = text.chars().find(|c| matches!(c, '+' | '#') || c.is_control()) {
@@ -221,6 +224,41 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_message_fits_what_the_large_brokers_allow() {
+        let longest = "x".repeat(64);
+        let [site, bridge, device] = [longest.as_str(), "b1", "strap-1"];
+        let parsed = (site.parse().unwrap(), bridge.parse().unwrap(), device.parse().unwrap());
+        let kinds = ["health_update", "batch", "alert", "status", "birth", "cmd", "cmd_result", "conversation_cleared"];
+        for (template, prefix) in [
+            (DEFAULT_TEMPLATE, ""),
+            // AWS IoT Core: Basic Ingest does not count what stands before the topic itself.
+            ("$aws/rules/vitals/{site}/{bridge}/{kind}[/{device}]", "$aws/rules/vitals/"),
+            // Azure IoT Hub: only this topic, and properties as in the query of an address.
+            ("devices/b1/messages/events/kind={kind}[&device={device}]", "devices/b1/messages/events/"),
+            ("devices/{bridge}/messages/events/{kind}[/{device}]", "devices/b1/messages/events/"),
+        ] {
+            let checked: TopicTemplate = template.parse().unwrap();
+            assert_eq!(checked.to_string(), template);
+            for kind in kinds {
+                let topics = [None, Some(&parsed.2)].map(|device| checked.topic(&parsed.0, &parsed.1, kind, device));
+                for topic in &topics {
+                    let rest = topic.strip_prefix(prefix).unwrap();
+                    // AWS IoT Core: seven slashes and 256 bytes.
+                    assert!(rest.matches('/').count() <= 7 && rest.len() <= 256, "{topic}");
+                    // NATS: a dot separates as a slash does, `*` and `>` are wildcards, and a space ends a subject.
+                    assert!(!rest.contains(['.', '*', '>', ' ', '+', '#']), "{topic}");
+                    if template.contains("kind=") {
+                        let pairs: Vec<_> = rest.split('&').map(|pair| pair.split_once('=').unwrap()).collect();
+                        assert_eq!(pairs[0], ("kind", kind));
+                        assert!(pairs.get(1).is_none_or(|pair| *pair == ("device", "strap-1")), "{topic}");
+                    }
+                }
+                assert_ne!(topics[0], topics[1]);
+            }
+        }
+    }
+
+    #[test]
     fn a_template_that_could_not_work_is_refused_with_its_reason() {
         let parse = |text: &str| text.parse::<TopicTemplate>().unwrap_err();
         assert_eq!(parse(""), BadTemplate::Length(0));
@@ -229,6 +267,7 @@ mod tests {
         assert_eq!(parse("a/#{kind}"), BadTemplate::Character('#', "a/#{kind}".into()));
         assert_eq!(parse("a\0{kind}"), BadTemplate::Character('\0', "a\0{kind}".into()));
         assert_eq!(parse("$SYS/{kind}"), BadTemplate::Reserved("$SYS/{kind}".into()));
+        assert_eq!(parse("$aws/things/{kind}"), BadTemplate::Reserved("$aws/things/{kind}".into()));
         assert_eq!(parse("{kind}/{ward}"), BadTemplate::Place("ward".into()));
         assert_eq!(parse("a/b"), BadTemplate::NoKind("a/b".into()));
         assert_eq!(parse("a[/{kind}]"), BadTemplate::NoKind("a[/{kind}]".into()));

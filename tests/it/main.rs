@@ -34,6 +34,7 @@ mod inboxes;
 mod keeping;
 mod limits;
 mod mqtt;
+mod mqtt_access;
 mod mqtt_state;
 mod notifications;
 mod oximeter;

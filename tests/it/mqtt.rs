@@ -22,10 +22,10 @@ use vitalbridge::event::{
     Signal, SignalPresence,
 };
 use vitalbridge::ids::{AlertId, BridgeId, Epoch, Seq};
-use vitalbridge::secret::Secret;
 use vitalbridge::store::{self, Opened, Reader, StoreError, StoreHandle, StoreOptions};
+use vitalbridge::uplink::access::{Access, Password};
 use vitalbridge::uplink::plan::{HOLDING, Lane};
-use vitalbridge::uplink::{self, About, BrokerAddress, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
+use vitalbridge::uplink::{self, About, Limits, TopicTemplate, UplinkConfig, UplinkError, UplinkStatus};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
 
@@ -35,17 +35,17 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// Pause between two looks at a condition that nothing announces.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-const MOSQUITTO: &str = "/usr/sbin/mosquitto";
+pub(crate) const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A Mosquitto on a port of its own.
 pub(crate) struct Broker {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
-    process: Option<Child>,
+    pub(crate) process: Option<Child>,
 }
 
 impl Broker {
@@ -106,8 +106,8 @@ pub(crate) enum GateState {
 /// A way to the broker that a test can cut.
 pub(crate) struct Gate {
     pub(crate) port: u16,
-    state: watch::Sender<GateState>,
-    _tasks: JoinSet<()>,
+    pub(crate) state: watch::Sender<GateState>,
+    pub(crate) _tasks: JoinSet<()>,
 }
 
 impl Gate {
@@ -147,26 +147,26 @@ async fn carry(mut socket: TcpStream, target: SocketAddr, mut state: watch::Rece
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) topic: String,
-    qos: String,
+    pub(crate) qos: String,
     pub(crate) retained: String,
-    content_type: String,
-    properties: String,
+    pub(crate) content_type: String,
+    pub(crate) properties: String,
     pub(crate) text: String,
     pub(crate) body: Json,
 }
 
 impl Received {
-    fn is_event(&self) -> bool {
+    pub(crate) fn is_event(&self) -> bool {
         // What the broker keeps repeats an event; it is not the delivery of one.
         self.body.get("seq").is_some() && !self.topic.contains("/alert_present")
     }
 
-    fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> u64 {
         self.body["seq"].as_u64().unwrap()
     }
 
     /// The identity, from the body alone.
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         let text = |name: &str| self.body[name].as_str().unwrap().to_owned();
         format!("{}:{}:{}", text("bridge"), text("epoch"), self.seq())
     }
@@ -188,22 +188,32 @@ impl Received {
 
 /// A subscriber of another make: `mosquitto_sub`.
 pub(crate) struct Consumer {
-    _process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    pub(crate) process: Child,
+    pub(crate) lines: Lines<BufReader<ChildStdout>>,
     pub(crate) all: Vec<Received>,
 }
 
 impl Consumer {
     pub(crate) async fn subscribe(broker: &Broker) -> Self {
+        Self::with(broker.port, &["-V", "5"]).await
+    }
+
+    /// With these arguments of `mosquitto_sub` more.
+    pub(crate) async fn with(port: u16, more: &[&str]) -> Self {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-t", "vitals/#"]);
-        command.args(["-t", "homeassistant/device/#", "-t", "test/ready"]);
+        command.args(["-p", &port.to_string(), "-q", "1", "-t", "vitals/#"]);
+        command.args(["-t", "homeassistant/device/#", "-t", "test/ready"]).args(more);
         command.args(["-F", "%t\t%q\t%r\t%C\t%P\t%p"]).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("mosquitto_sub is installed");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut consumer = Self { _process: process, lines, all: Vec::new() };
+        let mut consumer = Self { process, lines, all: Vec::new() };
         consumer.until("the subscription", |received| received.topic == "test/ready").await;
         consumer
+    }
+
+    /// Goes without a word.
+    pub(crate) async fn leave(&mut self) {
+        self.process.kill().await.unwrap();
     }
 
     pub(crate) async fn next(&mut self) -> Received {
@@ -242,7 +252,7 @@ impl Consumer {
     }
 
     /// How often each identity has come.
-    fn counts(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for received in self.all.iter().filter(|received| received.is_event()) {
             *counts.entry(received.id()).or_default() += 1;
@@ -266,7 +276,7 @@ impl Consumer {
     }
 
     /// Numbers of one lane in the order in which they came first.
-    fn first_arrivals(&self, lane: Lane) -> Vec<u64> {
+    pub(crate) fn first_arrivals(&self, lane: Lane) -> Vec<u64> {
         let mut seen = Vec::new();
         for received in self.all.iter().filter(|received| received.is_event() && received.lane() == lane) {
             if !seen.contains(&received.seq()) {
@@ -276,7 +286,7 @@ impl Consumer {
         seen
     }
 
-    fn assert_order(&self) {
+    pub(crate) fn assert_order(&self) {
         for lane in Lane::ALL {
             let arrivals = self.first_arrivals(*lane);
             assert!(arrivals.is_sorted(), "{lane} came out of order: {arrivals:?}");
@@ -284,7 +294,7 @@ impl Consumer {
     }
 }
 
-fn id_of(event: &Event) -> String {
+pub(crate) fn id_of(event: &Event) -> String {
     format!("b1:{}:{}", event.epoch, event.seq)
 }
 
@@ -294,8 +304,8 @@ pub(crate) struct Store {
     pub(crate) reader: Reader,
     pub(crate) epoch: Epoch,
     pub(crate) next: Seq,
-    stop: CancellationToken,
-    writer: JoinSet<Result<(), StoreError>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) writer: JoinSet<Result<(), StoreError>>,
 }
 
 impl Store {
@@ -317,7 +327,7 @@ impl Store {
     }
 
     /// `count` events, every tenth an alert.
-    fn append_mix(&mut self, count: u64) -> Vec<Event> {
+    pub(crate) fn append_mix(&mut self, count: u64) -> Vec<Event> {
         let body = |number: u64| if number % 10 == 9 { alert(number) } else { reading(number) };
         (0..count).map(|number| self.append(body(number))).collect()
     }
@@ -329,7 +339,7 @@ impl Store {
     }
 
     /// The cursors of everything but readings, and of readings.
-    async fn cursors(&self) -> [Seq; 2] {
+    pub(crate) async fn cursors(&self) -> [Seq; 2] {
         let [others, readings] = HOLDING.map(|name| self.reader.cursor(name));
         [others.await.unwrap(), readings.await.unwrap()]
     }
@@ -396,13 +406,13 @@ pub(crate) fn alert(number: u64) -> EventBody {
     })
 }
 
-fn chat(bytes: usize) -> EventBody {
+pub(crate) fn chat(bytes: usize) -> EventBody {
     let (room, sender) = ("ward-1".to_owned(), "nurse".to_owned());
     let (id, message) = (uuid::Uuid::from_u128(1), "x".repeat(bytes));
     EventBody::Chat(ChatEvent::Message(ChatMessage { id, room, sender, message }))
 }
 
-fn bridge() -> BridgeId {
+pub(crate) fn bridge() -> BridgeId {
     "b1".parse().unwrap()
 }
 
@@ -410,10 +420,10 @@ pub(crate) fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
     UplinkConfig {
         downlink: None,
         about: About::default(),
-        broker: BrokerAddress { host: "127.0.0.1".to_owned(), port },
+        broker: format!("mqtt://127.0.0.1:{port}").parse().unwrap(),
+        access: Access::default(),
         client_id: "vitalbridge-b1".to_owned(),
         username: None,
-        password: None,
         site: "icu".parse().unwrap(),
         bridge: bridge(),
         epoch: epoch.clone(),
@@ -429,9 +439,9 @@ pub(crate) fn config(port: u16, epoch: &Epoch) -> UplinkConfig {
 
 /// An uplink at work.
 pub(crate) struct Running {
-    status: watch::Receiver<UplinkStatus>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), UplinkError>>,
+    pub(crate) status: watch::Receiver<UplinkStatus>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinSet<Result<(), UplinkError>>,
 }
 
 impl Running {
@@ -808,15 +818,18 @@ async fn a_broker_that_wants_a_password_gets_it_and_a_wrong_one_is_named() {
     let mut consumer = Consumer::subscribe(&broker).await;
     let mut store = Store::open(folder.path(), 1);
     let events = store.append_mix(10);
-    let with = |password: &str| UplinkConfig {
-        username: Some("b1".to_owned()),
-        password: Some(Secret::new(password.to_owned())),
-        ..config(locked_port, &store.epoch)
+    let with = |password: &str| {
+        let file = broker.folder.path().join(password);
+        std::fs::write(&file, password).unwrap();
+        let access = Access { password: Some(Password::File(file)), ..Access::default() };
+        UplinkConfig { username: Some("b1".to_owned()), access, ..config(locked_port, &store.epoch) }
     };
     let (wrong, right) = (with("wrong"), with("right"));
     let mut uplink = Running::start(wrong, &store);
     let status = uplink.until("refused", |status| status.reason.is_some()).await;
-    assert_eq!(status.reason.as_deref(), Some("the broker refuses the connection: NotAuthorized"));
+    let reason = "the broker refuses the connection: NotAuthorized; check mqtt.username, the password or token, and \
+                  mqtt.client_id";
+    assert_eq!(status.reason.as_deref(), Some(reason));
     uplink.stop().await;
     let uplink = Running::start(right, &store);
     consumer.until_all(&events).await;

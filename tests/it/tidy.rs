@@ -24,7 +24,8 @@ const LAST_PURE: &str = "rooms";
 const OWNERS: &[(&str, &str)] = &[
     ("btleplug", "src/sources/ble/radio.rs"),
     ("zbus", "src/bluez/"),
-    ("rumqttc", "src/uplink/mqtt.rs"),
+    ("rumqttc", "src/uplink/mqtt/"),
+    ("rumqttc_v4", "src/uplink/mqtt/v4.rs"),
     ("rusqlite", "src/store/"),
     ("tokio_serial", "src/sources/"),
     ("jsonwebtoken", "src/server/jwt.rs"),

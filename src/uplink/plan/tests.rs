@@ -344,6 +344,27 @@ fn waits_grow_to_the_longest_and_a_stable_connection_makes_them_short_again() {
 }
 
 #[test]
+fn a_new_connection_that_the_bridge_wants_itself_waits_for_nothing_and_an_unset_clock_for_the_shortest_time() {
+    let mut bench = Bench::new("", BROAD);
+    for (kind, wait, reason) in [
+        (EndKind::Again, Duration::ZERO, None),
+        (EndKind::Clock, Duration::from_secs(1), Some("because")),
+        (EndKind::Clock, Duration::from_secs(1), Some("because")),
+        (EndKind::Again, Duration::ZERO, None),
+    ] {
+        for _ in 0..20 {
+            bench.plan.on_disconnected(kind, "because", bench.now);
+            assert_eq!(bench.plan.status(bench.now).reason.as_deref(), reason);
+            let retry = bench.plan.next_deadline(bench.now).unwrap();
+            assert_eq!(retry.since(bench.now.mono), wait, "{kind:?}");
+            bench.now.mono = retry;
+            bench.turn("");
+            bench.plan.on_connected(BROAD, bench.now);
+        }
+    }
+}
+
+#[test]
 fn three_takeovers_in_a_minute_name_their_cause() {
     let mut bench = Bench::new("", BROAD);
     let mut reasons = Vec::new();
