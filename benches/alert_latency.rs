@@ -26,6 +26,7 @@ use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::codes::Codes;
+use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -109,6 +110,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
             patients: Vec::new(),
             stale_and_lost_ms: (5000, 10_000),
             users: Users::default(),
+            streams: Streams::default(),
         }),
         control: control.clone(),
         reader: opened.reader,

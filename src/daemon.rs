@@ -30,6 +30,7 @@ use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOU
 use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
+use crate::server::form::compact::Streams;
 use crate::server::jwt::TokenKey;
 use crate::server::rate::Users;
 use crate::server::routes::Site;
@@ -293,6 +294,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
             patients: config.patients.clone(),
             stale_and_lost_ms: stale_and_lost_ms(&config, now),
             users: Users::default(),
+            streams: Streams::default(),
         }),
         control: running.control.clone(),
         reader: opened.reader.clone(),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::inbox::{Dropped, InboxChange, Listens, Notification, NotificationKind, Preferences, Reminder};
@@ -118,7 +119,7 @@ named_enum! {
 }
 
 /// One signal of an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Signal {
     /// Whether it is switched on.
     pub activation: Activation,

@@ -4,7 +4,7 @@
 //! back with `since`; one that does not take its readings gets the newest of each stream and is told what it missed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +41,26 @@ pub struct Published {
     /// Every channel it can be found on; the first is its own.
     pub routes: Vec<String>,
     /// The JSON text of [`crate::wire::push`].
+    pub text: Bytes,
+    /// Its other forms, made when the first listener wants one.
+    pub forms: Forms,
+}
+
+/// Other forms of an event's text, each made at most once. `None` where there is none.
+#[derive(Debug, Default)]
+pub struct Forms {
+    /// CBOR.
+    pub cbor: OnceLock<Option<Bytes>>,
+    /// A reading in short.
+    pub compact: OnceLock<Option<Compact>>,
+}
+
+/// A reading in short.
+#[derive(Debug, Clone)]
+pub struct Compact {
+    /// The number of its stream, which a client has to know first.
+    pub stream: u32,
+    /// The text.
     pub text: Bytes,
 }
 
@@ -311,7 +331,7 @@ mod tests {
     fn published(seq: u64, body: EventBody) -> Arc<Published> {
         let at = Stamp { mono: Mono(seq), wall: Wall(0) };
         let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at, body });
-        Arc::new(Published { event, routes: vec![], text: Bytes::new() })
+        Arc::new(Published { event, routes: vec![], text: Bytes::new(), forms: Forms::default() })
     }
 
     fn reading(seq: u64, device: &str) -> Arc<Published> {

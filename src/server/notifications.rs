@@ -92,7 +92,7 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
     };
     match Command::read_preferences(Members(&json)) {
         Ok(Command::Prefer(preferences)) => {
-            let more = wire::preferences(&preferences);
+            let more = json!(wire::preferences(&preferences));
             carry_out(&site, &rights, Command::Prefer(preferences), StatusCode::OK, &more).await
         }
         Ok(_) => failure(StatusCode::BAD_REQUEST, "validation", "these are no preferences"),

@@ -23,6 +23,7 @@ use crate::pipeline::{self, Control};
 use crate::secret::Secret;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::form::Form;
 use crate::server::jwt::TokenKey;
 use crate::server::session::{Action, CommandRequest, Located, Session, Shared};
 use crate::store::{Reader, ResumePoint};
@@ -68,13 +69,14 @@ pub struct Gate {
 
 /// Runs a session over an upgraded connection until one side ends it.
 ///
-/// `defaults`: the channels of a `subscribe` that names none.
+/// `defaults`: the channels of a `subscribe` that names none; `form`: how messages are written.
 pub async fn run<S>(
     stream: S,
     gate: Gate,
     connection_id: String,
     rights: Option<Rights>,
     defaults: &'static [&'static str],
+    form: Form,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -89,7 +91,7 @@ pub async fn run<S>(
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
     let (session, greeting) =
-        Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, gate.clock.now());
+        Session::new(Arc::clone(&gate.shared), connection_id.clone(), rights, defaults, form, gate.clock.now());
     let mut connection = Connection { socket, session, outbox: None, listener: None, gate };
     let end = connection.turn(greeting).await;
     debug!(connection_id, why = end.reason(), "session ended");
@@ -187,7 +189,7 @@ where
         let now = self.gate.clock.now();
         match message {
             Some(Ok(Message::Text(text))) => Ok(self.session.on_text(text.as_str(), now)),
-            Some(Ok(Message::Binary(_))) => Ok(self.session.on_binary(now)),
+            Some(Ok(Message::Binary(bytes))) => Ok(self.session.on_binary(&bytes, now)),
             Some(Ok(Message::Pong(_))) => Ok(self.session.on_pong(now)),
             // The library answers pings with the next flush.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Ok(Vec::new()),

@@ -23,6 +23,7 @@ use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::server::codes::Codes;
+use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -89,6 +90,7 @@ impl Server {
             patients: config.patients,
             stale_and_lost_ms: (5000, 10_000),
             users: Users::default(),
+            streams: Streams::default(),
         };
         let gate = Gate {
             shared: Arc::new(shared),

@@ -1,6 +1,6 @@
 //! How a session confirms alerts: the client's receipts, and the self-check that it gets.
 
-use serde_json::json;
+use std::sync::Arc;
 
 use super::{Action, Session};
 use crate::channel::Pattern;
@@ -9,6 +9,7 @@ use crate::command::BadMember;
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::{CheckedAlert, SelfCheck};
 use crate::pipeline::Receipt;
+use crate::server::frames::{AlertSystemData, CheckedAlertData};
 use crate::server::message::Unreadable;
 
 impl Session {
@@ -39,13 +40,22 @@ impl Session {
             let is_wanted = |pattern: &Pattern| routes.iter().any(|route| pattern.matches(route));
             self.patterns.iter().any(is_wanted) && self.scope.allows(routes)
         };
-        let told = |checked: &CheckedAlert| json!({"alert_id": checked.alert.to_string(), "seq": checked.published.event.seq, "delivery": checked.delivery});
-        let alerts: Vec<_> = check.alerts.iter().filter(chosen).map(told).collect();
-        let data = json!({
-            "self_check": check.number, "every_ms": check.every.as_millis(), "through": check.through,
-            "epoch": self.shared.epoch, "alerts": alerts, "annunciators": check.annunciators,
-            "undelivered": check.undelivered, "notice": check.notice,
-        });
-        self.send(out, "alert_system", &data, None, now);
+        let told = |checked: &CheckedAlert| CheckedAlertData {
+            alert_id: checked.alert.to_string(),
+            seq: checked.published.event.seq,
+            delivery: checked.delivery,
+        };
+        let common = Arc::clone(&self.shared);
+        let data = AlertSystemData {
+            self_check: check.number,
+            every_ms: u64::try_from(check.every.as_millis()).unwrap_or(u64::MAX),
+            through: check.through,
+            epoch: &common.epoch,
+            alerts: check.alerts.iter().filter(chosen).map(told).collect(),
+            annunciators: check.annunciators,
+            undelivered: check.undelivered,
+            notice: check.notice,
+        };
+        self.say(out, &data, None, now);
     }
 }

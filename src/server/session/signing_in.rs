@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::{Action, EXPIRY_GRACE, EXPIRY_NOTICE, Session};
 use crate::channel::{Operation, Pattern};
 use crate::clock::{Stamp, Wall};
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::frames::{AuthErrorData, AuthenticatedData, TokenExpiringData};
 use crate::wire;
 
 impl Session {
@@ -26,8 +25,8 @@ impl Session {
                 }
             }
             Err(reason) => {
-                let data = json!({"code": "invalid_token", "message": reason, "retryable": false});
-                self.send(&mut out, "auth_error", &data, correlation_id.as_deref(), now);
+                let data = AuthErrorData { code: "invalid_token", message: reason, retryable: false };
+                self.say(&mut out, &data, correlation_id.as_deref(), now);
                 self.close(Close::InvalidToken, &mut out, now);
             }
         }
@@ -35,11 +34,12 @@ impl Session {
     }
 
     pub(super) fn accept(&mut self, rights: Rights, correlation_id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
-        let data = json!({"user_id": wire::user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
+        let (user_id, expires_at) = (wire::user_id(&rights.user), rights.expires.to_string());
+        let data = AuthenticatedData { user_id, role: rights.role, expires_at };
         self.scope = rights.scope(Operation::Subscribe);
         self.rights = Some(rights);
         self.expiry_told = false;
-        self.send(out, "authenticated", &data, correlation_id, now);
+        self.say(out, &data, correlation_id, now);
         if self.listener.is_some() {
             // The new token may allow less: the hub is told, and so is the client.
             let lost: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
@@ -60,7 +60,7 @@ impl Session {
             self.close(Close::TokenExpired, out, now);
         } else if !self.expiry_told && later(now.wall, EXPIRY_NOTICE) > expires {
             self.expiry_told = true;
-            self.send(out, "token_expiring", &json!({"expires_at": expires.to_string()}), None, now);
+            self.say(out, &TokenExpiringData { expires_at: expires.to_string() }, None, now);
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::{Action, Located, MAX_REPLAY, MAX_SUBSCRIPTIONS, PONG_DEADLINE, Pending, Replaying, Session};
 use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
@@ -13,6 +11,7 @@ use crate::hub::{Join, Joined, User};
 use crate::ids::{Epoch, Seq};
 use crate::outbox::{Delivery, Parcel, Published};
 use crate::server::close::Close;
+use crate::server::frames::{GapData, SubscribedData, UnsubscribedData};
 use crate::server::message::Unreadable;
 use crate::wire;
 
@@ -55,12 +54,16 @@ impl Session {
         let after = resume.map_or(joined.through, |(after, _)| after.max(floor));
         let capped = resume.is_some_and(|(after, _)| after < floor);
         let lost = resume.map_or(&[][..], |(_, lost)| lost);
-        let data = json!({
-            "channels": pending.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>(),
-            "recovered": resume.is_some() && !capped && lost.is_empty(),
-            "first_seq": after.next(), "last_seq": joined.through, "epoch": self.shared.epoch, "lost": lost,
-        });
-        self.send(&mut out, "subscribed", &data, Some(&pending.correlation_id), now);
+        let common = Arc::clone(&self.shared);
+        let data = SubscribedData {
+            channels: pending.patterns.iter().map(Pattern::as_str).collect(),
+            recovered: resume.is_some() && !capped && lost.is_empty(),
+            first_seq: after.next(),
+            last_seq: joined.through,
+            epoch: &common.epoch,
+            lost,
+        };
+        self.say(&mut out, &data, Some(&pending.correlation_id), now);
         let Joined { latest, recent, recent_from, letters, through, .. } = joined;
         let (patterns, told) = (pending.patterns, Vec::new());
         self.replaying = Some(Replaying { patterns, recent, latest, letters, through, told });
@@ -88,7 +91,7 @@ impl Session {
                 && let Ok(text) = wire::push(event)
             {
                 self.sent += 1;
-                out.push(Action::Send(text));
+                self.write_event(event, text, &mut out, now);
             }
         }
         out
@@ -113,7 +116,7 @@ impl Session {
                 Parcel::Event(published) => {
                     // Rights may have been narrowed while it waited.
                     if self.scope.allows(&published.routes) {
-                        self.push(published, &mut out);
+                        self.push(published, &mut out, now);
                         self.overtake(published);
                     }
                 }
@@ -124,8 +127,7 @@ impl Session {
                     }
                 }
                 Parcel::Gap { from, to, skipped } => {
-                    let data = json!({"from": from, "to": to, "skipped": skipped});
-                    self.send(&mut out, "gap", &data, None, now);
+                    self.say(&mut out, &GapData { from: *from, to: *to, skipped: *skipped }, None, now);
                 }
             }
         }
@@ -208,13 +210,13 @@ impl Session {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
         }
         let channels: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
-        self.send(out, "unsubscribed", &json!({"channels": channels}), id, now);
+        self.say(out, &UnsubscribedData { channels }, id, now);
     }
 
-    fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>) {
+    fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>, now: Stamp) {
         self.note_age(&published.event);
         self.sent += 1;
-        out.push(Action::SendShared(published.text.clone()));
+        self.write_shared(published, out, now);
     }
 
     fn note_age(&mut self, event: &Event) {
@@ -230,7 +232,7 @@ impl Session {
                 EventBody::Notification(it) => {
                     self.tell_again(it, (&published.event.epoch, published.event.seq), out, now);
                 }
-                _ => self.push(&published, out),
+                _ => self.push(&published, out, now),
             }
         }
         let Some(replaying) = self.replaying.take() else {
@@ -244,7 +246,8 @@ impl Session {
         let patients = shared.patients.iter().filter(|patient| scope.sees_patient(&patient.id));
         let latest = replaying.latest.iter().map(|published| published.event.as_ref());
         let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
-        self.send(out, "snapshot", &snapshot, None, now);
+        self.name_streams(&replaying.latest, out, now);
+        self.say(out, &snapshot, None, now);
         self.hand_over(&replaying, out, now);
     }
 }

@@ -11,7 +11,7 @@ use crate::event::{
 };
 use crate::hub::Join;
 use crate::ids::AlertId;
-use crate::outbox::Parcel;
+use crate::outbox::{Forms, Parcel};
 use crate::server::auth::Role;
 use crate::server::jwt::Claims;
 use crate::vitals::Mode;
@@ -32,13 +32,14 @@ fn shared() -> Arc<Shared> {
         patients: Vec::new(),
         stale_and_lost_ms: (5000, 10_000),
         users: Users::default(),
+        streams: Streams::default(),
     })
 }
 
 fn session_of(shared: &Arc<Shared>) -> Session {
     let exp = 1_800_003_600;
     let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
-    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], at(0)).0
+    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], Form::Json, at(0)).0
 }
 
 fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
@@ -70,7 +71,7 @@ fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
     });
     let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: at(0), body };
     let (routes, text) = (routes(&event, None), Bytes::from(wire::push(&event).unwrap()));
-    Arc::new(Published { event: Arc::new(event), routes, text })
+    Arc::new(Published { event: Arc::new(event), routes, text, forms: Forms::default() })
 }
 
 /// The JSON of everything that is written, in its order.
