@@ -10,23 +10,23 @@ pub mod shape;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::notification::UserPush;
-use self::shape::{Kind, Timestamp, Uuid};
 pub use self::answer::{ChosenPreferences, CommandResult, Done, No, Refused, Yes};
+use self::notification::UserPush;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
+use self::shape::{Kind, Timestamp, Uuid};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
     AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatMessage, EndReason, Entered, Event,
-    EventBody, InboxChange, LimitAction, LimitKind, LimitsEvent, LinkState, ObservationEvent, Presence, Priority, Signal,
-    SourceEvent, SystemEvent, SystemKind,
+    EventBody, InboxChange, LimitAction, LimitKind, LimitsEvent, LinkState, ObservationEvent, Presence, Priority,
+    Signal, SourceEvent, SystemEvent, SystemKind,
 };
 use crate::ids::{BridgeId, DeviceId, Epoch, PatientId, RuleId, Seq, SiteId, SourceId};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::vitals::{
-    Absent, Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, TimeSource, Value, Vital,
-    rr_millis,
+    Absent, Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, TimeSource, Value,
+    Vital, rr_millis,
 };
 use computed::Computed;
 
@@ -433,7 +433,9 @@ impl<'a> LimitsData<'a> {
     }
 }
 
+/// What a person entered, and how long it holds.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Entered{T}Data")]
 struct EnteredData<'a, T> {
     value: T,
     by: &'a str,

@@ -255,6 +255,9 @@ export interface BirthData {
 /** What a patient breathes. */
 export type Breathing = "air" | "oxygen";
 
+/** What a person entered. */
+export type BreathingOrUnknown = Breathing | Unknown;
+
 /** This daemon, among all that report to one backend. */
 export type BridgeId = string;
 
@@ -399,13 +402,13 @@ export type CommandRequest = {
   rule: RuleId;
   type: "command";
 } | {
-  consciousness?: Entered2 | null;
+  consciousness?: ConsciousnessOrUnknown | null;
   /** The client's name for it, echoed in the answer. */
   correlation_id?: string | number;
   /** The client's name for it, echoed in the answer. */
   id?: string | number;
   name: "observation.set";
-  oxygen?: Entered | null;
+  oxygen?: BreathingOrUnknown | null;
   patient_id: PatientId;
   type: "command";
 } | {
@@ -515,9 +518,9 @@ export type CommandRequest = {
     reason?: string | null;
     rule: RuleId;
   } | {
-    consciousness?: Entered2 | null;
+    consciousness?: ConsciousnessOrUnknown | null;
     name: "observation.set";
-    oxygen?: Entered | null;
+    oxygen?: BreathingOrUnknown | null;
     patient_id: PatientId;
   } | {
     name: "device.confirm";
@@ -557,7 +560,7 @@ export type CommandRequest = {
 export type CommandResultData = DoneData | RefusedData;
 
 /** A reading in `vitals.v1.compact`: [seq, stream, value, received, sent, more]. */
-export type CompactReading = [Seq, number, Decimal | Absent | null, number, number, (Record<string, unknown>)?];
+export type CompactReading = [Seq, number, Decimal | Absent | null, number, number, ({ [name: string]: unknown })?];
 
 /** Parts of a composite value, in the unit of the whole. */
 export interface Components {
@@ -575,6 +578,9 @@ export interface Condition {
 
 /** Level of consciousness (ACVPU). */
 export type Consciousness = "A" | "C" | "V" | "P" | "U";
+
+/** What a person entered. */
+export type ConsciousnessOrUnknown = Consciousness | Unknown;
 
 /** A number with the sensor's own digits: 37.0 is not 37. */
 export type Decimal = number;
@@ -647,20 +653,16 @@ export interface EarlyWarningData {
 /** Why an alert ended. */
 export type EndReason = "condition_cleared" | "reset" | "disabled" | "unassigned";
 
-/** What a person entered. */
-export type Entered = Breathing | Unknown;
-
-/** What a person entered. */
-export type Entered2 = Consciousness | Unknown;
-
-export interface EnteredData {
+/** What a person entered, and how long it holds. */
+export interface EnteredBreathingData {
   at: Timestamp;
   by: string;
   until: Timestamp;
   value: Breathing;
 }
 
-export interface EnteredData2 {
+/** What a person entered, and how long it holds. */
+export interface EnteredConsciousnessData {
   at: Timestamp;
   by: string;
   until: Timestamp;
@@ -721,7 +723,7 @@ export type GetPreferencesRequest = {
   /** The client's name for it, echoed in the answer. */
   correlation_id?: string | number;
   /** Asks what one is told of. */
-  data: Record<string, unknown>;
+  data: { [name: string]: unknown };
   /** The client's name for it, echoed in the answer. */
   id?: string | number;
   type: "get_preferences";
@@ -753,7 +755,7 @@ export interface Heartbeat {
 /** Comes whatever else flows: two missed, and the link is gone. */
 export interface HeartbeatData {
   /** Channels of readings, and how old the newest reading on each is, in ms. */
-  ages: Record<string, number>;
+  ages: { [name: string]: number };
   /** The newest event that is on disk. */
   durable_through: Seq;
   /** This run of the daemon. */
@@ -773,7 +775,7 @@ export type HeartbeatRequest = {
   /** The client's name for it, echoed in the answer. */
   correlation_id?: string | number;
   /** Says that the client is there. It is not answered. */
-  data: Record<string, unknown>;
+  data: { [name: string]: unknown };
   /** The client's name for it, echoed in the answer. */
   id?: string | number;
   type: "heartbeat";
@@ -1002,9 +1004,9 @@ export interface Observation {
 
 export interface ObservationData {
   by: string;
-  consciousness: EnteredData2 | null;
+  consciousness: EnteredConsciousnessData | null;
   mode: Mode;
-  oxygen: EnteredData | null;
+  oxygen: EnteredBreathingData | null;
   patient_id: PatientId;
 }
 
@@ -1039,7 +1041,7 @@ export type PingRequest = {
   /** The client's name for it, echoed in the answer. */
   correlation_id?: string | number;
   /** Asks whether the server is there. */
-  data: Record<string, unknown>;
+  data: { [name: string]: unknown };
   /** The client's name for it, echoed in the answer. */
   id?: string | number;
   type: "ping";
@@ -1071,7 +1073,7 @@ export type PongRequest = {
   /** The client's name for it, echoed in the answer. */
   correlation_id?: string | number;
   /** Says that the client is there. It is not answered. */
-  data: Record<string, unknown>;
+  data: { [name: string]: unknown };
   /** The client's name for it, echoed in the answer. */
   id?: string | number;
   type: "pong";
@@ -1476,7 +1478,7 @@ export interface StreamData {
   /** The channel of its readings. */
   channel: string;
   /** Those members of a reading's `data` that all of them have, unless a reading says otherwise. */
-  data: Record<string, unknown>;
+  data: { [name: string]: unknown };
   /** Its number. */
   stream: number;
 }

@@ -2,6 +2,8 @@
 
 pub mod cbor;
 pub mod compact;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 

@@ -1,5 +1,6 @@
 //! The server over in-memory streams: who gets what, and what becomes of those who send rubbish.
 
+mod forms;
 mod limits;
 
 use std::net::SocketAddr;
@@ -167,6 +168,16 @@ impl Server {
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// The head of the answer to a request, on a stream that goes on.
+async fn head_of(stream: &mut DuplexStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 fn patients(server: &Server) -> Vec<String> {

@@ -53,7 +53,8 @@ pub(super) fn document(schema: &Json) -> Json {
         }
     }
     let schemas = schema.get("$defs").map(draft_07).unwrap_or_default();
-    let messages: Map<String, Json> = names.iter().chain(&taken).map(|name| (name.clone(), message(name, schema))).collect();
+    let messages: Map<String, Json> =
+        names.iter().chain(&taken).map(|name| (name.clone(), message(name, schema))).collect();
     json!({
         "asyncapi": "3.0.0",
         "id": "urn:vitalbridge:vitals.v1",

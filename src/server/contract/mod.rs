@@ -8,6 +8,9 @@ mod requests;
 mod typescript;
 
 #[cfg(test)]
+#[path = "../../../tests/it/frames.rs"]
+pub(crate) mod frames;
+#[cfg(test)]
 mod tests;
 
 use std::sync::LazyLock;

@@ -16,11 +16,11 @@ use crate::wire::shape::{Kind, UserId, Uuid};
 
 /// A message of a client: its members, and the types of frame that answer it.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub(super) struct Request {
     /// Its `type` and its members.
-    pub members: Kind,
+    pub(super) members: Kind,
     /// What answers it; nothing, where nothing does.
-    pub answers: &'static [&'static str],
+    pub(super) answers: &'static [&'static str],
 }
 
 const fn request<M: JsonSchema>(name: &'static str, answers: &'static [&'static str]) -> Request {
@@ -28,7 +28,7 @@ const fn request<M: JsonSchema>(name: &'static str, answers: &'static [&'static 
 }
 
 /// Every message that is taken.
-pub const REQUESTS: &[Request] = &[
+pub(super) const REQUESTS: &[Request] = &[
     request::<Authenticate>("authenticate", &["authenticated", "auth_error", "error"]),
     request::<Authenticate>("refresh", &["authenticated", "auth_error", "error"]),
     request::<Subscribe>("subscribe", &["subscribed", "error"]),
@@ -316,6 +316,7 @@ enum CommandMembers {
 
 /// What a person entered.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}OrUnknown")]
 #[serde(untagged)]
 enum Entered<T> {
     /// This.

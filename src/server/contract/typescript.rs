@@ -98,7 +98,9 @@ fn object(schema: &Json, indent: &str) -> String {
     let members = sorted(schema.get("properties"));
     if members.is_empty() {
         let rest = schema.get("additionalProperties").filter(|rest| rest.is_object());
-        return format!("Record<string, {}>", rest.map_or_else(|| "unknown".to_owned(), |rest| type_of(rest, indent)));
+        let rest = rest.map_or_else(|| "unknown".to_owned(), |rest| type_of(rest, indent));
+        // Not `Record`: that is a message of ours.
+        return format!("{{ [name: string]: {rest} }}");
     }
     let required = schema.get("required").and_then(Json::as_array);
     let inner = format!("{indent}  ");

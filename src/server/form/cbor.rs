@@ -137,8 +137,8 @@ fn read(from: &mut Decoder<'_>, depth: usize, to: &mut String) -> Option<()> {
             let whole = i128::from(from.int().ok()?);
             write!(to, "{whole}").ok()?;
         }
-        Type::F16 | Type::F32 | Type::F64 => {
-            let number = from.f64().ok()?;
+        kind @ (Type::F16 | Type::F32 | Type::F64) => {
+            let number = if kind == Type::F16 { half(from)? } else { from.f64().ok()? };
             number.is_finite().then_some(())?;
             write!(to, "{number}").ok()?;
         }
@@ -171,6 +171,20 @@ fn read(from: &mut Decoder<'_>, depth: usize, to: &mut String) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// A float of 16 bits (RFC 8949, appendix D), as the shortest form of 86.5 is; the reader of items knows only longer ones.
+fn half(from: &mut Decoder<'_>) -> Option<f64> {
+    let at = from.position();
+    let bits = from.input().get(at + 1..at + 3)?.try_into().map(u16::from_be_bytes).ok()?;
+    from.set_position(at + 3);
+    let (exponent, fraction) = (i32::from((bits >> 10) & 31), f64::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2_f64.powi(-24),
+        31 => return None,
+        _ => (fraction + 1024.0) * 2_f64.powi(exponent - 25),
+    };
+    Some(if bits >> 15 == 0 { size } else { -size })
 }
 
 /// Reads the items of a list or map, whose number may be known, with commas between them.
@@ -251,8 +265,13 @@ mod tests {
             ("9f018202039f0405ffff", Some("[1,[2,3],[4,5]]")),
             ("7f657374726561646d696e67ff", Some("\"streaming\"")),
             ("f93e00", Some("1.5")),
+            ("f9c400", Some("-4.0")),
+            ("f90001", Some("5.960464477539063e-8")),
+            ("fb3ff199999999999a", Some("1.1")),
             ("c48221196ab3", Some("273.15")),
             ("f97e00", None),
+            ("f97c00", None),
+            ("f93e", None),
             ("a10102", None),
             ("4401020304", None),
             ("9bffffffffffffffff00", None),

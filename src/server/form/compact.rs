@@ -25,15 +25,13 @@ use crate::vitals::{Absent, Decimal};
 pub const MAX_NUMBERED: usize = 16_384;
 
 /// Members of `data` that all readings of a stream have in common: another value is another stream.
-const IN_TABLE: [&str; 9] =
-    ["metric", "unit", "ucum", "device_id", "patient_id", "mdc", "loinc", "source_id", "mode"];
+const IN_TABLE: [&str; 9] = ["metric", "unit", "ucum", "device_id", "patient_id", "mdc", "loinc", "source_id", "mode"];
 
 /// A further one, which is a list.
 const DERIVED_FROM: &str = "derived_from";
 
 /// Members that the table gives for all streams, and that a reading names only where it has another value.
-const USUAL: [(&str, &str); 3] =
-    [("quality", "\"valid\""), ("ts_source", "\"received\""), ("ts_uncertainty_ms", "0")];
+const USUAL: [(&str, &str); 3] = [("quality", "\"valid\""), ("ts_source", "\"received\""), ("ts_uncertainty_ms", "0")];
 
 /// A reading in short, for the contract.
 #[derive(Debug)]

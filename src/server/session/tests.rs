@@ -1,7 +1,7 @@
 //! A session's answers in virtual time, without a socket.
 
 use bytes::Bytes;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::channel::routes;
@@ -13,6 +13,7 @@ use crate::hub::Join;
 use crate::ids::AlertId;
 use crate::outbox::{Forms, Parcel};
 use crate::server::auth::Role;
+use crate::server::contract::frames;
 use crate::server::jwt::Claims;
 use crate::vitals::Mode;
 
@@ -81,7 +82,8 @@ fn written(actions: &[Action]) -> Vec<Json> {
         Action::SendShared(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
         _ => None,
     };
-    actions.iter().filter_map(text).map(|text| serde_json::from_str(&text).unwrap()).collect()
+    let read = |text: String| serde_json::from_str(&text).unwrap();
+    actions.iter().filter_map(text).map(read).inspect(frames::check).collect()
 }
 
 /// A session that resumes after event 1 and is being sent what the disk has; one alert stands.

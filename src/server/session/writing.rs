@@ -43,8 +43,11 @@ impl Session {
     /// Tells the numbers of the streams of a snapshot.
     pub(super) fn name_streams(&mut self, latest: &[Arc<Published>], out: &mut Vec<Action>, now: Stamp) {
         if self.form == Form::Compact {
-            let numbers: Vec<u32> =
-                latest.iter().filter_map(|published| self.compact_of(published)).map(|compact| compact.stream).collect();
+            let numbers: Vec<u32> = latest
+                .iter()
+                .filter_map(|published| self.compact_of(published))
+                .map(|compact| compact.stream)
+                .collect();
             self.tell_streams(&numbers, out, now);
         }
     }
