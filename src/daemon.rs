@@ -287,15 +287,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = Gate {
-        shared: Arc::new(Shared {
-            bridge: config.bridge.clone(),
-            site: config.site.clone(),
-            epoch: epoch.clone(),
-            patients: config.patients.clone(),
-            stale_and_lost_ms: stale_and_lost_ms(&config, now),
-            users: Users::default(),
-            streams: Streams::default(),
-        }),
+        shared: Arc::new(shared(&config, &epoch, now)),
         control: running.control.clone(),
         reader: opened.reader.clone(),
         durable: opened.handle.durable(),
@@ -320,6 +312,19 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     on_listening(&Listening { address, codes: &codes, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// What all sessions have in common.
+fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Shared {
+    Shared {
+        bridge: config.bridge.clone(),
+        site: config.site.clone(),
+        epoch: epoch.clone(),
+        patients: config.patients.clone(),
+        stale_and_lost_ms: stale_and_lost_ms(config, now),
+        users: Users::default(),
+        streams: Streams::default(),
+    }
 }
 
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {

@@ -61,7 +61,7 @@ enum Command {
     Run(run::RunArgs),
     /// Report every problem of a configuration, and the limits that are in force.
     Check(check::CheckArgs),
-    /// Write the contract of the messages: JSON Schema, AsyncAPI, TypeScript.
+    /// Write the contract of the messages: JSON Schema, `AsyncAPI`, `TypeScript`.
     Contract(contract::Args),
     /// Make tokens and sign-in codes.
     Token(token::TokenArgs),

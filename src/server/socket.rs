@@ -306,7 +306,7 @@ where
             }
             Action::Preferences(correlation_id, user) => {
                 let chosen = pipeline::preferences(&self.gate.control, user).await;
-                self.session.on_preferences(&correlation_id, chosen, self.gate.clock.now())
+                self.session.on_preferences(&correlation_id, chosen.as_ref(), self.gate.clock.now())
             }
             Action::Send(_)
             | Action::SendShared(_)

@@ -77,7 +77,7 @@ fn every_reference_leads_somewhere_and_every_schema_is_one() {
     }
 }
 
-/// The rules of AsyncAPI 3.0.0 about the parts that the document has.
+/// The rules of `AsyncAPI` 3.0.0 about the parts that the document has.
 #[test]
 fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
     let document = json("asyncapi.json");

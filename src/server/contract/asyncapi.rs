@@ -1,6 +1,6 @@
-//! The AsyncAPI 3.0 document of the WebSocket, from the JSON Schema.
+//! The `AsyncAPI` 3.0 document of the WebSocket, from the JSON Schema.
 //!
-//! AsyncAPI knows JSON Schema in draft 07, which says lists of fixed length otherwise than 2020-12; all else of ours is
+//! `AsyncAPI` knows JSON Schema in draft 07, which says lists of fixed length otherwise than 2020-12; all else of ours is
 //! the same in both.
 
 use serde_json::{Map, Value as Json, json};

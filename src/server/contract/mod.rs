@@ -1,6 +1,6 @@
 //! The contract: what the server and its clients say to each other, made from the types that say it.
 //!
-//! One JSON Schema (2020-12) of all messages; the AsyncAPI document and the TypeScript types are made from that. Further
+//! One JSON Schema (2020-12) of all messages; the `AsyncAPI` document and the `TypeScript` types are made from that. Further
 //! members may come in every object, so the contract closes none; the tests do.
 
 mod asyncapi;

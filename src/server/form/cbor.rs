@@ -225,6 +225,10 @@ mod tests {
     use super::*;
     use serde_json::Value as Json;
 
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
     #[test]
     fn cbor_is_that_of_the_standard() {
         // RFC 8949, appendix A, behind the tag of self-described CBOR.
@@ -247,16 +251,12 @@ mod tests {
             ("37.0", "c48220190172"),
             ("-0.5", "c4822024"),
         ] {
-            let bytes: String = from_json(json).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(bytes, format!("d9d9f7{cbor}"), "{json}");
+            assert_eq!(from_json(json).unwrap(), bytes(&format!("d9d9f7{cbor}")), "{json}");
         }
     }
 
     #[test]
     fn what_a_client_writes_in_cbor_is_read_as_its_json() {
-        let bytes = |hex: &str| -> Vec<u8> {
-            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-        };
         for (cbor, json) in [
             ("a1647479706564ff", None),
             ("a164747970656470696e67", Some(r#"{"type":"ping"}"#)),
@@ -265,7 +265,7 @@ mod tests {
             ("9f018202039f0405ffff", Some("[1,[2,3],[4,5]]")),
             ("7f657374726561646d696e67ff", Some("\"streaming\"")),
             ("f93e00", Some("1.5")),
-            ("f9c400", Some("-4.0")),
+            ("f9c400", Some("-4")),
             ("f90001", Some("5.960464477539063e-8")),
             ("fb3ff199999999999a", Some("1.1")),
             ("c48221196ab3", Some("273.15")),
@@ -286,7 +286,7 @@ mod tests {
             let found = to_json(&bytes(cbor)).map(|text| serde_json::from_str::<Json>(&text).unwrap());
             assert_eq!(found, expected, "{cbor}");
         }
-        assert_eq!(to_json(&[0x81; 100_000]), None, "nested too deeply");
+        assert_eq!(to_json(&vec![0x81; 100_000]), None, "nested too deeply");
     }
 
     #[test]

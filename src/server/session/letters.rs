@@ -142,9 +142,9 @@ impl Session {
     }
 
     /// What the user has chosen; `None`: the bridge is stopping.
-    pub fn on_preferences(&mut self, correlation_id: &str, chosen: Option<Preferences>, now: Stamp) -> Vec<Action> {
+    pub fn on_preferences(&mut self, correlation_id: &str, chosen: Option<&Preferences>, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
-        let data = match &chosen {
+        let data = match chosen {
             Some(preferences) => ResultData::preferences(preferences),
             None => ResultData::refused("unavailable", "the bridge is stopping"),
         };
