@@ -38,9 +38,13 @@ fn shared() -> Arc<Shared> {
 }
 
 fn session_of(shared: &Arc<Shared>) -> Session {
+    session_in(shared, Form::Json)
+}
+
+fn session_in(shared: &Arc<Shared>, form: Form) -> Session {
     let exp = 1_800_003_600;
     let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
-    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], Form::Json, at(0)).0
+    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], form, at(0)).0
 }
 
 fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
@@ -207,4 +211,19 @@ fn who_floods_is_closed_and_may_come_back_later() {
     let closing = &written(&last)[1]["data"];
     assert_eq!((&closing["code"], &closing["reconnect"]), (&json!(4203), &json!(true)), "{closing}");
     assert!(last.iter().any(|action| matches!(action, Action::Close(Close::RateLimited))));
+}
+
+#[test]
+fn a_form_is_made_once_for_all_who_want_it_and_not_where_nobody_does() {
+    let (shared, published) = (shared(), alert(1, 91, AlertChange::Start));
+    let told =
+        |form| match session_in(&shared, form).on_parcels(&[Parcel::Event(Arc::clone(&published))], at(1)).remove(0) {
+            Action::SendShared(bytes) | Action::SendBinary(bytes) => bytes,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(told(Form::Json).as_ptr(), published.text.as_ptr());
+    assert_eq!(told(Form::Compact).as_ptr(), published.text.as_ptr(), "an alert stays as it is");
+    assert!(published.forms.cbor.get().is_none() && published.forms.compact.get().is_none());
+    assert_eq!(told(Form::Cbor).as_ptr(), told(Form::Cbor).as_ptr());
+    assert_ne!(told(Form::Cbor), published.text);
 }
