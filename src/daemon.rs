@@ -32,6 +32,7 @@ use crate::secret::Secret;
 use crate::server::accept::Door;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::connections::Connections;
+use crate::server::form::compact::Streams;
 use crate::server::jwt::TokenKey;
 use crate::server::keys::Keys;
 use crate::server::rate::Users;
@@ -454,6 +455,7 @@ fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Arc<Shared> {
         users: Users::new(config.server.limits.messages),
         limits: config.server.limits,
         close_codes: config.server.close_codes,
+        streams: Streams::default(),
     })
 }
 

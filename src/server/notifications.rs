@@ -94,7 +94,7 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
     };
     match Command::read_preferences(Members(&json)) {
         Ok(Command::Prefer(preferences)) => {
-            let more = wire::preferences(&preferences);
+            let more = json!(wire::preferences(&preferences));
             let key = key_of(&headers, Members(&json));
             carry_out(&site, &rights, (Command::Prefer(preferences), key), StatusCode::OK, &more).await
         }

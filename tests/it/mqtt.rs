@@ -29,6 +29,8 @@ use vitalbridge::uplink::{self, BrokerAddress, Limits, TopicTemplate, UplinkConf
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
 
+use crate::frames;
+
 /// Longest wait for anything that must happen.
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -210,6 +212,9 @@ impl Consumer {
         let mut part = || parts.next().unwrap();
         let (topic, qos, retained, content_type, properties, text) = (part(), part(), part(), part(), part(), part());
         let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        if topic.starts_with("vitals/") {
+            frames::check_at_broker(&body);
+        }
         let received = Received { topic, qos, retained, content_type, properties, text, body };
         self.all.push(received.clone());
         self.all.extend(received.events_in_it());
