@@ -28,6 +28,7 @@ use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::connections::Connections;
+use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -115,6 +116,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
             users: Users::default(),
             limits: ServerLimits::default(),
             close_codes: CloseCodes::Own,
+            streams: Streams::default(),
         }),
         control: control.clone(),
         reader: opened.reader,

@@ -8,6 +8,7 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
@@ -49,7 +50,7 @@ impl Sub<Duration> for Mono {
 }
 
 /// Milliseconds since 1970-01-01 UTC, shown as RFC 3339 with milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Wall(pub i64);
 

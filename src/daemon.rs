@@ -34,6 +34,7 @@ use crate::secret::Secret;
 use crate::server::accept::Door;
 use crate::server::codes::{Codes, hex, random_bytes, write_private};
 use crate::server::connections::Connections;
+use crate::server::form::compact::Streams;
 use crate::server::jwt::TokenKey;
 use crate::server::keys::Keys;
 use crate::server::rate::Users;
@@ -313,8 +314,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
 
     let gate = gate(&config, &running, &opened.reader, &epoch, &metrics, &clock)?;
     let seats = Arc::clone(&gate.seats);
-    let trail = running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone());
-    running.tasks.spawn("audit rows of connections", Role::Helper, trail);
+    start_trail(&running);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
@@ -341,6 +341,12 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// The audit rows of connections.
+fn start_trail(running: &Running) {
+    let trail = running.connections.clone().keep_trail(running.control.clone(), running.stages.inputs.clone());
+    running.tasks.spawn("audit rows of connections", Role::Helper, trail);
 }
 
 fn start_writer(running: &Running, writer: store::Writer) {
@@ -450,6 +456,7 @@ fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Arc<Shared> {
         users: Users::new(config.server.limits.messages),
         limits: config.server.limits,
         close_codes: config.server.close_codes,
+        streams: Streams::default(),
     })
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::chat::{ChatCleared, ChatEvent, ChatMessage};
@@ -83,6 +84,7 @@ named_enum! {
 
 named_enum! {
     /// Whether the alert's condition exists. Unknown is not normal.
+    #[schemars(rename = "ConditionPresence")]
     Presence {
         /// It does.
         True = "true",
@@ -120,7 +122,7 @@ named_enum! {
 }
 
 /// One signal of an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Signal {
     /// Whether it is switched on.
     pub activation: Activation,

@@ -513,7 +513,7 @@ mod tests {
     use super::*;
     use crate::clock::{Stamp, Wall};
     use crate::event::{Event, SystemEvent, SystemKind};
-    use crate::outbox::Frame;
+    use crate::outbox::{Forms, Frame};
 
     #[test]
     fn what_comes_within_a_tick_goes_out_together_and_the_first_after_a_pause_at_once() {
@@ -524,7 +524,12 @@ mod tests {
             let body = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
             let at = Stamp { mono: at(millis), wall: Wall(0) };
             let event = Event { epoch: "e".parse().unwrap(), seq: Seq(1), at, body: EventBody::System(body) };
-            hub.publish(&Arc::new(Published { event: Arc::new(event), routes: vec![], text: Frame::text("") }));
+            hub.publish(&Arc::new(Published {
+                event: Arc::new(event),
+                routes: vec![],
+                text: Frame::text(""),
+                forms: Forms::default(),
+            }));
         };
         publish(&mut hub, 0);
         assert!(hub.next_tick().unwrap() <= at(0), "the first does not wait");

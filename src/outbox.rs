@@ -8,7 +8,7 @@ mod frame;
 mod sampling;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +57,8 @@ pub struct Published {
     pub routes: Vec<String>,
     /// The JSON text of [`crate::wire::push`], framed.
     pub text: Frame,
+    /// Its other forms, made when the first listener wants one.
+    pub forms: Forms,
 }
 
 impl Published {
@@ -72,6 +74,24 @@ impl Published {
             _ => None,
         }
     }
+}
+
+/// Other forms of an event's text, each made at most once. `None` where there is none.
+#[derive(Debug, Default)]
+pub struct Forms {
+    /// CBOR.
+    pub cbor: OnceLock<Option<Frame>>,
+    /// A reading in short.
+    pub compact: OnceLock<Option<Compact>>,
+}
+
+/// A reading in short.
+#[derive(Debug, Clone)]
+pub struct Compact {
+    /// The number of its stream, which a client has to know first.
+    pub stream: u32,
+    /// The text, framed.
+    pub text: Frame,
 }
 
 /// What the bridge says about its alerts every few seconds, so that a dashboard knows that it misses none.
@@ -553,7 +573,7 @@ mod tests {
     fn published(seq: u64, body: EventBody) -> Arc<Published> {
         let at = Stamp { mono: Mono(seq), wall: Wall(0) };
         let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at, body });
-        Arc::new(Published { event, routes: vec![], text: Frame::text("") })
+        Arc::new(Published { event, routes: vec![], text: Frame::text(""), forms: Forms::default() })
     }
 
     fn reading(seq: u64, device: &str) -> Arc<Published> {
@@ -751,7 +771,7 @@ mod tests {
         let outbox = Outbox::default();
         let of = |seq: u64, device: &str| {
             let Published { event, text, .. } = Arc::into_inner(reading(seq, device)).unwrap();
-            Arc::new(Published { event, routes: vec![format!("patient/P/{device}")], text })
+            Arc::new(Published { event, routes: vec![format!("patient/P/{device}")], text, forms: Forms::default() })
         };
         for (seq, device) in [(1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "b"), (6, "c")] {
             outbox.put(&of(seq, device), Delivery::Latest, false);
@@ -773,7 +793,7 @@ mod tests {
         for seq in 1..=2 * count {
             let device = format!("d{}", seq % count);
             let Published { event, text, .. } = Arc::into_inner(reading(seq, &device)).unwrap();
-            let published = Arc::new(Published { event, routes: vec![device], text });
+            let published = Arc::new(Published { event, routes: vec![device], text, forms: Forms::default() });
             outbox.put(&published, Delivery::Latest, false);
         }
         let mut parcels = Vec::new();
@@ -798,7 +818,7 @@ mod tests {
             received: at,
         });
         let event = Arc::new(Event { epoch: "e".parse().unwrap(), seq: Seq(ms), at, body });
-        Arc::new(Published { event, routes: vec![], text: Frame::text("") })
+        Arc::new(Published { event, routes: vec![], text: Frame::text(""), forms: Forms::default() })
     }
 
     /// What comes out of `put value at ms` every step, and of time alone (`-`), as `ms` of what was measured.
@@ -902,7 +922,12 @@ mod tests {
             if let EventBody::Reading(reading) = &mut event.body {
                 reading.vital = Vital::BloodPressure(crate::vitals::Pressure { systolic, diastolic, mean });
             }
-            Arc::new(Published { event: Arc::new(event), routes: vec![], text: Frame::text("") })
+            Arc::new(Published {
+                event: Arc::new(event),
+                routes: vec![],
+                text: Frame::text(""),
+                forms: Forms::default(),
+            })
         };
         let outbox = Outbox::default();
         for (ms, parts, passes) in [

@@ -1,12 +1,13 @@
 //! Who lies where: what a dashboard shows beside a patient's numbers.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ids::{PatientId, WardId};
 use crate::vitals::Mode;
 
 /// A patient as configured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Patient {
     /// The identifier in every message.
     pub id: PatientId,

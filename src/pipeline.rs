@@ -39,7 +39,7 @@ use crate::hub::{Hub, Join, Joined, ListenerId, Scope};
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Notifier;
-use crate::outbox::{Frame, Published, PublishedWave};
+use crate::outbox::{Forms, Frame, Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::rooms::{Members, Rooms};
@@ -760,7 +760,10 @@ impl Pipeline {
         let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);
         let routes = routes(&event, ward);
         match wire::push(&event) {
-            Ok(text) => self.hub.publish(&Arc::new(Published { event, routes, text: Frame::text(&text) })),
+            Ok(text) => {
+                let (text, forms) = (Frame::text(&text), Forms::default());
+                self.hub.publish(&Arc::new(Published { event, routes, text, forms }));
+            }
             Err(error) => error!(%seq, %error, "event could not be serialised; it is stored but not shown"),
         }
         seq

@@ -4,19 +4,22 @@
 //! no room for is dropped whole; the number of its first sample tells the display so.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock::Stamp;
 use crate::event::WaveBlock;
-use crate::ids::Epoch;
+use crate::ids::{DeviceId, Epoch, PatientId, SourceId};
 use crate::vitals::Mode;
+use crate::wire::shape::{Kind, Timestamp};
 
 /// The first level of every channel of waves. Only a pattern that begins with it chooses them: whoever watches
 /// everything else of a patient is not flooded by samples.
 pub const WAVEFORM: &str = "waveform";
 
 /// How samples are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SampleFormat")]
 #[serde(rename_all = "lowercase")]
 enum Format {
     /// One byte, unsigned.
@@ -27,15 +30,20 @@ enum Format {
     I32le,
 }
 
-/// The first part of the message.
-#[derive(Debug, Serialize)]
+/// The header of a binary message with samples: its length (2 bytes, least significant first) stands before it, the
+/// samples behind it.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Header<'a> {
     r#type: &'static str,
     channel: &'a str,
+    #[schemars(with = "Epoch")]
     epoch: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
+    #[schemars(with = "DeviceId")]
     device_id: &'a str,
+    #[schemars(with = "SourceId")]
     source_id: &'a str,
     wave: &'a str,
     /// The number of the first sample since the source started.
@@ -53,9 +61,14 @@ struct Header<'a> {
     gap: bool,
     mode: Mode,
     /// When the last sample arrived.
+    #[schemars(with = "Timestamp")]
     received: String,
+    #[schemars(with = "Timestamp")]
     timestamp: String,
 }
+
+/// The header, for the contract.
+pub const HEADER: Kind = Kind::of::<Header<'static>>(WAVEFORM);
 
 /// The channel of a block.
 pub fn channel_of(block: &WaveBlock) -> String {
@@ -77,7 +90,7 @@ pub fn message(block: &WaveBlock, epoch: &Epoch, now: Stamp) -> Result<Bytes, se
         r#type: WAVEFORM,
         channel: &channel_of(block),
         epoch: epoch.as_str(),
-        patient_id: block.patient.as_ref().map(crate::ids::PatientId::as_str),
+        patient_id: block.patient.as_ref().map(PatientId::as_str),
         device_id: block.device.as_str(),
         source_id: block.source.as_str(),
         wave: &block.name,

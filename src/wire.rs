@@ -2,34 +2,45 @@
 //!
 //! One event is serialised once; WebSocket, SSE and MQTT send the same text. The form is that of docs/protocol.md.
 
+mod answer;
+mod birth;
 mod chat;
 mod computed;
 mod list;
 mod notification;
+pub mod shape;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::chat::ChatData;
-pub use self::chat::{chat_received, line, moment};
+pub use self::answer::{ChosenPreferences, CommandResult, Done, No, Refused, Yes};
+pub use self::birth::{BirthClock, BirthData, ClockEpoch};
+pub use self::chat::{
+    ActivityData, Line, MOMENTS, MomentData, PresenceData, ReadData, TypingData, chat_received, moment,
+};
+use self::chat::{ChatData, ClearedData, MessageData};
 pub use self::list::{alert, device, reading};
-use self::notification::NotificationData;
+use self::notification::UserPush;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
+use self::shape::{AnyUpload, Kind, Timestamp, Uuid};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
-    AlertEvent, AuditEvent, ChatEvent, Entered, Event, EventBody, InboxChange, LimitKind, LimitsEvent,
-    ObservationEvent, Signal, SourceEvent, SystemEvent,
+    AlertChange, AlertEvent, AlertKind, AuditAction, AuditEvent, AuditResult, ChatEvent, EndReason, Entered, Event,
+    EventBody, InboxChange, LimitAction, LimitKind, LimitsEvent, LinkState, ObservationEvent, Presence, Priority,
+    Signal, SourceEvent, SystemEvent, SystemKind,
 };
-use crate::ids::{BridgeId, DeviceId, Epoch, PatientId, Seq, SiteId};
+use crate::ids::{BridgeId, DeviceId, Epoch, PatientId, RuleId, Seq, SiteId, SourceId};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::vitals::{
-    Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Value, Vital, rr_millis,
+    Absent, Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, TimeSource, Value,
+    Vital, rr_millis,
 };
 use computed::Computed;
 
 /// Parts of a composite value, in the unit of the whole.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Components {
     /// The highest pressure in a beat.
     pub systolic: Option<Decimal>,
@@ -40,7 +51,7 @@ pub struct Components {
 }
 
 /// What is computed here from a composite value, in the unit of the whole. It stands apart from what the device said.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Derived {
     /// The mean pressure, where the device gives none: (systolic + 2 diastolic) / 3.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,21 +62,26 @@ pub struct Derived {
 }
 
 /// The `data` of a `health_update`. `vitalbridge decode` prints the same without the members that need a source.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReadingData<'a> {
     metric: Metric,
     value: Option<Decimal>,
+    /// For people.
     unit: &'static str,
+    /// For machines (UCUM).
     ucum: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Timestamp>")]
     timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DeviceId>")]
     device_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
     quality: Quality,
     #[serde(skip_serializing_if = "Option::is_none")]
-    absent: Option<&'static str>,
+    absent: Option<Absent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     components: Option<Components>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,16 +95,18 @@ pub struct ReadingData<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     loinc: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<SourceId>")]
     source_id: Option<&'a str>,
     /// The metrics from which the bridge computed it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    derived_from: Option<Vec<&'static str>>,
+    derived_from: Option<Vec<Metric>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<&'static str>,
+    mode: Option<Mode>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Timestamp>")]
     received: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ts_source: Option<&'static str>,
+    ts_source: Option<TimeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ts_uncertainty_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,7 +128,7 @@ impl<'a> ReadingData<'a> {
             device_id: None,
             patient_id: None,
             quality,
-            absent: leading.absent().map(crate::vitals::Absent::name),
+            absent: leading.absent(),
             components: components(vital),
             derived: derived(vital),
             intervals: intervals(vital),
@@ -133,11 +151,11 @@ impl<'a> ReadingData<'a> {
         Self {
             timestamp: taken.wall.map(|wall| wall.to_string()),
             device_id: Some(reading.device.as_str()),
-            patient_id: reading.patient.as_ref().map(crate::ids::PatientId::as_str),
+            patient_id: reading.patient.as_ref().map(PatientId::as_str),
             source_id: Some(reading.source.as_str()),
-            mode: Some(reading.mode.name()),
+            mode: Some(reading.mode),
             received: Some(reading.received.wall.to_string()),
-            ts_source: Some(taken.source.name()),
+            ts_source: Some(taken.source),
             ts_uncertainty_ms: Some(taken.uncertainty_ms),
             derived_from: reading.is_derived().then(|| computed::sources(&reading.vital)),
             ..Self::decoded(&reading.vital, reading.quality, reading.mdc, taken.device_time.as_deref())
@@ -172,63 +190,71 @@ fn intervals(vital: &Vital) -> Option<Vec<Decimal>> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Condition {
-    presence: &'static str,
+    presence: Presence,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Signals {
     audio: Signal,
     visual: Signal,
 }
 
 /// The `data` of an `alert`: the whole state of the episode after the change.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct AlertData<'a> {
+    #[schemars(with = "Uuid")]
     alert_id: String,
-    change: &'static str,
+    change: AlertChange,
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
+    #[schemars(with = "Option<DeviceId>")]
     device_id: Option<&'a str>,
+    #[schemars(with = "RuleId")]
     rule: &'a str,
-    kind: &'static str,
-    priority: &'static str,
-    metric: Option<&'static str>,
+    kind: AlertKind,
+    priority: Priority,
+    metric: Option<Metric>,
     value: Option<Decimal>,
-    absent: Option<&'static str>,
+    absent: Option<Absent>,
     limit: &'a str,
     message: &'a str,
     condition: Condition,
     signal: Signals,
+    #[schemars(with = "Timestamp")]
     onset: String,
+    #[schemars(with = "Timestamp")]
     announced: String,
+    #[schemars(with = "Option<Timestamp>")]
     paused_until: Option<String>,
+    #[schemars(with = "Option<Uuid>")]
     hidden_by: Option<String>,
     recurrence: u32,
     by: Option<&'a str>,
-    end_reason: Option<&'static str>,
+    end_reason: Option<EndReason>,
     /// The numbers of the escalation routes it has taken, from 1 on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     escalated: Vec<u32>,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl<'a> AlertData<'a> {
     fn new(alert: &'a AlertEvent) -> Self {
         Self {
             alert_id: alert.alert.to_string(),
-            change: alert.change.name(),
-            patient_id: alert.patient.as_ref().map(crate::ids::PatientId::as_str),
-            device_id: alert.device.as_ref().map(crate::ids::DeviceId::as_str),
+            change: alert.change,
+            patient_id: alert.patient.as_ref().map(PatientId::as_str),
+            device_id: alert.device.as_ref().map(DeviceId::as_str),
             rule: alert.rule.as_str(),
-            kind: alert.kind.name(),
-            priority: alert.priority.name(),
-            metric: alert.metric.map(Metric::name),
+            kind: alert.kind,
+            priority: alert.priority,
+            metric: alert.metric,
             value: alert.value.and_then(Value::valid),
-            absent: alert.value.and_then(Value::absent).map(crate::vitals::Absent::name),
+            absent: alert.value.and_then(Value::absent),
             limit: &alert.limit,
             message: &alert.message,
-            condition: Condition { presence: alert.presence.name() },
+            condition: Condition { presence: alert.presence },
             signal: Signals { audio: alert.audio, visual: alert.visual },
             onset: alert.onset.to_string(),
             announced: alert.announced.to_string(),
@@ -236,22 +262,25 @@ impl<'a> AlertData<'a> {
             hidden_by: alert.hidden_by.map(|id| id.to_string()),
             recurrence: alert.recurrence,
             by: alert.by.as_deref(),
-            end_reason: alert.end_reason.map(crate::event::EndReason::name),
+            end_reason: alert.end_reason,
             escalated: alert.routes_taken().map(|bit| bit + 1).collect(),
-            mode: alert.mode.name(),
+            mode: alert.mode,
         }
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SourceData<'a> {
+    #[schemars(with = "SourceId")]
     source_id: &'a str,
+    #[schemars(with = "DeviceId")]
     device_id: &'a str,
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
-    link: &'static str,
-    status: Vec<&'static str>,
+    link: LinkState,
+    status: Vec<Status>,
     reason: Option<&'a str>,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl<'a> SourceData<'a> {
@@ -259,20 +288,23 @@ impl<'a> SourceData<'a> {
         Self {
             source_id: source.source.as_str(),
             device_id: source.device.as_str(),
-            patient_id: source.patient.as_ref().map(crate::ids::PatientId::as_str),
-            link: source.link.name(),
-            status: source.status.iter().map(|status| status.name()).collect(),
+            patient_id: source.patient.as_ref().map(PatientId::as_str),
+            link: source.link,
+            status: source.status.iter().copied().collect(),
             reason: source.reason.as_deref(),
-            mode: source.mode.name(),
+            mode: source.mode,
         }
     }
 }
 
 /// The `data` of a `record`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RecordData<'a> {
+    #[schemars(with = "SourceId")]
     source_id: &'a str,
+    #[schemars(with = "DeviceId")]
     device_id: &'a str,
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
     characteristic: String,
     number: Option<u16>,
@@ -284,7 +316,7 @@ struct RecordData<'a> {
     found: &'a [String],
     first_reading: Option<Seq>,
     last_reading: Option<Seq>,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl<'a> RecordData<'a> {
@@ -292,7 +324,7 @@ impl<'a> RecordData<'a> {
         Self {
             source_id: record.source.as_str(),
             device_id: record.device.as_str(),
-            patient_id: record.patient.as_ref().map(crate::ids::PatientId::as_str),
+            patient_id: record.patient.as_ref().map(PatientId::as_str),
             characteristic: format!("{:04X}", record.characteristic),
             number: record.number,
             user: record.user,
@@ -302,14 +334,14 @@ impl<'a> RecordData<'a> {
             found: &record.found,
             first_reading: record.readings.map(|(first, _)| first),
             last_reading: record.readings.map(|(_, last)| last),
-            mode: record.mode.name(),
+            mode: record.mode,
         }
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SystemData<'a> {
-    kind: &'static str,
+    kind: SystemKind,
     message: &'a str,
     first: Option<Seq>,
     last: Option<Seq>,
@@ -317,22 +349,25 @@ struct SystemData<'a> {
 
 impl<'a> SystemData<'a> {
     fn new(system: &'a SystemEvent) -> Self {
-        Self { kind: system.kind.name(), message: &system.message, first: system.first, last: system.last }
+        Self { kind: system.kind, message: &system.message, first: system.first, last: system.last }
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct AuditData<'a> {
     by: &'a str,
     address: Option<&'a str>,
-    action: &'static str,
+    action: AuditAction,
     object: &'a str,
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
+    #[schemars(with = "Option<DeviceId>")]
     device_id: Option<&'a str>,
+    #[schemars(with = "Option<SourceId>")]
     source_id: Option<&'a str>,
-    result: &'static str,
+    result: AuditResult,
     reason: Option<&'a str>,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl<'a> AuditData<'a> {
@@ -340,35 +375,39 @@ impl<'a> AuditData<'a> {
         Self {
             by: &audit.by,
             address: audit.address.as_deref(),
-            action: audit.action.name(),
+            action: audit.action,
             object: &audit.object,
-            patient_id: audit.patient.as_ref().map(crate::ids::PatientId::as_str),
-            device_id: audit.device.as_ref().map(crate::ids::DeviceId::as_str),
-            source_id: audit.source.as_ref().map(crate::ids::SourceId::as_str),
-            result: audit.result.name(),
+            patient_id: audit.patient.as_ref().map(PatientId::as_str),
+            device_id: audit.device.as_ref().map(DeviceId::as_str),
+            source_id: audit.source.as_ref().map(SourceId::as_str),
+            result: audit.result,
             reason: audit.reason.as_deref(),
-            mode: audit.mode.name(),
+            mode: audit.mode,
         }
     }
 }
 
 /// The `data` of a `limits_changed`: what one rule says for one patient from now on.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct LimitsData<'a> {
+    #[schemars(with = "PatientId")]
     patient_id: &'a str,
+    #[schemars(with = "RuleId")]
     rule: &'a str,
-    action: &'static str,
+    action: LimitAction,
     /// The change holds from now on; false: it has come to its end.
     in_force: bool,
     /// ALARM OFF.
     alarm_off: bool,
     /// Until when, if it holds.
+    #[schemars(with = "Option<Timestamp>")]
     until: Option<String>,
     before: &'a str,
     after: &'a str,
     reason: &'a str,
     by: &'a str,
     set_by: &'a str,
+    #[schemars(with = "Option<Timestamp>")]
     set: Option<String>,
 }
 
@@ -378,7 +417,7 @@ impl<'a> LimitsData<'a> {
         Self {
             patient_id: change.patient.as_str(),
             rule: change.rule.as_str(),
-            action: limits.action.name(),
+            action: limits.action,
             in_force,
             alarm_off: in_force && change.kind == LimitKind::Off,
             until: in_force.then(|| change.expires.to_string()),
@@ -392,28 +431,33 @@ impl<'a> LimitsData<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct EnteredData<'a> {
-    value: &'static str,
+/// What a person entered, and how long it holds.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Entered{T}Data")]
+struct EnteredData<'a, T> {
+    value: T,
     by: &'a str,
+    #[schemars(with = "Timestamp")]
     at: String,
+    #[schemars(with = "Timestamp")]
     until: String,
 }
 
-impl<'a> EnteredData<'a> {
-    fn new<T: Copy>(entered: &'a Entered<T>, name: impl Fn(T) -> &'static str) -> Self {
+impl<'a, T: Copy> EnteredData<'a, T> {
+    fn new(entered: &'a Entered<T>) -> Self {
         let (at, until) = (entered.at.to_string(), entered.until.to_string());
-        Self { value: name(entered.value), by: &entered.by, at, until }
+        Self { value: entered.value, by: &entered.by, at, until }
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ObservationData<'a> {
+    #[schemars(with = "PatientId")]
     patient_id: &'a str,
-    oxygen: Option<EnteredData<'a>>,
-    consciousness: Option<EnteredData<'a>>,
+    oxygen: Option<EnteredData<'a, Breathing>>,
+    consciousness: Option<EnteredData<'a, Consciousness>>,
     by: &'a str,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl<'a> ObservationData<'a> {
@@ -421,10 +465,10 @@ impl<'a> ObservationData<'a> {
         let consciousness = observation.consciousness.as_ref();
         Self {
             patient_id: observation.patient.as_str(),
-            oxygen: observation.oxygen.as_ref().map(|entered| EnteredData::new(entered, Breathing::name)),
-            consciousness: consciousness.map(|entered| EnteredData::new(entered, Consciousness::name)),
+            oxygen: observation.oxygen.as_ref().map(EnteredData::new),
+            consciousness: consciousness.map(EnteredData::new),
             by: &observation.by,
-            mode: observation.mode.name(),
+            mode: observation.mode,
         }
     }
 }
@@ -437,7 +481,6 @@ enum Data<'a> {
     Alert(Box<AlertData<'a>>),
     Source(SourceData<'a>),
     Record(Box<RecordData<'a>>),
-    Notification(Box<NotificationData<'a>>),
     Chat(ChatData<'a>),
     System(SystemData<'a>),
     Audit(AuditData<'a>),
@@ -447,12 +490,14 @@ enum Data<'a> {
 }
 
 /// The envelope of a push.
-#[derive(Serialize)]
-struct Push<'a> {
+#[derive(Serialize, JsonSchema)]
+struct Push<'a, D> {
     #[serde(rename = "type")]
     kind: &'static str,
-    data: Data<'a>,
+    data: D,
+    #[schemars(with = "Timestamp")]
     timestamp: String,
+    /// `{epoch}:{seq}`; of a message for people, its id.
     correlation_id: String,
     channel: &'a str,
     seq: Seq,
@@ -463,9 +508,9 @@ struct Push<'a> {
     /// It waited for the connection to the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     historical: Option<bool>,
-    /// Older clients look for a notification's payload here.
+    /// The client may have had it before: [`redelivered`] says so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    notification: Option<NotificationData<'a>>,
+    redelivered: Option<bool>,
 }
 
 /// The envelope's `type` for an event.
@@ -559,10 +604,14 @@ fn enveloped(
     bridge: Option<&BridgeId>,
     is_historical: bool,
 ) -> Result<String, serde_json::Error> {
+    let channel = channel_of(&event.body);
     let data = match &event.body {
         EventBody::Reading(reading) => Data::Reading(Box::new(ReadingData::reading(reading))),
         EventBody::Alert(alert) => Data::Alert(Box::new(AlertData::new(alert))),
-        EventBody::Notification(notification) => Data::Notification(Box::new(NotificationData::of_all(notification))),
+        EventBody::Notification(notification) => {
+            let name = (channel.as_str(), event.seq, &event.epoch);
+            return notification::to_all(notification, name, (bridge, is_historical), event.at.wall);
+        }
         EventBody::Chat(chat) => Data::Chat(ChatData::new(chat)),
         EventBody::Source(source) => Data::Source(SourceData::new(source)),
         EventBody::Record(record) => Data::Record(Box::new(RecordData::new(record))),
@@ -572,26 +621,76 @@ fn enveloped(
         EventBody::Inbox(change) => Data::Inbox(change),
         EventBody::Observation(observation) => Data::Observation(ObservationData::new(observation)),
     };
-    let notification = match &event.body {
-        EventBody::Notification(notification) => Some(NotificationData::of_all(notification)),
-        _ => None,
-    };
     serde_json::to_string(&Push {
         kind,
         data,
         timestamp: event.at.wall.to_string(),
         correlation_id: format!("{}:{}", event.epoch, event.seq),
-        channel: &channel_of(&event.body),
+        channel: &channel,
         seq: event.seq,
         epoch: &event.epoch,
         bridge,
         historical: is_historical.then_some(true),
-        notification,
+        redelivered: None,
     })
 }
 
+/// The kinds of event that clients and the broker are sent.
+pub const PUSHES: &[Kind] = &[
+    Kind::of::<Push<'static, ReadingData<'static>>>("health_update"),
+    Kind::of::<Push<'static, AlertData<'static>>>("alert"),
+    Kind::of::<UserPush<'static>>("notification"),
+    Kind::of::<Push<'static, MessageData<'static>>>("chat_message"),
+    Kind::of::<Push<'static, ClearedData<'static>>>("conversation_cleared"),
+    Kind::of::<Push<'static, SourceData<'static>>>("device_status"),
+    Kind::of::<Push<'static, RecordData<'static>>>("record"),
+    Kind::of::<Push<'static, SystemData<'static>>>("system"),
+    Kind::of::<Push<'static, AuditData<'static>>>("audit"),
+    Kind::of::<Push<'static, LimitsData<'static>>>("limits_changed"),
+    Kind::of::<Push<'static, ObservationData<'static>>>("observation"),
+];
+
+/// Those that the broker alone is sent.
+pub const UPLOADS: &[Kind] = &[Kind::of::<Push<'static, InboxChange>>("inbox"), Kind::of::<Bundle>(BUNDLE)];
+
+/// Several events that waited for the connection, as [`bundle`] writes them.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "the text is joined of texts that are there already; this is its form")]
+struct Bundle {
+    #[schemars(rename = "type")]
+    kind: &'static str,
+    #[schemars(with = "Yes")]
+    historical: bool,
+    bridge: BridgeId,
+    /// The number of the first.
+    first_seq: Seq,
+    /// The number of the last.
+    last_seq: Seq,
+    /// When the last was published.
+    #[schemars(with = "Timestamp")]
+    timestamp: String,
+    /// Oldest first, each as it would come alone.
+    #[schemars(length(min = 1))]
+    data: Vec<AnyUpload>,
+}
+
+/// What the broker is told about a bridge.
+pub const NEWS: &[Kind] =
+    &[Kind::of::<News<'static, StatusData>>("status"), Kind::of::<News<'static, BirthData>>("birth")];
+
+/// The `type` of the answer to a command.
+pub const RESULT: &str = "result";
+
+/// What the broker is told about commands.
+pub const ANSWERS: &[Kind] = &[Kind::of::<Frame<'static, CommandResult<'static>>>(RESULT)];
+
+/// A frame that is not an event and whose `data` is `D`.
+pub const fn frame_of<D: JsonSchema + 'static>(name: &'static str) -> Kind {
+    Kind::of::<Frame<'static, D>>(name)
+}
+
 /// A reading in a snapshot: its data, its number and its age by our own clock.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SnapshotReading<'a> {
     #[serde(flatten)]
     data: ReadingData<'a>,
@@ -601,7 +700,7 @@ struct SnapshotReading<'a> {
     age_ms: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SnapshotAlert<'a> {
     #[serde(flatten)]
     data: AlertData<'a>,
@@ -610,7 +709,7 @@ struct SnapshotAlert<'a> {
     epoch: &'a Epoch,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SnapshotSource<'a> {
     #[serde(flatten)]
     data: SourceData<'a>,
@@ -619,7 +718,7 @@ struct SnapshotSource<'a> {
     epoch: &'a Epoch,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SnapshotLimits<'a> {
     #[serde(flatten)]
     data: LimitsData<'a>,
@@ -629,7 +728,8 @@ struct SnapshotLimits<'a> {
 }
 
 /// The `data` of a `snapshot`: the state that later pushes change.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SnapshotData")]
 pub struct Snapshot<'a> {
     patients: Vec<&'a Patient>,
     readings: Vec<SnapshotReading<'a>>,
@@ -639,7 +739,7 @@ pub struct Snapshot<'a> {
     limits: Vec<SnapshotLimits<'a>>,
     stale_after_ms: u64,
     lost_after_ms: u64,
-    mode: &'static str,
+    mode: Mode,
     mono_ms: u64,
 }
 
@@ -654,7 +754,7 @@ impl<'a> Snapshot<'a> {
         now: Mono,
     ) -> Self {
         let patients: Vec<&Patient> = patients.collect();
-        let mode = patients.iter().map(|patient| patient.mode).max().unwrap_or(Mode::Real).name();
+        let mode = patients.iter().map(|patient| patient.mode).max().unwrap_or(Mode::Real);
         let (mut readings, mut alerts, mut devices, mut limits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for event in latest {
             let (channel, seq, epoch) = (channel_of(&event.body), event.seq, &event.epoch);
@@ -709,10 +809,24 @@ impl BridgeNews {
 }
 
 /// The `data` of a bridge's `status`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct StatusData {
+    #[schemars(extend("enum" = ["online", "offline"]))]
     state: &'static str,
     reason: Option<&'static str>,
+}
+
+/// The envelope of what a receiver of many bridges is told about one of them.
+#[derive(Serialize, JsonSchema)]
+struct News<'a, D> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    data: D,
+    #[schemars(with = "Timestamp")]
+    timestamp: String,
+    site: &'a SiteId,
+    bridge: &'a BridgeId,
+    epoch: &'a Epoch,
 }
 
 /// The name of the form of these messages; it changes when a reader of the old form could misread the new one.
@@ -747,16 +861,6 @@ pub fn bridge_message(
     (site, bridge, epoch): (&SiteId, &BridgeId, &Epoch),
     at: Wall,
 ) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct News<'a, T> {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        data: &'a T,
-        timestamp: String,
-        site: &'a SiteId,
-        bridge: &'a BridgeId,
-        epoch: &'a Epoch,
-    }
     serde_json::to_string(&News { kind, data, timestamp: at.to_string(), site, bridge, epoch })
 }
 
@@ -766,19 +870,23 @@ pub fn redelivered(push: &str) -> String {
     push.replacen('{', "{\"redelivered\":true,", 1)
 }
 
+/// The envelope of a frame that is not an event.
+#[derive(Serialize, JsonSchema)]
+struct Frame<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    data: &'a T,
+    #[schemars(with = "Timestamp")]
+    timestamp: String,
+    /// That of the request, if it had one.
+    correlation_id: &'a str,
+}
+
 /// A frame that is not an event: `type`, `data`, `timestamp`, `correlation_id`.
 ///
 /// # Errors
 /// Those of serialising `data`.
 pub fn frame(kind: &str, data: &impl Serialize, correlation_id: &str, at: Wall) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Frame<'a, T> {
-        #[serde(rename = "type")]
-        kind: &'a str,
-        data: &'a T,
-        timestamp: String,
-        correlation_id: &'a str,
-    }
     serde_json::to_string(&Frame { kind, data, timestamp: at.to_string(), correlation_id })
 }
 
@@ -786,7 +894,7 @@ pub fn frame(kind: &str, data: &impl Serialize, correlation_id: &str, at: Wall) 
 mod tests {
     use super::*;
     use crate::clock::Stamp;
-    use crate::vitals::{Absent, Taken};
+    use crate::vitals::Taken;
 
     fn event(vital: Vital) -> Event {
         let at = Stamp { mono: Mono(1), wall: Wall::parse("2026-11-20T22:00:00.123Z").unwrap() };

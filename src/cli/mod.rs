@@ -2,6 +2,7 @@
 
 mod alerts;
 mod check;
+mod contract;
 mod demo;
 mod devices;
 mod emulate;
@@ -60,6 +61,8 @@ enum Command {
     Run(run::RunArgs),
     /// Report every problem of a configuration, and the limits that are in force.
     Check(check::CheckArgs),
+    /// Write the contract of the messages: JSON Schema, `AsyncAPI`, `TypeScript`.
+    Contract(contract::Args),
     /// Make tokens and sign-in codes.
     Token(token::TokenArgs),
     /// Turn captured bytes into readings, one JSON line each.
@@ -164,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Contract(args) => taken(contract::run(&args, &mut io::stdout().lock())),
         Command::Token(args) => token::run(args),
         Command::Decode(args) => {
             let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Priority;
@@ -25,7 +26,7 @@ named_enum! {
 }
 
 /// A message for people. It waits for each of `users` until that user has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Notification {
     /// Its identity.
     pub id: uuid::Uuid,
@@ -55,7 +56,7 @@ pub struct Notification {
 }
 
 /// What a person wants sent to people, now or later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reminder {
     /// The identity of the notification that it becomes.
     pub id: uuid::Uuid,
@@ -84,7 +85,7 @@ pub struct Reminder {
 }
 
 /// What a user wants to be told of.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Preferences {
     /// Kinds that are not for this user, except what has priority high.
     pub mute: BTreeSet<NotificationKind>,
@@ -98,7 +99,7 @@ impl Preferences {
 }
 
 /// Somebody who listens to notifications, as the last token said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Listens {
     /// The role's name.
     pub role: String,
@@ -109,7 +110,7 @@ pub struct Listens {
 }
 
 /// Messages of one user that found no room, and that the user has not been told of.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Dropped {
     /// The identity of the message that will say so.
     pub id: uuid::Uuid,
@@ -120,7 +121,7 @@ pub struct Dropped {
 }
 
 /// What changed in the inboxes, beside messages that came in, and what people asked for under names of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum InboxChange {
     /// Messages wait for this user from now on.

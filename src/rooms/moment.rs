@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{MAX_LISTED, Members, channel_of};
 use crate::clock::{Stamp, Wall};
 use crate::ids::{PatientId, Seq};
 use crate::named::named_enum;
-use crate::wire::user_id;
+use crate::wire::{ActivityData, MomentData, PresenceData, ReadData, TypingData, user_id};
 
 named_enum! {
     /// Kinds of what is of the moment, by the `type` of their frames.
@@ -51,7 +51,7 @@ pub struct Moment {
     /// The connection that is told in its answer instead.
     pub answered: Option<u64>,
     /// `data` of the frame.
-    pub data: Json,
+    pub data: MomentData,
     /// When.
     pub at: Wall,
 }
@@ -84,10 +84,13 @@ pub(super) fn presence(room: &str, user: &str, is_online: bool, members: &Member
         by: user.to_owned(),
         audience: Audience::ListenersAndOwn,
         answered: None,
-        data: json!({
-            "conversation_id": room, "session_id": room, "user_id": user_id(user),
-            "status": if is_online { "online" } else { "offline" },
-            "members": user_ids(members.users.iter().map(String::as_str)), "member_count": members.count,
+        data: MomentData::Presence(PresenceData {
+            conversation_id: room.to_owned(),
+            session_id: room.to_owned(),
+            user_id: user_id(user),
+            status: if is_online { "online" } else { "offline" },
+            members: user_ids(members.users.iter().map(String::as_str)),
+            member_count: members.count,
         }),
         at: now.wall,
     }
@@ -100,9 +103,12 @@ pub(super) fn typing(room: &str, user: &str, is_typing: bool, now: Stamp) -> Mom
         by: user.to_owned(),
         audience: Audience::Others,
         answered: None,
-        data: json!({
-            "conversation_id": room, "session_id": room, "user_id": user_id(user), "sender": user,
-            "is_typing": is_typing,
+        data: MomentData::Typing(TypingData {
+            conversation_id: room.to_owned(),
+            session_id: room.to_owned(),
+            user_id: user_id(user),
+            sender: user.to_owned(),
+            is_typing,
         }),
         at: now.wall,
     }
@@ -115,7 +121,12 @@ pub(super) fn read(room: &str, user: &str, through: Seq, now: Stamp) -> Moment {
         by: user.to_owned(),
         audience: Audience::Own,
         answered: None,
-        data: json!({"conversation_id": room, "session_id": room, "user_id": user_id(user), "through": through}),
+        data: MomentData::Read(ReadData {
+            conversation_id: room.to_owned(),
+            session_id: room.to_owned(),
+            user_id: user_id(user),
+            through,
+        }),
         at: now.wall,
     }
 }
@@ -127,9 +138,10 @@ pub(super) fn activity(patient: &PatientId, user: &str, viewers: &BTreeSet<&str>
         by: user.to_owned(),
         audience: Audience::Listeners,
         answered: None,
-        data: json!({
-            "patient_id": patient, "viewers": user_ids(viewers.iter().copied().take(MAX_LISTED)),
-            "viewer_count": viewers.len(),
+        data: MomentData::Activity(ActivityData {
+            patient_id: patient.clone(),
+            viewers: user_ids(viewers.iter().copied().take(MAX_LISTED)),
+            viewer_count: viewers.len(),
         }),
         at: now.wall,
     }

@@ -17,7 +17,7 @@ fn patterns(channels: &[&str]) -> Vec<Pattern> {
 fn told(moments: Vec<Moment>) -> Vec<String> {
     let text = |json: &Json| json.as_str().map_or_else(|| json.to_string(), str::to_owned);
     let line = |moment: Moment| {
-        let data = &moment.data;
+        let data = json!(moment.data);
         let names = |name: &str| {
             let users = data[name].as_array().map(Vec::as_slice).unwrap_or_default();
             format!("[{}]", users.iter().map(text).collect::<Vec<_>>().join(","))
@@ -51,7 +51,7 @@ fn several_tabs_are_one_person_and_a_pattern_makes_nobody_a_member() {
     assert!(rooms.is_online("wall") && !rooms.is_online("otto"));
     // A user of digits is a number, as older clients expect it.
     let moments = rooms.on_joined(5, "otto", &patterns(&["chat/r"]), at(0));
-    assert_eq!(moments[0].data["members"], json!([7, "lena", "otto"]));
+    assert_eq!(json!(moments[0].data)["members"], json!([7, "lena", "otto"]));
 
     let leave = |rooms: &mut Rooms, listener| told(rooms.on_unsubscribed(listener, &patterns(&["chat/r"]), at(1)));
     assert_eq!(leave(&mut rooms, 1), NOTHING, "the other tab is there");

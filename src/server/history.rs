@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -61,10 +62,12 @@ pub struct Query {
     pub limit: Option<usize>,
 }
 
-/// The answer.
-#[derive(Debug, Serialize)]
+/// What was on some channels.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HistoryData")]
 pub struct Page {
     /// As they were pushed, oldest first.
+    #[schemars(with = "Vec<wire::shape::AnyEvent>")]
     events: Vec<Box<RawValue>>,
     /// The first number that was looked at.
     from: Seq,

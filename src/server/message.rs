@@ -133,6 +133,9 @@ pub enum Unreadable {
     /// A binary message.
     #[error("messages are JSON text; this one was binary")]
     Binary,
+    /// Not CBOR.
+    #[error("the message is not CBOR of maps with names, lists, text, numbers, booleans and null")]
+    NotCbor,
     /// Not JSON.
     #[error("the message is not JSON (line {line}, column {column})")]
     NotJson {
@@ -184,7 +187,7 @@ impl Unreadable {
     /// The `code` of the `error`.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Binary | Self::NotJson { .. } | Self::TooDeep { .. } | Self::NoType => "format",
+            Self::Binary | Self::NotCbor | Self::NotJson { .. } | Self::TooDeep { .. } | Self::NoType => "format",
             Self::UnknownType => "unknown_type",
             Self::Member(_) | Self::Channel(_) => "validation",
             Self::NotSignedIn { .. } => "not_authenticated",

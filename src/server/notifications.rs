@@ -97,7 +97,7 @@ async fn prefer(State(site): State<Site>, headers: HeaderMap, body: Body) -> Res
     };
     match Command::read_preferences(Members(&json)) {
         Ok(Command::Prefer(preferences)) => {
-            let more = wire::preferences(&preferences);
+            let more = json!(wire::preferences(&preferences));
             match key_of(&headers, Members(&json)) {
                 Ok(key) => carry_out(&site, &rights, (Command::Prefer(preferences), key), StatusCode::OK, &more).await,
                 Err(refused) => *refused,

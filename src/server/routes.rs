@@ -29,14 +29,15 @@ use crate::profile::Models;
 use crate::server::accept::{HANDSHAKE_DEADLINE, Slot, UpgradeBy};
 use crate::server::auth::Rights;
 use crate::server::codes::{Codes, hex, random_bytes};
+use crate::server::form::Form;
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::object::Object;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
 use crate::server::{
-    accept, admission, audit, ble, commands, limits, manage, notifications, openapi, peer, plain, rest, rooms, sse,
-    strict,
+    accept, admission, audit, ble, commands, contract, limits, manage, notifications, openapi, peer, plain, rest,
+    rooms, sse, strict,
 };
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
@@ -49,9 +50,6 @@ const READY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Largest body of a request.
 const MAX_BODY_BYTES: usize = 16 * 1024;
-
-/// The subprotocol of this server.
-const PROTOCOL: &str = "vitals.v1.json";
 
 /// What the routes need.
 #[derive(Debug, Clone)]
@@ -92,7 +90,7 @@ const ASSETS: &[Asset] = &[
 ];
 
 /// Paths of the WebSocket and what a `subscribe` without channels means there.
-const SOCKETS: &[(&str, &[&str])] = &[
+pub(super) const SOCKETS: &[(&str, &[&str])] = &[
     ("/ws", &["patient/+/+", "alerts/+", "notifications/+", "system"]),
     ("/ws/combined", &["patient/+/+", "alerts/+", "notifications/+", "chat/+"]),
     ("/ws/health", &["patient/+/+", "alerts/+"]),
@@ -127,6 +125,7 @@ pub fn router(site: Site) -> Router {
         .merge(rest::router(site.clone()))
         .merge(openapi::router(site.clone()))
         .merge(sse::router(site.clone()))
+        .merge(contract::router())
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the dashboard is at /"))
         .method_not_allowed_fallback(async || {
             failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
@@ -315,21 +314,24 @@ pub(super) fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {
     })
 }
 
-/// What the subprotocol header offers: ours, none, only others; and a token.
+/// What the subprotocol header offers: the first form that we have, others that we do not; and a token.
 pub(super) struct Offer<'a> {
-    ours: bool,
+    form: Option<Form>,
     others: bool,
     pub(super) token: Option<&'a str>,
 }
 
 pub(super) fn offer(headers: &HeaderMap) -> Offer<'_> {
-    let mut offer = Offer { ours: false, others: false, token: None };
+    let mut offer = Offer { form: None, others: false, token: None };
     let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     for protocol in lists.flat_map(|list| list.split(',')).map(str::trim) {
         match protocol.strip_prefix("bearer.") {
             Some(token) => offer.token = Some(token),
-            None if protocol == PROTOCOL => offer.ours = true,
-            None => offer.others = true,
+            // The client names first what it likes best.
+            None => match Form::of_protocol(protocol) {
+                Some(form) => offer.form = offer.form.or(Some(form)),
+                None => offer.others = true,
+            },
         }
     }
     offer
@@ -355,8 +357,9 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
         return response;
     }
     let offer = offer(headers);
-    if offer.others && !offer.ours {
-        return failure(StatusCode::BAD_REQUEST, "unsupported_protocol", "this server speaks vitals.v1.json");
+    if offer.others && offer.form.is_none() {
+        let advice = "this server speaks vitals.v1.json, vitals.v1.cbor and vitals.v1.compact";
+        return failure(StatusCode::BAD_REQUEST, "unsupported_protocol", advice);
     }
     let comer = match tokens::comer(site, bearer(headers).or(offer.token), request.uri()) {
         Ok(comer) => comer,
@@ -391,8 +394,9 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
         return internal(&"the WebSocket key has no answer");
     };
     answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if offer.ours {
-        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    let form = offer.form.unwrap_or_default();
+    if offer.form.is_some() {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(form.protocol()));
     }
     let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
     let slot = request.extensions().get::<Slot>().cloned();
@@ -401,7 +405,7 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
         match (tokio::time::timeout_at(by, upgraded).await, comer) {
             (Ok(Ok(stream)), Comer::Welcome(rights)) => {
-                socket::run(TokioIo::new(stream), gate, visit, rights, waiting, defaults).await;
+                socket::run(TokioIo::new(stream), gate, visit, rights, waiting, (defaults, form)).await;
             }
             (Ok(Ok(stream)), Comer::Closed) => tokens::close_refused(TokioIo::new(stream)).await,
             (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),

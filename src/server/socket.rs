@@ -30,6 +30,7 @@ use crate::server::auth::Rights;
 use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
+use crate::server::form::Form;
 use crate::server::frame_guard::{FrameBounds, FrameGuard};
 use crate::server::history::{self, Page, Query};
 use crate::server::jwt::{TokenKey, TokenRefused};
@@ -94,14 +95,15 @@ pub struct Gate {
 
 /// Runs a session over an upgraded connection until one side ends it.
 ///
-/// `waiting`: its place while it has not signed in; `defaults`: the channels of a `subscribe` that names none.
+/// `waiting`: its place while it has not signed in; `defaults`: the channels of a `subscribe` that names none, and how
+/// messages are written.
 pub async fn run<S>(
     stream: S,
     gate: Gate,
     visit: Visit,
     rights: Option<Rights>,
     waiting: Option<Waiting>,
-    defaults: &'static [&'static str],
+    (defaults, form): (&'static [&'static str], Form),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -121,6 +123,7 @@ pub async fn run<S>(
         connection_id.clone(),
         rights.filter(|_| !is_full),
         defaults,
+        form,
         gate.clock.now(),
     );
     if is_full {
@@ -415,7 +418,7 @@ where
                 }
                 Ok(actions)
             }
-            Some(Ok(Message::Binary(_))) => Ok(self.session.on_binary(now)),
+            Some(Ok(Message::Binary(bytes))) => Ok(self.session.on_binary(&bytes, now)),
             Some(Ok(Message::Pong(_))) => {
                 if let Some(pinged) = self.pinged.take() {
                     self.visit.on_round_trip(now.mono.since(pinged));
@@ -604,7 +607,7 @@ where
             }
             Action::Preferences(correlation_id, user) => {
                 let chosen = pipeline::preferences(&self.gate.control, user).await;
-                self.session.on_preferences(&correlation_id, chosen, self.gate.clock.now())
+                self.session.on_preferences(&correlation_id, chosen.as_ref(), self.gate.clock.now())
             }
             Action::Send(_)
             | Action::SendShared(_)

@@ -34,6 +34,7 @@ use super::{manage, peer, socket};
 use crate::channel::Pattern;
 use crate::ids::{Epoch, Seq};
 use crate::server::auth::Rights;
+use crate::server::form::Form;
 use crate::tasks::Role as TaskRole;
 use crate::waveform::WAVEFORM;
 
@@ -92,7 +93,7 @@ async fn open(site: &Site, headers: &HeaderMap, uri: &Uri) -> Result<Response, B
     let (near, far) = tokio::io::duplex(IN_FLIGHT);
     let gate = site.gate.clone();
     site.tasks.spawn(format!("sse {connection_id}"), TaskRole::Helper, async move {
-        socket::run(near, gate, visit, Some(rights), None, DEFAULTS).await;
+        socket::run(near, gate, visit, Some(rights), None, (DEFAULTS, Form::Json)).await;
         Ok(())
     });
     let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);

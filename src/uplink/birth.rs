@@ -13,6 +13,7 @@ use crate::host;
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::patient::Patient;
 use crate::pipeline::{Control, Expected};
+use crate::wire::{BirthClock, BirthData, ClockEpoch};
 use crate::{systemd, wire};
 
 /// The `{kind}` of its topic, and its `type`.
@@ -96,31 +97,33 @@ pub(super) fn body(
     let about = &config.about;
     let synchronised = systemd::time_sync_directory().and_then(host::is_clock_unsynchronised).map(|not| !not);
     let since_boot = i64::try_from(now.mono.as_millis()).unwrap_or(i64::MAX);
-    let mut data = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "schema": wire::SCHEMA,
-        "config_hash": about.config_hash.as_ref().and_then(|hash| hash.borrow().clone()),
-        "clock": {
-            "synchronised": synchronised,
-            "source": synchronised.map(|_| "systemd-timesyncd"),
-            "epoch": {"boot": about.boot, "offset_ms": now.wall.0.saturating_sub(since_boot)},
+    let mut data = BirthData {
+        version: env!("CARGO_PKG_VERSION"),
+        schema: wire::SCHEMA,
+        config_hash: about.config_hash.as_ref().and_then(|hash| hash.borrow().clone()),
+        clock: BirthClock {
+            synchronised,
+            source: synchronised.map(|_| "systemd-timesyncd"),
+            epoch: ClockEpoch { boot: about.boot.clone(), offset_ms: now.wall.0.saturating_sub(since_boot) },
         },
-        "devices": about.devices,
-        "thresholds": thresholds,
-    });
+        devices: Some(json!(about.devices)),
+        thresholds: thresholds.cloned(),
+        left_out: None,
+    };
     let most = usize::try_from(max_packet_bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_OVERHEAD);
-    let text = |data: &Json| wire::bridge_message(BIRTH, data, (&config.site, &config.bridge, &config.epoch), now.wall);
-    let mut left_out = Vec::new();
-    for member in ["thresholds", "devices"] {
+    let text =
+        |data: &BirthData| wire::bridge_message(BIRTH, data, (&config.site, &config.bridge, &config.epoch), now.wall);
+    for (member, before) in [("thresholds", &[][..]), ("devices", &["thresholds"][..])] {
         let whole = text(&data)?;
         if whole.len() <= most {
             return Ok(whole);
         }
-        left_out.push(member);
-        if let Some(members) = data.as_object_mut() {
-            members.insert(member.to_owned(), Json::Null);
-            members.insert("left_out".to_owned(), json!(left_out));
+        if member == "thresholds" {
+            data.thresholds = None;
+        } else {
+            data.devices = None;
         }
+        data.left_out = Some(before.iter().copied().chain([member]).collect());
     }
     text(&data)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
@@ -13,7 +13,7 @@ use crate::hub::Scope;
 use crate::ids::Seq;
 use crate::pipeline::{self, Control, Done, Refusal};
 use crate::vitals::Mode;
-use crate::wire;
+use crate::wire::{self, CommandResult, No, RESULT, Refused, Yes};
 
 /// The `{kind}` of the topic that is listened to.
 pub(super) const COMMANDS: &str = "cmd";
@@ -78,9 +78,12 @@ pub(super) fn busy(clock: &Clock) -> Result<String, serde_json::Error> {
     text(Err(refusal("busy", "too many commands at once; ask again")), "", clock)
 }
 
-fn text(done: Result<Json, Refusal>, id: &str, clock: &Clock) -> Result<String, serde_json::Error> {
-    let data = done.unwrap_or_else(|Refusal { code, reason }| json!({"ok": false, "code": code, "message": reason}));
-    wire::frame("result", &data, id, clock.now().wall)
+fn text(done: Result<wire::Done, Refusal>, id: &str, clock: &Clock) -> Result<String, serde_json::Error> {
+    let data = match done {
+        Ok(done) => CommandResult::Done(done),
+        Err(Refusal { code, reason }) => CommandResult::Refused(Refused { ok: No, code, message: reason.into() }),
+    };
+    wire::frame(RESULT, &data, id, clock.now().wall)
 }
 
 fn refusal(code: &'static str, reason: impl Into<String>) -> Refusal {
@@ -97,7 +100,7 @@ fn parsed(incoming: &Incoming) -> Result<Json, Refusal> {
     serde_json::from_slice(&incoming.payload).map_err(|_| refusal("format", "a command is an object in JSON"))
 }
 
-async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receiver<Seq>) -> Result<Json, Refusal> {
+async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receiver<Seq>) -> Result<wire::Done, Refusal> {
     let members = Members(json);
     let by = members.text("by").map(str::trim).filter(|by| (1..=MAX_BY_BYTES).contains(&by.len()));
     let by = by.ok_or_else(|| refusal("validation", format!("`by` is the person, of 1 to {MAX_BY_BYTES} bytes")))?;
@@ -128,5 +131,5 @@ async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receive
         pipeline::carry_out_once(&downlink.control, command, by, Scope::Everything, key).await?;
     let waiting = durable.wait_for(|newest| *newest >= seq);
     let durable = is_kept && matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)));
-    Ok(json!({"ok": true, "seq": seq, "durable": durable}))
+    Ok(wire::Done { ok: Yes, seq, durable })
 }

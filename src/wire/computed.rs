@@ -1,13 +1,15 @@
 //! The JSON of what the bridge computes from several readings: an early warning score and a variability.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::ids::DeviceId;
 use crate::vitals::{
     Decimal, EarlyWarning, Finding, Metric, Parameter, Risk, ScoreInput, Spo2Scale, Variability, Vital,
 };
 
 /// The members that only a computed reading has.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub(super) struct Computed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     news2: Option<EarlyWarningData<'a>>,
@@ -27,14 +29,15 @@ impl<'a> Computed<'a> {
 }
 
 /// The metrics from which a reading was computed.
-pub(super) fn sources(vital: &Vital) -> Vec<&'static str> {
+pub(super) fn sources(vital: &Vital) -> Vec<Metric> {
     match vital {
-        Vital::News2(score) => score.inputs.iter().filter_map(|input| input.metric.map(Metric::name)).collect(),
-        _ => vec![Metric::RrInterval.name()],
+        Vital::News2(score) => score.inputs.iter().filter_map(|input| input.metric).collect(),
+        _ => vec![Metric::RrInterval],
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// An early warning score and what it is made of.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct EarlyWarningData<'a> {
     score_min: u8,
     score_max: u8,
@@ -68,14 +71,15 @@ impl<'a> EarlyWarningData<'a> {
 }
 
 /// A number as it was measured, or the word that a person entered.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Shown {
     Number(Decimal),
-    Word(&'static str),
+    Word(#[schemars(extend("enum" = ["air", "oxygen", "A", "C", "V", "P", "U"]))] &'static str),
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// One known parameter of a score.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Input<'a> {
     parameter: Parameter,
     value: Shown,
@@ -84,6 +88,7 @@ struct Input<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<Metric>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DeviceId>")]
     device_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
@@ -107,7 +112,8 @@ impl<'a> Input<'a> {
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// The spread of the times between beats.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Spread {
     sdnn: Decimal,
     rmssd: Decimal,

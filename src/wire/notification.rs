@@ -1,36 +1,46 @@
 //! The JSON of a message for people: the form that older clients show, with more members beside theirs.
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
+use super::answer::{ChosenPreferences, Yes};
+use super::shape::{Timestamp, UserId, Uuid};
 use crate::clock::Wall;
-use crate::event::{Notification, Preferences, Priority};
-use crate::ids::{Epoch, Seq};
+use crate::event::{Notification, NotificationKind, Preferences, Priority};
+use crate::ids::{BridgeId, Epoch, PatientId, Seq};
+use crate::vitals::Mode;
 
 /// The payload. The first six members are those of older clients.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct NotificationData<'a> {
+    #[schemars(with = "Uuid")]
     id: String,
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: NotificationKind,
     title: &'a str,
     message: &'a str,
-    priority: &'static str,
+    priority: Priority,
+    #[schemars(with = "Timestamp")]
     created_at: String,
     /// Whose message this is, where it is sent to one user.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<UserId>")]
     user_id: Option<Json>,
     /// For whom it is, where it is sent to a receiver of everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     users: Option<&'a [String]>,
+    #[schemars(with = "Option<PatientId>")]
     patient_id: Option<&'a str>,
+    #[schemars(with = "Option<Uuid>")]
     alert_id: Option<String>,
     /// Whether that alert stands, where it is sent after a wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_stands: Option<bool>,
+    #[schemars(with = "Option<Timestamp>")]
     expires_at: Option<String>,
     from: Option<&'a str>,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl<'a> NotificationData<'a> {
@@ -38,10 +48,10 @@ impl<'a> NotificationData<'a> {
     pub(super) fn of_all(notification: &'a Notification) -> Self {
         Self {
             id: notification.id.to_string(),
-            kind: notification.kind.name(),
+            kind: notification.kind,
             title: &notification.title,
             message: &notification.message,
-            priority: notification.priority.name(),
+            priority: notification.priority,
             created_at: notification.created.to_string(),
             user_id: None,
             users: Some(&notification.users),
@@ -50,7 +60,7 @@ impl<'a> NotificationData<'a> {
             alert_stands: None,
             expires_at: notification.expires.map(|expires| expires.to_string()),
             from: notification.by.as_deref(),
-            mode: notification.mode.name(),
+            mode: notification.mode,
         }
     }
 }
@@ -73,24 +83,55 @@ pub struct ToUser<'a> {
     pub alert_stands: Option<bool>,
 }
 
+/// The envelope of a message for people.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct UserPush<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    data: &'a NotificationData<'a>,
+    #[schemars(with = "Timestamp")]
+    timestamp: String,
+    correlation_id: &'a str,
+    channel: &'a str,
+    seq: Seq,
+    epoch: &'a Epoch,
+    /// Which bridge, where the receiver hears several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bridge: Option<&'a BridgeId>,
+    /// It waited for the connection to the receiver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    historical: Option<bool>,
+    /// Older clients look for the payload here.
+    notification: &'a NotificationData<'a>,
+}
+
+/// The text of a message for receivers of everything.
+pub(super) fn to_all(
+    notification: &Notification,
+    (channel, seq, epoch): (&str, Seq, &Epoch),
+    (bridge, is_historical): (Option<&BridgeId>, bool),
+    at: Wall,
+) -> Result<String, serde_json::Error> {
+    let data = NotificationData::of_all(notification);
+    serde_json::to_string(&UserPush {
+        kind: "notification",
+        data: &data,
+        timestamp: at.to_string(),
+        correlation_id: &format!("{epoch}:{seq}"),
+        channel,
+        seq,
+        epoch,
+        bridge,
+        historical: is_historical.then_some(true),
+        notification: &data,
+    })
+}
+
 /// The text of a message for one user. Its `correlation_id` is the id of the notification.
 ///
 /// # Errors
 /// None for the types above; serde's signature has one.
 pub fn to_user(message: ToUser<'_>, at: Wall) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Frame<'a> {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        data: &'a NotificationData<'a>,
-        timestamp: String,
-        correlation_id: &'a str,
-        channel: &'a str,
-        seq: Seq,
-        epoch: &'a Epoch,
-        /// Older clients look for the payload here.
-        notification: &'a NotificationData<'a>,
-    }
     let ToUser { notification, user, channel, seq, epoch, alert_stands } = message;
     let data = NotificationData {
         user_id: Some(user_id(user)),
@@ -98,7 +139,7 @@ pub fn to_user(message: ToUser<'_>, at: Wall) -> Result<String, serde_json::Erro
         alert_stands,
         ..NotificationData::of_all(notification)
     };
-    let frame = Frame {
+    let frame = UserPush {
         kind: "notification",
         data: &data,
         timestamp: at.to_string(),
@@ -106,14 +147,16 @@ pub fn to_user(message: ToUser<'_>, at: Wall) -> Result<String, serde_json::Erro
         channel,
         seq,
         epoch,
+        bridge: None,
+        historical: None,
         notification: &data,
     };
     serde_json::to_string(&frame)
 }
 
 /// The answer to somebody who asks what he is told of, or chooses it. What can never be muted is said too.
-pub fn preferences(preferences: &Preferences) -> Json {
-    json!({"ok": true, "preferences": preferences, "never_muted": [Priority::High]})
+pub fn preferences(preferences: &Preferences) -> ChosenPreferences<'_> {
+    ChosenPreferences { ok: Yes, preferences, never_muted: [Priority::High] }
 }
 
 /// A user as older clients expect it: a number where the token's subject is all digits.

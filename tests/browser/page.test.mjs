@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { chromium } from 'playwright-core';
+import { ofClient, ofServer } from './contract.mjs';
 
 const BINARY = process.env.VITALBRIDGE_BIN;
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
@@ -75,6 +76,8 @@ let context;
 let page;
 /** What went wrong in the page without anybody asking. */
 let trouble;
+/** What the page and the daemon said to each other and the contract does not allow. */
+let broken;
 
 before(async () => {
   mkdirSync(SHOTS, { recursive: true });
@@ -91,6 +94,7 @@ beforeEach(async () => {
   context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
   page = await context.newPage();
   trouble = [];
+  broken = [];
   page.on('console', (message) => {
     if (['error', 'warning'].includes(message.type())) trouble.push(`console: ${message.text()}`);
   });
@@ -100,6 +104,11 @@ beforeEach(async () => {
   });
   page.on('websocket', (socket) => {
     if (new URL(socket.url()).host !== new URL(daemon.origin).host) trouble.push(`socket to another host: ${socket.url()}`);
+    const hold = (to) => ({ payload }) => {
+      if (typeof payload === 'string') broken.push(...to(JSON.parse(payload)).map((problem) => `${problem}: ${payload.slice(0, 200)}`));
+    };
+    socket.on('framereceived', hold(ofServer));
+    socket.on('framesent', hold(ofClient));
   });
   await page.addInitScript(() => {
     document.addEventListener('securitypolicyviolation', (event) => {
@@ -110,6 +119,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await context?.close();
+  assert.deepEqual(broken, [], 'not in the contract');
 });
 
 /** Every number on the page: whose, which, its digits, its state, and the event it came from. */

@@ -13,6 +13,8 @@ use serde_json::Value as Json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::frames;
+
 /// A message is awaited this long, also on a busy machine.
 pub(crate) const MESSAGE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -96,8 +98,15 @@ impl Dashboard {
                 return Came::Broken;
             };
             match frame.opcode {
-                OpCode::Text => return Came::Message(serde_json::from_slice(&frame.payload).unwrap()),
-                OpCode::Binary => return Came::Binary(frame.payload.to_vec()),
+                OpCode::Text => {
+                    let message = serde_json::from_slice(&frame.payload).unwrap();
+                    frames::check(&message);
+                    return Came::Message(message);
+                }
+                OpCode::Binary => {
+                    frames::check_binary(&frame.payload);
+                    return Came::Binary(frame.payload.to_vec());
+                }
                 OpCode::Close => {
                     let code = frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
                     return Came::Closed(code);

@@ -260,6 +260,7 @@ fn a_command_by_the_broker_is_taken_if_it_is_on_the_list_and_answered_there() {
     assert!(published.unwrap().success());
     let bridge = place.start();
     let answer = answers.lines.recv_timeout(Duration::from_mins(1)).unwrap();
+    crate::frames::check_at_broker(&answer);
     assert_eq!(answer["data"]["code"], "retained", "{answer}");
     assert_eq!(place.limit(&bridge, "systolic").1, "below 100 mmHg or above 140 mmHg");
 }

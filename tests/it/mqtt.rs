@@ -29,6 +29,8 @@ use vitalbridge::uplink::{self, About, Limits, TopicTemplate, UplinkConfig, Upli
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 use vitalbridge::wire;
 
+use crate::frames;
+
 /// Longest wait for anything that must happen.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -224,6 +226,9 @@ impl Consumer {
         // What is removed comes as an empty message.
         let parsed = if text.is_empty() { Ok(Json::Null) } else { serde_json::from_str(&text) };
         let body = parsed.unwrap_or_else(|error| panic!("{error}: {text}"));
+        if topic.starts_with("vitals/") {
+            frames::check_at_broker(&body);
+        }
         let received = Received { topic, qos, retained, content_type, properties, text, body };
         self.all.push(received.clone());
         self.all.extend(received.events_in_it());

@@ -7,6 +7,7 @@ mod conversations;
 mod delivering;
 mod echo;
 mod exports;
+mod forms;
 mod hostile;
 mod limits;
 mod manage;
@@ -43,6 +44,7 @@ use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::codes::Codes;
 use vitalbridge::server::connections::Connections;
+use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::hosts::Hosts;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
@@ -140,6 +142,7 @@ impl Server {
             users: Users::new(limits.messages),
             limits,
             close_codes,
+            streams: Streams::default(),
         };
         let gate = Gate {
             shared: Arc::new(shared),
@@ -239,6 +242,16 @@ fn demo_reading(patient: &str, metric: Metric, value: i32, now: Stamp) -> Readin
         taken: Taken::on_arrival(now),
         received: now,
     }
+}
+
+/// The head of the answer to a request, on a stream that goes on.
+async fn head_of(stream: &mut DuplexStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 fn patients(server: &Server) -> Vec<String> {

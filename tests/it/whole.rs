@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::bridge::{Bridge, eventually, token};
 use crate::broker::Broker;
 use crate::dashboard::{Came, Dashboard};
+use crate::frames;
 use crate::oximeter::Oximeter;
 
 /// Names an event for ever.
@@ -57,7 +58,11 @@ impl Subscriber {
     fn events(&self) -> BTreeMap<Identity, Json> {
         let received = self.received.lock().unwrap();
         let mut events = BTreeMap::new();
-        for message in received.iter().filter(|message| message["seq"].is_u64()) {
+        for message in received
+            .iter()
+            .inspect(|message| frames::check_at_broker(message))
+            .filter(|message| message["seq"].is_u64())
+        {
             let before = events.insert(identity(message), message["data"].clone());
             // What comes twice is the same thing.
             assert!(before.is_none_or(|before| before == message["data"]), "{message}");

@@ -283,6 +283,9 @@ fn service() -> Vec<Operation> {
             .gives::<forms::IssuedToken>(200, "a token")
             .refuses(&[401]),
         operation("get", "/api/v1/openapi.json", "This document").open().gives::<AnObject>(200, "OpenAPI 3.1"),
+        operation("get", "/ws/schema.json", "The JSON Schema of every message of the WebSocket")
+            .open()
+            .gives::<AnObject>(200, "JSON Schema 2020-12"),
         operation("get", "/healthz", "The process answers").open().gives_text(200, &["text/plain"], "ok"),
         operation("get", "/readyz", "The pipeline takes events").open().gives_text(200, &["text/plain"], "ready"),
         operation("get", "/metrics", "Counters for Prometheus").gives_text(200, &["text/plain"], "text format 0.0.4"),

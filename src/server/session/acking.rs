@@ -200,7 +200,7 @@ impl Session {
         // It is text that this bridge has written.
         if let Ok(text) = std::str::from_utf8(text) {
             self.sent += 1;
-            out.push(Action::Send(wire::redelivered(text)));
+            out.push(self.form.own(wire::redelivered(text)));
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::{Action, Session};
 use crate::channel::Pattern;
 use crate::clock::Stamp;
@@ -12,6 +10,7 @@ use crate::filter::Filter;
 use crate::ids::{AlertId, Epoch, Seq};
 use crate::outbox::{CheckedAlert, SelfCheck};
 use crate::pipeline::Receipt;
+use crate::server::frames::{AlertSystemData, CheckedAlertData};
 use crate::server::message::Unreadable;
 
 impl Session {
@@ -45,13 +44,22 @@ impl Session {
             };
             self.patterns.iter().any(is_wanted) && self.scope.allows(routes)
         };
-        let told = |checked: &CheckedAlert| json!({"alert_id": checked.alert.to_string(), "seq": checked.published.event.seq, "delivery": checked.delivery});
-        let alerts: Vec<_> = check.alerts.iter().filter(chosen).map(told).collect();
-        let data = json!({
-            "self_check": check.number, "every_ms": check.every.as_millis(), "through": check.through,
-            "epoch": self.shared.epoch, "alerts": alerts, "annunciators": check.annunciators,
-            "undelivered": check.undelivered, "notice": check.notice,
-        });
-        self.send(out, "alert_system", &data, None, now);
+        let told = |checked: &CheckedAlert| CheckedAlertData {
+            alert_id: checked.alert.to_string(),
+            seq: checked.published.event.seq,
+            delivery: checked.delivery,
+        };
+        let common = Arc::clone(&self.shared);
+        let data = AlertSystemData {
+            self_check: check.number,
+            every_ms: u64::try_from(check.every.as_millis()).unwrap_or(u64::MAX),
+            through: check.through,
+            epoch: &common.epoch,
+            alerts: check.alerts.iter().filter(chosen).map(told).collect(),
+            annunciators: check.annunciators,
+            undelivered: check.undelivered,
+            notice: check.notice,
+        };
+        self.say(out, &data, None, now);
     }
 }

@@ -5,6 +5,7 @@ use super::{Action, Session};
 use crate::channel::{Operation, Pattern};
 use crate::clock::Stamp;
 use crate::ids::Seq;
+use crate::server::frames::ErrorData;
 use crate::server::history::{Page, Place, Query};
 use crate::server::message::Unreadable;
 
@@ -42,15 +43,15 @@ impl Session {
         let mut out = Vec::new();
         self.histories = self.histories.saturating_sub(1);
         match page {
-            Some(page) => self.send(&mut out, "history", page, Some(correlation_id), now),
+            Some(page) => self.say(&mut out, page, Some(correlation_id), now),
             None => self.put_off(&mut out, "unavailable", "the log cannot be read now", Some(correlation_id), now),
         }
         out
     }
 
     /// An error that is not the client's: it may ask again, and it does not count against it.
-    fn put_off(&mut self, out: &mut Vec<Action>, code: &str, message: &str, id: Option<&str>, now: Stamp) {
-        let data = serde_json::json!({"code": code, "message": message, "retryable": true, "scope": "request"});
-        self.send(out, "error", &data, id, now);
+    fn put_off(&mut self, out: &mut Vec<Action>, code: &'static str, reason: &str, id: Option<&str>, now: Stamp) {
+        let message = reason.to_owned();
+        self.say(out, &ErrorData { code, message, retryable: true, scope: "request" }, id, now);
     }
 }

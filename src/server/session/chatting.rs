@@ -1,9 +1,8 @@
 //! A session in the rooms of the care team: what its client says there, and how it is told, also in the form of clients
 //! that call a room a session.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
-
-use serde_json::{Map, Value as Json, json};
 
 use super::{Action, ChatOrder, DURABLE_DEADLINE, Session};
 use crate::channel::Operation;
@@ -15,6 +14,7 @@ use crate::ids::{PatientId, Seq};
 use crate::pipeline::{ChatAct, ChatDone, Sign};
 use crate::rooms::{Members, Moment, MomentKind, RoomsNow, channel_of};
 use crate::server::chat::{ChatRequest, Page};
+use crate::server::frames::{CompleteData, ConversationData, ErrorData, RoomData};
 use crate::server::message::Unreadable;
 use crate::store::PageWanted;
 use crate::wire;
@@ -26,8 +26,8 @@ const TYPING_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Unanswered {
     correlation_id: String,
-    data: Map<String, Json>,
-    seq: Seq,
+    /// But for `durable`.
+    data: CompleteData,
     due: Mono,
 }
 
@@ -141,27 +141,28 @@ impl Session {
         let mut out = Vec::new();
         match done {
             Ok(ChatDone { id, done }) => {
-                let mut data = Map::new();
-                data.insert("ok".to_owned(), json!(true));
-                data.insert("conversation_id".to_owned(), json!(act.room()));
-                data.insert("session_id".to_owned(), json!(act.room()));
-                data.extend(id.map(|id| ("message_id".to_owned(), json!(id))));
-                data.insert("seq".to_owned(), json!(done.seq));
+                let data = CompleteData {
+                    ok: wire::Yes,
+                    conversation_id: act.room().to_owned(),
+                    session_id: act.room().to_owned(),
+                    message_id: id.map(|id| id.to_string()),
+                    seq: done.seq,
+                    durable: false,
+                };
                 if done.is_kept {
                     self.chat.newest = self.chat.newest.max(done.seq);
                     let (correlation_id, due) = (correlation_id.to_owned(), now.mono + DURABLE_DEADLINE);
-                    self.chat.unanswered.push(Unanswered { correlation_id, data, seq: done.seq, due });
+                    self.chat.unanswered.push(Unanswered { correlation_id, data, due });
                     self.answer_messages(&mut out, now);
                 } else {
                     // It was shown, and a later number on disk would say nothing about it.
-                    data.insert("durable".to_owned(), json!(false));
-                    self.send(&mut out, "complete", &data, Some(correlation_id), now);
+                    self.say(&mut out, &data, Some(correlation_id), now);
                 }
             }
             Err(Refusal { code, reason }) => {
                 let retryable = matches!(code, "store_full" | "unavailable" | "unknown");
-                let data = json!({"code": code, "message": reason, "retryable": retryable, "scope": "request"});
-                self.send(&mut out, "error", &data, Some(correlation_id), now);
+                let data = ErrorData { code, message: reason, retryable, scope: "request" };
+                self.say(&mut out, &data, Some(correlation_id), now);
             }
         }
         out
@@ -170,11 +171,11 @@ impl Session {
     /// Answers what is on disk now, or has waited for too long.
     pub(super) fn answer_messages(&mut self, out: &mut Vec<Action>, now: Stamp) {
         let durable = self.durable;
-        let ready = |waiting: &mut Unanswered| waiting.seq <= durable || waiting.due <= now.mono;
+        let ready = |waiting: &mut Unanswered| waiting.data.seq <= durable || waiting.due <= now.mono;
         let answers: Vec<Unanswered> = self.chat.unanswered.extract_if(.., ready).collect();
-        for Unanswered { correlation_id, mut data, seq, .. } in answers {
-            data.insert("durable".to_owned(), json!(seq <= durable));
-            self.send(out, "complete", &data, Some(&correlation_id), now);
+        for Unanswered { correlation_id, data, .. } in answers {
+            let data = CompleteData { durable: data.seq <= durable, ..data };
+            self.say(out, &data, Some(&correlation_id), now);
         }
     }
 
@@ -188,15 +189,13 @@ impl Session {
     ) -> Vec<Action> {
         let mut out = Vec::new();
         let Some(Page { messages, next }) = page else {
-            let data = json!({
-                "code": "unavailable", "message": "the conversation cannot be read now", "retryable": true,
-                "scope": "request",
-            });
-            self.send(&mut out, "error", &data, Some(correlation_id), now);
+            let message = "the conversation cannot be read now".to_owned();
+            let data = ErrorData { code: "unavailable", message, retryable: true, scope: "request" };
+            self.say(&mut out, &data, Some(correlation_id), now);
             return out;
         };
         let data = conversation(&wanted.room, &messages, next);
-        self.send(&mut out, "conversation_history", &data, Some(correlation_id), now);
+        self.say(&mut out, &data, Some(correlation_id), now);
         out
     }
 
@@ -237,26 +236,27 @@ impl Session {
         self.sent += 1;
         let id = format!("{}-{}", self.connection_id, self.sent);
         if let Ok(text) = wire::moment(kind, &moment.data, channel, &id, moment.at) {
-            out.push(Action::Send(text));
+            out.push(self.form.own(text));
         }
     }
 }
 
 /// What `subscribed` says of the rooms that were joined.
-pub(super) fn rooms_told(rooms: &RoomsNow) -> Json {
-    let told = |(room, (members, read)): (&String, &(Members, Option<Seq>))| {
-        let users: Vec<Json> = members.users.iter().map(|user| wire::user_id(user)).collect();
-        (room.clone(), json!({"members": users, "member_count": members.count, "read_through": read}))
-    };
-    Json::Object(rooms.members.iter().map(told).collect())
+pub(super) fn rooms_told(rooms: &RoomsNow) -> BTreeMap<&str, RoomData> {
+    rooms.members.iter().map(|(room, (members, read))| (room.as_str(), told(members, *read))).collect()
+}
+
+fn told(members: &Members, read_through: Option<Seq>) -> RoomData {
+    let users = members.users.iter().map(|user| wire::user_id(user)).collect();
+    RoomData { members: users, member_count: members.count, read_through }
 }
 
 /// `data` of a page.
-pub(in crate::server) fn conversation(room: &str, messages: &[Event], next: Option<Seq>) -> Json {
-    let line = |event: &Event| match &event.body {
-        EventBody::Chat(ChatEvent::Message(message)) => Some(wire::line(event, message)),
-        _ => None,
-    };
-    let messages: Vec<Json> = messages.iter().filter_map(line).collect();
-    json!({"conversation_id": room, "session_id": room, "messages": messages, "next": next})
+pub(in crate::server) fn conversation<'a>(
+    room: &'a str,
+    messages: &'a [Event],
+    next: Option<Seq>,
+) -> ConversationData<'a> {
+    let messages = messages.iter().filter_map(wire::Line::of).collect();
+    ConversationData { conversation_id: room, session_id: room, messages, next }
 }

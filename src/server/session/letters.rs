@@ -13,6 +13,7 @@ use crate::clock::Stamp;
 use crate::event::{EventBody, Notification, Preferences};
 use crate::ids::{Epoch, PatientId, Seq};
 use crate::outbox::Published;
+use crate::server::frames::ResultData;
 use crate::wire::{self, ToUser};
 
 /// A message that was written and that the client may not have.
@@ -87,7 +88,7 @@ impl Session {
         if let Ok(text) = wire::to_user(message, now.wall) {
             self.sent += 1;
             self.written.push(Written { id: notification.id, seq });
-            out.push(Action::Send(text));
+            out.push(self.form.own(text));
         }
     }
 
@@ -141,13 +142,13 @@ impl Session {
     }
 
     /// What the user has chosen; `None`: the bridge is stopping.
-    pub fn on_preferences(&mut self, correlation_id: &str, chosen: Option<Preferences>, now: Stamp) -> Vec<Action> {
+    pub fn on_preferences(&mut self, correlation_id: &str, chosen: Option<&Preferences>, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
         let data = match chosen {
-            Some(preferences) => wire::preferences(&preferences),
-            None => serde_json::json!({"ok": false, "code": "unavailable", "message": "the bridge is stopping"}),
+            Some(preferences) => ResultData::preferences(preferences),
+            None => ResultData::refused("unavailable", "the bridge is stopping"),
         };
-        self.send(&mut out, "result", &data, Some(correlation_id), now);
+        self.say(&mut out, &data, Some(correlation_id), now);
         out
     }
 }

@@ -12,13 +12,13 @@ mod signing_in;
 mod subscribing;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::json;
 
 use self::acking::Acking;
 pub use self::acking::{ACK_DEADLINE, MAX_UNACKED};
@@ -29,6 +29,7 @@ pub(super) use self::chatting::conversation;
 pub use self::facts::Wanted;
 use self::letters::Written;
 use self::pacing::Pace;
+use self::writing::Told;
 use crate::channel::Pattern;
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
@@ -42,6 +43,9 @@ use crate::pipeline::Done;
 use crate::server::auth::Rights;
 use crate::server::bounds::{CloseCodes, ServerLimits};
 use crate::server::close::Close;
+use crate::server::form::compact::Streams;
+use crate::server::form::{Form, cbor};
+use crate::server::frames::{ClosingData, ErrorData, Frame, HeartbeatData, PongData, ResultData, WelcomeData};
 use crate::server::message::{Message, Request, Unreadable};
 use crate::server::rate::Users;
 use crate::wire;
@@ -92,6 +96,8 @@ pub struct Shared {
     pub limits: ServerLimits,
     /// Which numbers close frames have.
     pub close_codes: CloseCodes,
+    /// The numbers of streams in the compact form.
+    pub streams: Streams,
 }
 
 impl Shared {
@@ -147,6 +153,9 @@ pub struct Session {
     shared: Arc<Shared>,
     connection_id: String,
     defaults: &'static [&'static str],
+    form: Form,
+    /// Streams whose numbers this client of the compact form knows.
+    told: Told,
     opened: Mono,
     rights: Option<Rights>,
     signing_in: Option<String>,
@@ -190,18 +199,21 @@ pub struct Session {
 
 impl Session {
     /// A session that has just been opened. `rights`: of a token that came with the upgrade; `defaults`: the channels
-    /// of a `subscribe` that names none.
+    /// of a `subscribe` that names none; `form`: how messages are written.
     pub fn new(
         shared: Arc<Shared>,
         connection_id: String,
         rights: Option<Rights>,
         defaults: &'static [&'static str],
+        form: Form,
         now: Stamp,
     ) -> (Self, Vec<Action>) {
         let mut session = Self {
             shared,
             connection_id,
             defaults,
+            form,
+            told: Told::default(),
             opened: now.mono,
             rights: None,
             signing_in: None,
@@ -235,12 +247,19 @@ impl Session {
             closed: false,
         };
         let mut out = Vec::new();
-        let data = json!({
-            "server": "vitalbridge", "version": env!("CARGO_PKG_VERSION"), "protocol": "vitals.v1.json",
-            "connection_id": session.connection_id, "bridge_id": session.shared.bridge, "site": session.shared.site,
-            "epoch": session.shared.epoch, "heartbeat_ms": HEARTBEAT.as_millis(), "mono_ms": now.mono.as_millis(),
-        });
-        session.send(&mut out, "welcome", &data, None, now);
+        let (common, connection_id) = (Arc::clone(&session.shared), session.connection_id.clone());
+        let welcome = WelcomeData {
+            server: "vitalbridge",
+            version: env!("CARGO_PKG_VERSION"),
+            protocol: form.protocol(),
+            connection_id: &connection_id,
+            bridge_id: &common.bridge,
+            site: &common.site,
+            epoch: &common.epoch,
+            heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
+            mono_ms: now.mono.as_millis(),
+        };
+        session.say(&mut out, &welcome, None, now);
         if let Some(rights) = rights {
             session.accept(rights, None, &mut out, now);
         }
@@ -279,15 +298,20 @@ impl Session {
         out
     }
 
-    /// A binary message: this protocol has none from the client.
-    pub fn on_binary(&mut self, now: Stamp) -> Vec<Action> {
+    /// A binary message: CBOR, if that was agreed; this protocol has no other from the client.
+    pub fn on_binary(&mut self, bytes: &[u8], now: Stamp) -> Vec<Action> {
+        let json = if self.form == Form::Cbor { cbor::to_json(bytes) } else { None };
+        if let Some(text) = json {
+            return self.on_text(&text, now);
+        }
         let mut out = Vec::new();
         if self.closed {
             return out;
         }
         self.pace.said(now.mono);
         if self.admits(None, now).is_ok() {
-            self.wrong(&mut out, &Unreadable::Binary, None, now);
+            let refused = if self.form == Form::Cbor { Unreadable::NotCbor } else { Unreadable::Binary };
+            self.wrong(&mut out, &refused, None, now);
         } else {
             self.too_often(None, &mut out, now);
         }
@@ -316,8 +340,7 @@ impl Session {
         let ready = |command: &mut Unanswered| command.seq <= durable || command.due <= now.mono;
         let answers: Vec<Unanswered> = self.commands.extract_if(.., ready).collect();
         for Unanswered { correlation_id, seq, .. } in answers {
-            let data = json!({"ok": true, "seq": seq, "durable": seq <= durable});
-            self.send(&mut out, "result", &data, Some(&correlation_id), now);
+            self.say(&mut out, &ResultData::done(seq, seq <= durable), Some(&correlation_id), now);
         }
         self.answer_messages(&mut out, now);
         out
@@ -406,8 +429,7 @@ impl Session {
         match done {
             Ok(Done { seq, is_kept: false }) => {
                 // It holds, and a later number on disk would say nothing about it.
-                let data = json!({"ok": true, "seq": seq, "durable": false});
-                self.send(&mut out, "result", &data, Some(correlation_id), now);
+                self.say(&mut out, &ResultData::done(seq, false), Some(correlation_id), now);
             }
             Ok(Done { seq, is_kept: true }) => {
                 let (correlation_id, due) = (correlation_id.to_owned(), now.mono + DURABLE_DEADLINE);
@@ -415,8 +437,7 @@ impl Session {
                 out.extend(self.answer_commands(now));
             }
             Err((code, message)) => {
-                let data = json!({"ok": false, "code": code, "message": message});
-                self.send(&mut out, "result", &data, Some(correlation_id), now);
+                self.say(&mut out, &ResultData::refused(code, message), Some(correlation_id), now);
             }
         }
         out
@@ -435,7 +456,7 @@ impl Session {
                 let name = request.name();
                 self.wrong(out, &Unreadable::NotSignedIn { name }, id.as_deref(), now);
             }
-            Request::Ping => self.send(out, "pong", &json!({"mono_ms": now.mono.as_millis()}), id.as_deref(), now),
+            Request::Ping => self.say(out, &PongData { mono_ms: now.mono.as_millis() }, id.as_deref(), now),
             // The client's own heartbeat needs no answer; ours goes out on its own.
             Request::Heartbeat => {}
             Request::Subscribe { mut patterns, since, delivery, annunciator, filter, acks } => {
@@ -478,20 +499,22 @@ impl Session {
 
     fn heartbeat(&mut self, out: &mut Vec<Action>, now: Stamp) {
         let age = |at: &Mono| u64::try_from(now.mono.since(*at).as_millis()).unwrap_or(u64::MAX);
-        let ages: BTreeMap<&str, u64> =
-            self.newest.iter().filter_map(|it| Some((it.channel(), age(&it.received()?)))).collect();
-        let data = json!({
-            "mono_ms": now.mono.as_millis(), "durable_through": self.durable, "epoch": self.shared.epoch, "ages": ages,
-        });
-        self.send(out, "heartbeat", &data, None, now);
+        let newest = std::mem::take(&mut self.newest);
+        let common = Arc::clone(&self.shared);
+        let heartbeat = HeartbeatData {
+            mono_ms: now.mono.as_millis(),
+            durable_through: self.durable,
+            epoch: &common.epoch,
+            ages: newest.iter().filter_map(|it| Some((it.channel(), age(&it.received()?)))).collect(),
+        };
+        self.say(out, &heartbeat, None, now);
+        self.newest = newest;
     }
 
     fn wrong(&mut self, out: &mut Vec<Action>, what: &Unreadable, id: Option<&str>, now: Stamp) {
         self.errors += 1;
-        let data = json!({
-            "code": what.code(), "message": what.to_string(), "retryable": false, "scope": what.scope(),
-        });
-        self.send(out, "error", &data, id, now);
+        let data = ErrorData { code: what.code(), message: what.to_string(), retryable: false, scope: what.scope() };
+        self.say(out, &data, id, now);
         // Before the sign-in there is one message, and it was not the sign-in.
         if self.rights.is_none() {
             self.close(Close::PermissionDenied, out, now);
@@ -512,11 +535,14 @@ impl Session {
             Close::RateLimited => pacing::PAUSE_MS,
             _ => 0,
         };
-        let data = json!({
-            "code": close.code(), "reason": close.name(), "reconnect": close.reconnect(), "retry_after_ms": retry_after_ms,
-        });
-        self.send(out, "closing", &data, None, now);
+        let (code, reason, reconnect) = (close.code(), close.name(), close.reconnect());
+        self.say(out, &ClosingData { code, reason, reconnect, retry_after_ms }, None, now);
         out.push(Action::Close(close));
+    }
+
+    /// Writes a frame of [`crate::server::frames`].
+    fn say<F: Frame>(&mut self, out: &mut Vec<Action>, data: &F, id: Option<&str>, now: Stamp) {
+        self.send(out, F::TYPE, data, id, now);
     }
 
     fn send(&mut self, out: &mut Vec<Action>, kind: &str, data: &impl Serialize, id: Option<&str>, now: Stamp) {
@@ -531,7 +557,7 @@ impl Session {
         };
         // Data of this file's own making has string keys only, so it always serialises.
         if let Ok(text) = wire::frame(kind, data, id, now.wall) {
-            out.push(Action::Send(text));
+            out.push(self.form.own(text));
         }
     }
 }

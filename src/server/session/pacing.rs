@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::{Action, MAX_ERRORS, Session};
 use crate::clock::{Mono, Stamp};
 use crate::server::chat::ChatRequest;
 use crate::server::close::Close;
+use crate::server::frames::ErrorData;
 use crate::server::message::Request;
 use crate::server::rate::Bucket;
 
@@ -95,11 +94,8 @@ impl Session {
     /// Answers a message that came too soon; one that floods is closed.
     pub(super) fn too_often(&mut self, id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         self.pace.refused += 1;
-        let data = json!({
-            "code": "rate_limited", "message": "too many messages; ask again in a second", "retryable": true,
-            "scope": "request",
-        });
-        self.send(out, "error", &data, id, now);
+        let message = "too many messages; ask again in a second".to_owned();
+        self.say(out, &ErrorData { code: "rate_limited", message, retryable: true, scope: "request" }, id, now);
         if self.pace.refused >= MAX_ERRORS {
             self.close(Close::RateLimited, out, now);
         }

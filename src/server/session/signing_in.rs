@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::{Action, EXPIRY_GRACE, EXPIRY_NOTICE, Session};
 use crate::channel::{Operation, Pattern};
 use crate::clock::{Stamp, Wall};
 use crate::hub::Scope;
 use crate::server::auth::Rights;
 use crate::server::close::Close;
+use crate::server::frames::{AuthErrorData, AuthenticatedData, TokenExpiringData, UnsubscribedData};
 use crate::wire;
 
 /// The token's end is looked at this long after the moment at which something is due: milliseconds are cut off.
@@ -29,7 +28,7 @@ impl Session {
                     self.accept(rights, correlation_id.as_deref(), &mut out, now);
                 }
             }
-            Err(reason) => self.refuse("invalid_token", &reason, Close::InvalidToken, &mut out, now),
+            Err(reason) => self.refuse("invalid_token", reason, Close::InvalidToken, &mut out, now),
         }
         out
     }
@@ -37,23 +36,24 @@ impl Session {
     /// The token of `authenticate` or `refresh` was revoked.
     pub fn on_revoked_token(&mut self, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
-        self.refuse("token_revoked", "the token was revoked", Close::TokenRevoked, &mut out, now);
+        self.refuse("token_revoked", "the token was revoked".to_owned(), Close::TokenRevoked, &mut out, now);
         out
     }
 
-    fn refuse(&mut self, code: &str, reason: &str, close: Close, out: &mut Vec<Action>, now: Stamp) {
+    fn refuse(&mut self, code: &'static str, message: String, close: Close, out: &mut Vec<Action>, now: Stamp) {
         let correlation_id = self.signing_in.take();
-        let data = json!({"code": code, "message": reason, "retryable": false});
-        self.send(out, "auth_error", &data, correlation_id.as_deref(), now);
+        let data = AuthErrorData { code, message, retryable: false };
+        self.say(out, &data, correlation_id.as_deref(), now);
         self.close(close, out, now);
     }
 
     pub(super) fn accept(&mut self, rights: Rights, correlation_id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
-        let data = json!({"user_id": wire::user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
+        let (user_id, expires_at) = (wire::user_id(&rights.user), rights.expires.to_string());
+        let data = AuthenticatedData { user_id, role: rights.role, expires_at };
         let before = std::mem::replace(&mut self.scope, rights.scope(Operation::Subscribe));
         self.rights = Some(rights);
         self.expiry_told = false;
-        self.send(out, "authenticated", &data, correlation_id, now);
+        self.say(out, &data, correlation_id, now);
         self.watch_expiry(out, now);
         if self.listener.is_some() {
             // The new token may allow less: the hub is told, and so is the client.
@@ -65,8 +65,8 @@ impl Session {
             }
             self.newest.retain(|known| self.scope.allows_channel(known.channel()));
             if !narrowed.is_empty() {
-                let data = json!({"channels": narrowed, "narrowed": true});
-                self.send(out, "unsubscribed", &data, None, now);
+                let channels = narrowed.iter().map(String::as_str).collect();
+                self.say(out, &UnsubscribedData { channels, narrowed: Some(true) }, None, now);
             }
         }
     }
@@ -111,7 +111,7 @@ impl Session {
         }
         if !self.expiry_told && now.wall.0 > notice {
             self.expiry_told = true;
-            self.send(out, "token_expiring", &json!({"expires_at": expires.to_string()}), None, now);
+            self.say(out, &TokenExpiringData { expires_at: expires.to_string() }, None, now);
         }
         let next = if self.expiry_told { end } else { Wall(notice) };
         let wait = u64::try_from(next.0.saturating_sub(now.wall.0)).unwrap_or(0);

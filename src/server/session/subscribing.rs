@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::chatting::rooms_told;
 use super::{Action, Located, MAX_REPLAY, MAX_SUBSCRIPTIONS, PONG_DEADLINE, Pending, Replaying, Session};
 use crate::channel::{Pattern, routes};
@@ -13,8 +11,9 @@ use crate::event::{Event, EventBody, LimitsEvent};
 use crate::filter::Filter;
 use crate::hub::{Join, Joined, User};
 use crate::ids::{Epoch, Seq};
-use crate::outbox::{Delivery, GapStream, Parcel, Published};
+use crate::outbox::{Delivery, Parcel, Published};
 use crate::server::close::Close;
+use crate::server::frames::{GapData, GapStreamData, SubscribedData, UnsubscribedData};
 use crate::server::message::Unreadable;
 use crate::wire;
 
@@ -68,15 +67,19 @@ impl Session {
         let in_memory = joined.recent_from;
         let clipped = |(first, last): &(Seq, Seq)| (*first, (*last).min(Seq(in_memory.0.saturating_sub(1))));
         let lost: Vec<(Seq, Seq)> = lost.iter().map(clipped).filter(|(first, last)| first <= last).collect();
-        let data = json!({
-            "channels": pending.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>(),
-            "recovered": resume.is_some() && !capped && lost.is_empty(),
-            "first_seq": after.next(), "last_seq": joined.through, "epoch": self.shared.epoch, "lost": lost,
-            "rooms": rooms_told(&joined.rooms),
-            "cursors": self.acking.is_on().then_some(&joined.acked),
-        });
+        let common = Arc::clone(&self.shared);
+        let data = SubscribedData {
+            channels: pending.patterns.iter().map(Pattern::as_str).collect(),
+            recovered: resume.is_some() && !capped && lost.is_empty(),
+            first_seq: after.next(),
+            last_seq: joined.through,
+            epoch: &common.epoch,
+            lost: &lost,
+            rooms: rooms_told(&joined.rooms),
+            cursors: self.acking.is_on().then_some(&joined.acked),
+        };
+        self.say(&mut out, &data, Some(&pending.correlation_id), now);
         self.acking.on_joined(&joined);
-        self.send(&mut out, "subscribed", &data, Some(&pending.correlation_id), now);
         self.on_rooms(&joined.rooms, &mut out, now);
         let Joined { latest, recent, recent_from, letters, through, .. } = joined;
         let (patterns, told) = (pending.patterns, Vec::new());
@@ -135,7 +138,7 @@ impl Session {
                     self.send_again(text.as_bytes(), &mut out);
                 } else {
                     self.sent += 1;
-                    out.push(Action::Send(text));
+                    self.write_event(event, text, &mut out, now);
                 }
             }
         }
@@ -157,10 +160,9 @@ impl Session {
             gone.push((from, Seq(seq.0 - 1)));
         }
         for (from, to) in gone {
-            let data = json!({
-                "from": from, "to": to, "skipped": to.0 - from.0 + 1, "epoch": self.shared.epoch, "streams": [],
-            });
-            self.send(out, "gap", &data, None, now);
+            let (skipped, streams) = (to.0 - from.0 + 1, Vec::new());
+            let common = Arc::clone(&self.shared);
+            self.say(out, &GapData { from, to, skipped, epoch: &common.epoch, streams }, None, now);
         }
     }
 
@@ -201,16 +203,11 @@ impl Session {
                     }
                 }
                 Parcel::Gap { from, to, skipped, streams } => {
-                    let of_stream = |it: &GapStream| {
-                        let channel = it.last.routes.first();
-                        json!({"channel": channel, "from": it.from, "to": it.last.event.seq, "skipped": it.skipped})
-                    };
                     let seen = streams.iter().filter(|it| self.scope.allows(&it.last.routes));
-                    let streams: Vec<_> = seen.map(of_stream).collect();
-                    let data = json!({
-                        "from": from, "to": to, "skipped": skipped, "epoch": self.shared.epoch, "streams": streams,
-                    });
-                    self.send(&mut out, "gap", &data, None, now);
+                    let streams = seen.map(GapStreamData::of).collect();
+                    let common = Arc::clone(&self.shared);
+                    let (from, to, skipped) = (*from, *to, *skipped);
+                    self.say(&mut out, &GapData { from, to, skipped, epoch: &common.epoch, streams }, None, now);
                 }
             }
         }
@@ -304,7 +301,7 @@ impl Session {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
         }
         let channels: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
-        self.send(out, "unsubscribed", &json!({"channels": channels}), id, now);
+        self.say(out, &UnsubscribedData { channels, narrowed: None }, id, now);
     }
 
     fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>, now: Stamp) {
@@ -312,8 +309,8 @@ impl Session {
         self.acking.on_sent(&published.event, || published.text.payload(), now);
         self.sent += 1;
         match self.in_older_form(&published.event) {
-            Some(text) => out.push(Action::Send(text)),
-            None => out.push(Action::SendShared(published.text.clone())),
+            Some(text) => out.push(self.form.own(text)),
+            None => self.write_shared(published, out, now),
         }
     }
 
@@ -359,7 +356,8 @@ impl Session {
         let patients = shared.patients.iter().filter(|patient| scope.sees_patient(&patient.id));
         let latest = replaying.latest.iter().map(|published| published.event.as_ref());
         let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
-        self.send(out, "snapshot", &snapshot, None, now);
+        self.name_streams(&replaying.latest, out, now);
+        self.say(out, &snapshot, None, now);
         self.hand_over(&replaying, out, now);
     }
 }

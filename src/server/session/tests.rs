@@ -1,6 +1,6 @@
 //! A session's answers in virtual time, without a socket.
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::channel::routes;
@@ -10,9 +10,10 @@ use crate::event::{
 };
 use crate::hub::Join;
 use crate::ids::AlertId;
-use crate::outbox::{Frame, Parcel};
+use crate::outbox::{Forms, Frame, Parcel};
 use crate::pipeline::{ChatAct, ChatDone};
 use crate::server::auth::Role;
+use crate::server::contract::frames;
 use crate::server::jwt::Claims;
 use crate::vitals::Mode;
 
@@ -34,13 +35,18 @@ fn shared() -> Arc<Shared> {
         users: Users::default(),
         limits: ServerLimits::default(),
         close_codes: CloseCodes::Own,
+        streams: Streams::default(),
     })
 }
 
 fn session_of(shared: &Arc<Shared>) -> Session {
+    session_in(shared, Form::Json)
+}
+
+fn session_in(shared: &Arc<Shared>, form: Form) -> Session {
     let exp = 1_800_003_600;
     let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
-    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], at(0)).0
+    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], form, at(0)).0
 }
 
 fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
@@ -72,7 +78,7 @@ fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
     });
     let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: at(0), body };
     let (routes, text) = (routes(&event, None), Frame::text(&wire::push(&event).unwrap()));
-    Arc::new(Published { event: Arc::new(event), routes, text })
+    Arc::new(Published { event: Arc::new(event), routes, text, forms: Forms::default() })
 }
 
 /// The JSON of everything that is written, in its order.
@@ -82,7 +88,8 @@ fn written(actions: &[Action]) -> Vec<Json> {
         Action::SendShared(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
         _ => None,
     };
-    actions.iter().filter_map(text).map(|text| serde_json::from_str(&text).unwrap()).collect()
+    let read = |text: String| serde_json::from_str(&text).unwrap();
+    actions.iter().filter_map(text).map(read).inspect(frames::check).collect()
 }
 
 /// A session that resumes after event 1 and is being sent what the disk has; one alert stands.
@@ -271,7 +278,7 @@ fn before_the_sign_in_there_is_one_message() {
     for text in
         [r#"{"type":"ping"}"#, r#"{"type":"subscribe","channels":["system"]}"#, "rubbish", r#"{"type":"heartbeat"}"#]
     {
-        let mut stranger = Session::new(shared(), "c".into(), None, &[], at(0)).0;
+        let mut stranger = Session::new(shared(), "c".into(), None, &[], Form::Json, at(0)).0;
         let answers = written(&stranger.on_text(text, at(1)));
         let kinds: Vec<&str> = answers.iter().map(|answer| answer["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["error", "closing"], "{text}");
@@ -297,7 +304,7 @@ fn at_the_end_sessions_are_sent_away_for_times_that_are_spread() {
     let away = |number: u64| {
         // As the server makes them: 16 hexadecimal digits.
         let id = format!("{:016x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut session = Session::new(shared(), id, None, &[], at(0)).0;
+        let mut session = Session::new(shared(), id, None, &[], Form::Json, at(0)).0;
         let closing = written(&session.close_now(Close::ServerShutdown, at(1)));
         closing[0]["data"]["retry_after_ms"].as_u64().unwrap()
     };
@@ -358,4 +365,19 @@ fn an_alert_that_is_not_acknowledged_comes_twice_and_then_the_connection_is_not_
     assert_eq!((session.is_healthy(), session.acked_seq()), (false, Some(Seq(91))));
     assert_eq!(ack(&mut session, "e", 500, at(13)), 1, "no further than what was sent");
     assert_eq!((session.is_healthy(), session.acked_seq()), (true, Some(Seq(92))));
+}
+
+#[test]
+fn a_form_is_made_once_for_all_who_want_it_and_not_where_nobody_does() {
+    let (shared, published) = (shared(), alert(1, 91, AlertChange::Start));
+    let told =
+        |form| match session_in(&shared, form).on_parcels(&[Parcel::Event(Arc::clone(&published))], at(1)).remove(0) {
+            Action::SendShared(frame) => frame,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(told(Form::Json).as_ptr(), published.text.as_ptr());
+    assert_eq!(told(Form::Compact).as_ptr(), published.text.as_ptr(), "an alert stays as it is");
+    assert!(published.forms.cbor.get().is_none() && published.forms.compact.get().is_none());
+    assert_eq!(told(Form::Cbor).as_ptr(), told(Form::Cbor).as_ptr());
+    assert_ne!(told(Form::Cbor), published.text);
 }

@@ -19,6 +19,8 @@ use vitalbridge::pipeline::{CommandWish, Control, Parts, Pipeline};
 use vitalbridge::secret::Secret;
 use vitalbridge::server::auth::{Rights, Role as UserRole};
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
+use vitalbridge::server::form::Form;
+use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
 use vitalbridge::server::session::{Action, Located, Session, Shared};
@@ -27,6 +29,7 @@ use vitalbridge::vitals::Metric;
 
 use super::{HOST, Server, demo_reading};
 use crate::dashboard::{Came, Dashboard};
+use crate::frames;
 
 /// What both runners do.
 enum Step {
@@ -337,9 +340,10 @@ impl Alone {
             users: Users::default(),
             limits: ServerLimits::default(),
             close_codes: CloseCodes::Own,
+            streams: Streams::default(),
         });
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
-        let (session, greeting) = Session::new(Arc::clone(&shared), "c".into(), None, &[], clock.now());
+        let (session, greeting) = Session::new(Arc::clone(&shared), "c".into(), None, &[], Form::Json, clock.now());
         let heard = VecDeque::new();
         let mut alone = Self { session, pipeline, clock, key, outbox: None, heard, shared, _dir: dir };
         alone.carry_out(greeting);
@@ -355,15 +359,18 @@ impl Alone {
         }
     }
 
+    fn hear(&mut self, message: Json) {
+        frames::check(&message);
+        self.heard.push_back(Came::Message(message));
+    }
+
     /// Carries out one action; gives what its answer brings.
     fn one(&mut self, action: Action) -> Vec<Action> {
         let now = self.clock.now();
         let mut tell = |wish| self.pipeline.on_control(wish, now);
         match action {
-            Action::Send(text) => self.heard.push_back(Came::Message(serde_json::from_str(&text).unwrap())),
-            Action::SendShared(bytes) => {
-                self.heard.push_back(Came::Message(serde_json::from_slice(&bytes).unwrap()));
-            }
+            Action::Send(text) => self.hear(serde_json::from_str(&text).unwrap()),
+            Action::SendShared(bytes) => self.hear(serde_json::from_slice(&bytes).unwrap()),
             Action::SendBinary(bytes) => self.heard.push_back(Came::Binary(bytes.to_vec())),
             Action::Close(close) => self.heard.push_back(Came::Closed(close.code())),
             // Every WebSocket answers a ping by itself.

@@ -1,0 +1,167 @@
+//! The contract's documents: current, whole, and strict enough to notice a frame that breaks them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+use vitalbridge::server::contract::DOCUMENTS;
+
+use crate::bridge::program;
+use crate::frames;
+
+fn written(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn json(file: &str) -> Json {
+    serde_json::from_str(&written(file)).unwrap()
+}
+
+#[test]
+fn the_documents_are_those_that_the_types_make() {
+    for document in DOCUMENTS {
+        let (made, found) = ((document.text)(), written(document.file));
+        let is_current = match serde_json::from_str::<Json>(&made) {
+            // The order of members says nothing.
+            Ok(made) => serde_json::from_str::<Json>(&found).is_ok_and(|found| found == made),
+            Err(_) => made == found,
+        };
+        assert!(is_current, "docs/schema/{} is old: run `cargo run -- contract --out docs/schema`", document.file);
+    }
+}
+
+#[test]
+fn the_command_writes_the_documents_and_prints_the_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = program().args(["contract", "--out", dir.path().to_str().unwrap()]).output().unwrap();
+    assert!(out.status.success());
+    for document in DOCUMENTS {
+        assert_eq!(std::fs::read_to_string(dir.path().join(document.file)).unwrap(), (document.text)());
+    }
+    let printed = program().arg("contract").output().unwrap().stdout;
+    assert_eq!(String::from_utf8(printed).unwrap(), (DOCUMENTS[0].text)());
+}
+
+/// Every `$ref` under a value.
+fn references(json: &Json, into: &mut BTreeSet<String>) {
+    match json {
+        Json::Object(members) => {
+            if let Some(reference) = members.get("$ref").and_then(Json::as_str) {
+                into.insert(reference.to_owned());
+            }
+            members.values().for_each(|value| references(value, into));
+        }
+        Json::Array(items) => items.iter().for_each(|value| references(value, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_schema_is_one() {
+    for file in ["vitals.v1.json", "asyncapi.json"] {
+        let (document, mut all) = (json(file), BTreeSet::new());
+        references(&document, &mut all);
+        assert!(all.len() > 50, "{file}: {}", all.len());
+        for reference in all {
+            let place = reference.strip_prefix('#').unwrap_or_else(|| panic!("{file}: {reference} is elsewhere"));
+            assert!(document.pointer(place).is_some(), "{file}: {reference} leads nowhere");
+        }
+    }
+    let schema = json("vitals.v1.json");
+    assert!(jsonschema::draft202012::meta::is_valid(&schema));
+    jsonschema::draft202012::new(&schema).unwrap();
+    let asyncapi = json("asyncapi.json");
+    for (name, schema) in asyncapi["components"]["schemas"].as_object().unwrap() {
+        assert!(jsonschema::draft7::meta::is_valid(schema), "{name} is no schema of draft 07");
+    }
+}
+
+/// The rules of `AsyncAPI` 3.0.0 about the parts that the document has.
+#[test]
+fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
+    let document = json("asyncapi.json");
+    let keys = |value: &Json| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<String>>();
+    let allowed = ["asyncapi", "id", "info", "servers", "defaultContentType", "channels", "operations", "components"];
+    assert!(keys(&document).iter().all(|key| allowed.contains(&key.as_str())));
+    assert_eq!(document["asyncapi"], "3.0.0");
+    assert!(document["info"]["title"].is_string() && document["info"]["version"] == env!("CARGO_PKG_VERSION"));
+    for server in document["servers"].as_object().unwrap().values() {
+        assert!(server["host"].is_string() && matches!(server["protocol"].as_str(), Some("ws" | "wss")));
+        for security in server["security"].as_array().unwrap() {
+            let scheme = document.pointer(&security["$ref"].as_str().unwrap()[1..]).unwrap();
+            assert!(matches!(scheme["type"].as_str(), Some("http" | "httpApiKey")), "{scheme}");
+        }
+    }
+    let messages = keys(&document["components"]["messages"]);
+    let channels = document["channels"].as_object().unwrap();
+    assert!(
+        ["ws", "ws_combined", "ws_health", "ws_notifications", "ws_chat", "api_ws"]
+            .iter()
+            .all(|name| channels.contains_key(*name))
+    );
+    for channel in channels.values() {
+        assert!(channel["address"].as_str().unwrap().starts_with('/'));
+        assert_eq!(keys(&channel["messages"]), messages);
+    }
+    let mut answered = 0;
+    for (name, operation) in document["operations"].as_object().unwrap() {
+        assert!(matches!(operation["action"].as_str(), Some("send" | "receive")), "{name}");
+        let channel = operation["channel"]["$ref"].as_str().unwrap();
+        let reply = operation.get("reply").map(|reply| {
+            answered += 1;
+            assert_eq!(reply["channel"], operation["channel"], "{name}");
+            reply["messages"].as_array().unwrap()
+        });
+        for message in operation["messages"].as_array().unwrap().iter().chain(reply.into_iter().flatten()) {
+            // The messages of an operation are among those of its channel, and are referred to there.
+            let reference = message["$ref"].as_str().unwrap();
+            assert!(reference.starts_with(&format!("{channel}/messages/")), "{name}: {reference}");
+        }
+    }
+    assert!(answered >= channels.len() * 8, "{answered}");
+    let identifier = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    for part in ["messages", "schemas", "securitySchemes"] {
+        assert!(keys(&document["components"][part]).iter().all(identifier), "{part}");
+    }
+}
+
+#[test]
+fn a_frame_that_breaks_the_contract_is_noticed() {
+    let envelope = |kind: &str, data: Json| json!({"type": kind, "data": data, "timestamp": "2026-11-20T22:00:00.123Z", "correlation_id": "c"});
+    let good = envelope("gap", json!({"from": 1, "to": 3, "skipped": 2, "epoch": "e", "streams": []}));
+    assert_eq!(frames::problems(&good), Vec::<String>::new());
+    let with = |pointer: &str, value: Json| {
+        let mut frame = good.clone();
+        let (place, name) = pointer.rsplit_once('/').unwrap();
+        let object = frame.pointer_mut(place).unwrap().as_object_mut().unwrap();
+        if value.is_null() {
+            object.remove(name)
+        } else {
+            object.insert(name.to_owned(), value)
+        };
+        frame
+    };
+    for (frame, expected) in [
+        (with("/type", json!("fly")), "no message `Fly`"),
+        (with("/type", json!(null)), "no message `Nothing`"),
+        (with("/timestamp", json!(null)), "\"timestamp\" is a required"),
+        (with("/timestamp", json!("yesterday")), "/timestamp"),
+        (with("/data/skipped", json!(null)), "\"skipped\" is a required"),
+        (with("/data/skipped", json!("2")), "/data/skipped"),
+        (with("/data/skipped", json!(-1)), "/data/skipped"),
+        (with("/data/more", json!(1)), "('more' was unexpected)"),
+        (with("/more", json!(1)), "('more' was unexpected)"),
+        (envelope("error", json!({"code": "x", "message": "m", "retryable": false, "scope": "world"})), "/data/scope"),
+        (envelope("result", json!({"ok": true, "code": "x", "message": "m"})), "/data"),
+        (json!([1, 2, true, 3, 4]), "/2"),
+        (json!([1, 2, 72, 3]), "less than 5 items"),
+        (json!([1, 2, 72, 3, 4, {"quality": "valid"}, 6]), ""),
+        (json!([1, 2, "asleep", 3, 4]), "/2"),
+    ] {
+        let problems = frames::problems(&frame).join("; ");
+        assert!(!problems.is_empty() && problems.contains(expected), "{frame}: {problems}");
+    }
+    assert_eq!(frames::problems(&json!([1, 2, 72.0, 3, 4])), Vec::<String>::new());
+    assert_eq!(frames::problems(&json!([1, 2, "sensor_off", 3, -4, {"quality": "valid"}])), Vec::<String>::new());
+}

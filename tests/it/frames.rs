@@ -1,0 +1,112 @@
+//! Holds every frame that a test sees to the contract. Objects are closed here, though the contract lets members come: a
+//! member that it does not name is a defect of this version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use jsonschema::{Draft, Validator};
+use serde_json::{Map, Value as Json, json};
+
+/// The bytes before CBOR; a wave cannot begin with them, for its header would be of 55769 bytes and begin with F7.
+const SELF_DESCRIBED_CBOR: [u8; 3] = [0xD9, 0xD9, 0xF7];
+
+/// The named schemas of the contract, closed.
+static SCHEMAS: LazyLock<Map<String, Json>> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schema/vitals.v1.json");
+    let contract: Json = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    contract["$defs"].as_object().unwrap().iter().map(|(name, schema)| (name.clone(), closed(schema))).collect()
+});
+
+/// Where the schemas of messages for the broker differ from those for clients.
+const AT_BROKER: [&str; 5] = ["inbox", "batch", "status", "birth", "result"];
+
+/// What the contract does not allow about a message of the server; empty: nothing.
+pub(crate) fn problems(message: &Json) -> Vec<String> {
+    if message.is_array() {
+        return found("CompactReading", message);
+    }
+    found(&title(message), message)
+}
+
+/// Fails the test if the server may not say this.
+pub(crate) fn check(message: &Json) {
+    let problems = problems(message);
+    assert!(
+        problems.is_empty(),
+        "not in the contract (docs/contract.md says how to add it): {problems:#?}\n{message:#}"
+    );
+}
+
+/// Fails the test if the broker may not get this.
+#[allow(dead_code, reason = "unit tests, which share this file, have no broker")]
+pub(crate) fn check_at_broker(message: &Json) {
+    let kind = message["type"].as_str().unwrap_or_default();
+    let name = if AT_BROKER.contains(&kind) { format!("Mqtt{}", title(message)) } else { title(message) };
+    let problems = found(&name, message);
+    assert!(problems.is_empty(), "not in the contract: {problems:#?}\n{message:#}");
+}
+
+/// Fails the test if the server may not send these bytes.
+#[allow(dead_code, reason = "unit tests, which share this file, have no socket")]
+pub(crate) fn check_binary(bytes: &[u8]) {
+    if bytes.starts_with(&SELF_DESCRIBED_CBOR) {
+        return;
+    }
+    let length = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+    let header: Json = serde_json::from_slice(&bytes[2..2 + length]).unwrap();
+    let problems = found("Waveform", &header);
+    assert!(problems.is_empty(), "not in the contract: {problems:#?}\n{header:#}");
+}
+
+/// The schema's name of a message: `health_update` is `HealthUpdate`.
+fn title(message: &Json) -> String {
+    let kind = message["type"].as_str().unwrap_or("nothing");
+    kind.split('_').map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect()
+}
+
+/// What a named schema says about a message.
+pub(crate) fn found(name: &str, message: &Json) -> Vec<String> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Validator>>> = Mutex::new(BTreeMap::new());
+    if !SCHEMAS.contains_key(name) {
+        return vec![format!("there is no message `{name}`")];
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let validator = Arc::clone(known.entry(name.to_owned()).or_insert_with(|| Arc::new(validator(name))));
+    drop(known);
+    let problem = |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
+    validator.iter_errors(message).map(problem).collect()
+}
+
+fn validator(name: &str) -> Validator {
+    let mut needed = BTreeSet::from([name.to_owned()]);
+    let mut open = vec![name.to_owned()];
+    while let Some(next) = open.pop() {
+        let text = SCHEMAS[&next].to_string();
+        for part in text.split("\"#/$defs/").skip(1) {
+            let used = part.split('"').next().unwrap().to_owned();
+            if needed.insert(used.clone()) {
+                open.push(used);
+            }
+        }
+    }
+    let all: Map<String, Json> = needed.into_iter().map(|name| (name.clone(), SCHEMAS[&name].clone())).collect();
+    let schema = json!({"$ref": format!("#/$defs/{name}"), "$defs": all});
+    jsonschema::options().with_draft(Draft::Draft202012).should_validate_formats(true).build(&schema).unwrap()
+}
+
+/// The schema with every object of named members closed.
+fn closed(schema: &Json) -> Json {
+    match schema {
+        Json::Object(members) => {
+            let mut members: Map<String, Json> =
+                members.iter().map(|(name, value)| (name.clone(), closed(value))).collect();
+            let is_named = members.get("properties").is_some_and(Json::is_object);
+            if is_named && !members.contains_key("additionalProperties") {
+                members.insert("additionalProperties".to_owned(), json!(false));
+            }
+            Json::Object(members)
+        }
+        Json::Array(items) => items.iter().map(closed).collect(),
+        other => other.clone(),
+    }
+}
