@@ -90,7 +90,7 @@ async fn watch(address: &str, token: &str, position: &mut Option<Position>) -> R
         match frame["type"].as_str() {
             Some("auth_error" | "error") => eprintln!("{}", frame["data"]["message"]),
             Some("subscribed") => {
-                epoch = frame["data"]["epoch"].as_str().unwrap_or_default().to_owned();
+                frame["data"]["epoch"].as_str().unwrap_or_default().clone_into(&mut epoch);
                 last = frame["data"]["last_seq"].as_u64().unwrap_or(0);
             }
             Some("snapshot") => {

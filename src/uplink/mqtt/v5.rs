@@ -76,7 +76,7 @@ async fn drive(mut event_loop: EventLoop, reports: Reports) -> End {
                 reports.hear(LinkEvent::Listening(listening));
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
-                reports.command(publish.topic.as_ref(), publish.payload, publish.retain)
+                reports.command(publish.topic.as_ref(), publish.payload, publish.retain);
             }
             Ok(_) => {}
             Err(error) => return end_of(&error),
