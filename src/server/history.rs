@@ -152,9 +152,10 @@ async fn look_back(
     Ok(found)
 }
 
-/// The text of an event that is asked for and may be read. Messages for people have a way of their own.
+/// The text of an event that is asked for and may be read. Messages for people have a way of their own,
+/// and those of rooms too: it knows what was cleared, and for whom.
 fn wanted(shared: &Shared, query: &Query, event: &Event) -> Option<Box<RawValue>> {
-    if matches!(event.body, EventBody::Notification(_) | EventBody::Inbox(_)) {
+    if matches!(event.body, EventBody::Notification(_) | EventBody::Inbox(_) | EventBody::Chat(_)) {
         return None;
     }
     let routes = routes(event, shared.ward_of(event));

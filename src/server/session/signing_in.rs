@@ -51,6 +51,10 @@ impl Session {
     pub(super) fn accept(&mut self, rights: Rights, correlation_id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         let data = json!({"user_id": wire::user_id(&rights.user), "role": rights.role, "expires_at": rights.expires.to_string()});
         let before = std::mem::replace(&mut self.scope, rights.scope(Operation::Subscribe));
+        let past = rights.scope(Operation::History);
+        if self.rights.as_ref().is_some_and(|before| before.scope(Operation::History) != past) {
+            self.histories_outdated = self.histories;
+        }
         self.rights = Some(rights);
         self.expiry_told = false;
         self.send(out, "authenticated", &data, correlation_id, now);
@@ -63,7 +67,8 @@ impl Session {
             if !gone.is_empty() {
                 self.unsubscribe(&gone, None, out, now);
             }
-            self.newest.retain(|known| self.scope.allows_channel(known.channel()));
+            self.forget_newest();
+            self.forget_unheard(now);
             if !narrowed.is_empty() {
                 let data = json!({"channels": narrowed, "narrowed": true});
                 self.send(out, "unsubscribed", &data, None, now);

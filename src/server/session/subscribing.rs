@@ -130,7 +130,7 @@ impl Session {
                 && self.scope.allows(&routes)
                 && let Some(text) = self.in_older_form(event).or_else(|| wire::push(event).ok())
             {
-                self.acking.on_sent(event, || text.clone().into(), now);
+                self.acking.on_sent(event, &routes, || text.clone().into(), now);
                 if is_owed {
                     self.send_again(text.as_bytes(), &mut out);
                 } else {
@@ -187,8 +187,8 @@ impl Session {
                     self.tell(published, &mut out, now);
                 }
                 Parcel::Event(published) => {
-                    // Rights may have been narrowed while it waited.
-                    if self.scope.allows(&published.routes) {
+                    // Rights may have been narrowed while it waited, or channels left.
+                    if self.hears(&published.routes) {
                         self.push(published, &mut out, now);
                         self.overtake(published);
                     }
@@ -196,7 +196,7 @@ impl Session {
                 Parcel::Check(check) => self.tell_check(check, &mut out, now),
                 Parcel::Moment(moment) => self.tell_moment(moment, &mut out),
                 Parcel::Wave(wave) => {
-                    if self.scope.allows_channel(&wave.channel) {
+                    if self.hears(std::slice::from_ref(&wave.channel)) {
                         out.push(Action::SendBinary(wave.message.clone()));
                     }
                 }
@@ -205,7 +205,7 @@ impl Session {
                         let channel = it.last.routes.first();
                         json!({"channel": channel, "from": it.from, "to": it.last.event.seq, "skipped": it.skipped})
                     };
-                    let seen = streams.iter().filter(|it| self.scope.allows(&it.last.routes));
+                    let seen = streams.iter().filter(|it| self.hears(&it.last.routes));
                     let streams: Vec<_> = seen.map(of_stream).collect();
                     let data = json!({
                         "from": from, "to": to, "skipped": skipped, "epoch": self.shared.epoch, "streams": streams,
@@ -299,7 +299,8 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         self.patterns.retain(|pattern| !patterns.contains(pattern));
         self.filters.retain(|pattern, _| !patterns.contains(pattern));
-        self.newest.retain(|known| self.patterns.iter().any(|pattern| pattern.matches(known.channel())));
+        self.forget_newest();
+        self.forget_unheard(now);
         if let Some(listener) = self.listener {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
         }
@@ -307,9 +308,21 @@ impl Session {
         self.send(out, "unsubscribed", &json!({"channels": channels}), id, now);
     }
 
+    /// True if the session listens to one of these channels of an event, and may.
+    pub(super) fn hears(&self, routes: &[String]) -> bool {
+        self.scope.allows(routes) && routes.iter().any(|route| self.patterns.iter().any(|it| it.matches(route)))
+    }
+
+    /// Says no more of the age of streams that the session does not listen to any more.
+    pub(super) fn forget_newest(&mut self) {
+        let mut newest = std::mem::take(&mut self.newest);
+        newest.retain(|known| self.hears(&known.routes));
+        self.newest = newest;
+    }
+
     fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>, now: Stamp) {
         self.note_age(published);
-        self.acking.on_sent(&published.event, || published.text.payload(), now);
+        self.acking.on_sent(&published.event, &published.routes, || published.text.payload(), now);
         self.sent += 1;
         match self.in_older_form(&published.event) {
             Some(text) => out.push(Action::Send(text)),
@@ -342,7 +355,7 @@ impl Session {
                     self.tell_again(it, (&published.event.epoch, published.event.seq), out, now);
                 }
                 _ if is_owed => {
-                    self.acking.on_sent(&published.event, || published.text.payload(), now);
+                    self.acking.on_sent(&published.event, &published.routes, || published.text.payload(), now);
                     self.send_again(&published.text, out);
                 }
                 _ => self.push(&published, out, now),
