@@ -116,6 +116,14 @@ pub async fn read(
     Ok(Page { events, from: found.from, to: last, next, lost, epoch: shared.epoch.clone() })
 }
 
+#[cfg(test)]
+impl Page {
+    /// A page without events.
+    pub fn empty(epoch: Epoch) -> Self {
+        Self { events: Vec::new(), from: Seq(1), to: Seq(1), next: None, lost: Vec::new(), epoch }
+    }
+}
+
 /// Events, newest first, and the oldest number that was looked at.
 struct Found {
     events: Vec<Box<RawValue>>,
