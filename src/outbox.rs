@@ -272,6 +272,10 @@ impl Outbox {
         let put = match &published.event.body {
             EventBody::Reading(reading) => {
                 let stream = || (reading.patient.clone(), reading.device.clone(), reading.vital.metric());
+                // What was held back of the stream is older than this one, and must not come behind it.
+                if !matches!(delivery, Delivery::Sampled(_)) && !lanes.sampler.is_empty() {
+                    lanes.sampler.forget(&stream());
+                }
                 match delivery {
                     Delivery::All => lanes.put_reading(Slot::One(published.event.seq), published),
                     Delivery::Latest => lanes.put_reading(Slot::Stream(stream()), published),
@@ -503,7 +507,12 @@ impl Lanes {
     /// Puts readings that were held back where they can be taken.
     fn let_go(&mut self, held: Vec<(Stream, Arc<Published>)>) {
         for (stream, published) in held {
-            self.put_reading(Slot::Stream(stream), &published);
+            let slot = Slot::Stream(stream);
+            // The newest of a stream is never replaced by an older one.
+            let is_newest = self.readings.get(&slot).is_none_or(|waiting| waiting.event.seq < published.event.seq);
+            if is_newest {
+                self.put_reading(slot, &published);
+            }
         }
     }
 
@@ -939,6 +948,28 @@ mod tests {
         ] {
             outbox.put(&cuff(ms, parts), Delivery::Sampled(deadband), false);
             assert_eq!(taken(&outbox), if passes { ms.to_string() } else { String::new() }, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_back_never_comes_behind_a_newer_reading() {
+        let sampled = Delivery::Sampled(Sampling { interval: Duration::from_millis(500), deadband: None });
+        for (delivery, is_taken) in
+            [(Delivery::Latest, false), (Delivery::Latest, true), (Delivery::All, false), (Delivery::All, true)]
+        {
+            let outbox = Outbox::default();
+            outbox.put(&measured(1000, "97", Quality::Valid), sampled, false);
+            assert_eq!(taken(&outbox), "1000");
+            assert_eq!(outbox.put(&measured(1100, "96", Quality::Valid), sampled, false), Put::Held);
+            outbox.resubscribed(delivery == Delivery::All, |_| true);
+            outbox.put(&measured(1200, "50", Quality::Valid), delivery, false);
+            let before = if is_taken { taken(&outbox) } else { String::new() };
+            {
+                let mut lanes = outbox.lock();
+                let held = lanes.sampler.due(Mono::from_millis(9000));
+                lanes.let_go(held);
+            }
+            assert_eq!(before + &taken(&outbox), "1200", "{delivery:?}, taken before: {is_taken}");
         }
     }
 

@@ -110,6 +110,16 @@ impl Sampler {
         self.streams.retain(|_, known| is_wanted(&known.sent));
     }
 
+    /// Forgets a stream of which each reading goes out.
+    pub(super) fn forget(&mut self, stream: &Stream) {
+        self.streams.remove(stream);
+    }
+
+    /// True if it knows no stream.
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
     /// How many readings are held back.
     pub(super) fn held(&self) -> usize {
         self.streams.values().filter(|known| known.held.is_some()).count()

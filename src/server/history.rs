@@ -119,6 +119,14 @@ pub async fn read(
     Ok(Page { events, from: found.from, to: last, next, lost, epoch: shared.epoch.clone() })
 }
 
+#[cfg(test)]
+impl Page {
+    /// A page without events.
+    pub fn empty(epoch: Epoch) -> Self {
+        Self { events: Vec::new(), from: Seq(1), to: Seq(1), next: None, lost: Vec::new(), epoch }
+    }
+}
+
 /// Events, newest first, and the oldest number that was looked at.
 struct Found {
     events: Vec<Box<RawValue>>,
@@ -155,9 +163,10 @@ async fn look_back(
     Ok(found)
 }
 
-/// The text of an event that is asked for and may be read. Messages for people have a way of their own.
+/// The text of an event that is asked for and may be read. Messages for people have a way of their own,
+/// and those of rooms too: it knows what was cleared, and for whom.
 fn wanted(shared: &Shared, query: &Query, event: &Event) -> Option<Box<RawValue>> {
-    if matches!(event.body, EventBody::Notification(_) | EventBody::Inbox(_)) {
+    if matches!(event.body, EventBody::Notification(_) | EventBody::Inbox(_) | EventBody::Chat(_)) {
         return None;
     }
     let routes = routes(event, shared.ward_of(event));

@@ -25,6 +25,8 @@ pub const MAX_UNACKED: usize = 1024;
 #[derive(Debug)]
 struct Unacked {
     channel: String,
+    /// Every channel that it can be found on.
+    routes: Vec<String>,
     epoch: Epoch,
     seq: Seq,
     text: Bytes,
@@ -62,8 +64,8 @@ impl Acking {
         }
     }
 
-    /// An event goes out; `text` is its message.
-    pub(super) fn on_sent(&mut self, event: &Event, text: impl FnOnce() -> Bytes, now: Stamp) {
+    /// An event goes out on `routes`; `text` is its message.
+    pub(super) fn on_sent(&mut self, event: &Event, routes: &[String], text: impl FnOnce() -> Bytes, now: Stamp) {
         self.newest = self.newest.max(event.seq);
         if !self.is_on || !matches!(event.body, EventBody::Alert(_)) {
             return;
@@ -74,6 +76,7 @@ impl Acking {
         }
         self.sent.push_back(Unacked {
             channel: wire::channel_of(&event.body),
+            routes: routes.to_vec(),
             epoch: event.epoch.clone(),
             seq: event.seq,
             text: text(),
@@ -154,16 +157,22 @@ impl Session {
             }
             !is_meant
         });
+        let mut is_heard = false;
         if is_ours {
             // Also what came in a snapshot, and what goes nowhere but forwards: the channels of patients there are.
             let known = self.shared.patients.iter().map(|patient| format!("alerts/{}", patient.id));
             for own in known.chain(["alerts/bridge".to_owned()]).filter(|own| channel.matches(own)) {
-                if self.scope.allows_channel(&own) || moved.contains_key(&own) {
+                let mut heard = self.patterns.iter().filter(|pattern| pattern.matches(&own)).peekable();
+                is_heard |= heard.peek().is_some();
+                // Of what nobody subscribed to here, or of a part alone, the client has what was sent to it and no more.
+                let is_whole = heard.any(|pattern| !self.filters.contains_key(pattern));
+                if is_whole && self.scope.allows_channel(&own) {
                     moved.insert(own, through);
                 }
             }
         }
-        let Some(user) = self.rights().map(|rights| rights.user.clone()).filter(|_| !moved.is_empty()) else { return };
+        let has_acked = is_heard || !moved.is_empty();
+        let Some(user) = self.rights().map(|rights| rights.user.clone()).filter(|_| has_acked) else { return };
         self.acking.begin();
         for (channel, seq) in moved {
             let before = self.acking.acked.get(&channel).copied();
@@ -174,6 +183,17 @@ impl Session {
         }
         let is_overdue = |sent: &Unacked| sent.was_sent_again && sent.due <= now.mono;
         self.acking.is_late = self.acking.sent.iter().any(is_overdue);
+    }
+
+    /// Forgets what this connection is no longer to have: it is not sent again, and the user's next one is owed it.
+    pub(super) fn forget_unheard(&mut self, now: Stamp) {
+        let before = self.acking.sent.len();
+        let mut sent = std::mem::take(&mut self.acking.sent);
+        sent.retain(|it| self.hears(&it.routes));
+        if sent.len() < before {
+            self.acking.is_late &= sent.iter().any(|it| it.was_sent_again && it.due <= now.mono);
+        }
+        self.acking.sent = sent;
     }
 
     /// Sends what was not acknowledged in time once more.

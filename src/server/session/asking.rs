@@ -42,7 +42,13 @@ impl Session {
     pub fn on_history(&mut self, correlation_id: &str, page: Option<&Page>, now: Stamp) -> Vec<Action> {
         let mut out = Vec::new();
         self.histories = self.histories.saturating_sub(1);
+        let is_outdated = self.histories_outdated > 0;
+        self.histories_outdated = self.histories_outdated.saturating_sub(1);
         match page {
+            // It may hold what the client must not read any more.
+            _ if is_outdated => {
+                self.put_off(&mut out, "unavailable", "the rights have changed; ask again", Some(correlation_id), now);
+            }
             Some(page) => self.say(&mut out, page, Some(correlation_id), now),
             None => self.put_off(&mut out, "unavailable", "the log cannot be read now", Some(correlation_id), now),
         }

@@ -169,6 +169,8 @@ pub struct Session {
     acking: Acking,
     /// Questions about the past that are not answered yet.
     histories: usize,
+    /// So many of them, the first ones, were asked with other rights than the client has now.
+    histories_outdated: usize,
     delivery: Delivery,
     /// The client has said that it shows alerts, and the pipeline is to be told.
     wants_to_annunciate: bool,
@@ -224,6 +226,7 @@ impl Session {
             filters: BTreeMap::new(),
             acking: Acking::default(),
             histories: 0,
+            histories_outdated: 0,
             delivery: Delivery::Latest,
             wants_to_annunciate: false,
             pending: None,

@@ -51,6 +51,10 @@ impl Session {
         let (user_id, expires_at) = (wire::user_id(&rights.user), rights.expires.to_string());
         let data = AuthenticatedData { user_id, role: rights.role, expires_at };
         let before = std::mem::replace(&mut self.scope, rights.scope(Operation::Subscribe));
+        let past = rights.scope(Operation::History);
+        if self.rights.as_ref().is_some_and(|before| before.scope(Operation::History) != past) {
+            self.histories_outdated = self.histories;
+        }
         self.rights = Some(rights);
         self.expiry_told = false;
         self.say(out, &data, correlation_id, now);
@@ -63,7 +67,8 @@ impl Session {
             if !gone.is_empty() {
                 self.unsubscribe(&gone, None, out, now);
             }
-            self.newest.retain(|known| self.scope.allows_channel(known.channel()));
+            self.forget_newest();
+            self.forget_unheard(now);
             if !narrowed.is_empty() {
                 let channels = narrowed.iter().map(String::as_str).collect();
                 self.say(out, &UnsubscribedData { channels, narrowed: Some(true) }, None, now);

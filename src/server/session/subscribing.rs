@@ -133,7 +133,7 @@ impl Session {
                 && self.scope.allows(&routes)
                 && let Some(text) = self.in_older_form(event).or_else(|| wire::push(event).ok())
             {
-                self.acking.on_sent(event, || text.clone().into(), now);
+                self.acking.on_sent(event, &routes, || text.clone().into(), now);
                 if is_owed {
                     self.send_again(text.as_bytes(), &mut out);
                 } else {
@@ -189,8 +189,8 @@ impl Session {
                     self.tell(published, &mut out, now);
                 }
                 Parcel::Event(published) => {
-                    // Rights may have been narrowed while it waited.
-                    if self.scope.allows(&published.routes) {
+                    // Rights may have been narrowed while it waited, or channels left.
+                    if self.hears(&published.routes) {
                         self.push(published, &mut out, now);
                         self.overtake(published);
                     }
@@ -198,12 +198,12 @@ impl Session {
                 Parcel::Check(check) => self.tell_check(check, &mut out, now),
                 Parcel::Moment(moment) => self.tell_moment(moment, &mut out),
                 Parcel::Wave(wave) => {
-                    if self.scope.allows_channel(&wave.channel) {
+                    if self.hears(std::slice::from_ref(&wave.channel)) {
                         out.push(Action::SendBinary(wave.message.clone()));
                     }
                 }
                 Parcel::Gap { from, to, skipped, streams } => {
-                    let seen = streams.iter().filter(|it| self.scope.allows(&it.last.routes));
+                    let seen = streams.iter().filter(|it| self.hears(&it.last.routes));
                     let streams = seen.map(GapStreamData::of).collect();
                     let common = Arc::clone(&self.shared);
                     let (from, to, skipped) = (*from, *to, *skipped);
@@ -296,7 +296,8 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
         self.patterns.retain(|pattern| !patterns.contains(pattern));
         self.filters.retain(|pattern, _| !patterns.contains(pattern));
-        self.newest.retain(|known| self.patterns.iter().any(|pattern| pattern.matches(known.channel())));
+        self.forget_newest();
+        self.forget_unheard(now);
         if let Some(listener) = self.listener {
             out.push(Action::Unsubscribe(listener, patterns.to_vec()));
         }
@@ -304,9 +305,21 @@ impl Session {
         self.say(out, &UnsubscribedData { channels, narrowed: None }, id, now);
     }
 
+    /// True if the session listens to one of these channels of an event, and may.
+    pub(super) fn hears(&self, routes: &[String]) -> bool {
+        self.scope.allows(routes) && routes.iter().any(|route| self.patterns.iter().any(|it| it.matches(route)))
+    }
+
+    /// Says no more of the age of streams that the session does not listen to any more.
+    pub(super) fn forget_newest(&mut self) {
+        let mut newest = std::mem::take(&mut self.newest);
+        newest.retain(|known| self.hears(&known.routes));
+        self.newest = newest;
+    }
+
     fn push(&mut self, published: &Arc<Published>, out: &mut Vec<Action>, now: Stamp) {
         self.note_age(published);
-        self.acking.on_sent(&published.event, || published.text.payload(), now);
+        self.acking.on_sent(&published.event, &published.routes, || published.text.payload(), now);
         self.sent += 1;
         match self.in_older_form(&published.event) {
             Some(text) => out.push(self.form.own(text)),
@@ -339,7 +352,7 @@ impl Session {
                     self.tell_again(it, (&published.event.epoch, published.event.seq), out, now);
                 }
                 _ if is_owed => {
-                    self.acking.on_sent(&published.event, || published.text.payload(), now);
+                    self.acking.on_sent(&published.event, &published.routes, || published.text.payload(), now);
                     self.send_again(&published.text, out);
                 }
                 _ => self.push(&published, out, now),

@@ -11,11 +11,13 @@ use crate::event::{
 use crate::hub::Join;
 use crate::ids::AlertId;
 use crate::outbox::{Forms, Frame, Parcel};
+use crate::patient::Patient;
 use crate::pipeline::{ChatAct, ChatDone};
-use crate::server::auth::Role;
+use crate::server::auth::{Capability, Role};
 use crate::server::contract::frames;
+use crate::server::history::Page;
 use crate::server::jwt::Claims;
-use crate::vitals::Mode;
+use crate::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 
 fn at(seconds: u64) -> Stamp {
     Stamp { mono: Mono::from_millis(seconds * 1000), wall: Wall(1_800_000_000_000) }
@@ -380,4 +382,163 @@ fn a_form_is_made_once_for_all_who_want_it_and_not_where_nobody_does() {
     assert!(published.forms.cbor.get().is_none() && published.forms.compact.get().is_none());
     assert_eq!(told(Form::Cbor).as_ptr(), told(Form::Cbor).as_ptr());
     assert_ne!(told(Form::Cbor), published.text);
+}
+
+/// The rights of a nurse who may hear and read of these patients alone.
+fn rights_of(patients: &[&str]) -> Rights {
+    let cap = |id: &&str| Capability::of_patient(&id.parse().unwrap(), Role::Nurse);
+    let caps = Some(patients.iter().map(cap).collect());
+    let exp = 1_800_003_600;
+    Rights::from_claims(&Claims { sub: "u".into(), role: Role::Nurse, caps, jti: None, iat: None, nbf: None, exp })
+}
+
+fn shared_with(patients: &[&str]) -> Arc<Shared> {
+    let patient = |id: &&str| Patient {
+        id: id.parse().unwrap(),
+        name: (*id).to_owned(),
+        bed: String::new(),
+        ward: "W".parse().unwrap(),
+        mode: Mode::Test,
+    };
+    let shared = Arc::into_inner(shared()).unwrap();
+    Arc::new(Shared { patients: patients.iter().map(patient).collect(), ..shared })
+}
+
+fn spo2(patient: &str, seq: u64) -> Arc<Published> {
+    let now = at(seq);
+    let body = EventBody::Reading(Reading {
+        patient: Some(patient.parse().unwrap()),
+        device: "d".parse().unwrap(),
+        source: "s".parse().unwrap(),
+        vital: Vital::scalar(Metric::Spo2, Value::Valid(Decimal::integer(97))),
+        mdc: None,
+        quality: Quality::Valid,
+        mode: Mode::Test,
+        taken: Taken::on_arrival(now),
+        received: now,
+    });
+    let event = Event { epoch: "e".parse().unwrap(), seq: Seq(seq), at: now, body };
+    let (routes, text) = (routes(&event, Some(&"W".parse().unwrap())), Frame::text(&wire::push(&event).unwrap()));
+    Arc::new(Published { event: Arc::new(event), routes, text, forms: Forms::default() })
+}
+
+/// Says `subscribe` and has the hub answer it.
+fn subscribed(session: &mut Session, hub: &mut crate::hub::Hub, more: &str) -> Vec<Json> {
+    let mut actions = session.on_text(&format!(r#"{{"type":"subscribe",{more}}}"#), at(1));
+    if matches!(actions[..], [Action::Locate(..)]) {
+        actions = session.on_located(Located { after: Some(Seq::ZERO), lost: vec![] });
+    }
+    let Some(Action::Join(join)) = actions.pop() else { panic!("{actions:?}") };
+    written(&session.on_joined(hub.join(join), at(1)))
+}
+
+fn alerts_of(actions: &[Action]) -> Vec<u64> {
+    let told = written(actions).into_iter().filter(|message| message["type"] == "alert");
+    told.map(|it| it["seq"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn an_alert_that_the_client_may_or_will_not_hear_any_more_is_not_sent_again() {
+    for (change, again) in [("none", vec![91]), ("P-1", vec![91]), ("P-2", vec![]), ("unsubscribe", vec![])] {
+        let mut session = session();
+        let mut hub = crate::hub::Hub::new(Seq(90), Arc::default());
+        subscribed(&mut session, &mut hub, r#""channels":["alerts/+","patient/+/+"],"acks":true"#);
+        let parcel = Parcel::Event(alert(1, 91, AlertChange::Start));
+        assert_eq!(alerts_of(&session.on_parcels(&[parcel], at(2))), [91]);
+        match change {
+            "none" => {}
+            "unsubscribe" => {
+                session.on_text(r#"{"type":"unsubscribe","channels":["alerts/+"]}"#, at(3));
+            }
+            patient => {
+                session.on_token(Ok(rights_of(&[patient])), at(3));
+            }
+        }
+        assert_eq!(alerts_of(&session.on_deadline(at(7))), again, "{change}");
+    }
+}
+
+#[test]
+fn an_ack_moves_the_cursor_over_nothing_that_this_connection_did_not_get() {
+    for (subscribe, parcels, moved) in [
+        (r#""channels":["alerts/+"]"#, vec![], vec![("alerts/P-1", 95), ("alerts/P-2", 95), ("alerts/bridge", 95)]),
+        (r#""channels":["alerts/P-1"]"#, vec![], vec![("alerts/P-1", 95)]),
+        (r#""channels":["patient/+/+"]"#, vec![], vec![]),
+        (r#""channels":["alerts/+"],"filter":{"priority":["high"]}"#, vec![], vec![]),
+        (r#""channels":["alerts/+"],"filter":{"priority":["high"]}"#, vec![93], vec![("alerts/P-1", 93)]),
+    ] {
+        let mut session = session_of(&shared_with(&["P-1", "P-2"]));
+        let mut hub = crate::hub::Hub::new(Seq(95), Arc::default());
+        subscribed(&mut session, &mut hub, &format!(r#"{subscribe},"acks":true"#));
+        let parcels: Vec<Parcel> =
+            parcels.iter().map(|seq| Parcel::Event(alert(1, *seq, AlertChange::Start))).collect();
+        session.on_parcels(&parcels, at(2));
+        let actions = session.on_text(r#"{"type":"ack","channel":"alerts/+","epoch":"e","seq":95}"#, at(3));
+        let found: Vec<(&str, u64)> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Acked(_, channel, seq) => Some((channel.as_str(), seq.0)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found, moved, "{subscribe}");
+    }
+}
+
+#[test]
+fn a_page_of_the_past_does_not_outlive_the_rights_it_was_asked_with() {
+    for (rights, expected) in [(rights_of(&["P-1", "P-2"]), "history"), (rights_of(&["P-2"]), "error")] {
+        let claims = rights_of(&["P-1", "P-2"]);
+        let mut session = Session::new(shared(), "c".into(), Some(claims), &[], Form::Json, at(0)).0;
+        let ask = r#"{"type":"history","channels":["patient/P-1/spo2"],"id":"h"}"#;
+        assert!(matches!(session.on_text(ask, at(1))[..], [Action::History(_)]));
+        session.on_token(Ok(rights), at(2));
+        let answer = written(&session.on_history("h", Some(&Page::empty("e".parse().unwrap())), at(3)));
+        assert_eq!((&answer[0]["type"], &answer[0]["correlation_id"]), (&json!(expected), &json!("h")));
+        // What is asked with the new rights is answered.
+        session.on_text(&ask.replace("P-1", "P-2"), at(4));
+        let answer = written(&session.on_history("h", Some(&Page::empty("e".parse().unwrap())), at(5)));
+        assert_eq!(answer[0]["type"], "history");
+    }
+}
+
+#[test]
+fn what_waited_when_its_channel_was_left_is_not_sent_and_has_no_age() {
+    for (subscribe, leave, stays) in [
+        ("patient/P-1/+", "patient/P-1/+", false),
+        ("ward/W/patient/+/+", "system", true),
+        ("ward/W/patient/+/+", "ward/W/patient/+/+", false),
+    ] {
+        let mut session = session();
+        let mut hub = crate::hub::Hub::new(Seq(1), Arc::default());
+        subscribed(&mut session, &mut hub, &format!(r#""channels":["{subscribe}","system"]"#));
+        session.on_parcels(&[Parcel::Event(spo2("P-1", 2))], at(2));
+        session.on_text(&format!(r#"{{"type":"unsubscribe","channels":["{leave}"]}}"#), at(3));
+        let ages = |session: &mut Session, now| {
+            let told = written(&session.on_deadline(at(now)));
+            let heartbeat = told.into_iter().find(|it| it["type"] == "heartbeat").unwrap();
+            heartbeat["data"]["ages"].as_object().unwrap().len()
+        };
+        assert_eq!(ages(&mut session, 5), usize::from(stays), "{subscribe}");
+        let pushed = written(&session.on_parcels(&[Parcel::Event(spo2("P-1", 4))], at(6)));
+        assert_eq!(pushed.len(), usize::from(stays), "{subscribe}");
+        assert_eq!(ages(&mut session, 10), usize::from(stays), "{subscribe}");
+    }
+}
+
+#[test]
+fn a_narrowed_token_is_told_of_no_other_patient_in_a_snapshot_or_a_resume() {
+    for since in ["", r#","since":{"epoch":"e","seq":0}"#] {
+        let shared = shared_with(&["P-1", "P-2"]);
+        let mut session = Session::new(shared, "c".into(), Some(rights_of(&["P-1"])), &[], Form::Json, at(0)).0;
+        let mut hub = crate::hub::Hub::new(Seq::ZERO, Arc::default());
+        hub.publish(&spo2("P-1", 1));
+        hub.publish(&spo2("P-2", 2));
+        let told = subscribed(&mut session, &mut hub, &format!(r#""channels":["patient/+/+"]{since}"#));
+        let snapshot = told.iter().find(|message| message["type"] == "snapshot").unwrap();
+        assert!(snapshot.to_string().contains("P-1"), "{snapshot}");
+        let pushed = told.iter().filter(|message| message["seq"] == 1).count();
+        assert_eq!(pushed, usize::from(!since.is_empty()), "{told:?}");
+        assert!(told.iter().all(|message| !message.to_string().contains("P-2")), "{told:?}");
+    }
 }

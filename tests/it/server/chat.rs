@@ -235,6 +235,11 @@ async fn history_comes_page_by_page_from_the_disk_over_websocket_and_http() {
     let (page, next) = history(&mut otto, "r", json!({"limit": 2, "before": next})).await;
     assert_eq!((page, next), (vec!["m0".to_owned()], Json::Null));
     assert_eq!(history(&mut otto, "empty", json!({})).await, (vec![], Json::Null));
+    // The log knows nothing of what was cleared, so that messages of rooms are not read from there.
+    otto.say(&json!({"type": "history", "channels": ["chat/+", "#"], "id": "log"})).await;
+    let page = soon(&mut otto, "history").await;
+    let of_rooms = |it: &&Json| it["channel"].as_str().is_some_and(|channel| channel.starts_with("chat/"));
+    assert_eq!(page["data"]["events"].as_array().unwrap().iter().find(of_rooms), None);
 
     let ask = async |path: &str| server.ask(UserRole::Viewer, "GET", path, "").await;
     let (status, page) = ask("/api/v1/rooms/r/messages?limit=3").await;
