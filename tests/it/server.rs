@@ -34,7 +34,7 @@ use vitalbridge::hub::TICK;
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
-use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
+use vitalbridge::pipeline::{CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::profile::Models;
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
@@ -488,6 +488,65 @@ async fn an_acknowledgement_is_for_what_the_person_saw_and_is_on_disk_when_it_is
     let (result, change) = (result.unwrap(), change.unwrap());
     assert_eq!((&result["data"]["ok"], &result["data"]["durable"]), (&json!(true), &json!(true)), "{result}");
     assert_eq!((&change["data"]["change"], &change["data"]["by"]), (&json!("acknowledge"), &json!("7")), "{change}");
+}
+
+#[tokio::test]
+async fn an_alert_does_not_wait_for_the_answer_to_a_command() {
+    let mut server = Server::start();
+    let patient = patients(&server)[0].clone();
+    // From here on nobody answers commands.
+    let (front, mut asked) = mpsc::channel(CONTROL_QUEUE);
+    let pipeline = std::mem::replace(&mut server.site.gate.control, front);
+    let (taken, mut was_taken) = mpsc::channel(1);
+    server.site.tasks.spawn("a pipeline that answers no command", Role::Helper, async move {
+        let mut unanswered = Vec::new();
+        while let Some(control) = asked.recv().await {
+            if matches!(control, Control::Command(_)) {
+                unanswered.push(control);
+                let _ = taken.send(()).await;
+            } else if pipeline.send(control).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let mut nurse = server.signed_in(&server.claims(UserRole::Nurse)).await;
+    nurse.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    nurse.next_of("snapshot").await;
+    let data =
+        json!({"name": "alert.acknowledge", "alert_id": "00000000-0000-7000-8000-000000000000", "expected_seq": 1});
+    nurse.say(&json!({"type": "command", "data": data, "correlation_id": "first"})).await;
+    nurse.say(&json!({"type": "ping", "correlation_id": "second"})).await;
+    was_taken.recv().await.unwrap();
+    server.reading(&patient, Metric::Spo2, 70).await;
+    let mut came = Vec::new();
+    while came.len() < 3 {
+        let message = nurse.next().await;
+        match message["type"].as_str().unwrap() {
+            "alert" => came.push("alert".to_owned()),
+            _ if message["correlation_id"].is_string() => {
+                came.push(message["correlation_id"].as_str().unwrap().to_owned());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(came, ["alert", "first", "second"], "the alert at once, and answers in their order");
+}
+
+#[tokio::test]
+async fn a_token_for_a_ward_gets_the_patients_of_the_ward_in_the_snapshot() {
+    let server = Server::start();
+    let ward = server.site.gate.shared.patients[0].ward.to_string();
+    let here = server.site.gate.shared.patients.iter().filter(|patient| patient.ward.to_string() == ward).count();
+    let mut claims = server.claims(UserRole::Viewer);
+    claims.caps = Some(vec![Capability {
+        channels: vec![format!("ward/{ward}/#")],
+        allow: UserRole::Viewer.operations().to_vec(),
+    }]);
+    let mut viewer = server.signed_in(&claims).await;
+    viewer.say(&json!({"type": "subscribe", "channels": [format!("ward/{ward}/#")]})).await;
+    let snapshot = viewer.next_of("snapshot").await;
+    assert_eq!(snapshot["data"]["patients"].as_array().unwrap().len(), here, "{snapshot}");
 }
 
 #[tokio::test]

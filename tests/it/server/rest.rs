@@ -318,6 +318,20 @@ async fn few_points_keep_the_least_the_greatest_and_that_something_was_absent() 
 }
 
 #[tokio::test]
+async fn few_points_keep_both_of_two_values_of_one_reading() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    server
+        .put(&patient, Draft { vital: Vital::RrIntervals(vec![1024, 512]), ..draft(Metric::Spo2, number(0), at(4)) })
+        .await;
+    server.settled().await;
+    let path = format!("/api/v1/readings?patient={patient}&max_points=60&from={}&to={}", at(0), at(2_000_000));
+    let (points, _) = server.pages(&path).await;
+    let values: Vec<f64> = points.iter().filter_map(|point| point["value"].as_f64()).collect();
+    assert_eq!(values, [500.0, 1000.0], "{points:?}");
+}
+
+#[tokio::test]
 async fn the_present_is_told_with_ages_devices_and_alerts() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();
