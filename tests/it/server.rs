@@ -30,7 +30,7 @@ use vitalbridge::alerts::{Engine, RuleSet};
 use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
-use vitalbridge::hub::TICK;
+use vitalbridge::hub::{RING_EVENTS, TICK};
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
@@ -364,6 +364,41 @@ async fn a_resume_brings_what_was_missed_once() {
     stranger.say(&resume).await;
     assert_eq!(stranger.next().await["data"]["recovered"], false);
     assert_eq!(stranger.next().await["type"], "snapshot");
+}
+
+#[tokio::test]
+async fn a_replay_to_a_slow_client_does_not_hold_up_the_end() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let claims = server.claims(UserRole::Viewer);
+    let mut first = server.signed_in(&claims).await;
+    let mut resume = json!({"type": "subscribe", "channels": ["patient/+/spo2"]});
+    first.say(&resume).await;
+    first.next_of("snapshot").await;
+    server.reading(&patient, Metric::Spo2, 96).await;
+    let seen = first.next_of("health_update").await;
+    drop(first);
+    // More than memory holds.
+    for _ in 0..RING_EVENTS + 3000 {
+        server.reading(&patient, Metric::Spo2, 97).await;
+    }
+    server.settled().await;
+    resume["since"] = json!({"epoch": seen["epoch"], "seq": seen["seq"]});
+    let bearer = format!("Bearer {}", server.token(&claims));
+    let headers = [("Authorization", bearer.as_str())];
+    let mut slow = Dashboard::over(server.stream_of(8 * 1024), HOST, "/ws", &headers).await.unwrap();
+    slow.say(&resume).await;
+    slow.next_of("health_update").await;
+    server.sessions.cancel();
+    let mut came = 0;
+    let end = loop {
+        match slow.read().await {
+            Came::Message(message) => came += usize::from(message["type"] == "health_update"),
+            end => break end,
+        }
+    };
+    assert_eq!(end, Came::Closed(4206));
+    assert!(came < 2000, "{came} readings came first");
 }
 
 #[tokio::test]

@@ -106,10 +106,10 @@ pub(super) fn router(site: Site) -> Router {
 }
 
 async fn export(State(desk): State<Desk>, headers: HeaderMap, uri: Uri) -> Response {
-    answered(begin(desk, &headers, &uri))
+    answered(begin(&desk, &headers, &uri))
 }
 
-fn begin(desk: Desk, headers: &HeaderMap, uri: &Uri) -> Answer<Response> {
+fn begin(desk: &Desk, headers: &HeaderMap, uri: &Uri) -> Answer<Response> {
     let viewer = Viewer::of(&desk.site, headers)?;
     let mut given = Given::of(uri, &["format", "patient", "device", "metric", "from", "to"])?;
     let format = match given.text("format").as_deref() {
