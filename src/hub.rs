@@ -8,7 +8,7 @@ use crate::channel::{Pattern, notifications_of};
 use crate::clock::Mono;
 use crate::event::{EventBody, LimitKind};
 use crate::filter::Filter;
-use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId};
+use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId, WardId};
 use crate::metrics::Metrics;
 use crate::notifier::Letter;
 use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put, SelfCheck};
@@ -79,9 +79,12 @@ impl Scope {
         }
     }
 
-    /// True if something of this patient may be seen.
-    pub fn sees_patient(&self, patient: &PatientId) -> bool {
-        format!("patient/{patient}/+").parse().is_ok_and(|pattern| self.overlaps(&pattern))
+    /// True if something of this patient may be seen, on the patient's own channels or on those of the ward.
+    pub fn sees_patient(&self, patient: &PatientId, ward: Option<&WardId>) -> bool {
+        let own = format!("patient/{patient}/+");
+        let of_ward = ward.map(|ward| format!("ward/{ward}/{own}"));
+        let mut channels = [Some(own), of_ward].into_iter().flatten();
+        channels.any(|channels| channels.parse().is_ok_and(|pattern| self.overlaps(&pattern)))
     }
 }
 

@@ -368,6 +368,10 @@ impl TokenKey {
                 }
                 let decoding = decoding_key(&key.material);
                 match check_with(token, wish.algorithm, &decoding, (&wish.issuer, &trusted.audience), now) {
+                    // A revocation is forgotten after the longest life, which nothing bounds from an unknown moment on.
+                    Ok(Claims { iat: None, .. }) => {
+                        refused = Some(TokenRefused::Invalid("the claim `iat` is missing".to_owned()));
+                    }
                     Ok(claims) => return Ok(Verified { claims, is_foreign: true }),
                     Err(error) => refused = Some(error),
                 }

@@ -136,11 +136,15 @@ pub fn router(site: Site) -> Router {
 
 /// Refuses foreign hosts and origins, and sets the headers that every answer has.
 async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let refusal = refusal(&site.hosts, request.headers()).or_else(|| admission::refusal(&site, &request));
+    let mut refusal = refusal(&site.hosts, request.headers());
+    if refusal.is_none() {
+        // Also an admin's key may be new.
+        tokens::learn_key(&site, request.headers(), request.uri()).await;
+        refusal = admission::refusal(&site, &request);
+    }
     let mut response = if let Some(refusal) = refusal {
         refusal
     } else {
-        tokens::learn_key(&site, request.headers(), request.uri()).await;
         plain::refusals(peer::answering(peer::of(&request), next.run(request)).await)
     };
     let headers = response.headers_mut();

@@ -144,6 +144,7 @@ pub async fn run<S>(
         is_slow: false,
         histories: VecDeque::new(),
         reading: None,
+        held: VecDeque::new(),
         visit,
         gate,
         seat: None,
@@ -271,12 +272,17 @@ struct Connection<S> {
     histories: VecDeque<Query>,
     /// The one that is being answered.
     reading: Option<PageRead>,
+    /// What the client said while it was to get an answer: at most [`MESSAGES_IN_A_ROW`].
+    held: VecDeque<Heard>,
     gate: Gate,
     /// Its place among the sessions of its user.
     seat: Option<UserSeat>,
     /// Its place until it has signed in.
     waiting: Option<Waiting>,
 }
+
+/// What the socket gave; `None`: its end.
+type Heard = Option<Result<Message, WsError>>;
 
 /// A page of the past that is being read, and the name under which it was asked for.
 type PageRead = Pin<Box<dyn Future<Output = (String, Option<Page>)> + Send>>;
@@ -334,7 +340,7 @@ where
                 close = self.visit.ordered() => self.session.close_now(close, self.gate.clock.now()),
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
-                message = self.socket.next(), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
+                message = heard(&mut self.held, &mut self.socket), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
                     Ok(mut answers) => {
                         read += 1;
                         // An alert that waits goes before the answer.
@@ -396,7 +402,7 @@ where
         }
     }
 
-    fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<Vec<Action>, Ending> {
+    fn on_message(&mut self, message: Heard) -> Result<Vec<Action>, Ending> {
         let now = self.gate.clock.now();
         if let (Some(seat), Some(Ok(message))) = (&self.seat, &message) {
             match message {
@@ -524,7 +530,7 @@ where
                 Action::Replay { after, through, readings } => {
                     Box::pin(self.replay((after, through), readings)).await?
                 }
-                other => Box::pin(self.ask(other)).await,
+                other => Box::pin(self.ask(other)).await?,
             };
             // Answers go before what was already waiting, so that a subscribe is complete before the next one.
             for action in more.into_iter().rev() {
@@ -535,9 +541,9 @@ where
     }
 
     /// Actions that need an answer of another part.
-    async fn ask(&mut self, action: Action) -> Vec<Action> {
-        match action {
-            Action::Verify(token) => self.verify(&token).await,
+    async fn ask(&mut self, action: Action) -> Result<Vec<Action>, End> {
+        Ok(match action {
+            Action::Verify(token) => self.verify(token).await?,
             Action::Locate(epoch, seq) => match self.gate.reader.resume_point(&epoch, seq).await {
                 Ok(point) => self.session.on_located(located(point)),
                 Err(error) => {
@@ -549,7 +555,7 @@ where
             Action::Join(join) => {
                 let (reply, answer) = oneshot::channel();
                 if self.gate.control.send(Control::Join(join, reply)).await.is_err() {
-                    return self.session.close_now(Close::ServerShutdown, self.gate.clock.now());
+                    return Ok(self.session.close_now(Close::ServerShutdown, self.gate.clock.now()));
                 }
                 let joined = answer.await.ok().flatten();
                 if let Some(joined) = &joined {
@@ -575,7 +581,7 @@ where
                 let _ = self.gate.control.send(Control::Receipt(receipt)).await;
                 Vec::new()
             }
-            Action::Command(request) => self.command(request).await,
+            Action::Command(request) => self.command(request).await?,
             Action::Delivered(user, ids) => {
                 // If the pipeline has ended they wait on, and come again with the same ids.
                 let _ = self.gate.control.send(Control::Delivered(user, ids)).await;
@@ -584,7 +590,8 @@ where
             Action::Chat(order) => {
                 let ChatOrder { correlation_id, act, by, scope } = order;
                 let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
-                let done = pipeline::chat(&self.gate.control, act.clone(), by, scope).await;
+                let (control, wanted) = (self.gate.control.clone(), act.clone());
+                let done = self.meanwhile(async move { pipeline::chat(&control, wanted, by, scope).await }).await?;
                 self.session.on_chat_done(&correlation_id, &act, done, self.gate.clock.now())
             }
             Action::Sign(sign) => {
@@ -593,7 +600,8 @@ where
                 Vec::new()
             }
             Action::Conversation { correlation_id, wanted, through } => {
-                let page = chat::page(&self.gate, wanted.clone(), through).await;
+                let (gate, asked) = (self.gate.clone(), wanted.clone());
+                let page = self.meanwhile(async move { chat::page(&gate, asked, through).await }).await?;
                 self.session.on_conversation(&correlation_id, &wanted, page, self.gate.clock.now())
             }
             Action::History(query) => {
@@ -606,7 +614,8 @@ where
                 Vec::new()
             }
             Action::Preferences(correlation_id, user) => {
-                let chosen = pipeline::preferences(&self.gate.control, user).await;
+                let control = self.gate.control.clone();
+                let chosen = self.meanwhile(async move { pipeline::preferences(&control, user).await }).await?;
                 self.session.on_preferences(&correlation_id, chosen.as_ref(), self.gate.clock.now())
             }
             Action::Send(_)
@@ -615,11 +624,65 @@ where
             | Action::Ping
             | Action::Close(_)
             | Action::Replay { .. } => Vec::new(),
+        })
+    }
+
+    /// Waits for what the client asked of another part. Meanwhile it gets its events and heartbeats; what it says is held
+    /// back until it has its answer, so that answers keep their order.
+    async fn meanwhile<T>(&mut self, asked: impl Future<Output = T> + Send) -> Result<T, End> {
+        let mut asked = pin!(asked);
+        loop {
+            if self.session.is_closed() {
+                return Ok(asked.await);
+            }
+            // Behind a close frame, an error or the end nothing is read.
+            let is_open =
+                self.held.back().is_none_or(|it| matches!(it, Some(Ok(Message::Text(_) | Message::Binary(_)))));
+            let has_room = self.held.len() < MESSAGES_IN_A_ROW;
+            let wait = self.session.next_deadline().since(self.gate.clock.now().mono);
+            let (live, outbox, clock) = (self.session.is_live(), self.outbox.clone(), self.gate.clock.clone());
+            let filled = async {
+                match outbox {
+                    Some(outbox) if live => outbox.filled(&clock).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let actions = tokio::select! {
+                biased;
+                answer = &mut asked => return Ok(answer),
+                () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                changed = self.revoked.changed() => match changed {
+                    Ok(()) => self.on_revocations(),
+                    Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
+                },
+                close = self.visit.ordered() => self.session.close_now(close, self.gate.clock.now()),
+                message = self.socket.next(), if is_open && has_room => match message {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.on_message(message).unwrap_or_default(),
+                    message => {
+                        self.held.push_back(message);
+                        Vec::new()
+                    }
+                },
+                // Who may have said more than is held is not judged by it.
+                () = tokio::time::sleep(wait), if has_room => {
+                    let mut actions = self.on_durable();
+                    actions.extend(self.session.on_deadline(self.gate.clock.now()));
+                    actions
+                }
+                () = filled => self.deliver(),
+            };
+            Box::pin(self.carry_out(actions)).await?;
         }
     }
 
-    async fn verify(&mut self, token: &Secret) -> Vec<Action> {
-        self.gate.learn_key(token.expose()).await;
+    async fn verify(&mut self, token: Secret) -> Result<Vec<Action>, End> {
+        if self.seat.is_some() {
+            let (gate, token) = (self.gate.clone(), token.clone());
+            self.meanwhile(async move { gate.learn_key(token.expose()).await }).await?;
+        } else {
+            // Who has sent a token in time is not late.
+            self.gate.learn_key(token.expose()).await;
+        }
         let now = self.gate.clock.now();
         let checked = self.gate.check(token.expose(), now.wall);
         if let Err(refused) = &checked {
@@ -631,7 +694,7 @@ where
         if let (None, Ok(rights)) = (&self.seat, &checked) {
             match take_seat(&self.gate, &rights.user).await {
                 Some(seat) => self.admit(seat),
-                None => return self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now()),
+                None => return Ok(self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now())),
             }
         }
         let now = self.gate.clock.now();
@@ -641,16 +704,18 @@ where
         };
         self.holder.send_replace(self.session.rights().cloned());
         self.visit.on_signed_in(&self.session);
-        actions
+        Ok(actions)
     }
 
-    async fn command(&mut self, request: CommandRequest) -> Vec<Action> {
+    async fn command(&mut self, request: CommandRequest) -> Result<Vec<Action>, End> {
         let CommandRequest { correlation_id, command, by, scope } = request;
         let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
         let key = Some(correlation_id.clone());
-        let done = pipeline::carry_out_once(&self.gate.control, command, by, scope, key).await;
+        let control = self.gate.control.clone();
+        let asked = async move { pipeline::carry_out_once(&control, command, by, scope, key).await };
+        let done = self.meanwhile(asked).await?;
         let done = done.map_err(|refusal| (refusal.code, refusal.reason));
-        self.session.on_command_done(&correlation_id, done, self.gate.clock.now())
+        Ok(self.session.on_command_done(&correlation_id, done, self.gate.clock.now()))
     }
 
     /// Sends stored events in chunks, each written before the next is read; alerts of the present jump ahead.
@@ -689,6 +754,9 @@ where
             actions.extend(self.on_durable());
             actions.extend(self.session.on_deadline(self.gate.clock.now()));
             actions.extend(self.on_revocations());
+            if self.gate.stop.is_cancelled() {
+                actions.extend(self.session.close_now(Close::ServerShutdown, self.gate.clock.now()));
+            }
             Box::pin(self.carry_out(actions)).await?;
         }
         if let Some(seat) = &self.seat {
@@ -760,6 +828,17 @@ where
         // A peer that does not answer is left alone.
         let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
         End::Ours(close)
+    }
+}
+
+/// What the client said next: first what was held back.
+async fn heard<S>(held: &mut VecDeque<Heard>, socket: &mut WebSocketStream<S>) -> Heard
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match held.pop_front() {
+        Some(heard) => heard,
+        None => socket.next().await,
     }
 }
 

@@ -32,11 +32,11 @@ use vitalbridge::alerts::{Engine, RuleSet};
 use vitalbridge::clock::{Clock, Stamp};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
-use vitalbridge::hub::TICK;
+use vitalbridge::hub::{RING_EVENTS, TICK};
 use vitalbridge::ids::Epoch;
 use vitalbridge::metrics::Metrics;
 use vitalbridge::notifier::Notifier;
-use vitalbridge::pipeline::{CONTROL_QUEUE, Parts, Pipeline, SOURCE_QUEUE};
+use vitalbridge::pipeline::{CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
 use vitalbridge::profile::Models;
 use vitalbridge::secret::Secret;
 use vitalbridge::server::accept;
@@ -381,6 +381,41 @@ async fn a_resume_brings_what_was_missed_once() {
 }
 
 #[tokio::test]
+async fn a_replay_to_a_slow_client_does_not_hold_up_the_end() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let claims = server.claims(UserRole::Viewer);
+    let mut first = server.signed_in(&claims).await;
+    let mut resume = json!({"type": "subscribe", "channels": ["patient/+/spo2"]});
+    first.say(&resume).await;
+    first.next_of("snapshot").await;
+    server.reading(&patient, Metric::Spo2, 96).await;
+    let seen = first.next_of("health_update").await;
+    drop(first);
+    // More than memory holds.
+    for _ in 0..RING_EVENTS + 3000 {
+        server.reading(&patient, Metric::Spo2, 97).await;
+    }
+    server.settled().await;
+    resume["since"] = json!({"epoch": seen["epoch"], "seq": seen["seq"]});
+    let bearer = format!("Bearer {}", server.token(&claims));
+    let headers = [("Authorization", bearer.as_str())];
+    let mut slow = Dashboard::over(server.stream_of(8 * 1024), HOST, "/ws", &headers).await.unwrap();
+    slow.say(&resume).await;
+    slow.next_of("health_update").await;
+    server.sessions.cancel();
+    let mut came = 0;
+    let end = loop {
+        match slow.read().await {
+            Came::Message(message) => came += usize::from(message["type"] == "health_update"),
+            end => break end,
+        }
+    };
+    assert_eq!(end, Came::Closed(4206));
+    assert!(came < 2000, "{came} readings came first");
+}
+
+#[tokio::test]
 async fn rubbish_is_answered_ten_times_and_harms_nobody_else() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();
@@ -502,6 +537,65 @@ async fn an_acknowledgement_is_for_what_the_person_saw_and_is_on_disk_when_it_is
     let (result, change) = (result.unwrap(), change.unwrap());
     assert_eq!((&result["data"]["ok"], &result["data"]["durable"]), (&json!(true), &json!(true)), "{result}");
     assert_eq!((&change["data"]["change"], &change["data"]["by"]), (&json!("acknowledge"), &json!("7")), "{change}");
+}
+
+#[tokio::test]
+async fn an_alert_does_not_wait_for_the_answer_to_a_command() {
+    let mut server = Server::start();
+    let patient = patients(&server)[0].clone();
+    // From here on nobody answers commands.
+    let (front, mut asked) = mpsc::channel(CONTROL_QUEUE);
+    let pipeline = std::mem::replace(&mut server.site.gate.control, front);
+    let (taken, mut was_taken) = mpsc::channel(1);
+    server.site.tasks.spawn("a pipeline that answers no command", Role::Helper, async move {
+        let mut unanswered = Vec::new();
+        while let Some(control) = asked.recv().await {
+            if matches!(control, Control::Command(_)) {
+                unanswered.push(control);
+                let _ = taken.send(()).await;
+            } else if pipeline.send(control).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let mut nurse = server.signed_in(&server.claims(UserRole::Nurse)).await;
+    nurse.say(&json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    nurse.next_of("snapshot").await;
+    let data =
+        json!({"name": "alert.acknowledge", "alert_id": "00000000-0000-7000-8000-000000000000", "expected_seq": 1});
+    nurse.say(&json!({"type": "command", "data": data, "correlation_id": "first"})).await;
+    nurse.say(&json!({"type": "ping", "correlation_id": "second"})).await;
+    was_taken.recv().await.unwrap();
+    server.reading(&patient, Metric::Spo2, 70).await;
+    let mut came = Vec::new();
+    while came.len() < 3 {
+        let message = nurse.next().await;
+        match message["type"].as_str().unwrap() {
+            "alert" => came.push("alert".to_owned()),
+            _ if message["correlation_id"].is_string() => {
+                came.push(message["correlation_id"].as_str().unwrap().to_owned());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(came, ["alert", "first", "second"], "the alert at once, and answers in their order");
+}
+
+#[tokio::test]
+async fn a_token_for_a_ward_gets_the_patients_of_the_ward_in_the_snapshot() {
+    let server = Server::start();
+    let ward = server.site.gate.shared.patients[0].ward.to_string();
+    let here = server.site.gate.shared.patients.iter().filter(|patient| patient.ward.to_string() == ward).count();
+    let mut claims = server.claims(UserRole::Viewer);
+    claims.caps = Some(vec![Capability {
+        channels: vec![format!("ward/{ward}/#")],
+        allow: UserRole::Viewer.operations().to_vec(),
+    }]);
+    let mut viewer = server.signed_in(&claims).await;
+    viewer.say(&json!({"type": "subscribe", "channels": [format!("ward/{ward}/#")]})).await;
+    let snapshot = viewer.next_of("snapshot").await;
+    assert_eq!(snapshot["data"]["patients"].as_array().unwrap().len(), here, "{snapshot}");
 }
 
 #[tokio::test]

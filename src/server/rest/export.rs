@@ -1,7 +1,8 @@
 //! `/api/v1/export`: the readings of a span of time as one file, written while the client takes it.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +22,8 @@ use super::{Answer, Viewer, answered, csv};
 use crate::clock::Wall;
 use crate::event::{Event, EventBody};
 use crate::ids::Seq;
+use crate::server::auth::Rights;
+use crate::server::jwt::LEEWAY_SECONDS;
 use crate::server::routes::{Site, failure};
 use crate::store::Scan;
 use crate::tasks::Role;
@@ -61,18 +64,52 @@ enum Piece {
 struct Desk {
     site: Site,
     slots: Arc<Semaphore>,
+    /// Users who have one: at most [`MAX_EXPORTS`].
+    users: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// An export's place among all, and that of its user.
+struct Place {
+    _slot: OwnedSemaphorePermit,
+    user: String,
+    users: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.user);
+    }
+}
+
+impl Desk {
+    /// A place for an export of this user, or the refusal.
+    fn place(&self, user: &str) -> Answer<Place> {
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, "too many exports at once; see Retry-After"));
+        };
+        if !self.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned()) {
+            return Err(busy(StatusCode::TOO_MANY_REQUESTS, "you have an export under way; see Retry-After"));
+        }
+        Ok(Place { _slot: slot, user: user.to_owned(), users: Arc::clone(&self.users) })
+    }
+}
+
+fn busy(status: StatusCode, reason: &str) -> Box<Response> {
+    let mut response = failure(status, "busy", reason);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(PAUSE_SECONDS));
+    Box::new(response)
 }
 
 pub(super) fn router(site: Site) -> Router {
-    let desk = Desk { site, slots: Arc::new(Semaphore::new(MAX_EXPORTS)) };
+    let desk = Desk { site, slots: Arc::new(Semaphore::new(MAX_EXPORTS)), users: Arc::default() };
     Router::new().route("/api/v1/export", get(export)).with_state(desk)
 }
 
 async fn export(State(desk): State<Desk>, headers: HeaderMap, uri: Uri) -> Response {
-    answered(begin(desk, &headers, &uri))
+    answered(begin(&desk, &headers, &uri))
 }
 
-fn begin(desk: Desk, headers: &HeaderMap, uri: &Uri) -> Answer<Response> {
+fn begin(desk: &Desk, headers: &HeaderMap, uri: &Uri) -> Answer<Response> {
     let viewer = Viewer::of(&desk.site, headers)?;
     let mut given = Given::of(uri, &["format", "patient", "device", "metric", "from", "to"])?;
     let format = match given.text("format").as_deref() {
@@ -80,15 +117,15 @@ fn begin(desk: Desk, headers: &HeaderMap, uri: &Uri) -> Answer<Response> {
         Some("ndjson") => Format::Ndjson,
         Some(_) => return Err(BadQuery::value("format", "is neither csv nor ndjson").into()),
     };
+    let rights = viewer.rights.clone();
     let choice = Choice::read(viewer, &mut given)?;
-    let Ok(slot) = desk.slots.try_acquire_owned() else {
-        let reason = "too many exports at once; see Retry-After";
-        let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "busy", reason);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(PAUSE_SECONDS));
-        return Err(Box::new(response));
-    };
+    let place = desk.place(&rights.user)?;
     let (pieces, taken) = mpsc::channel(PIECES);
-    let writing = write(desk.site.clone(), choice, format, pieces, slot);
+    let site = desk.site.clone();
+    let writing = async move {
+        write(site, (rights, choice), format, pieces).await;
+        drop(place);
+    };
     desk.site.tasks.spawn("export", Role::Helper, async move {
         writing.await;
         Ok(())
@@ -113,8 +150,11 @@ async fn next_piece(
 }
 
 /// Writes everything that was on disk when it began. A file that cannot be finished is broken off.
-async fn write(site: Site, choice: Choice, format: Format, pieces: mpsc::Sender<Piece>, _slot: OwnedSemaphorePermit) {
+async fn write(site: Site, (rights, choice): (Rights, Choice), format: Format, pieces: mpsc::Sender<Piece>) {
     let send = async |piece: Piece| {
+        if !may_go_on(&site, &rights) {
+            return false;
+        }
         tokio::select! {
             biased;
             // The daemon's end must not wait for a client.
@@ -149,6 +189,12 @@ async fn write(site: Site, choice: Choice, format: Format, pieces: mpsc::Sender<
         };
         after = seq;
     }
+}
+
+/// False once the token has ended or was revoked.
+fn may_go_on(site: &Site, rights: &Rights) -> bool {
+    let until = rights.expires.0.saturating_add(LEEWAY_SECONDS.saturating_mul(1000));
+    site.gate.clock.now().wall.0 <= until && !site.gate.access.forbids(rights)
 }
 
 fn line(event: &Event, format: Format) -> Bytes {

@@ -21,12 +21,13 @@ use tracing::warn;
 
 use self::query::BadQuery;
 use super::routes::{Site, failure, signed_in};
-use crate::channel::{Operation, Pattern, routes};
+use crate::channel::{Operation, routes};
 use crate::event::Event;
 use crate::hub::Scope;
 use crate::ids::{PatientId, WardId};
 use crate::outbox::Published;
 use crate::pipeline::{COMMAND_DEADLINE, Control};
+use crate::server::auth::Rights;
 use crate::server::session::Shared;
 use crate::store::{StoreError, StreamInfo};
 use crate::wire;
@@ -52,6 +53,7 @@ type Answer<T> = Result<T, Box<Response>>;
 /// What somebody may read of what was.
 #[derive(Debug, Clone)]
 struct Viewer {
+    rights: Rights,
     scope: Scope,
     shared: Arc<Shared>,
 }
@@ -59,11 +61,12 @@ struct Viewer {
 impl Viewer {
     /// Who asks; whose token gives the right `hst` on nothing is refused.
     fn of(site: &Site, headers: &HeaderMap) -> Answer<Self> {
-        let scope = signed_in(site, headers)?.scope(Operation::History);
+        let rights = signed_in(site, headers)?;
+        let scope = rights.scope(Operation::History);
         if scope == Scope::Only(Vec::new()) {
             return Err(forbidden());
         }
-        Ok(Self { scope, shared: Arc::clone(&site.gate.shared) })
+        Ok(Self { rights, scope, shared: Arc::clone(&site.gate.shared) })
     }
 
     fn ward_of(&self, patient: &PatientId) -> Option<&WardId> {
@@ -72,8 +75,7 @@ impl Viewer {
 
     /// True if something of this patient may be read.
     fn sees_patient(&self, patient: &PatientId) -> bool {
-        let of_ward = self.ward_of(patient).and_then(|ward| format!("ward/{ward}/patient/{patient}/+").parse().ok());
-        self.scope.sees_patient(patient) || of_ward.is_some_and(|pattern: Pattern| self.scope.overlaps(&pattern))
+        self.scope.sees_patient(patient, self.ward_of(patient))
     }
 
     /// True if the patient's alerts may be read.

@@ -285,7 +285,7 @@ impl Buckets {
     fn points(self, next: Option<String>) -> PointPage {
         let mut points: Vec<At<Point>> = Vec::new();
         for ((_, key), bucket) in self.by_time {
-            let (min, max) = (bucket.min, bucket.max.filter(|max| bucket.min.is_none_or(|min| min.0 != max.0)));
+            let (min, max) = (bucket.min, bucket.max.filter(|max| is_other(bucket.min, *max)));
             for (at, number) in [min, max].into_iter().flatten() {
                 points.push((at, point(&key, at, Some(number), None)));
             }
@@ -297,6 +297,11 @@ impl Buckets {
         let points = points.into_iter().map(|(_, point)| point).collect();
         PointPage { every_ms: self.every, points, undated: self.undated, next }
     }
+}
+
+/// True if the greatest is not the very value that is the least: one reading may have several at one time.
+fn is_other(min: Option<At<Decimal>>, max: At<Decimal>) -> bool {
+    min.is_none_or(|(at, number)| at != max.0 || number.compare(max.1).is_ne())
 }
 
 fn point(

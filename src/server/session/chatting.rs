@@ -122,8 +122,9 @@ impl Session {
             let first = BadMember::new("activity", "needs a subscribe first");
             return self.wrong(out, &Unreadable::Member(first), id, now);
         };
-        let is_known = |wanted: &PatientId| self.shared.patients.iter().any(|known| known.id == *wanted);
-        if patient.as_ref().is_some_and(|patient| !is_known(patient) || !self.scope.sees_patient(patient)) {
+        let mut seen =
+            self.shared.patients.iter().filter(|known| self.scope.sees_patient(&known.id, Some(&known.ward)));
+        if patient.as_ref().is_some_and(|wanted| !seen.any(|known| known.id == *wanted)) {
             let refusal = Unreadable::Denied { channels: "this patient".to_owned() };
             return self.wrong(out, &refusal, id, now);
         }

@@ -366,7 +366,7 @@ impl Session {
         }
         let shared = Arc::clone(&self.shared);
         let scope = self.scope.clone();
-        let patients = shared.patients.iter().filter(|patient| scope.sees_patient(&patient.id));
+        let patients = shared.patients.iter().filter(|patient| scope.sees_patient(&patient.id, Some(&patient.ward)));
         let latest = replaying.latest.iter().map(|published| published.event.as_ref());
         let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
         self.name_streams(&replaying.latest, out, now);

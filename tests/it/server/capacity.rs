@@ -46,6 +46,14 @@ async fn beyond_the_limit_everybody_is_told_when_to_come_back_and_admins_still_g
         assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: 5"), "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
     }
+    let revoked = server.token(&Claims { jti: Some("gone".to_owned()), ..server.claims(UserRole::Admin) });
+    let file = vitalbridge::server::revocation::RevocationFile::new(server.dir.path().to_owned());
+    let whose = vitalbridge::server::revocation::Whose::Jti("gone".to_owned());
+    file.revoke(whose, "7".to_owned(), server.clock.now().wall).unwrap();
+    let mut revocations = server.site.gate.access.revocations();
+    revocations.wait_for(|revoked| !revoked.is_empty()).await.unwrap();
+    let answer = ask(&mut connect(3), Some(&revoked)).await;
+    assert!(answer.starts_with("http/1.1 503"), "a revoked admin is none: {answer}");
     let admin = token(UserRole::Admin);
     let mut reserved = connect(4);
     assert!(ask(&mut reserved, Some(&admin)).await.starts_with("http/1.1 200"));

@@ -6,6 +6,7 @@ use axum::body::Body;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use vitalbridge::clock::Wall;
 use vitalbridge::event::SourceMessage;
@@ -318,6 +319,20 @@ async fn few_points_keep_the_least_the_greatest_and_that_something_was_absent() 
 }
 
 #[tokio::test]
+async fn few_points_keep_both_of_two_values_of_one_reading() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    server
+        .put(&patient, Draft { vital: Vital::RrIntervals(vec![1024, 512]), ..draft(Metric::Spo2, number(0), at(4)) })
+        .await;
+    server.settled().await;
+    let path = format!("/api/v1/readings?patient={patient}&max_points=60&from={}&to={}", at(0), at(2_000_000));
+    let (points, _) = server.pages(&path).await;
+    let values: Vec<f64> = points.iter().filter_map(|point| point["value"].as_f64()).collect();
+    assert_eq!(values, [500.0, 1000.0], "{points:?}");
+}
+
+#[tokio::test]
 async fn the_present_is_told_with_ages_devices_and_alerts() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();
@@ -478,6 +493,39 @@ async fn a_parameter_that_is_wrong_is_named_with_its_problem() {
     let answer = server.request(Some(&claims), "GET", "/api/v1/patients/%FF").await;
     assert_eq!((answer.status, answer.kind.as_str()), (400, "application/json"));
     assert_eq!(answer.json()["code"], "format");
+}
+
+#[tokio::test]
+async fn an_export_ends_with_the_token_it_was_asked_for_with() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    for n in 0..8000 {
+        server.put(&patient, draft(Metric::HeartRate, number(700 + n % 9), at(i64::from(n) * 1000))).await;
+    }
+    server.settled().await;
+    let path = format!("/api/v1/export?format=ndjson&patient={patient}");
+    let claims = Claims { jti: Some("gone".to_owned()), ..server.claims(UserRole::Viewer) };
+    // It does not fit into what lies between: the client has to take it.
+    let mut stream = server.stream_of(8 * 1024);
+    let token = server.token(&claims);
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).await.unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    let other = Claims { sub: "8".to_owned(), ..server.claims(UserRole::Viewer) };
+    let whole = server.request(Some(&other), "GET", &path).await;
+    assert!(whole.status == 200 && whole.is_whole, "another user's");
+
+    let file = vitalbridge::server::revocation::RevocationFile::new(server.dir.path().to_owned());
+    let whose = vitalbridge::server::revocation::Whose::Jti("gone".to_owned());
+    file.revoke(whose, "7".to_owned(), server.clock.now().wall).unwrap();
+    server.site.gate.access.revocations().wait_for(|revoked| !revoked.is_empty()).await.unwrap();
+    let mut rest = Vec::new();
+    // A connection that is broken off may end with an error.
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < whole.body.len() && !rest.ends_with(b"0\r\n\r\n"), "{} bytes came", rest.len());
 }
 
 #[tokio::test]

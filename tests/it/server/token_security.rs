@@ -199,6 +199,11 @@ fn table(issuers: &Issuers, now: i64) -> Vec<(&'static str, String, Option<&'sta
             changed(&json!({"iat": null, "exp": now + 2 * 86_400})),
             Some("longer than 24 hours"),
         ),
+        (
+            "without iat, of another issuer",
+            ed.honest(None, &with(claims("ed", now), &json!({"iat": null}))),
+            Some("the claim `iat` is missing"),
+        ),
         ("for ever", changed(&json!({"exp": i64::MAX})), Some("longer than 24 hours")),
         // Form.
         ("oversized, with a good signature", changed(&json!({"x": "x".repeat(4096)})), Some("at most 4096")),
