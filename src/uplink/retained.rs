@@ -547,7 +547,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut retained, mut broker) = (Retained::new(Seq::ZERO, Seq::ZERO), kept());
         let (mut log, mut seconds) = (Vec::<(u64, usize, bool)>::new(), 0);
-        for seq in 1..=2000 {
+        // Half of them are ends: fewer than there is room for, what finds none is another test's.
+        for seq in 1..=1600 {
             seconds += random.u64(0..20);
             let alert = random.usize(0..12);
             let is_end = random.bool();

@@ -226,7 +226,8 @@ impl Consumer {
         // What is removed comes as an empty message.
         let parsed = if text.is_empty() { Ok(Json::Null) } else { serde_json::from_str(&text) };
         let body = parsed.unwrap_or_else(|error| panic!("{error}: {text}"));
-        if topic.starts_with("vitals/") {
+        // What is removed is empty, and a command is the backend's.
+        if topic.starts_with("vitals/") && !text.is_empty() && !topic.ends_with("/cmd") {
             frames::check_at_broker(&body);
         }
         let received = Received { topic, qos, retained, content_type, properties, text, body };

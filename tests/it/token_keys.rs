@@ -362,7 +362,6 @@ async fn the_command_line_revokes_at_a_running_daemon_and_a_restart_forgets_noth
     assert_eq!(texts(&|row| format!("{}{}", row["epoch"], row["data"]["object"])), rows.len(), "{page}");
     assert!(rows.iter().all(|row| row["data"]["by"] == "command-line"), "{page}");
     // What is issued from now on is taken again.
-    becomes(&bridge, &text(&issue("lena")), false).await;
     let deadline = now() + LIMIT;
     while !comes_in(&bridge, &text(&issue("lena"))).await {
         assert!(now() < deadline, "no newer token is taken");

@@ -372,11 +372,14 @@ fn an_alert_that_is_not_acknowledged_comes_twice_and_then_the_connection_is_not_
 #[test]
 fn a_form_is_made_once_for_all_who_want_it_and_not_where_nobody_does() {
     let (shared, published) = (shared(), alert(1, 91, AlertChange::Start));
-    let told =
-        |form| match session_in(&shared, form).on_parcels(&[Parcel::Event(Arc::clone(&published))], at(1)).remove(0) {
+    let told = |form| {
+        let mut session = session_in(&shared, form);
+        session.patterns = vec!["alerts/+".parse().unwrap()];
+        match session.on_parcels(&[Parcel::Event(Arc::clone(&published))], at(1)).remove(0) {
             Action::SendShared(frame) => frame,
             other => panic!("{other:?}"),
-        };
+        }
+    };
     assert_eq!(told(Form::Json).as_ptr(), published.text.as_ptr());
     assert_eq!(told(Form::Compact).as_ptr(), published.text.as_ptr(), "an alert stays as it is");
     assert!(published.forms.cbor.get().is_none() && published.forms.compact.get().is_none());

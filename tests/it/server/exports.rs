@@ -1,11 +1,13 @@
 //! Exports and those who take them: several at once, one that takes nothing, and one that goes away.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_util::sync::CancellationToken;
 use vitalbridge::server::accept;
+use vitalbridge::server::jwt::Claims;
 use vitalbridge::server::routes::router;
 use vitalbridge::tasks::Role;
 use vitalbridge::vitals::Metric;
@@ -26,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 struct Ward {
     server: Server,
     router: Router,
+    /// How many have asked: each of them is another user.
+    asked: AtomicU64,
 }
 
 impl Ward {
@@ -37,11 +41,16 @@ impl Ward {
         }
         server.settled().await;
         let router = router(server.site.clone());
-        Self { server, router }
+        Self { server, router, asked: AtomicU64::new(0) }
     }
 
     /// An export that has begun, and of which no more is taken than its status.
     async fn begun(&self) -> (String, DuplexStream) {
+        self.begun_by(&format!("user-{}", self.asked.fetch_add(1, Ordering::Relaxed))).await
+    }
+
+    /// The same of this user.
+    async fn begun_by(&self, user: &str) -> (String, DuplexStream) {
         let (mut stream, theirs) = tokio::io::duplex(4096);
         let (router, stop) = (self.router.clone(), CancellationToken::new());
         self.server.site.tasks.spawn("connection", Role::Helper, async move {
@@ -51,7 +60,7 @@ impl Ward {
         let request = format!(
             "GET /api/v1/export?format=ndjson&metric=heart_rate HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\
              authorization: Bearer {}\r\n\r\n",
-            self.server.token(&self.server.claims(UserRole::Viewer))
+            self.server.token(&Claims { sub: user.to_owned(), ..self.server.claims(UserRole::Viewer) })
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
@@ -96,6 +105,19 @@ async fn four_are_written_at_once_and_one_more_is_told_when_to_come_back() {
         assert_eq!(i32::try_from(rows).unwrap(), READINGS, "each has all of it");
     }
     assert_eq!(ward.begun().await.0, "200");
+}
+
+#[tokio::test]
+async fn a_user_has_one_at_once() {
+    let ward = Ward::open().await;
+    let (status, first) = ward.begun_by("lena").await;
+    assert_eq!(status, "200");
+    let (status, refused) = ward.begun_by("lena").await;
+    let refused = rest_of(refused).await.to_lowercase();
+    assert!(status == "429" && refused.contains("retry-after: ") && refused.contains(r#""code":"busy""#), "{refused}");
+    assert_eq!(ward.begun_by("otto").await.0, "200");
+    assert!(is_whole(&rest_of(first).await));
+    assert_eq!(ward.begun_by("lena").await.0, "200", "the first one has ended");
 }
 
 #[tokio::test]
