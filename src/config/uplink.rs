@@ -177,14 +177,18 @@ impl Builder<'_> {
             match u16::try_from(*rate.get_ref()).ok().filter(|rate| *rate <= MAX_BACKLOG_PER_SECOND) {
                 Some(rate) => limits.backlog_a_second = rate,
                 None => {
-                    self.problem(rate, format!("is 0 (as fast as the broker takes them) to {MAX_BACKLOG_PER_SECOND}"));
+                    let range = format!("0 (as fast as the broker takes them) to {MAX_BACKLOG_PER_SECOND}");
+                    self.problem(rate, format!("backlog_per_second is {}; it can be {range}", rate.get_ref()));
                 }
             }
         }
         if let Some(bundle) = &mqtt.backlog_bundle {
             match usize::try_from(*bundle.get_ref()).ok().filter(|bundle| (1..=MAX_BUNDLE).contains(bundle)) {
                 Some(bundle) => limits.bundle = bundle,
-                None => self.problem(bundle, format!("is 1 (each by itself) to {MAX_BUNDLE}")),
+                None => self.problem(
+                    bundle,
+                    format!("backlog_bundle is {}; it can be 1 (each by itself) to {MAX_BUNDLE}", bundle.get_ref()),
+                ),
             }
         }
         limits
@@ -238,8 +242,8 @@ mod tests {
         assert_eq!(limits(""), (20, 50));
         assert_eq!(limits("backlog_per_second = 0\nbacklog_bundle = 1"), (0, 1));
         let problems = parsed("backlog_per_second = 1001\nbacklog_bundle = 0").unwrap_err();
-        assert!(problems.contains("0 (as fast as the broker takes them) to 1000"), "{problems}");
-        assert!(problems.contains("1 (each by itself) to 500"), "{problems}");
+        assert!(problems.contains("backlog_per_second is 1001; it can be 0"), "{problems}");
+        assert!(problems.contains("backlog_bundle is 0; it can be 1"), "{problems}");
     }
 
     fn access(folder: &Path, text: &str) -> Result<(Access, usize), String> {

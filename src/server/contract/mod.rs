@@ -48,10 +48,8 @@ pub const DOCUMENTS: [Document; 3] = [
 /// The routes: the schema needs no token, for it tells nothing of anybody.
 pub(super) fn router() -> Router {
     static SCHEMA: LazyLock<String> = LazyLock::new(|| schema().to_string());
-    Router::new().route(
-        "/ws/schema.json",
-        get(async || ([(CONTENT_TYPE, "application/schema+json")], SCHEMA.as_str()).into_response()),
-    )
+    Router::new()
+        .route("/ws/schema.json", get(async || ([(CONTENT_TYPE, "application/json")], SCHEMA.as_str()).into_response()))
 }
 
 fn pretty(json: &Json) -> String {

@@ -155,7 +155,7 @@ async fn the_schema_is_served_to_anybody() {
     let server = Server::start();
     let answer =
         server.http(&format!("GET /ws/schema.json HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("application/schema+json"), "{answer:.300}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("application/json"), "{answer:.300}");
     let body: Json = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(body, serde_json::from_str::<Json>(&(DOCUMENTS[0].text)()).unwrap());
 }
