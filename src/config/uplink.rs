@@ -174,12 +174,12 @@ impl Builder<'_> {
     fn uplink_limits(&mut self, mqtt: &file::Mqtt) -> Limits {
         let mut limits = Limits::default();
         if let Some(rate) = &mqtt.backlog_per_second {
-            match u16::try_from(*rate.get_ref()).ok().filter(|rate| *rate <= MAX_BACKLOG_PER_SECOND) {
-                Some(rate) => limits.backlog_a_second = rate,
-                None => {
-                    let range = format!("0 (as fast as the broker takes them) to {MAX_BACKLOG_PER_SECOND}");
-                    self.problem(rate, format!("backlog_per_second is {}; it can be {range}", rate.get_ref()));
-                }
+            let known = u16::try_from(*rate.get_ref()).ok().filter(|rate| *rate <= MAX_BACKLOG_PER_SECOND);
+            if let Some(known) = known {
+                limits.backlog_a_second = known;
+            } else {
+                let range = format!("0 (as fast as the broker takes them) to {MAX_BACKLOG_PER_SECOND}");
+                self.problem(rate, format!("backlog_per_second is {}; it can be {range}", rate.get_ref()));
             }
         }
         if let Some(bundle) = &mqtt.backlog_bundle {
