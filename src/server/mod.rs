@@ -15,7 +15,6 @@ mod commands;
 pub mod connections;
 pub mod contract;
 pub mod form;
-pub mod frame_guard;
 pub mod frames;
 pub mod history;
 pub mod hosts;

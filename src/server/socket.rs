@@ -31,13 +31,12 @@ use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
 use crate::server::form::Form;
-use crate::server::frame_guard::{FrameBounds, FrameGuard};
 use crate::server::history::{self, Page, Query};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
 use crate::server::session::{Action, ChatOrder, CommandRequest, Located, Session, Shared};
-use crate::server::strict::Violation;
+use crate::server::strict::{FrameBounds, Strict, Violation};
 use crate::server::tokens::Access;
 use crate::server::writing::{self, Writing};
 use crate::store::{Reader, ResumePoint};
@@ -109,7 +108,7 @@ pub async fn run<S>(
 {
     let limits = gate.shared.limits;
     let before_sign_in = FrameBounds { bytes: limits.first_message_bytes, fragments: limits.fragments };
-    let socket = writing::websocket(FrameGuard::careful(stream, before_sign_in), limits.message_bytes).await;
+    let socket = writing::websocket(stream, Strict::careful(before_sign_in), limits.message_bytes).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
     let connection_id = visit.id().to_owned();
@@ -256,7 +255,7 @@ async fn take_seat(gate: &Gate, user: &str) -> Option<UserSeat> {
 }
 
 struct Connection<S> {
-    socket: WebSocketStream<Writing<FrameGuard<S>>>,
+    socket: WebSocketStream<Writing<S>>,
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
@@ -296,7 +295,7 @@ where
         let limits = self.gate.shared.limits;
         self.seat = Some(seat);
         self.waiting = None;
-        self.socket.get_mut().get_mut().admit(FrameBounds { bytes: limits.message_bytes, fragments: limits.fragments });
+        self.socket.get_mut().admit(FrameBounds { bytes: limits.message_bytes, fragments: limits.fragments });
     }
 
     async fn turn(&mut self, greeting: Vec<Action>) -> End {
@@ -415,7 +414,9 @@ where
             self.visit.on_heard(is_message);
         }
         match message {
-            Some(Err(_)) if self.socket.get_ref().get_ref().violation().is_some() => Ok(self.session.on_too_big(now)),
+            Some(Err(_)) if self.socket.get_ref().violation().is_some_and(Violation::is_of_size) => {
+                Ok(self.session.on_too_big(now))
+            }
             Some(Ok(Message::Text(text))) => {
                 let actions = self.session.on_text(text.as_str(), now);
                 self.visit.on_acked(self.session.acked_seq(), !self.session.is_healthy());
@@ -789,7 +790,7 @@ where
     /// Reads what the client still sends, in vain.
     async fn drop_unread(&mut self) {
         let (mut rubbish, mut dropped) = ([0; 4096], 0);
-        let stream = self.socket.get_mut().get_mut().get_mut();
+        let stream = self.socket.get_mut().get_mut();
         while dropped < MAX_DROPPED_BYTES {
             match stream.read(&mut rubbish).await {
                 Ok(count @ 1..) => dropped += count,

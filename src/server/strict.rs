@@ -1,6 +1,16 @@
-//! Reads the frames of a client as they come in, byte by byte, and finds the first byte that RFC 6455 forbids.
+//! Reads the frames of a client as they come in, byte by byte, and finds the first byte that RFC 6455 or our own bounds of
+//! a message forbid: before anything of a frame that is too large is kept.
 //!
 //! The library behind it looks at whole frames only: a text that is wrong at its first byte would be heard to its end.
+
+/// What messages may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameBounds {
+    /// Bytes of a message, over all its frames.
+    pub bytes: usize,
+    /// Frames of a message.
+    pub fragments: usize,
+}
 
 /// What a client did wrong, and how RFC 6455, 7.4.1 calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +39,12 @@ pub enum Violation {
     /// 8.1.
     #[error("a text is not UTF-8")]
     NotUtf8,
+    /// Our own: a frame, or the frames of a message together, are larger than allowed.
+    #[error("a message is larger than allowed")]
+    TooBig,
+    /// Our own: a message comes in more frames than allowed.
+    #[error("a message has more frames than allowed")]
+    TooManyFragments,
 }
 
 impl Violation {
@@ -36,8 +52,14 @@ impl Violation {
     pub const fn code(self) -> u16 {
         match self {
             Self::NotUtf8 => 1007,
+            Self::TooBig | Self::TooManyFragments => 1009,
             _ => 1002,
         }
+    }
+
+    /// True where the message is right and only beyond what is taken here.
+    pub const fn is_of_size(self) -> bool {
+        matches!(self, Self::TooBig | Self::TooManyFragments)
     }
 }
 
@@ -50,11 +72,26 @@ pub fn is_key(text: &[u8]) -> bool {
 /// Longest payload of a control frame, in bytes.
 const MAX_CONTROL: u64 = 125;
 
+/// Header bytes of a frame at most: two, eight of length, four of mask (5.2).
+const MAX_HEADER: usize = 14;
+
+/// Bytes of the masking key.
+const MASK: usize = 4;
+
+/// How many bytes of length follow the first two of a header.
+const fn extended(second: u8) -> usize {
+    match second & 0x7F {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    }
+}
+
 /// The frame that is being read.
 #[derive(Debug, Clone, Copy)]
 enum Part {
     /// Its header: what has come of it.
-    Header { bytes: [u8; 14], have: usize },
+    Header { bytes: [u8; MAX_HEADER], have: usize },
     /// Its payload.
     Payload { kind: Kind, mask: [u8; 4], at: u64, left: u64, is_last: bool },
 }
@@ -76,31 +113,69 @@ pub struct Strict {
     text: Utf8,
     reason: Utf8,
     is_closed: bool,
+    bounds: FrameBounds,
+    /// The bounds may change with the next message: nothing beyond the frame that is coming in is read ahead.
+    is_careful: bool,
+    /// Payload of the message so far, as its headers claim it, and its frames.
+    bytes: u64,
+    fragments: usize,
 }
 
-impl Default for Strict {
-    fn default() -> Self {
+impl Strict {
+    /// Takes messages inside these bounds.
+    pub fn new(bounds: FrameBounds) -> Self {
         Self {
-            part: Part::Header { bytes: [0; 14], have: 0 },
+            part: Part::Header { bytes: [0; MAX_HEADER], have: 0 },
             open: None,
             text: Utf8::default(),
             reason: Utf8::default(),
             is_closed: false,
+            bounds,
+            is_careful: false,
+            bytes: 0,
+            fragments: 0,
         }
     }
-}
 
-impl Strict {
+    /// Is read frame by frame, so that [`Strict::admit`] holds from the next one on.
+    pub fn careful(bounds: FrameBounds) -> Self {
+        Self { is_careful: true, ..Self::new(bounds) }
+    }
+
+    /// Other bounds from the next message on, and nothing that would change them again.
+    pub const fn admit(&mut self, bounds: FrameBounds) {
+        self.bounds = bounds;
+        self.is_careful = false;
+    }
+
+    /// How many bytes may be read now; `None`: as many as there are.
+    pub fn may_read(&self) -> Option<usize> {
+        self.is_careful.then(|| match &self.part {
+            Part::Payload { left, .. } => usize::try_from(*left).unwrap_or(usize::MAX),
+            Part::Header { have: have @ 0..2, .. } => 2 - have,
+            Part::Header { bytes: [_, second, ..], have } => (2 + extended(*second) + MASK).saturating_sub(*have),
+        })
+    }
+
     /// Reads what has come. What stands before a violation is good: the number of those bytes comes with it.
     ///
     /// # Errors
     /// The first violation; nothing after it means anything.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
-        for (at, byte) in bytes.iter().enumerate() {
-            // RFC 6455, 5.5.1: nothing comes after a close.
-            if !self.is_closed {
-                self.take(*byte).map_err(|violation| (at, violation))?;
+        let mut rest = bytes;
+        // RFC 6455, 5.5.1: nothing comes after a close.
+        while let (false, [byte, after @ ..]) = (self.is_closed, rest) {
+            if let Part::Payload { kind: Kind::Binary | Kind::Other, left, .. } = &mut self.part {
+                // Nothing in it can be wrong.
+                let here = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
+                rest = rest.get(here..).unwrap_or_default();
+                // A payload of this kind has no end that could be wrong.
+                let _ = self.end_of_frame();
+                continue;
             }
+            self.take(*byte).map_err(|violation| (bytes.len() - rest.len(), violation))?;
+            rest = after;
         }
         Ok(())
     }
@@ -132,7 +207,7 @@ impl Strict {
     }
 
     /// Looks at each byte of a header when it has come.
-    fn header(&mut self, bytes: [u8; 14], have: usize) -> Result<Part, Violation> {
+    fn header(&mut self, bytes: [u8; MAX_HEADER], have: usize) -> Result<Part, Violation> {
         let [first, second, ..] = bytes;
         let (is_last, opcode) = (first & 0x80 != 0, first & 0x0F);
         let is_control = opcode & 0x08 != 0;
@@ -159,11 +234,7 @@ impl Strict {
                 return Err(Violation::Close);
             }
         }
-        let extended = match short {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
+        let extended = extended(second);
         let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
         let length = if extended == 0 { short } else { number(bytes.get(2..2 + extended).unwrap_or(&[])) };
         let is_shortest = match extended {
@@ -171,8 +242,13 @@ impl Strict {
             8 => length > u64::from(u16::MAX) && length >> 63 == 0,
             _ => true,
         };
-        if have == 2 + extended && !is_shortest {
-            return Err(Violation::Length);
+        if have == 2 + extended {
+            if !is_shortest {
+                return Err(Violation::Length);
+            }
+            if !is_control {
+                self.count(length, is_last)?;
+            }
         }
         let Some(&[a, b, c, d]) = bytes.get(2 + extended..6 + extended).filter(|_| have == 6 + extended) else {
             return Ok(Part::Header { bytes, have });
@@ -190,9 +266,25 @@ impl Strict {
         Ok(Part::Payload { kind, mask: [a, b, c, d], at: 0, left: length, is_last })
     }
 
+    /// Counts a frame of a message; control frames, which may stand between them (5.4), have their own bound.
+    fn count(&mut self, length: u64, is_last: bool) -> Result<(), Violation> {
+        self.bytes = self.bytes.saturating_add(length);
+        self.fragments += 1;
+        if self.bytes > u64::try_from(self.bounds.bytes).unwrap_or(u64::MAX) {
+            return Err(Violation::TooBig);
+        }
+        if self.fragments > self.bounds.fragments {
+            return Err(Violation::TooManyFragments);
+        }
+        if is_last {
+            (self.bytes, self.fragments) = (0, 0);
+        }
+        Ok(())
+    }
+
     fn end_of_frame(&mut self) -> Result<(), Violation> {
         let Part::Payload { kind, left: 0, is_last, .. } = self.part else { return Ok(()) };
-        self.part = Part::Header { bytes: [0; 14], have: 0 };
+        self.part = Part::Header { bytes: [0; MAX_HEADER], have: 0 };
         match kind {
             Kind::Text if is_last => std::mem::take(&mut self.text).end(),
             Kind::Close => {
@@ -253,11 +345,42 @@ impl Utf8 {
 mod tests {
     use super::*;
 
+    const BOUNDS: FrameBounds = FrameBounds { bytes: 1000, fragments: 3 };
+
+    const TEXT: u8 = 0x81;
+    const BINARY: u8 = 0x82;
+    const BEGIN: u8 = 0x02;
+    const MORE: u8 = 0x00;
+    const LAST: u8 = 0x80;
+    const PING: u8 = 0x89;
+
+    /// The first bytes of a masked frame.
+    fn header(first: u8, length: u64) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match length {
+            0..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
+            126..65_536 => {
+                bytes.push(0x80 | 0x7E);
+                bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
+            }
+            _ => {
+                bytes.push(0x80 | 0x7F);
+                bytes.extend(length.to_be_bytes());
+            }
+        }
+        bytes.extend([1, 2, 3, 4]);
+        bytes
+    }
+
     /// A masked frame.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 1, 2, 3, 4];
+        let mut bytes = header(first, u64::try_from(payload.len()).unwrap());
         bytes.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
         bytes
+    }
+
+    fn filled(first: u8, length: usize) -> Vec<u8> {
+        frame(first, &vec![b'x'; length])
     }
 
     #[test]
@@ -269,8 +392,8 @@ mod tests {
             [0x00, 0x41, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5];
         for _ in 0..20_000 {
             let text: Vec<u8> = (0..random.usize(0..6)).map(|_| *random.choice(odd.iter()).unwrap()).collect();
-            let bytes = frame(0x81, &text);
-            let mut strict = Strict::default();
+            let bytes = frame(TEXT, &text);
+            let mut strict = Strict::new(BOUNDS);
             let cut = random.usize(0..=bytes.len());
             let judged = strict.read(&bytes[..cut]).and_then(|()| strict.read(&bytes[cut..]));
             assert_eq!(judged.is_ok(), std::str::from_utf8(&text).is_ok(), "{text:x?} cut at {cut}");
@@ -281,9 +404,68 @@ mod tests {
     fn a_wrong_byte_is_found_where_it_stands() {
         let mut long = vec![0x81, 0xFE, 0x01, 0x00, 0, 0, 0, 0];
         long.extend(b"good \xF4\x90 and much more");
-        assert_eq!(Strict::default().read(&long), Err((14, Violation::NotUtf8)), "before the frame is whole");
-        let mut two = frame(0x82, b"ok");
-        two.extend(frame(0xC1, b""));
-        assert_eq!(Strict::default().read(&two), Err((8, Violation::ReservedBit)), "what stands before it is good");
+        assert_eq!(Strict::new(BOUNDS).read(&long), Err((14, Violation::NotUtf8)), "before the frame is whole");
+        let two = [frame(BINARY, b"ok"), frame(0xC1, b"")].concat();
+        assert_eq!(Strict::new(BOUNDS).read(&two), Err((8, Violation::ReservedBit)), "what stands before it is good");
+    }
+
+    /// What becomes of frames: how many of their bytes are good, and why not more. Cut everywhere, it is the same.
+    fn check(frames: &[Vec<u8>], expected: Result<(), (usize, Violation)>) {
+        let bytes = frames.concat();
+        for cut in 0..=bytes.len() {
+            let mut strict = Strict::new(BOUNDS);
+            let (first, second) = bytes.split_at(cut);
+            let rest = |(good, violation)| (cut + good, violation);
+            let judged = strict.read(first).and_then(|()| strict.read(second).map_err(rest));
+            assert_eq!(judged, expected, "{frames:?} cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn messages_inside_the_bounds_pass_and_the_length_that_goes_beyond_them_does_not() {
+        for kind in [TEXT, BINARY] {
+            check(&[filled(kind, 1000), filled(kind, 0), filled(kind, 125), filled(kind, 126)], Ok(()));
+            // The last byte of the length says it: 2 of 4, 8 of 10.
+            check(&[filled(kind, 5), header(kind, 1001)], Err((11 + 3, Violation::TooBig)));
+            check(&[filled(kind, 5), header(kind, 16 << 20)], Err((11 + 9, Violation::TooBig)));
+            check(&[header(kind, u64::MAX >> 1)], Err((9, Violation::TooBig)));
+        }
+        check(&[header(PING, 16 << 20)], Err((1, Violation::LargeControl)));
+        // Together they are too large.
+        check(&[filled(BEGIN, 600), filled(PING, 5), filled(LAST, 400), filled(BINARY, 9)], Ok(()));
+        check(&[filled(BEGIN, 600), filled(PING, 5), header(LAST, 401)], Err((608 + 11 + 3, Violation::TooBig)));
+        // Three fragments are allowed, also empty ones, and pings between them are none.
+        let empty = [filled(BEGIN, 0), filled(MORE, 0), filled(PING, 0), filled(LAST, 1), filled(BEGIN, 0)];
+        check(&empty, Ok(()));
+        check(
+            &[filled(BEGIN, 0), filled(MORE, 0), filled(MORE, 0), filled(MORE, 0)],
+            Err((18 + 1, Violation::TooManyFragments)),
+        );
+    }
+
+    #[test]
+    fn a_careful_machine_lets_no_byte_of_the_next_frame_be_read() {
+        let frames = [filled(TEXT, 100), filled(PING, 0), filled(BINARY, 90), filled(TEXT, 7)];
+        let mut strict = Strict::careful(FrameBounds { bytes: 100, fragments: 1 });
+        for frame in &frames {
+            let mut rest = &frame[..];
+            while !rest.is_empty() {
+                let most = strict.may_read().unwrap();
+                assert!((1..=rest.len()).contains(&most), "{most} of {}", rest.len());
+                strict.read(&rest[..most]).unwrap();
+                rest = &rest[most..];
+            }
+        }
+        strict.admit(BOUNDS);
+        assert_eq!(strict.may_read(), None);
+        strict.read(&filled(TEXT, 900)).unwrap();
+        let beyond = strict.read(&header(TEXT, 1001));
+        assert_eq!(beyond, Err((3, Violation::TooBig)), "the other bounds hold from the next frame on");
+    }
+
+    #[test]
+    fn the_machine_of_a_connection_is_small() {
+        // A connection has 8 KiB in all; two machines in a row took 152 bytes.
+        assert!(size_of::<Strict>() <= 104, "{}", size_of::<Strict>());
     }
 }

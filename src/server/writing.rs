@@ -14,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::outbox::Frame;
-use crate::server::strict::{Strict, Violation};
+use crate::server::strict::{FrameBounds, Strict, Violation};
 
 /// Bytes that are read at once; a longer message gets its room when its header has come. The library's default of 128 KiB
 /// costs twenty times the memory of a connection, and 4 KiB would be half of all that one has.
@@ -33,8 +33,9 @@ const LIBRARYS_SHARE: usize = 1024;
 /// Room for frames that a connection keeps while it has none.
 const KEPT_ROOM: usize = 4;
 
-/// A WebSocket of a server over an upgraded stream, which takes messages of at most `max_message` bytes.
-pub async fn websocket<S>(stream: S, max_message: usize) -> WebSocketStream<Writing<S>>
+/// A WebSocket of a server over an upgraded stream, which takes what `strict` takes and messages of at most `max_message`
+/// bytes, also once other bounds are admitted.
+pub async fn websocket<S>(stream: S, strict: Strict, max_message: usize) -> WebSocketStream<Writing<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -45,7 +46,7 @@ where
         .max_write_buffer_size(LIBRARYS_SHARE)
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message));
-    WebSocketStream::from_raw_socket(Writing::new(stream), Role::Server, Some(config)).await
+    WebSocketStream::from_raw_socket(Writing::new(stream, strict), Role::Server, Some(config)).await
 }
 
 /// Tells a client what it did wrong, and hears it out: a reset would take the reason away. A peer that does not end is for
@@ -86,13 +87,13 @@ pub struct Writing<S> {
 }
 
 impl<S> Writing<S> {
-    fn new(stream: S) -> Self {
-        Self { stream, waiting: VecDeque::new(), strict: Strict::default(), violation: None }
+    const fn new(stream: S, strict: Strict) -> Self {
+        Self { stream, waiting: VecDeque::new(), strict, violation: None }
     }
 
-    /// The stream itself.
-    pub const fn get_ref(&self) -> &S {
-        &self.stream
+    /// Takes other messages from the next one on.
+    pub const fn admit(&mut self, bounds: FrameBounds) {
+        self.strict.admit(bounds);
     }
 
     /// The stream itself, to read from.
@@ -161,7 +162,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Writing<S> {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        match this.strict.may_read() {
+            None => ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?,
+            Some(most) => {
+                let mut piece = ReadBuf::new(buf.initialize_unfilled_to(most.min(buf.remaining())));
+                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut piece))?;
+                let filled = piece.filled().len();
+                buf.advance(filled);
+            }
+        }
         let read = buf.filled().get(before..).unwrap_or(&[]);
         if let Err((good, violation)) = this.strict.read(read) {
             this.violation = Some(violation);
@@ -242,12 +251,17 @@ mod tests {
         }
     }
 
+    fn writing(room: usize) -> Writing<Socket> {
+        let strict = Strict::new(FrameBounds { bytes: 1000, fragments: 3 });
+        Writing::new(Socket { room, ..Socket::default() }, strict)
+    }
+
     #[test]
     fn all_that_waits_leaves_in_one_write_and_a_torn_frame_is_finished_before_another() {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let frames: Vec<Frame> = (0..40).map(|number| Frame::text(&format!("message {number}"))).collect();
         let all: Vec<u8> = frames.iter().flat_map(|frame| frame.clone().into_bytes()).collect();
-        let mut writing = Writing::new(Socket { room: 10_000, ..Socket::default() });
+        let mut writing = writing(10_000);
         writing.waiting.extend(frames.iter().cloned().map(Frame::into_bytes));
         assert!(writing.poll_drain(&mut cx).is_ready());
         assert_eq!((writing.stream.writes, &writing.stream.taken), (1, &all));
@@ -255,7 +269,7 @@ mod tests {
 
         let long = Frame::text(&"x".repeat(2 * BYTES_A_WRITE));
         for first in [&frames[..], &[]] {
-            let mut writing = Writing::new(Socket { room: 100_000, ..Socket::default() });
+            let mut writing = writing(100_000);
             writing.waiting.extend(first.iter().chain([&long]).cloned().map(Frame::into_bytes));
             assert!(writing.poll_drain(&mut cx).is_ready());
             assert_eq!(writing.stream.writes, 3, "no write has more than the kernel keeps");
@@ -263,7 +277,7 @@ mod tests {
         }
 
         for room in 0..all.len() {
-            let mut writing = Writing::new(Socket { room, ..Socket::default() });
+            let mut writing = writing(room);
             writing.waiting.extend(frames.iter().cloned().map(Frame::into_bytes));
             assert!(writing.poll_drain(&mut cx).is_pending());
             // The library answers a ping meanwhile.
@@ -278,8 +292,25 @@ mod tests {
     #[test]
     fn what_the_library_adds_is_bounded_while_nothing_is_taken() {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut writing = Writing::new(Socket::default());
+        let mut writing = writing(0);
         let taken = (0..1000).take_while(|_| Pin::new(&mut writing).poll_write(&mut cx, &[0x8A, 0]).is_ready()).count();
         assert_eq!(taken, PIECES);
+    }
+
+    #[tokio::test]
+    async fn what_stands_before_a_violation_is_read_and_a_careful_stream_reads_no_byte_of_the_next_frame() {
+        let (ours, mut theirs) = tokio::io::duplex(100_000);
+        let strict = Strict::careful(FrameBounds { bytes: 4, fragments: 1 });
+        let mut writing = Writing::new(ours, strict);
+        let frame = |length: u8| [&[0x82, 0x80 | length, 0, 0, 0, 0][..], &vec![7; usize::from(length)]].concat();
+        theirs.write_all(&[frame(4), frame(9), frame(101)].concat()).await.unwrap();
+        let mut first = vec![0; 10];
+        writing.read_exact(&mut first).await.unwrap();
+        assert_eq!(first, frame(4));
+        writing.admit(FrameBounds { bytes: 100, fragments: 1 });
+        let mut second = Vec::new();
+        writing.read_to_end(&mut second).await.unwrap_err();
+        assert_eq!(second, [&frame(9)[..], &[0x82]].concat(), "the other bounds hold from the next frame on");
+        assert_eq!(writing.violation(), Some(Violation::TooBig));
     }
 }

@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
 use vitalbridge::outbox::Frame;
+use vitalbridge::server::strict::{FrameBounds, Strict};
 use vitalbridge::server::writing::{answer_close, refuse, websocket};
 
 /// Largest message that is echoed.
@@ -13,7 +14,8 @@ pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// Sends back every message.
 pub(crate) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
-    let mut socket = websocket(stream, MAX_MESSAGE).await;
+    let bounds = FrameBounds { bytes: MAX_MESSAGE, fragments: usize::MAX };
+    let mut socket = websocket(stream, Strict::new(bounds), MAX_MESSAGE).await;
     loop {
         let frame = match socket.next().await {
             Some(Ok(Message::Text(text))) => Frame::text(&text),
