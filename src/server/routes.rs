@@ -33,6 +33,7 @@ use crate::server::form::Form;
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::object::Object;
+use crate::server::session::Manner;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
 use crate::server::{
@@ -409,9 +410,12 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
         match (tokio::time::timeout_at(by, upgraded).await, comer) {
             (Ok(Ok(stream)), Comer::Welcome(rights)) => {
-                socket::run(TokioIo::new(stream), gate, visit, rights, waiting, (defaults, form)).await;
+                socket::run(TokioIo::new(stream), gate, visit, rights, waiting, Manner::new(defaults, form)).await;
             }
-            (Ok(Ok(stream)), Comer::Closed) => tokens::close_refused(TokioIo::new(stream)).await,
+            (Ok(Ok(stream)), Comer::Closed) => {
+                visit.on_refused_before();
+                tokens::close_refused(TokioIo::new(stream)).await;
+            }
             (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),
             (Err(_), _) => debug!("the upgrade was not complete in time"),
         }

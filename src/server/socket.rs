@@ -30,12 +30,11 @@ use crate::server::auth::Rights;
 use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
-use crate::server::form::Form;
 use crate::server::history::{self, Page, Query};
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::revocation::Revocations;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
-use crate::server::session::{Action, ChatOrder, CommandRequest, Located, Session, Shared};
+use crate::server::session::{Action, ChatOrder, CommandRequest, Located, Manner, Session, Shared};
 use crate::server::strict::{FrameBounds, Strict, Violation};
 use crate::server::tokens::Access;
 use crate::server::writing::{self, Writing};
@@ -94,15 +93,14 @@ pub struct Gate {
 
 /// Runs a session over an upgraded connection until one side ends it.
 ///
-/// `waiting`: its place while it has not signed in; `defaults`: the channels of a `subscribe` that names none, and how
-/// messages are written.
+/// `waiting`: its place while it has not signed in.
 pub async fn run<S>(
     stream: S,
     gate: Gate,
     visit: Visit,
     rights: Option<Rights>,
     waiting: Option<Waiting>,
-    (defaults, form): (&'static [&'static str], Form),
+    manner: Manner,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -116,13 +114,15 @@ pub async fn run<S>(
     if let Some(rights) = &rights {
         seat = take_seat(&gate, &rights.user).await;
         is_full = seat.is_none();
+        if is_full {
+            visit.on_no_room(&rights.user);
+        }
     }
     let (mut session, mut greeting) = Session::new(
         Arc::clone(&gate.shared),
         connection_id.clone(),
         rights.filter(|_| !is_full),
-        defaults,
-        form,
+        manner,
         gate.clock.now(),
     );
     if is_full {
@@ -695,7 +695,10 @@ where
         if let (None, Ok(rights)) = (&self.seat, &checked) {
             match take_seat(&self.gate, &rights.user).await {
                 Some(seat) => self.admit(seat),
-                None => return Ok(self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now())),
+                None => {
+                    self.visit.on_no_room(&rights.user);
+                    return Ok(self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now()));
+                }
             }
         }
         let now = self.gate.clock.now();

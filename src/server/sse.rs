@@ -35,11 +35,17 @@ use crate::channel::Pattern;
 use crate::ids::{Epoch, Seq};
 use crate::server::auth::Rights;
 use crate::server::form::Form;
+use crate::server::session::Manner;
 use crate::tasks::Role as TaskRole;
 use crate::waveform::WAVEFORM;
 
 /// What a request without channels means.
 const DEFAULTS: &[&str] = &["patient/+/+", "alerts/+", "notifications/+", "system"];
+
+/// Nobody can say anything over a stream of events: its life is bounded by its token, by a heartbeat in 5 s that has to be
+/// taken (the deadlines of the HTTP connection's writes and of TCP), and by the pings that this side answers only while
+/// the client takes what is sent.
+const MANNER: Manner = Manner { defaults: DEFAULTS, form: Form::Json, is_mute: true };
 
 /// Bytes on their way to a client that does not read; what is behind them waits in the session's lanes, where newer
 /// readings replace older ones.
@@ -93,7 +99,7 @@ async fn open(site: &Site, headers: &HeaderMap, uri: &Uri) -> Result<Response, B
     let (near, far) = tokio::io::duplex(IN_FLIGHT);
     let gate = site.gate.clone();
     site.tasks.spawn(format!("sse {connection_id}"), TaskRole::Helper, async move {
-        socket::run(near, gate, visit, Some(rights), None, (DEFAULTS, Form::Json)).await;
+        socket::run(near, gate, visit, Some(rights), None, MANNER).await;
         Ok(())
     });
     let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);

@@ -236,11 +236,18 @@ impl Inner {
         self.trail.write(by, row, self.clock.now().mono);
     }
 
-    /// Writes down the end of a connection, if somebody had signed in.
+    /// Writes down the end of a connection. One on which nobody has signed in was refused, and its one row says so, unless
+    /// another did; they are bounded as all refusals are.
     fn write_end(&self, entry: &Entry, code: u16, reason: &str, now: Stamp) {
-        let Some(user) = entry.user() else { return };
         let seconds = now.mono.since(entry.opened.mono).as_secs();
         let reason = format!("{code} {reason} after {seconds} s");
+        let Some(user) = entry.user() else {
+            if !entry.is_told() {
+                let reason = format!("nobody signed in: {reason}");
+                self.write(None, entry.address, Row::refused(AuditAction::Connect, entry.id.clone(), reason));
+            }
+            return;
+        };
         let row = Row::done(AuditAction::Close, entry.id.clone(), Some(reason));
         self.write(Some(&user), entry.address, row);
     }

@@ -157,3 +157,47 @@ fn the_numbers_for_prometheus_are_those_of_the_registry() {
     }
     assert!(!text.contains("disconnected"));
 }
+
+#[test]
+fn who_does_not_get_in_has_one_row_that_says_why() {
+    let connections = registry();
+    let mut silent = open(&connections, "silent");
+    silent.on_end(Some(4008), "auth_timeout");
+    drop(silent);
+    let wrong = open(&connections, "wrong");
+    wrong.on_refused("no token", "it is none");
+    drop(wrong);
+    let before = open(&connections, "before");
+    connections.token_refused(None, "no token", "it is none");
+    before.on_refused_before();
+    drop(before);
+    let full = open(&connections, "full");
+    full.on_no_room("lena");
+    drop(full);
+    let still_open = open(&connections, "open");
+    let rows: Vec<String> = connections
+        .farewell()
+        .iter()
+        .map(|row| format!("{} {} {} {} {}", row.by, row.action, row.object, row.result, row.reason.as_deref().unwrap()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "unknown connect silent refused nobody signed in: 4008 auth_timeout after 0 s",
+            "unknown sign_in  refused token: it is none",
+            "unknown sign_in  refused token: it is none",
+            "lena connect full refused user_connection_limit",
+            "unknown connect open refused nobody signed in: 4206 server_shutdown after 0 s",
+        ]
+    );
+    drop(still_open);
+
+    let flooded = registry();
+    for number in 0..100 {
+        drop(open(&flooded, &number.to_string()));
+    }
+    let rows = flooded.farewell();
+    assert_eq!(rows.len(), 11, "ten stand alone, and one has the number of the others");
+    let last = rows.last().and_then(|row| row.reason.as_deref()).unwrap();
+    assert!(last.ends_with("; 90 times within a minute"), "{last}");
+}

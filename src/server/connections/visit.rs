@@ -46,6 +46,8 @@ struct Facts {
     outbox: Option<Arc<Outbox>>,
     retry_count: u32,
     recovery_attempts: u32,
+    /// A row of the audit trail says already why nobody got in.
+    is_told: bool,
 }
 
 /// A connection that is open.
@@ -94,6 +96,7 @@ impl Entry {
             outbox: None,
             retry_count: 0,
             recovery_attempts: 0,
+            is_told: false,
         };
         let entry = Self {
             id,
@@ -138,6 +141,11 @@ impl Entry {
 
     pub(super) fn user(&self) -> Option<String> {
         self.lock().user.clone()
+    }
+
+    /// True if a row says already why nobody got in.
+    pub(super) fn is_told(&self) -> bool {
+        self.lock().is_told
     }
 
     pub(super) fn patterns(&self) -> Vec<Pattern> {
@@ -254,8 +262,22 @@ impl Visit {
         self.inner.write(Some(&rights.user), self.entry.address, row);
     }
 
+    /// The token of the upgrade was refused, which has been written down.
+    pub fn on_refused_before(&self) {
+        self.entry.lock().is_told = true;
+    }
+
+    /// There is no room for another session of this user, who has a valid token.
+    pub fn on_no_room(&self, user: &str) {
+        self.entry.lock().is_told = true;
+        let reason = Close::UserConnectionLimit.name().to_owned();
+        let row = Row::refused(AuditAction::Connect, self.entry.id.clone(), reason);
+        self.inner.write(Some(user), self.entry.address, row);
+    }
+
     /// A token of a message was refused.
     pub fn on_refused(&self, token: &str, reason: &str) {
+        self.entry.lock().is_told = true;
         let user = self.entry.user();
         let object = claimed::subject(token).unwrap_or_default();
         let row = Row::refused(AuditAction::SignIn, object, format!("token: {reason}"));

@@ -77,6 +77,25 @@ pub const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
 /// Most events that a resume replays; beyond it the client gets the newest of them and `recovered: false`.
 pub const MAX_REPLAY: u64 = 100_000;
 
+/// How a client is spoken with.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// The channels of a `subscribe` that names none.
+    pub defaults: &'static [&'static str],
+    /// How messages are written.
+    pub form: Form,
+    /// The client has no way to say anything, so that its silence means nothing. That it takes what is sent shows that it is
+    /// there.
+    pub is_mute: bool,
+}
+
+impl Manner {
+    /// Of a client that speaks.
+    pub const fn new(defaults: &'static [&'static str], form: Form) -> Self {
+        Self { defaults, form, is_mute: false }
+    }
+}
+
 /// What every session of a daemon has in common.
 #[derive(Debug)]
 pub struct Shared {
@@ -154,6 +173,7 @@ pub struct Session {
     connection_id: String,
     defaults: &'static [&'static str],
     form: Form,
+    is_mute: bool,
     /// Streams whose numbers this client of the compact form knows.
     told: Told,
     opened: Mono,
@@ -200,14 +220,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that has just been opened. `rights`: of a token that came with the upgrade; `defaults`: the channels
-    /// of a `subscribe` that names none; `form`: how messages are written.
+    /// A session that has just been opened. `rights`: of a token that came with the upgrade.
     pub fn new(
         shared: Arc<Shared>,
         connection_id: String,
         rights: Option<Rights>,
-        defaults: &'static [&'static str],
-        form: Form,
+        Manner { defaults, form, is_mute }: Manner,
         now: Stamp,
     ) -> (Self, Vec<Action>) {
         let mut session = Self {
@@ -215,6 +233,7 @@ impl Session {
             connection_id,
             defaults,
             form,
+            is_mute,
             told: Told::default(),
             opened: now.mono,
             rights: None,
@@ -369,7 +388,7 @@ impl Session {
             command,
             self.ack_due(),
             self.chat.next_deadline(),
-            Some(self.idle_at()),
+            self.idle_at(),
         ]
         .into_iter()
         .flatten()
@@ -393,7 +412,7 @@ impl Session {
             self.close(Close::NoPong, &mut out, now);
             return out;
         }
-        if now.mono >= self.idle_at() {
+        if self.idle_at().is_some_and(|end| now.mono >= end) {
             self.close(Close::IdleTimeout, &mut out, now);
             return out;
         }

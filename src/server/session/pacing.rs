@@ -64,10 +64,11 @@ impl Session {
         !self.patterns.is_empty()
     }
 
-    /// When the session ends if the client goes on saying nothing.
-    pub(super) fn idle_at(&self) -> Mono {
+    /// When the session ends if the client goes on saying nothing; `None`: it cannot say anything.
+    pub(super) fn idle_at(&self) -> Option<Mono> {
         let limits = &self.shared.limits;
-        self.pace.said + if self.has_subscriptions() { limits.idle_subscribed } else { limits.idle }
+        let patience = if self.has_subscriptions() { limits.idle_subscribed } else { limits.idle };
+        (!self.is_mute).then(|| self.pace.said + patience)
     }
 
     /// A control frame of the client: a ping, or a pong, asked for or not. Nobody needs more of them than small talk.

@@ -48,7 +48,7 @@ fn session_of(shared: &Arc<Shared>) -> Session {
 fn session_in(shared: &Arc<Shared>, form: Form) -> Session {
     let exp = 1_800_003_600;
     let claims = Claims { sub: "u".into(), role: Role::Nurse, caps: None, jti: None, iat: None, nbf: None, exp };
-    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), &[], form, at(0)).0
+    Session::new(Arc::clone(shared), "c".into(), Some(Rights::from_claims(&claims)), Manner::new(&[], form), at(0)).0
 }
 
 fn alert(id: u128, seq: u64, change: AlertChange) -> Arc<Published> {
@@ -273,6 +273,12 @@ fn who_says_nothing_is_closed_sooner_without_subscriptions_and_a_heartbeat_is_en
     listening.patterns = vec!["alerts/+".parse().unwrap()];
     assert_eq!(closed(&mut listening, 3599), None);
     assert_eq!(closed(&mut listening, 3600).unwrap()["reason"], "idle_timeout");
+
+    let mut mute = session();
+    mute.is_mute = true;
+    mute.patterns = vec!["alerts/+".parse().unwrap()];
+    assert_eq!(closed(&mut mute, 3600), None, "it cannot say anything");
+    assert_eq!(closed(&mut mute, 3626).unwrap()["reason"], "token_expired");
 }
 
 #[test]
@@ -280,7 +286,7 @@ fn before_the_sign_in_there_is_one_message() {
     for text in
         [r#"{"type":"ping"}"#, r#"{"type":"subscribe","channels":["system"]}"#, "rubbish", r#"{"type":"heartbeat"}"#]
     {
-        let mut stranger = Session::new(shared(), "c".into(), None, &[], Form::Json, at(0)).0;
+        let mut stranger = Session::new(shared(), "c".into(), None, Manner::new(&[], Form::Json), at(0)).0;
         let answers = written(&stranger.on_text(text, at(1)));
         let kinds: Vec<&str> = answers.iter().map(|answer| answer["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["error", "closing"], "{text}");
@@ -306,7 +312,7 @@ fn at_the_end_sessions_are_sent_away_for_times_that_are_spread() {
     let away = |number: u64| {
         // As the server makes them: 16 hexadecimal digits.
         let id = format!("{:016x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut session = Session::new(shared(), id, None, &[], Form::Json, at(0)).0;
+        let mut session = Session::new(shared(), id, None, Manner::new(&[], Form::Json), at(0)).0;
         let closing = written(&session.close_now(Close::ServerShutdown, at(1)));
         closing[0]["data"]["retry_after_ms"].as_u64().unwrap()
     };
@@ -492,7 +498,7 @@ fn an_ack_moves_the_cursor_over_nothing_that_this_connection_did_not_get() {
 fn a_page_of_the_past_does_not_outlive_the_rights_it_was_asked_with() {
     for (rights, expected) in [(rights_of(&["P-1", "P-2"]), "history"), (rights_of(&["P-2"]), "error")] {
         let claims = rights_of(&["P-1", "P-2"]);
-        let mut session = Session::new(shared(), "c".into(), Some(claims), &[], Form::Json, at(0)).0;
+        let mut session = Session::new(shared(), "c".into(), Some(claims), Manner::new(&[], Form::Json), at(0)).0;
         let ask = r#"{"type":"history","channels":["patient/P-1/spo2"],"id":"h"}"#;
         assert!(matches!(session.on_text(ask, at(1))[..], [Action::History(_)]));
         session.on_token(Ok(rights), at(2));
@@ -533,7 +539,7 @@ fn what_waited_when_its_channel_was_left_is_not_sent_and_has_no_age() {
 fn a_narrowed_token_is_told_of_no_other_patient_in_a_snapshot_or_a_resume() {
     for since in ["", r#","since":{"epoch":"e","seq":0}"#] {
         let shared = shared_with(&["P-1", "P-2"]);
-        let mut session = Session::new(shared, "c".into(), Some(rights_of(&["P-1"])), &[], Form::Json, at(0)).0;
+        let mut session = Session::new(shared, "c".into(), Some(rights_of(&["P-1"])), Manner::new(&[], Form::Json), at(0)).0;
         let mut hub = crate::hub::Hub::new(Seq::ZERO, Arc::default());
         hub.publish(&spo2("P-1", 1));
         hub.publish(&spo2("P-2", 2));

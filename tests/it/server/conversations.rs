@@ -23,7 +23,7 @@ use vitalbridge::server::form::Form;
 use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::jwt::{Claims, TokenKey};
 use vitalbridge::server::rate::Users;
-use vitalbridge::server::session::{Action, Located, Session, Shared};
+use vitalbridge::server::session::{Action, Located, Manner, Session, Shared};
 use vitalbridge::store::{self, KeptChanges, StoreOptions};
 use vitalbridge::vitals::Metric;
 
@@ -343,7 +343,7 @@ impl Alone {
             streams: Streams::default(),
         });
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
-        let (session, greeting) = Session::new(Arc::clone(&shared), "c".into(), None, &[], Form::Json, clock.now());
+        let (session, greeting) = Session::new(Arc::clone(&shared), "c".into(), None, Manner::new(&[], Form::Json), clock.now());
         let heard = VecDeque::new();
         let mut alone = Self { session, pipeline, clock, key, outbox: None, heard, shared, _dir: dir };
         alone.carry_out(greeting);

@@ -581,6 +581,24 @@ async fn who_came_asked_was_refused_and_left_is_in_the_audit_trail_with_its_addr
 }
 
 #[tokio::test]
+async fn a_connection_on_which_nobody_signs_in_is_in_the_audit_trail_with_its_address() {
+    let limits = ServerLimits { auth: Duration::from_millis(200), ..ServerLimits::default() };
+    let server = Server::with(limits, CloseCodes::Own, Clock::System);
+    let mut silent = Dashboard::over(server.stream_from("192.0.2.9:1"), HOST, "/ws", &[]).await.unwrap();
+    let id = silent.next().await["data"]["connection_id"].clone();
+    assert_eq!(silent.next_of("closing").await["data"]["code"], 4008);
+    let rows = server.rows(&["connect", "sign_in", "close"], 1).await;
+    assert_eq!(rows.len(), 1, "{rows:#?}");
+    let row = &rows[0];
+    assert_eq!(
+        [&row["by"], &row["address"], &row["action"], &row["result"], &row["object"]],
+        [&json!("unknown"), &json!("192.0.2.9"), &json!("connect"), &json!("refused"), &id]
+    );
+    let reason = row["reason"].as_str().unwrap();
+    assert!(reason.starts_with("nobody signed in: 4008 auth_timeout after "), "{reason}");
+}
+
+#[tokio::test]
 async fn what_is_done_over_http_has_the_address_of_the_peer() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();

@@ -304,6 +304,25 @@ async fn the_stream_of_a_token_ends_after_its_grace() {
     assert!(listening.next().await.is_none(), "nothing follows");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_lives_as_long_as_its_token_though_its_client_says_nothing() {
+    let mut server = Server::start();
+    server.clock = Clock::tokio(Clock::System.now());
+    server.site.gate.clock = server.clock.clone();
+    let start = server.clock.now().wall.as_secs();
+    // Longer than a WebSocket with subscriptions may be silent.
+    let claims = Claims { exp: start + 5400, ..server.claims(UserRole::Viewer) };
+    assert!(server.site.gate.shared.limits.idle_subscribed < Duration::from_secs(5400));
+    let query = format!("?ticket={}", server.ticket(&claims).await);
+    let mut listening = Listening::open(&server, None, &query, None).await.ok().unwrap();
+    let sent = listening.until("closing").await;
+    assert_eq!(sent.last().unwrap().data["data"]["reason"], "token_expired");
+    let lived = server.clock.now().wall.0 - start * 1000;
+    assert!((5_425_000..5_426_000).contains(&lived), "{lived}");
+    let heartbeats = sent.iter().filter(|it| it.data["type"] == "heartbeat").count();
+    assert!((1080..1090).contains(&heartbeats), "{heartbeats}");
+}
+
 #[tokio::test]
 async fn a_revocation_ends_streams_within_a_second_also_one_that_nobody_reads() {
     let server = Server::start();
