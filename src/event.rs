@@ -680,6 +680,13 @@ pub enum SourceMessage {
 }
 
 impl Event {
+    /// A reading without its number, for a listener that wants none of its quality; `None` of everything else.
+    pub fn withheld(&self) -> Option<Self> {
+        let EventBody::Reading(reading) = &self.body else { return None };
+        let reading = Reading { vital: reading.vital.withheld(), ..reading.clone() };
+        Some(Self { epoch: self.epoch.clone(), seq: self.seq, at: self.at, body: EventBody::Reading(reading) })
+    }
+
     /// Whose event this is, if it is about one patient.
     pub const fn patient(&self) -> Option<&PatientId> {
         match &self.body {

@@ -3,6 +3,9 @@
 //! A tag narrows the events that have it and lets all others pass, so that no alarm is lost to a tag that it cannot have:
 //! `quality` concerns readings, `priority` and `kind` alerts. Messages for people are never filtered: who gets them chooses
 //! by preferences.
+//!
+//! `quality` keeps back the number of a reading and not the news that there is one: else the last number of the wanted
+//! quality would stand on a display as if nothing had come since.
 
 use serde_json::Value as Json;
 
@@ -83,6 +86,17 @@ impl Tag {
     }
 }
 
+/// What of an event a listener gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Share {
+    /// Nothing.
+    Nothing,
+    /// That there is a reading, without its number.
+    WithoutNumber,
+    /// Everything.
+    Whole,
+}
+
 /// Tags, each with the values of which an event has to have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
@@ -120,15 +134,27 @@ impl Filter {
         Ok((!wanted.is_empty()).then_some(Self { wanted }))
     }
 
-    /// True if an event on these routes is wanted.
-    pub fn passes(&self, event: &Event, routes: &[String]) -> bool {
+    /// What is wanted of an event on these routes.
+    pub fn share(&self, event: &Event, routes: &[String]) -> Share {
         if matches!(event.body, EventBody::Notification(_)) {
-            return true;
+            return Share::Whole;
         }
-        let is_wanted = |(tag, values): &(Tag, Vec<String>)| {
-            tag.of(event, routes).is_none_or(|value| values.iter().any(|wanted| wanted == value))
-        };
-        self.wanted.iter().all(is_wanted)
+        let mut share = Share::Whole;
+        for (tag, values) in &self.wanted {
+            if tag.of(event, routes).is_none_or(|value| values.iter().any(|wanted| wanted == value)) {
+                continue;
+            }
+            if *tag != Tag::Quality {
+                return Share::Nothing;
+            }
+            share = Share::WithoutNumber;
+        }
+        share
+    }
+
+    /// True if an event on these routes is wanted, as it is.
+    pub fn passes(&self, event: &Event, routes: &[String]) -> bool {
+        self.share(event, routes) == Share::Whole
     }
 }
 
@@ -179,6 +205,7 @@ mod tests {
             (json!({"metric": ["heart_rate", "temperature"]}), false, true),
             (json!({"metric": ["heart_rate", "spo2"], "quality": "valid"}), true, true),
             (json!({"metric": "spo2", "quality": "questionable"}), false, true),
+            (json!({"quality": "questionable"}), false, true),
             (json!({"patient_id": "P-1"}), true, true),
             (json!({"patient_id": "P-2"}), false, false),
             (json!({"ward": "icu"}), true, true),
@@ -191,6 +218,16 @@ mod tests {
             let routes = vec!["patient/P-1/spo2".to_owned(), "ward/icu/patient/P-1/spo2".to_owned()];
             let found = (filter_.passes(&reading(), &routes), filter_.passes(&source, &routes));
             assert_eq!(found, (of_reading, of_source), "{filter}");
+            // A quality that is not wanted keeps back the number alone, and only where nothing else keeps it all back.
+            let quality = filter["quality"] == "questionable";
+            let share = if of_reading {
+                Share::Whole
+            } else if quality {
+                Share::WithoutNumber
+            } else {
+                Share::Nothing
+            };
+            assert_eq!(filter_.share(&reading(), &routes), share, "{filter}");
             assert!(filter_.passes(&system, &["system".to_owned()]), "{filter}");
         }
     }

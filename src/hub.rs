@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::channel::{Pattern, notifications_of};
 use crate::clock::Mono;
 use crate::event::{EventBody, LimitKind};
-use crate::filter::Filter;
+use crate::filter::{Filter, Share};
 use crate::ids::{AlertId, DeviceId, PatientId, RuleId, Seq, SourceId, WardId};
 use crate::metrics::Metrics;
 use crate::notifier::Letter;
@@ -156,9 +156,23 @@ struct Subscription {
 }
 
 impl Subscription {
-    fn chooses(&self, published: &Published) -> bool {
-        published.routes.iter().any(|route| self.pattern.matches(route))
-            && self.filter.as_ref().is_none_or(|filter| filter.passes(&published.event, &published.routes))
+    fn share(&self, published: &Published) -> Share {
+        if !published.routes.iter().any(|route| self.pattern.matches(route)) {
+            return Share::Nothing;
+        }
+        self.filter.as_ref().map_or(Share::Whole, |filter| filter.share(&published.event, &published.routes))
+    }
+}
+
+/// How a listener wants an event, and what of it.
+type Wanted = (Delivery, Share);
+
+/// What goes to a listener: `None`, nothing.
+fn cut(published: &Arc<Published>, wanted: Option<Wanted>) -> Option<Arc<Published>> {
+    match wanted?.1 {
+        Share::Nothing => None,
+        Share::WithoutNumber => published.withheld(),
+        Share::Whole => Some(Arc::clone(published)),
     }
 }
 
@@ -174,20 +188,24 @@ impl Listener {
     /// How the listener wants an event, if it does: of several subscriptions the one that gives it more.
     ///
     /// A notification is for its users only, whatever a token allows on channels.
-    fn wants(&self, published: &Published) -> Option<Delivery> {
+    fn wants(&self, published: &Published) -> Option<Wanted> {
         if let EventBody::Notification(notification) = &published.event.body {
             let is_meant = self.user.as_ref().is_some_and(|user| notification.users.contains(&user.name));
-            return (is_meant && self.hears_own()).then_some(Delivery::Latest);
+            return (is_meant && self.hears_own()).then_some((Delivery::Latest, Share::Whole));
         }
         if let EventBody::Chat(chat) = &published.event.body
             && !self.user.as_ref().is_none_or(|user| chat.concerns(&user.name))
         {
             return None;
         }
-        let mut wanted: Option<Delivery> = None;
-        for subscription in self.subscriptions.iter().filter(|subscription| subscription.chooses(published)) {
-            wanted = Some(wanted.map_or(subscription.delivery, |wanted| wanted.or(subscription.delivery)));
-            if wanted == Some(Delivery::All) {
+        let mut wanted: Option<Wanted> = None;
+        for subscription in &self.subscriptions {
+            let (one, share) = (subscription.delivery, subscription.share(published));
+            if share == Share::Nothing {
+                continue;
+            }
+            wanted = Some(wanted.map_or((one, share), |(before, most)| (before.or(one), most.max(share))));
+            if wanted == Some((Delivery::All, Share::Whole)) {
                 break;
             }
         }
@@ -306,19 +324,26 @@ impl Hub {
         self.release(published);
         self.waits = true;
         let is_for_users = matches!(published.event.body, EventBody::Notification(_) | EventBody::Chat(_));
-        let mut last: Option<(&Listener, Option<Delivery>)> = None;
-        let mut is_alarmed = None;
+        let mut last: Option<(&Listener, Option<Wanted>)> = None;
+        let (mut is_alarmed, mut withheld) = (None, None);
         for listener in self.listeners.values() {
             let wants = match last {
                 Some((last, wants)) if !is_for_users && last.is_like(listener) => wants,
                 _ => listener.wants(published),
             };
             last = Some((listener, wants));
-            let Some(delivery) = wants else { continue };
+            let Some((delivery, share)) = wants else { continue };
             // Looked up once, and only where somebody's sampling has to know.
             let is_alarmed = matches!(delivery, Delivery::Sampled(_))
                 && *is_alarmed.get_or_insert_with(|| self.is_alarmed(&published.event.body));
-            match listener.outbox.put(published, delivery, is_alarmed) {
+            // Made once, and only where somebody wants none of its quality.
+            let shown = match share {
+                Share::Whole => Some(published),
+                Share::WithoutNumber => withheld.get_or_insert_with(|| published.withheld()).as_ref(),
+                Share::Nothing => None,
+            };
+            let Some(shown) = shown else { continue };
+            match listener.outbox.put(shown, delivery, is_alarmed) {
                 Put::Queued | Put::Held => {}
                 Put::Conflated => self.metrics.listener_conflated_total.add_one(),
                 Put::Overrun => self.metrics.listener_overrun_total.add_one(),
@@ -473,12 +498,12 @@ impl Hub {
             subscriptions,
             scope: listener.scope.clone(),
         };
-        let wanted = |published: &&Arc<Published>| added.wants(published).is_some();
+        let wanted = |published: &Arc<Published>| cut(published, added.wants(published));
         let state =
             self.streams.values().chain(self.sources.values()).chain(self.alerts.values()).chain(self.limits.values());
-        let latest = state.filter(wanted).cloned().collect();
+        let latest = state.filter_map(wanted).collect();
         let recent = match join.since {
-            Some(since) => self.ring.iter().filter(|p| p.event.seq > since).filter(wanted).cloned().collect(),
+            Some(since) => self.ring.iter().filter(|p| p.event.seq > since).filter_map(wanted).collect(),
             None => Vec::new(),
         };
         let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);

@@ -23,6 +23,7 @@ use crate::event::{Event, EventBody};
 use crate::ids::{AlertId, DeviceId, PatientId, Seq};
 use crate::rooms::Moment;
 use crate::vitals::Metric;
+use crate::wire;
 
 /// Most alerts and other lossless events that wait for one listener; one more marks it as overrun.
 pub const LOSSLESS_LANE: usize = 1024;
@@ -65,6 +66,14 @@ impl Published {
     /// The channel under which it is published.
     pub fn channel(&self) -> &str {
         self.routes.first().map_or("", String::as_str)
+    }
+
+    /// A reading without its number; see [`crate::filter::Share::WithoutNumber`]. `None` of everything else.
+    pub fn withheld(&self) -> Option<Arc<Self>> {
+        let event = self.event.withheld()?;
+        let text = Frame::text(&wire::push(&event).ok()?);
+        let (routes, forms) = (self.routes.clone(), Forms::default());
+        Some(Arc::new(Self { event: Arc::new(event), routes, text, forms }))
     }
 
     /// When the bridge received it, if it is a reading.
@@ -235,6 +244,8 @@ struct Lanes {
     lossless: VecDeque<Arc<Published>>,
     order: VecDeque<Slot>,
     readings: HashMap<Slot, Arc<Published>>,
+    /// How many of them wait in the place of their stream.
+    replaceable: usize,
     gap: Option<Skipped>,
     /// Readings that a listener wants less often.
     sampler: Sampler,
@@ -277,7 +288,10 @@ impl Outbox {
                     lanes.sampler.forget(&stream());
                 }
                 match delivery {
-                    Delivery::All => lanes.put_reading(Slot::One(published.event.seq), published),
+                    Delivery::All => {
+                        lanes.pin(stream);
+                        lanes.put_reading(Slot::One(published.event.seq), published)
+                    }
                     Delivery::Latest => lanes.put_reading(Slot::Stream(stream()), published),
                     Delivery::Sampled(sampling) => {
                         let (stream, before) = (stream(), lanes.sampler.next_due());
@@ -493,15 +507,35 @@ impl Lanes {
             return Put::Conflated;
         }
         let full = self.order.len() >= READING_LANE;
-        if full
-            && let Some(oldest) = self.order.pop_front()
-            && let Some(dropped) = self.readings.remove(&oldest)
-        {
+        if full && let Some(dropped) = self.first_reading() {
             self.note_gap(&dropped);
         }
+        self.replaceable += usize::from(matches!(slot, Slot::Stream(_)));
         self.order.push_back(slot.clone());
         self.readings.insert(slot, Arc::clone(published));
         if full { Put::Conflated } else { Put::Queued }
+    }
+
+    fn first_reading(&mut self) -> Option<Arc<Published>> {
+        let slot = self.order.pop_front()?;
+        self.replaceable -= usize::from(matches!(slot, Slot::Stream(_)));
+        self.readings.remove(&slot)
+    }
+
+    /// What waits in the place of a stream is one reading like others from now on: if it could still be replaced, something
+    /// newer would go out before what is about to be put behind it.
+    fn pin(&mut self, stream: impl Fn() -> Stream) {
+        if self.replaceable == 0 {
+            return;
+        }
+        let slot = Slot::Stream(stream());
+        let Some(waiting) = self.readings.remove(&slot) else { return };
+        self.replaceable -= 1;
+        let one = Slot::One(waiting.event.seq);
+        if let Some(place) = self.order.iter_mut().find(|place| **place == slot) {
+            *place = one.clone();
+        }
+        self.readings.insert(one, waiting);
     }
 
     /// Puts readings that were held back where they can be taken.
@@ -565,8 +599,8 @@ impl Lanes {
         if let Some(Skipped { from, to, count, streams }) = self.gap.take() {
             return Some(Parcel::Gap { from, to, skipped: count, streams: streams.into_values().collect() });
         }
-        if let Some(slot) = self.order.pop_front() {
-            return self.readings.remove(&slot).map(Parcel::Event);
+        if let Some(reading) = self.first_reading() {
+            return Some(Parcel::Event(reading));
         }
         self.waves.pop_front().map(Parcel::Wave)
     }
@@ -988,5 +1022,77 @@ mod tests {
             taken(&outbox);
         }
         assert_eq!(clock.now().mono, Mono::from_millis(1500));
+    }
+
+    #[test]
+    fn a_stream_that_is_wanted_whole_and_then_newest_again_keeps_its_order() {
+        let outbox = Outbox::default();
+        for (seq, delivery) in [(1, Delivery::Latest), (2, Delivery::All), (3, Delivery::Latest), (4, Delivery::Latest)]
+        {
+            outbox.put(&reading(seq, "a"), delivery, false);
+        }
+        assert_eq!(taken(&outbox), "3-3/1 1 2 4");
+    }
+
+    #[test]
+    fn whatever_a_listener_wants_of_a_stream_its_readings_never_go_back_and_each_is_accounted_for() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let sampled = Delivery::Sampled(Sampling { interval: Duration::from_millis(3), deadband: None });
+        for _ in 0..2000 {
+            let outbox = Outbox::default();
+            let (mut newest, mut told, mut unsampled) = (BTreeMap::new(), 0, 0);
+            let sampling = random.bool();
+            for ms in 1..random.u64(2..60) {
+                let device = *random.choice(["a", "b", "c"].iter()).unwrap();
+                let wanted = [Delivery::Latest, Delivery::All, sampled];
+                let delivery = wanted[random.usize(..if sampling { 3 } else { 2 })];
+                outbox.put(&of_device(&measured(ms, "97", Quality::Valid), device), delivery, false);
+                unsampled += 1;
+                let mut parcels = Vec::new();
+                if random.u8(..4) == 0 {
+                    outbox.take(random.usize(..6), &mut parcels);
+                }
+                if ms % 7 == 0 {
+                    let mut lanes = outbox.lock();
+                    let held = lanes.sampler.due(Mono::from_millis(ms));
+                    lanes.let_go(held);
+                }
+                told += account(&parcels, &mut newest);
+            }
+            let mut parcels = Vec::new();
+            outbox.take(usize::MAX, &mut parcels);
+            told += account(&parcels, &mut newest);
+            assert!(sampling || told == unsampled, "{told} of {unsampled}");
+            assert_eq!(outbox.lock().replaceable, 0);
+        }
+    }
+
+    fn of_device(published: &Arc<Published>, device: &str) -> Arc<Published> {
+        let mut event = Event::clone(&published.event);
+        if let EventBody::Reading(reading) = &mut event.body {
+            reading.device = device.parse().unwrap();
+        }
+        let (text, forms) = (Frame::text(""), Forms::default());
+        Arc::new(Published { event: Arc::new(event), routes: vec![], text, forms })
+    }
+
+    /// How many readings came or were told as skipped; each stream's number rises.
+    fn account(parcels: &[Parcel], newest: &mut BTreeMap<String, Seq>) -> u64 {
+        let mut told = 0;
+        for parcel in parcels {
+            match parcel {
+                Parcel::Gap { skipped, .. } => told += skipped,
+                Parcel::Event(published) => {
+                    let EventBody::Reading(reading) = &published.event.body else { panic!("only readings") };
+                    let before = newest.insert(reading.device.to_string(), published.event.seq);
+                    assert!(before.is_none_or(|before| before < published.event.seq), "{before:?} {published:?}");
+                    told += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        told
     }
 }

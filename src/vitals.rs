@@ -438,6 +438,8 @@ named_enum! {
         CuffTooLoose = "cuff_too_loose",
         /// What it would be computed from is missing, too old or too disturbed.
         InputsMissing = "inputs_missing",
+        /// There is a number, of a quality that this listener does not want. Never measured and never stored.
+        Withheld = "withheld",
     }
 }
 
@@ -531,6 +533,15 @@ impl Value {
         }
     }
 
+    /// No number where there was one; where there was none its reason stays.
+    #[must_use]
+    pub const fn withheld(self) -> Self {
+        match self {
+            Self::Valid(_) => Self::Absent(Absent::Withheld),
+            Self::Absent(_) => self,
+        }
+    }
+
     /// The reason, if there is no number.
     pub const fn absent(self) -> Option<Absent> {
         match self {
@@ -581,8 +592,8 @@ pub struct Pressure {
 /// What one reading says, in canonical units.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Vital {
-    /// Any metric that is one number. Never [`Metric::BloodPressure`], [`Metric::ArterialPressure`] or
-    /// [`Metric::RrInterval`].
+    /// Any metric that is one number. Never [`Metric::BloodPressure`], [`Metric::ArterialPressure`] or, but for
+    /// [`Vital::withheld`], [`Metric::RrInterval`].
     Scalar {
         /// Which.
         metric: Metric,
@@ -616,6 +627,23 @@ impl Vital {
             Self::RrIntervals(_) => Metric::RrInterval,
             Self::News2(_) => Metric::News2,
             Self::Variability(_) => Metric::HeartRateVariability,
+        }
+    }
+
+    /// The same without any of its numbers, for a listener that must not see them.
+    #[must_use]
+    pub fn withheld(&self) -> Self {
+        let emptied = |pressure: &Pressure| Pressure {
+            systolic: pressure.systolic.withheld(),
+            diastolic: pressure.diastolic.withheld(),
+            mean: pressure.mean.withheld(),
+        };
+        match self {
+            Self::BloodPressure(pressure) => Self::BloodPressure(emptied(pressure)),
+            Self::ArterialPressure(pressure) => Self::ArterialPressure(emptied(pressure)),
+            Self::Scalar { .. } | Self::RrIntervals(_) | Self::News2(_) | Self::Variability(_) => {
+                Self::scalar(self.metric(), self.leading().withheld())
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::clock::{Clock, Mono};
 use crate::event::Actor;
-use crate::hub::ListenerId;
+use crate::hub::{Join, Joined, ListenerId};
 use crate::ids::Seq;
 use crate::metrics::Metrics;
 use crate::outbox::{Frame, Outbox, Parcel};
@@ -144,6 +144,7 @@ pub async fn run<S>(
         histories: VecDeque::new(),
         reading: None,
         held: VecDeque::new(),
+        early: None,
         visit,
         gate,
         seat: None,
@@ -273,12 +274,17 @@ struct Connection<S> {
     reading: Option<PageRead>,
     /// What the client said while it was to get an answer: at most [`MESSAGES_IN_A_ROW`].
     held: VecDeque<Heard>,
+    /// What was taken from the outbox when such an answer had come: it goes behind the answer.
+    early: Option<Taken>,
     gate: Gate,
     /// Its place among the sessions of its user.
     seat: Option<UserSeat>,
     /// Its place until it has signed in.
     waiting: Option<Waiting>,
 }
+
+/// What was taken from an outbox; false: its lane of alerts has overrun.
+type Taken = (Vec<Parcel>, bool);
 
 /// What the socket gave; `None`: its end.
 type Heard = Option<Result<Message, WsError>>;
@@ -477,11 +483,19 @@ where
     }
 
     /// Takes what one write carries; what is left comes with the next turn.
-    fn deliver(&mut self) -> Vec<Action> {
-        let Some(outbox) = &self.outbox else { return Vec::new() };
+    fn take(&self) -> Taken {
         let mut parcels: Vec<Parcel> = Vec::new();
         let most = if self.is_slow { PARCELS_WHEN_SLOW } else { PARCELS_A_WRITE };
-        let in_time = outbox.take(most, &mut parcels);
+        let in_time = self.outbox.as_ref().is_none_or(|outbox| outbox.take(most, &mut parcels));
+        (parcels, in_time)
+    }
+
+    fn deliver(&mut self) -> Vec<Action> {
+        let taken = self.take();
+        self.hand_on(taken)
+    }
+
+    fn hand_on(&mut self, (parcels, in_time): Taken) -> Vec<Action> {
         let now = self.gate.clock.now();
         let mut actions = self.session.on_parcels(&parcels, now);
         if !in_time {
@@ -543,22 +557,31 @@ where
 
     /// Actions that need an answer of another part.
     async fn ask(&mut self, action: Action) -> Result<Vec<Action>, End> {
+        let mut actions = self.ask_part(action).await?;
+        if let Some(taken) = self.early.take() {
+            actions.extend(self.hand_on(taken));
+        }
+        Ok(actions)
+    }
+
+    async fn ask_part(&mut self, action: Action) -> Result<Vec<Action>, End> {
         Ok(match action {
             Action::Verify(token) => self.verify(token).await?,
-            Action::Locate(epoch, seq) => match self.gate.reader.resume_point(&epoch, seq).await {
-                Ok(point) => self.session.on_located(located(point)),
-                Err(error) => {
-                    // The present does not need the disk: the client gets it, and learns that the past is missing.
-                    warn!(%error, "a resume goes on without the log");
-                    self.session.on_located(Located { after: None, lost: Vec::new() })
+            Action::Locate(epoch, seq) => {
+                let reader = self.gate.reader.clone();
+                match self.meanwhile(async move { reader.resume_point(&epoch, seq).await }).await? {
+                    Ok(point) => self.session.on_located(located(point)),
+                    Err(error) => {
+                        // The present does not need the disk: the client gets it, and learns that the past is missing.
+                        warn!(%error, "a resume goes on without the log");
+                        self.session.on_located(Located { after: None, lost: Vec::new() })
+                    }
                 }
-            },
+            }
             Action::Join(join) => {
-                let (reply, answer) = oneshot::channel();
-                if self.gate.control.send(Control::Join(join, reply)).await.is_err() {
+                let Some(joined) = self.meanwhile(join_hub(self.gate.control.clone(), join)).await? else {
                     return Ok(self.session.close_now(Close::ServerShutdown, self.gate.clock.now()));
-                }
-                let joined = answer.await.ok().flatten();
+                };
                 if let Some(joined) = &joined {
                     self.outbox = Some(Arc::clone(&joined.outbox));
                     self.listener = Some(joined.listener);
@@ -670,7 +693,15 @@ where
                     actions.extend(self.session.on_deadline(self.gate.clock.now()));
                     actions
                 }
-                () = filled => self.deliver(),
+                () = filled => {
+                    let taken = self.take();
+                    // The answer may have come meanwhile, and what was taken may be newer than its snapshot.
+                    if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx))).await {
+                        self.early = Some(taken);
+                        return Ok(answer);
+                    }
+                    self.hand_on(taken)
+                }
             };
             Box::pin(self.carry_out(actions)).await?;
         }
@@ -832,6 +863,33 @@ where
         // A peer that does not answer is left alone.
         let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
         End::Ours(close)
+    }
+}
+
+/// Joins the hub; `None`: the pipeline has ended.
+async fn join_hub(control: mpsc::Sender<Control>, join: Join) -> Option<Option<Joined>> {
+    let (reply, answer) = oneshot::channel();
+    let mut place = Place { answer, control };
+    place.control.send(Control::Join(join, reply)).await.ok()?;
+    Some((&mut place.answer).await.ok().flatten())
+}
+
+/// A place at the hub that is on its way to a session.
+struct Place {
+    answer: oneshot::Receiver<Option<Joined>>,
+    control: mpsc::Sender<Control>,
+}
+
+impl Drop for Place {
+    /// A session that ends meanwhile must not leave a listener behind: what comes later fails to be sent, and the pipeline
+    /// sees to it.
+    fn drop(&mut self) {
+        self.answer.close();
+        if let Ok(Some(joined)) = self.answer.try_recv()
+            && self.control.try_send(Control::Leave(joined.listener)).is_err()
+        {
+            warn!("a listener stays behind: the pipeline takes no more orders");
+        }
     }
 }
 

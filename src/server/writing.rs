@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    fn writing(room: usize) -> Writing<Socket> {
+    fn over(room: usize) -> Writing<Socket> {
         let strict = Strict::new(FrameBounds { bytes: 1000, fragments: 3 });
         Writing::new(Socket { room, ..Socket::default() }, strict)
     }
@@ -261,7 +261,7 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let frames: Vec<Frame> = (0..40).map(|number| Frame::text(&format!("message {number}"))).collect();
         let all: Vec<u8> = frames.iter().flat_map(|frame| frame.clone().into_bytes()).collect();
-        let mut writing = writing(10_000);
+        let mut writing = over(10_000);
         writing.waiting.extend(frames.iter().cloned().map(Frame::into_bytes));
         assert!(writing.poll_drain(&mut cx).is_ready());
         assert_eq!((writing.stream.writes, &writing.stream.taken), (1, &all));
@@ -269,7 +269,7 @@ mod tests {
 
         let long = Frame::text(&"x".repeat(2 * BYTES_A_WRITE));
         for first in [&frames[..], &[]] {
-            let mut writing = writing(100_000);
+            let mut writing = over(100_000);
             writing.waiting.extend(first.iter().chain([&long]).cloned().map(Frame::into_bytes));
             assert!(writing.poll_drain(&mut cx).is_ready());
             assert_eq!(writing.stream.writes, 3, "no write has more than the kernel keeps");
@@ -277,7 +277,7 @@ mod tests {
         }
 
         for room in 0..all.len() {
-            let mut writing = writing(room);
+            let mut writing = over(room);
             writing.waiting.extend(frames.iter().cloned().map(Frame::into_bytes));
             assert!(writing.poll_drain(&mut cx).is_pending());
             // The library answers a ping meanwhile.
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn what_the_library_adds_is_bounded_while_nothing_is_taken() {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut writing = writing(0);
+        let mut writing = over(0);
         let taken = (0..1000).take_while(|_| Pin::new(&mut writing).poll_write(&mut cx, &[0x8A, 0]).is_ready()).count();
         assert_eq!(taken, PIECES);
     }

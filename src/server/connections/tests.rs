@@ -178,7 +178,9 @@ fn who_does_not_get_in_has_one_row_that_says_why() {
     let rows: Vec<String> = connections
         .farewell()
         .iter()
-        .map(|row| format!("{} {} {} {} {}", row.by, row.action, row.object, row.result, row.reason.as_deref().unwrap()))
+        .map(|row| {
+            format!("{} {} {} {} {}", row.by, row.action, row.object, row.result, row.reason.as_deref().unwrap())
+        })
         .collect();
     assert_eq!(
         rows,

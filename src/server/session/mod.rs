@@ -293,9 +293,10 @@ impl Session {
         self.rights.as_ref()
     }
 
-    /// True while events from the outbox can be written: joined, and no replay under way.
+    /// True while events from the outbox can be written: no replay is under way. A subscribe that waits for its answer holds
+    /// up nothing of what the client listens to already.
     pub fn is_live(&self) -> bool {
-        self.replaying.is_none() && self.pending.is_none() && !self.closed
+        self.replaying.is_none() && !self.closed
     }
 
     /// True once a close was ordered.

@@ -76,27 +76,32 @@ impl Session {
         }
     }
 
-    /// What is lost of subscriptions that stay: whoever watches `patient/+/+` has to know that a patient is gone.
+    /// What is lost of subscriptions that stay: whoever watches `patient/+/+` has to know that a patient is gone. What is
+    /// open through the ward is open, and lost with it.
     fn narrowed(&self, before: &Scope) -> Vec<String> {
         let staying: Vec<&Pattern> = self.patterns.iter().filter(|pattern| self.may_hear(pattern)).collect();
-        let is_lost = |pattern: &Pattern| {
-            before.overlaps(pattern)
-                && !self.scope.overlaps(pattern)
-                && staying.iter().any(|staying| staying.overlaps(pattern))
+        let stays = |route: &Pattern| staying.iter().any(|staying| staying.overlaps(route));
+        let is_lost = |routes: &[Pattern]| {
+            routes.iter().any(|route| before.overlaps(route))
+                && !routes.iter().any(|route| self.scope.overlaps(route))
+                && routes.iter().any(stays)
         };
         let of_patient = |patient: &crate::patient::Patient| {
-            let id = &patient.id;
-            [format!("patient/{id}/#"), format!("alerts/{id}"), format!("waveform/{id}/#")]
+            let (id, ward) = (&patient.id, &patient.ward);
+            [format!("patient/{id}/#"), format!("alerts/{id}"), format!("waveform/{id}/#")].map(|own| {
+                // Waves have no route through the ward.
+                let of_ward = (!own.starts_with("waveform/")).then(|| format!("ward/{ward}/{own}"));
+                [Some(own), of_ward].into_iter().flatten().filter_map(|route| route.parse().ok()).collect()
+            })
         };
-        let known = self.shared.patients.iter().flat_map(of_patient).chain(["system".to_owned(), "audit".to_owned()]);
-        let mut lost: Vec<Pattern> =
-            known.filter_map(|channel| channel.parse().ok()).filter(|pattern| is_lost(pattern)).collect();
-        for channel in
-            self.newest.iter().map(|known| known.channel()).filter(|channel| !self.scope.allows_channel(channel))
-        {
-            let is_told = lost.iter().any(|pattern| pattern.matches(channel));
-            let stays = staying.iter().any(|pattern| pattern.matches(channel));
-            if let (false, true, Ok(pattern)) = (is_told, stays, channel.parse()) {
+        let others = ["system", "audit"].map(|own| own.parse().into_iter().collect());
+        let known = self.shared.patients.iter().flat_map(of_patient).chain(others);
+        let lost = known.filter(|routes: &Vec<Pattern>| is_lost(routes)).filter_map(|routes| routes.into_iter().next());
+        let mut lost: Vec<Pattern> = lost.collect();
+        for known in self.newest.iter().filter(|known| !self.scope.allows(&known.routes)) {
+            let is_told = lost.iter().any(|pattern| pattern.matches(known.channel()));
+            let stays = known.routes.iter().any(|route| staying.iter().any(|pattern| pattern.matches(route)));
+            if let (false, true, Ok(pattern)) = (is_told, stays, known.channel().parse()) {
                 lost.push(pattern);
             }
         }

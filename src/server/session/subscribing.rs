@@ -8,7 +8,7 @@ use crate::channel::{Pattern, routes};
 use crate::clock::Stamp;
 use crate::command::BadMember;
 use crate::event::{Event, EventBody, LimitsEvent};
-use crate::filter::Filter;
+use crate::filter::{Filter, Share};
 use crate::hub::{Join, Joined, User};
 use crate::ids::{Epoch, Seq};
 use crate::outbox::{Delivery, Parcel, Published};
@@ -129,8 +129,13 @@ impl Session {
             }
             let Some(replaying) = &self.replaying else { return out };
             let routes = routes(event, self.shared.ward_of(event));
-            if replaying.wants(event, &routes)
-                && self.scope.allows(&routes)
+            let withheld = match replaying.share(event, &routes) {
+                Share::Nothing => continue,
+                Share::WithoutNumber => event.withheld(),
+                Share::Whole => None,
+            };
+            let event = withheld.as_ref().unwrap_or(event);
+            if self.scope.allows(&routes)
                 && let Some(text) = self.in_older_form(event).or_else(|| wire::push(event).ok())
             {
                 self.acking.on_sent(event, &routes, || text.clone().into(), now);
@@ -343,7 +348,8 @@ impl Session {
         let is_owed = self.replaying.as_ref().is_some_and(|replaying| replaying.unacked.is_some());
         let recent = self.replaying.as_mut().map(|replaying| std::mem::take(&mut replaying.recent));
         for published in recent.unwrap_or_default() {
-            let wants = |replaying: &Replaying| replaying.wants(&published.event, &published.routes);
+            // The hub has cut it to what this client gets.
+            let wants = |it: &Replaying| it.share(&published.event, &published.routes) != Share::Nothing;
             if !self.replaying.as_ref().is_some_and(wants) {
                 continue;
             }
@@ -376,17 +382,21 @@ impl Session {
 }
 
 impl Replaying {
-    /// True if a missed event is what the client subscribed to, or of a replay of what was not acknowledged one of those.
-    fn wants(&self, event: &Event, routes: &[String]) -> bool {
+    /// What the client gets of a missed event: of what it subscribed to, or of a replay of what was not acknowledged of
+    /// those.
+    fn share(&self, event: &Event, routes: &[String]) -> Share {
         if let Some(unacked) = &self.unacked {
             let is_owed = |route| unacked.get(route).is_some_and(|acked| event.seq > *acked);
             if !(matches!(event.body, EventBody::Alert(_)) && routes.first().is_some_and(is_owed)) {
-                return false;
+                return Share::Nothing;
             }
         }
-        let is_own = matches!(event.body, EventBody::Notification(_));
-        is_own
-            || routes.iter().any(|route| self.patterns.iter().any(|pattern| pattern.matches(route)))
-                && self.filter.as_ref().is_none_or(|filter| filter.passes(event, routes))
+        if matches!(event.body, EventBody::Notification(_)) {
+            return Share::Whole;
+        }
+        if !routes.iter().any(|route| self.patterns.iter().any(|pattern| pattern.matches(route))) {
+            return Share::Nothing;
+        }
+        self.filter.as_ref().map_or(Share::Whole, |filter| filter.share(event, routes))
     }
 }

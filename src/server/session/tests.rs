@@ -539,7 +539,8 @@ fn what_waited_when_its_channel_was_left_is_not_sent_and_has_no_age() {
 fn a_narrowed_token_is_told_of_no_other_patient_in_a_snapshot_or_a_resume() {
     for since in ["", r#","since":{"epoch":"e","seq":0}"#] {
         let shared = shared_with(&["P-1", "P-2"]);
-        let mut session = Session::new(shared, "c".into(), Some(rights_of(&["P-1"])), Manner::new(&[], Form::Json), at(0)).0;
+        let mut session =
+            Session::new(shared, "c".into(), Some(rights_of(&["P-1"])), Manner::new(&[], Form::Json), at(0)).0;
         let mut hub = crate::hub::Hub::new(Seq::ZERO, Arc::default());
         hub.publish(&spo2("P-1", 1));
         hub.publish(&spo2("P-2", 2));
@@ -549,5 +550,104 @@ fn a_narrowed_token_is_told_of_no_other_patient_in_a_snapshot_or_a_resume() {
         let pushed = told.iter().filter(|message| message["seq"] == 1).count();
         assert_eq!(pushed, usize::from(!since.is_empty()), "{told:?}");
         assert!(told.iter().all(|message| !message.to_string().contains("P-2")), "{told:?}");
+    }
+}
+
+/// A token for these channels alone.
+fn rights_on(channels: &[&str]) -> Rights {
+    let allow = Role::Nurse.operations().to_vec();
+    let caps = Some(vec![Capability { channels: channels.iter().map(|it| (*it).to_owned()).collect(), allow }]);
+    let exp = 1_800_003_600;
+    Rights::from_claims(&Claims { sub: "u".into(), role: Role::Nurse, caps, jti: None, iat: None, nbf: None, exp })
+}
+
+#[test]
+fn what_is_lost_of_a_subscription_that_stays_is_told_also_where_it_was_open_through_the_ward() {
+    let second = json!(["patient/P-2/#", "alerts/P-2"]);
+    for (before, after, subscribed_to, lost) in [
+        (vec!["ward/W/#"], vec!["ward/W/patient/P-1/#", "ward/W/alerts/P-1"], "ward/W/#", second.clone()),
+        (vec!["ward/W/#"], vec!["patient/P-1/#", "alerts/P-1"], "#", second.clone()),
+        (vec!["#"], vec!["ward/W/#"], "#", json!(["waveform/P-1/#", "waveform/P-2/#"])),
+        (vec!["ward/W/#"], vec!["patient/+/+", "alerts/+"], "#", json!(null)),
+    ] {
+        let shared = shared_with(&["P-1", "P-2"]);
+        let manner = Manner::new(&[], Form::Json);
+        let mut session = Session::new(shared, "c".into(), Some(rights_on(&before)), manner, at(0)).0;
+        let mut hub = crate::hub::Hub::new(Seq(1), Arc::default());
+        subscribed(&mut session, &mut hub, &format!(r#""channels":["{subscribed_to}"]"#));
+        // Its age is known under its own channel, though it came by the ward's.
+        session.on_parcels(&[Parcel::Event(spo2("P-1", 2)), Parcel::Event(spo2("P-2", 3))], at(2));
+        let told = written(&session.on_token(Ok(rights_on(&after)), at(3)));
+        let narrowed = told.iter().find(|message| message["data"]["narrowed"] == true);
+        let found = narrowed.map_or(Json::Null, |message| {
+            let channels = message["data"]["channels"].as_array().unwrap();
+            channels.iter().filter(|it| !matches!(it.as_str(), Some("system" | "audit"))).cloned().collect()
+        });
+        assert_eq!(found, lost, "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn a_number_of_a_quality_that_is_not_wanted_takes_the_last_good_one_off_the_screen() {
+    let of = |published: &Arc<Published>, quality| {
+        let mut event = Event::clone(&published.event);
+        if let EventBody::Reading(reading) = &mut event.body {
+            reading.quality = quality;
+        }
+        let text = Frame::text(&wire::push(&event).unwrap());
+        let (routes, forms) = (published.routes.clone(), Forms::default());
+        Arc::new(Published { event: Arc::new(event), routes, text, forms })
+    };
+    let shown = |message: &Json| {
+        let data = &message["data"];
+        (message["seq"].clone(), data["value"].clone(), data["absent"].clone(), data["quality"].clone())
+    };
+    let filter = r#""channels":["patient/P-1/+"],"filter":{"quality":"valid"},"delivery":"all""#;
+    let mut hub = crate::hub::Hub::new(Seq::ZERO, Arc::default());
+    let mut session = session_of(&shared_with(&["P-1"]));
+    subscribed(&mut session, &mut hub, filter);
+    hub.publish(&spo2("P-1", 1));
+    hub.publish(&of(&spo2("P-1", 2), Quality::Questionable));
+    let outbox = hub.join(join_of(&session)).unwrap().outbox;
+    let mut parcels = Vec::new();
+    outbox.take(10, &mut parcels);
+    let told = written(&session.on_parcels(&parcels, at(3)));
+    assert_eq!(shown(&told[0]), (json!(1), json!(97), json!(null), json!("valid")));
+    let withheld = (json!(2), json!(null), json!("withheld"), json!("questionable"));
+    assert_eq!(shown(&told[1]), withheld);
+
+    // Who comes later learns it from the snapshot, and who comes back from what he missed: of memory or of the disk.
+    let mut late = session_of(&shared_with(&["P-1"]));
+    let told = subscribed(&mut late, &mut hub, filter);
+    let snapshot = told.iter().find(|message| message["type"] == "snapshot").unwrap();
+    let reading = &snapshot["data"]["readings"][0];
+    assert_eq!((&reading["value"], &reading["absent"]), (&json!(null), &json!("withheld")), "{snapshot}");
+    let mut back = session_of(&shared_with(&["P-1"]));
+    let told = subscribed(&mut back, &mut hub, &format!(r#"{filter},"since":{{"epoch":"e","seq":1}}"#));
+    assert!(told.iter().any(|message| shown(message) == withheld), "{told:?}");
+    let mut hub = crate::hub::Hub::new(Seq(2), Arc::default());
+    hub.publish(&spo2("P-1", 3));
+    let mut back = session_of(&shared_with(&["P-1"]));
+    subscribed(&mut back, &mut hub, &format!(r#"{filter},"since":{{"epoch":"e","seq":1}}"#));
+    let stored = Event::clone(&of(&spo2("P-1", 2), Quality::Questionable).event);
+    let told = written(&back.on_replay(&[stored], at(4)));
+    assert!(told.iter().any(|message| shown(message) == withheld), "{told:?}");
+
+    // Who wants it all beside it gets the number.
+    let mut both = session_of(&shared_with(&["P-1"]));
+    subscribed(&mut both, &mut hub, filter);
+    subscribed(&mut both, &mut hub, r#""channels":["patient/+/+"]"#);
+    hub.publish(&of(&spo2("P-1", 4), Quality::Questionable));
+    let outbox = hub.join(join_of(&both)).unwrap().outbox;
+    let mut parcels = Vec::new();
+    outbox.take(10, &mut parcels);
+    assert_eq!(written(&both.on_parcels(&parcels, at(5)))[0]["data"]["value"], 97);
+}
+
+/// A join that adds nothing: it gives the outbox of the session's listener.
+fn join_of(session: &Session) -> Join {
+    match session.join_action(Vec::new(), (None, session.delivery), None) {
+        Action::Join(join) => join,
+        other => panic!("{other:?}"),
     }
 }

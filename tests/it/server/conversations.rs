@@ -343,7 +343,8 @@ impl Alone {
             streams: Streams::default(),
         });
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
-        let (session, greeting) = Session::new(Arc::clone(&shared), "c".into(), None, Manner::new(&[], Form::Json), clock.now());
+        let (session, greeting) =
+            Session::new(Arc::clone(&shared), "c".into(), None, Manner::new(&[], Form::Json), clock.now());
         let heard = VecDeque::new();
         let mut alone = Self { session, pipeline, clock, key, outbox: None, heard, shared, _dir: dir };
         alone.carry_out(greeting);

@@ -1,11 +1,12 @@
 //! What reaches a dashboard of what happened: gaps that history fills, cursors over reconnects, commands done once.
 
 use serde_json::{Value as Json, json};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::pipeline::Control;
 use vitalbridge::server::auth::{Capability, Role as UserRole};
 use vitalbridge::store::StoreOptions;
+use vitalbridge::tasks::Role;
 use vitalbridge::vitals::Metric;
 
 use super::{HOST, Server, patients};
@@ -309,4 +310,45 @@ async fn what_the_store_has_really_lost_is_told_and_everything_else_comes_once()
     }
     let missing: Vec<usize> = (2..seen.len()).filter(|seq| !seen[*seq]).collect();
     assert!(missing.is_empty(), "neither came nor were told as lost: {missing:?}");
+}
+
+#[tokio::test]
+async fn a_subscribe_that_waits_for_its_answer_holds_up_no_alert_and_no_heartbeat() {
+    let mut server = Server::start();
+    let patient = patients(&server)[0].clone();
+    // Between the sessions and the pipeline stands somebody who can hold a join back.
+    let (hold, mut held) = watch::channel(false);
+    let (sender, mut queue) = mpsc::channel(64);
+    let control = std::mem::replace(&mut server.site.gate.control, sender);
+    server.site.tasks.spawn("slow joins", Role::Helper, async move {
+        while let Some(wish) = queue.recv().await {
+            let control = control.clone();
+            if matches!(wish, Control::Join(..)) && held.wait_for(|held| !held).await.is_err() {
+                return Ok(());
+            }
+            control.send(wish).await?;
+        }
+        Ok(())
+    });
+    let (mut dashboard, _) =
+        subscribed(&server, UserRole::Nurse, &json!({"type": "subscribe", "channels": ["alerts/+"]})).await;
+    dashboard.next_of("snapshot").await;
+    hold.send_replace(true);
+    dashboard.say(&json!({"type": "subscribe", "channels": ["patient/+/+"], "id": "late"})).await;
+    // A reading that alarms: the session is not on its channel yet.
+    server.reading(&patient, Metric::Spo2, 70).await;
+    let mut came = Vec::new();
+    while !["alert", "heartbeat"].iter().all(|kind| came.iter().any(|it| it == kind)) {
+        let message = dashboard.next().await;
+        let kind = message["type"].as_str().unwrap().to_owned();
+        assert!(kind != "subscribed" && kind != "snapshot" && kind != "health_update", "{message}");
+        came.push(kind);
+    }
+    hold.send_replace(false);
+    assert_eq!(dashboard.next_of("subscribed").await["correlation_id"], "late");
+    let snapshot = dashboard.next_of("snapshot").await;
+    let told = snapshot["data"]["readings"].as_array().unwrap();
+    assert!(told.iter().any(|it| it["patient_id"] == patient && it["value"] == 70), "{snapshot}");
+    server.reading(&patient, Metric::Spo2, 71).await;
+    assert_eq!(dashboard.next_of("health_update").await["data"]["value"], 71);
 }
