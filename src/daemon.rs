@@ -453,7 +453,7 @@ fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Arc<Shared> {
         epoch: epoch.clone(),
         patients: config.patients.clone(),
         stale_and_lost_ms: stale_and_lost_ms(config, now),
-        users: Users::new(config.server.limits.messages),
+        users: Users::new(config.server.limits.messages, config.server.limits.reads),
         limits: config.server.limits,
         close_codes: config.server.close_codes,
         streams: Streams::default(),

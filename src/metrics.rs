@@ -153,6 +153,7 @@ metrics! {
     counter handshakes_late_total: "TLS handshakes that were not complete in time.",
     counter sessions_evicted_total: "Sessions that made room for another one of their user.",
     counter sessions_refused_total: "Sign-ins refused because the user, or the address before it, had too many sessions.",
+    counter requests_limited_total: "HTTP requests answered with 429: more than their user may ask for.",
     counter sign_in_refused_total: "Tokens and codes that were refused.",
     counter audit_rows_lost_total: "Rows of the audit trail about connections that found no room.",
     counter frames_sent_total: "WebSocket messages written.",

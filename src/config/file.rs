@@ -86,6 +86,8 @@ pub(super) struct ServerLimits {
     pub(super) json_depth: Option<Spanned<u64>>,
     pub(super) messages_per_minute: Option<Spanned<u64>>,
     pub(super) message_burst: Option<Spanned<u64>>,
+    pub(super) reads_per_minute: Option<Spanned<u64>>,
+    pub(super) read_burst: Option<Spanned<u64>>,
     pub(super) small_talk_per_second: Option<Spanned<u64>>,
     pub(super) small_talk_burst: Option<Spanned<u64>>,
     pub(super) idle_ms: Option<Spanned<u64>>,

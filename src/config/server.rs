@@ -72,6 +72,12 @@ impl Builder<'_> {
             minute,
             ours.messages,
         );
+        ours.reads = allowance(
+            ["reads_per_minute", "read_burst"],
+            [&limits.reads_per_minute, &limits.read_burst],
+            minute,
+            ours.reads,
+        );
         ours.small_talk = allowance(
             ["small_talk_per_second", "small_talk_burst"],
             [&limits.small_talk_per_second, &limits.small_talk_burst],

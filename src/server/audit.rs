@@ -11,7 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tracing::warn;
 
-use super::routes::{Site, failure, signed_in};
+use super::routes::{Site, failure, reading};
 use crate::channel::{Operation, routes};
 use crate::event::Event;
 use crate::hub::Scope;
@@ -42,7 +42,7 @@ struct Wanted {
 }
 
 async fn page(State(site): State<Site>, headers: HeaderMap, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match reading(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };

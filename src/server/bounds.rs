@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::named::named_enum;
-use crate::server::rate::{Allowance, MESSAGES, SMALL_TALK};
+use crate::server::rate::{Allowance, MESSAGES, READS, SMALL_TALK};
 
 /// Connections at once, sessions included; more are answered with 503.
 pub const MAX_CONNECTIONS: usize = 1000;
@@ -84,6 +84,8 @@ pub struct ServerLimits {
     pub json_depth: usize,
     /// Messages and commands of a user, over all his connections and HTTP.
     pub messages: Allowance,
+    /// Reads of a user over HTTP.
+    pub reads: Allowance,
     /// What a client has to say often, and control frames, of each connection.
     pub small_talk: Allowance,
     /// See [`IDLE`].
@@ -107,6 +109,7 @@ impl Default for ServerLimits {
             fragments: MAX_FRAGMENTS,
             json_depth: MAX_JSON_DEPTH,
             messages: MESSAGES,
+            reads: READS,
             small_talk: SMALL_TALK,
             idle: IDLE,
             idle_subscribed: IDLE_SUBSCRIBED,
@@ -116,7 +119,7 @@ impl Default for ServerLimits {
 
 impl ServerLimits {
     /// Each limit under its name in `[server.limits]`, which is also its name in `/metrics` and `/ws/status`.
-    pub fn named(&self) -> [(&'static str, u64); 17] {
+    pub fn named(&self) -> [(&'static str, u64); 19] {
         let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         let millis = |value: Duration| u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
         [
@@ -133,6 +136,8 @@ impl ServerLimits {
             ("json_depth", count(self.json_depth)),
             ("messages_per_minute", u64::from(self.messages.per(Duration::from_mins(1)))),
             ("message_burst", u64::from(self.messages.burst())),
+            ("reads_per_minute", u64::from(self.reads.per(Duration::from_mins(1)))),
+            ("read_burst", u64::from(self.reads.burst())),
             ("small_talk_per_second", u64::from(self.small_talk.per(Duration::from_secs(1)))),
             ("small_talk_burst", u64::from(self.small_talk.burst())),
             ("idle_ms", millis(self.idle)),
@@ -180,6 +185,8 @@ mod tests {
             ("json_depth", 16),
             ("messages_per_minute", 100),
             ("message_burst", 50),
+            ("reads_per_minute", 1200),
+            ("read_burst", 400),
             ("small_talk_per_second", 50),
             ("small_talk_burst", 50),
             ("idle_ms", 300_000),

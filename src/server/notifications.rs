@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::codes::{hex, random_bytes};
 use super::commands::{is_durable, key_of, refused};
 use super::peer;
-use super::routes::{Site, acting, failure, internal, signed_in};
+use super::routes::{Site, acting, failure, internal, reading};
 use crate::command::{BadMember, Command, Members};
 use crate::notifier::id_of;
 use crate::pipeline;
@@ -76,7 +76,7 @@ async fn withdraw(State(site): State<Site>, headers: HeaderMap, Path(id): Path<S
 }
 
 async fn preferences(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let rights = match signed_in(&site, &headers) {
+    let rights = match reading(&site, &headers) {
         Ok(rights) => rights,
         Err(refused) => return *refused,
     };

@@ -44,6 +44,10 @@ impl Allowance {
 /// Messages and commands of a user, over all his connections and HTTP, unless configured: 100 a minute, 50 at once.
 pub const MESSAGES: Allowance = Allowance { burst: 50, every: Duration::from_millis(600) };
 
+/// Reads over HTTP of a user, exports among them, unless configured: 1200 a minute, 400 at once. A page with the trends of a
+/// whole ward asks for some hundreds when it is opened.
+pub const READS: Allowance = Allowance { burst: 400, every: Duration::from_millis(50) };
+
 /// What a client has to say often, control frames, and everything before the sign-in,
 /// unless configured: 50 a second and connection.
 pub const SMALL_TALK: Allowance = Allowance { burst: 50, every: Duration::from_millis(20) };
@@ -87,24 +91,23 @@ impl Bucket {
     }
 }
 
-/// What is left of what each user may say.
+/// What is left of what each user may say, and may read.
 #[derive(Debug)]
 pub struct Users {
-    allowance: Allowance,
-    /// At most [`MAX_USERS`]. Held for a look-up, never across an `.await`.
-    buckets: Mutex<BTreeMap<String, Bucket>>,
+    messages: Buckets,
+    reads: Buckets,
 }
 
 impl Default for Users {
     fn default() -> Self {
-        Self::new(MESSAGES)
+        Self::new(MESSAGES, READS)
     }
 }
 
 impl Users {
     /// Each user has this much.
-    pub const fn new(allowance: Allowance) -> Self {
-        Self { allowance, buckets: Mutex::new(BTreeMap::new()) }
+    pub const fn new(messages: Allowance, reads: Allowance) -> Self {
+        Self { messages: Buckets::new(messages), reads: Buckets::new(reads) }
     }
 
     /// Takes one message of a user.
@@ -112,6 +115,32 @@ impl Users {
     /// # Errors
     /// Nothing is left; one more may come after this time.
     pub fn take(&self, user: &str, now: Mono) -> Result<(), Duration> {
+        self.messages.take(user, now)
+    }
+
+    /// Takes one read of a user over HTTP.
+    ///
+    /// # Errors
+    /// As [`Users::take`].
+    pub fn take_read(&self, user: &str, now: Mono) -> Result<(), Duration> {
+        self.reads.take(user, now)
+    }
+}
+
+/// What is left of one allowance of each user.
+#[derive(Debug)]
+struct Buckets {
+    allowance: Allowance,
+    /// At most [`MAX_USERS`]. Held for a look-up, never across an `.await`.
+    buckets: Mutex<BTreeMap<String, Bucket>>,
+}
+
+impl Buckets {
+    const fn new(allowance: Allowance) -> Self {
+        Self { allowance, buckets: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn take(&self, user: &str, now: Mono) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(user) {
             return bucket.take(self.allowance, now);
@@ -149,6 +178,8 @@ mod tests {
         let minute: usize = (0..600).map(|tenth| taken("lena", 1300 + tenth * 100)).sum();
         assert_eq!(minute, 100);
         assert_eq!(taken("lena", 1_000_000), 50, "it does not grow beyond its size");
+        let read = (0..1000).take_while(|_| users.take_read("lena", at(1_000_000)).is_ok()).count();
+        assert_eq!(read, 400, "what is read is counted by itself");
     }
 
     #[test]
@@ -158,9 +189,9 @@ mod tests {
         for number in 0..3 * MAX_USERS {
             users.take(&number.to_string(), at(0)).unwrap();
         }
-        assert_eq!(users.buckets.lock().unwrap().len(), MAX_USERS);
+        assert_eq!(users.messages.buckets.lock().unwrap().len(), MAX_USERS);
         users.take("flood", at(0)).unwrap_err();
         users.take("late", at(600)).unwrap();
-        assert_eq!(users.buckets.lock().unwrap().len(), 2, "whose allowance is whole needs no memory");
+        assert_eq!(users.messages.buckets.lock().unwrap().len(), 2, "whose allowance is whole needs no memory");
     }
 }

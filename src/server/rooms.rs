@@ -9,7 +9,7 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::routes::{Site, failure, signed_in};
+use super::routes::{Site, failure, reading};
 use crate::channel::Operation;
 use crate::ids::Seq;
 use crate::pipeline;
@@ -30,7 +30,7 @@ pub(super) fn router(site: Site) -> Router {
 
 /// Whose request it is, if the token allows this in the room.
 fn allowed(site: &Site, headers: &HeaderMap, room: &str, operation: Operation) -> Result<Rights, Box<Response>> {
-    let rights = signed_in(site, headers)?;
+    let rights = reading(site, headers)?;
     if !is_room(room) {
         let reason = "a room has 1 to 64 of A-Z a-z 0-9 _ -";
         return Err(Box::new(failure(StatusCode::BAD_REQUEST, "validation", reason)));

@@ -297,16 +297,26 @@ pub(super) fn signed_in(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<
 /// Whose token a request to do something has; it counts for that user like a message of the WebSocket.
 pub(super) fn acting(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<Response>> {
     let rights = signed_in(site, headers)?;
-    match site.gate.shared.users.take(&rights.user, site.gate.clock.now().mono) {
-        Ok(()) => Ok(rights),
-        Err(wait) => {
-            let reason = "too many commands and messages of this user; see Retry-After";
-            let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "rate_limited", reason);
-            // Whole seconds, rounded up.
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
-            Err(Box::new(response))
-        }
-    }
+    let taken = site.gate.shared.users.take(&rights.user, site.gate.clock.now().mono);
+    in_time(site, taken, "too many commands and messages of this user; see Retry-After").map(|()| rights)
+}
+
+/// Whose token a request has that reads what is stored or asks the pipeline; it counts for that user.
+pub(super) fn reading(site: &Site, headers: &HeaderMap) -> Result<Rights, Box<Response>> {
+    let rights = signed_in(site, headers)?;
+    let taken = site.gate.shared.users.take_read(&rights.user, site.gate.clock.now().mono);
+    in_time(site, taken, "this user reads too much at once; see Retry-After").map(|()| rights)
+}
+
+/// The refusal of what comes too soon.
+fn in_time(site: &Site, taken: Result<(), Duration>, reason: &str) -> Result<(), Box<Response>> {
+    taken.map_err(|wait| {
+        site.gate.metrics.requests_limited_total.add_one();
+        let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "rate_limited", reason);
+        // Whole seconds, rounded up.
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
+        Box::new(response)
+    })
 }
 
 pub(super) fn check(site: &Site, token: &str) -> Result<Rights, Box<Response>> {

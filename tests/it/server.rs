@@ -139,7 +139,7 @@ impl Server {
             epoch,
             patients: config.patients,
             stale_and_lost_ms: (5000, 10_000),
-            users: Users::new(limits.messages),
+            users: Users::new(limits.messages, limits.reads),
             limits,
             close_codes,
             streams: Streams::default(),

@@ -58,17 +58,24 @@ fn metrics() -> Json {
 fn patients() -> Vec<Operation> {
     vec![
         operation("get", "/api/v1/patients", "The patients of whom the token shows something")
+            .reads()
             .gives::<rest::Patients>(200, "by configuration")
             .refuses(&[400]),
-        operation("get", "/api/v1/patients/{id}", "One patient").gives::<rest::ShownPatient>(200, "the patient"),
+        operation("get", "/api/v1/patients/{id}", "One patient")
+            .reads()
+            .gives::<rest::ShownPatient>(200, "the patient"),
         operation("get", "/api/v1/devices", "Sources and their devices, with the state they are in")
+            .reads()
             .query("patient", id(), "those of this patient")
             .gives::<rest::DevicesNow>(200, "by source")
             .refuses(&[404]),
-        operation("get", "/api/v1/devices/{id}", "One device").gives::<rest::DeviceNow>(200, "its sources"),
+        operation("get", "/api/v1/devices/{id}", "One device").reads().gives::<rest::DeviceNow>(200, "its sources"),
         operation("get", "/api/v1/patients/{id}/limits", "The limits in force for a patient, and who set them")
+            .reads()
             .gives::<forms::Limits>(200, "by rule"),
-        operation("get", "/api/v1/patients/{id}/limits/{rule}", "One limit in force").gives::<forms::Limit>(200, "it"),
+        operation("get", "/api/v1/patients/{id}/limits/{rule}", "One limit in force")
+            .reads()
+            .gives::<forms::Limit>(200, "it"),
     ]
 }
 
@@ -91,6 +98,7 @@ fn span(operation: Operation) -> Operation {
 
 fn readings() -> Vec<Operation> {
     let readings = operation("get", "/api/v1/readings", "Readings of a span of time: rows, buckets or points")
+        .reads()
         .query("limit", number(rest::MAX_READINGS), "most rows of a page; 1000 if left out")
         .query("cursor", text(), "the `next` of the page before")
         .query(
@@ -101,8 +109,10 @@ fn readings() -> Vec<Operation> {
         .query("max_points", number(rest::MAX_POINTS), "at most so many points of each stream; needs `from` and `to`")
         .gives::<rest::ReadingsAnswer>(200, "a page of rows, of buckets (`every`) or of points (`max_points`)");
     let latest = operation("get", "/api/v1/readings/latest", "The latest reading of each stream, with its age")
+        .reads()
         .gives::<rest::LatestReadings>(200, "now");
     let export = operation("get", "/api/v1/export", "The readings of a span of time as one file")
+        .reads()
         .query("format", json!({"type": "string", "enum": ["csv", "ndjson"]}), "csv if left out")
         .gives_text(
             200,
@@ -115,10 +125,12 @@ fn readings() -> Vec<Operation> {
 fn alerts() -> Vec<Operation> {
     vec![
         operation("get", "/api/v1/alerts", "The alerts that stand")
+            .reads()
             .query("patient", id(), "of this patient")
             .gives::<rest::AlertsNow>(200, "now")
             .refuses(&[404]),
         operation("get", "/api/v1/alerts/history", "What became of alerts, the newest first")
+            .reads()
             .query("patient", id(), "of this patient")
             .query("from", time(), "from then on")
             .query("to", time(), "before then")
@@ -126,8 +138,11 @@ fn alerts() -> Vec<Operation> {
             .query("cursor", text(), "the `next` of the page before")
             .gives::<rest::AlertPage>(200, "a page")
             .refuses(&[404]),
-        operation("get", "/api/v1/alerts/{id}", "One alert and its life").gives::<rest::AlertLife>(200, "the alert"),
+        operation("get", "/api/v1/alerts/{id}", "One alert and its life")
+            .reads()
+            .gives::<rest::AlertLife>(200, "the alert"),
         operation("get", "/api/v1/audit", "The audit trail, the newest first")
+            .reads()
             .query("patient", id(), "rows about this patient alone")
             .query("limit", whole_number(), "most rows of a page; 100 if left out, at most 500")
             .query("before", whole_number(), "the `next` of the page before")
@@ -177,6 +192,7 @@ fn messages() -> Vec<Operation> {
             .commands()
             .once(),
         operation("get", "/api/v1/users/me/preferences", "What the user is told of")
+            .reads()
             .gives::<forms::UserPreferences>(200, "the choice"),
         operation("put", "/api/v1/users/me/preferences", "Chooses what the user is told of")
             .takes::<forms::Preferences>()
@@ -189,9 +205,11 @@ fn messages() -> Vec<Operation> {
 fn rooms() -> Vec<Operation> {
     vec![
         operation("get", "/api/v1/rooms/{room}/members", "Who is in a room of the care team")
+            .reads()
             .path("room", &id())
             .gives::<managed::RoomMembers>(200, "now"),
         operation("get", "/api/v1/rooms/{room}/messages", "What was written in a room, the newest page first")
+            .reads()
             .path("room", &id())
             .query("before", whole_number(), "the `next` of the page before")
             .query("limit", whole_number(), "most messages of a page; 50 if left out, at most 100")

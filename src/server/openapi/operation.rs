@@ -170,6 +170,11 @@ impl Operation {
         self.refuses(&[429])
     }
 
+    /// Counts as something that the user reads.
+    pub(super) fn reads(self) -> Self {
+        self.refuses(&[429])
+    }
+
     /// The operation as the document has it.
     pub(super) fn to_json(&self, generator: &mut SchemaGenerator) -> Json {
         let parameters: Vec<Json> = self

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use self::query::BadQuery;
-use super::routes::{Site, failure, signed_in};
+use super::routes::{Site, failure, reading};
 use crate::channel::{Operation, routes};
 use crate::event::Event;
 use crate::hub::Scope;
@@ -61,7 +61,7 @@ struct Viewer {
 impl Viewer {
     /// Who asks; whose token gives the right `hst` on nothing is refused.
     fn of(site: &Site, headers: &HeaderMap) -> Answer<Self> {
-        let rights = signed_in(site, headers)?;
+        let rights = reading(site, headers)?;
         let scope = rights.scope(Operation::History);
         if scope == Scope::Only(Vec::new()) {
             return Err(forbidden());

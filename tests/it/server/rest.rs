@@ -584,3 +584,48 @@ async fn an_export_gives_back_what_was_stored() {
     assert!(table.iter().any(|cells| cells["device_id"] == "'-d"), "a name that a spreadsheet would compute is text");
     assert!(csv.text().starts_with("epoch,seq,timestamp,received,patient_id,"));
 }
+
+#[tokio::test]
+async fn what_a_user_reads_is_bounded_and_the_refusal_says_when_to_come_again() {
+    let reads = Allowance::new(60, Duration::from_mins(1), 3);
+    let server = Server::with(ServerLimits { reads, ..ServerLimits::default() }, CloseCodes::Own, Clock::System);
+    let read = async |user: &str, path: &str| {
+        let mut claims = server.claims(UserRole::Admin);
+        claims.sub = user.to_owned();
+        let token = server.token(&claims);
+        let head = "connection: close\r\nauthorization: Bearer";
+        server.http(&format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{head} {token}\r\n\r\n")).await
+    };
+    let paths = [
+        "/api/v1/patients",
+        "/api/v1/devices",
+        "/api/v1/readings",
+        "/api/v1/readings/latest",
+        "/api/v1/alerts",
+        "/api/v1/alerts/history",
+        "/api/v1/audit",
+        "/api/v1/export",
+        "/api/v1/rooms/r/members",
+        "/api/v1/rooms/r/messages",
+        "/api/v1/users/me/preferences",
+        "/api/v1/patients/P-0001/limits",
+    ];
+    for (number, path) in paths.iter().enumerate() {
+        let user = format!("reader-{number}");
+        for _ in 0..3 {
+            let answer = read(&user, "/api/v1/patients").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let refused = read(&user, path).await;
+        assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("\r\nretry-after: 1\r\n"), "{path}: {refused}");
+        assert!(refused.contains(r#"{"code":"rate_limited","message":"#), "{path}: {refused}");
+        // What is counted otherwise, or not at all, goes on.
+        for path in ["/metrics", "/ws/status"] {
+            let answer = read(&user, path).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        }
+    }
+    let metrics = read("another", "/metrics").await;
+    assert!(metrics.contains(&format!("\nvitalbridge_requests_limited_total {}\n", paths.len())), "{metrics}");
+    assert!(metrics.contains("\nvitalbridge_limit{name=\"read_burst\"} 3\n"), "{metrics}");
+}
