@@ -15,7 +15,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -54,8 +54,13 @@ const NOTSENT_LOWAT: u32 = 4096;
 /// So much may wait encrypted, for the same reason: a record of TLS.
 const TLS_BUFFER: usize = 16 * 1024;
 
-const REFUSAL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// What is read and dropped of a refused client's request: with it unread, the system would throw the refusal away.
+const MAX_DROPPED_BYTES: usize = 64 * 1024;
+
+/// What a client is told for which there is no room to be heard: as every error, `code` and `message`.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
+    content-type: application/json\r\ncache-control: no-store\r\ncontent-length: 108\r\n\r\n\
+    {\"code\":\"over_capacity\",\"message\":\"this bridge has as many connections as it may have, or your address has\"}";
 
 /// What connections are let in to.
 #[derive(Debug, Clone)]
@@ -122,10 +127,22 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
 }
 
-async fn refuse(mut stream: TcpStream) -> anyhow::Result<()> {
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> anyhow::Result<()> {
+    let told = async {
+        stream.write_all(REFUSAL).await?;
+        stream.shutdown().await?;
+        let (mut rubbish, mut dropped) = ([0; 1024], 0);
+        while dropped < MAX_DROPPED_BYTES {
+            match stream.read(&mut rubbish).await? {
+                0 => break,
+                count => dropped += count,
+            }
+        }
+        io::Result::Ok(())
+    };
     // Who hangs up before reading the refusal has lost nothing.
-    let written: Result<io::Result<()>, _> = tokio::time::timeout(REFUSAL_DEADLINE, stream.write_all(REFUSAL)).await;
-    debug!(complete = matches!(written, Ok(Ok(()))), "a connection was refused");
+    let told = tokio::time::timeout(REFUSAL_DEADLINE, told).await;
+    debug!(complete = matches!(told, Ok(Ok(()))), "a connection was refused");
     Ok(())
 }
 
@@ -357,5 +374,24 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(20)));
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4096);
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_unheard_is_told_as_everybody_else() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let (refused, answer) = tokio::join!(refuse(server), async {
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            client.shutdown().await.unwrap();
+            String::from_utf8(answer).unwrap()
+        });
+        refused.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nretry-after: 5\r\n"), "{head}");
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}: {}", body.len());
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(json["code"], "over_capacity");
+        assert!(json["message"].is_string());
     }
 }
