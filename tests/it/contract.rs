@@ -87,8 +87,9 @@ fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
     assert_eq!(document["asyncapi"], "3.0.0");
     assert!(document["info"]["title"].is_string() && document["info"]["version"] == env!("CARGO_PKG_VERSION"));
     for server in document["servers"].as_object().unwrap().values() {
-        assert!(server["host"].is_string() && matches!(server["protocol"].as_str(), Some("ws" | "wss")));
-        for security in server["security"].as_array().unwrap() {
+        assert!(server["host"].is_string());
+        assert!(matches!(server["protocol"].as_str(), Some("ws" | "wss" | "mqtt" | "mqtts")), "{server}");
+        for security in server.get("security").and_then(Json::as_array).into_iter().flatten() {
             let scheme = document.pointer(&security["$ref"].as_str().unwrap()[1..]).unwrap();
             assert!(matches!(scheme["type"].as_str(), Some("http" | "httpApiKey")), "{scheme}");
         }
@@ -100,9 +101,37 @@ fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
             .iter()
             .all(|name| channels.contains_key(*name))
     );
-    for channel in channels.values() {
-        assert!(channel["address"].as_str().unwrap().starts_with('/'));
-        assert_eq!(keys(&channel["messages"]), messages);
+    let mut used = BTreeSet::new();
+    for (name, channel) in channels {
+        let address = channel["address"].as_str().unwrap();
+        if name.starts_with("mqtt_") {
+            assert!(address.starts_with("vitals/v1/{site}/{bridge}/"), "{address}");
+            assert_eq!(keys(&channel["messages"]).len(), 1, "{name}");
+            let places: BTreeSet<String> = address
+                .split('/')
+                .filter_map(|it| it.strip_prefix('{')?.strip_suffix('}'))
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(keys(&channel["parameters"]), places, "{name}");
+        } else {
+            assert!(address.starts_with('/'));
+            let own = |message: &String| !message.starts_with("Mqtt");
+            assert_eq!(keys(&channel["messages"]), messages.iter().filter(|it| own(it)).cloned().collect(), "{name}");
+        }
+        used.extend(keys(&channel["messages"]));
+        for server in channel["servers"].as_array().unwrap() {
+            let protocol = &document.pointer(&server["$ref"].as_str().unwrap()[1..]).unwrap()["protocol"];
+            assert_eq!(protocol.as_str().unwrap().starts_with("mqtt"), name.starts_with("mqtt_"), "{name}");
+        }
+    }
+    assert_eq!(used, messages, "each message stands on a channel");
+    // Each topic of the documentation is a channel.
+    let page = include_str!("../../docs/mqtt.md").split("\n## ").find(|part| part.starts_with("Topics")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    let kinds: Vec<&str> = rows.flat_map(|row| row.split(',')).map(|kind| kind.trim().trim_matches('`')).collect();
+    assert!(kinds.len() > 10, "{kinds:?}");
+    for kind in kinds.iter().chain(&["cmd"]) {
+        assert!(channels.contains_key(&format!("mqtt_{kind}")), "{kind}");
     }
     let mut answered = 0;
     for (name, operation) in document["operations"].as_object().unwrap() {
@@ -110,16 +139,24 @@ fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
         let channel = operation["channel"]["$ref"].as_str().unwrap();
         let reply = operation.get("reply").map(|reply| {
             answered += 1;
-            assert_eq!(reply["channel"], operation["channel"], "{name}");
-            reply["messages"].as_array().unwrap()
+            let of = if name == "mqtt_cmd_take" {
+                json!({"$ref": "#/channels/mqtt_cmd_result"})
+            } else {
+                operation["channel"].clone()
+            };
+            assert_eq!(reply["channel"], of, "{name}");
+            (of["$ref"].as_str().unwrap().to_owned(), reply["messages"].as_array().unwrap())
         });
-        for message in operation["messages"].as_array().unwrap().iter().chain(reply.into_iter().flatten()) {
-            // The messages of an operation are among those of its channel, and are referred to there.
-            let reference = message["$ref"].as_str().unwrap();
-            assert!(reference.starts_with(&format!("{channel}/messages/")), "{name}: {reference}");
+        let asked = [(channel.to_owned(), operation["messages"].as_array().unwrap())];
+        for (channel, messages) in asked.into_iter().chain(reply) {
+            for message in messages {
+                // The messages of an operation are among those of its channel, and are referred to there.
+                let reference = message["$ref"].as_str().unwrap();
+                assert!(reference.starts_with(&format!("{channel}/messages/")), "{name}: {reference}");
+            }
         }
     }
-    assert!(answered >= channels.len() * 8, "{answered}");
+    assert!(answered >= 6 * 8, "{answered}");
     let identifier = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     for part in ["messages", "schemas", "securitySchemes"] {
         assert!(keys(&document["components"][part]).iter().all(identifier), "{part}");

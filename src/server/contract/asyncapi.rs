@@ -1,10 +1,11 @@
-//! The `AsyncAPI` 3.0 document of the WebSocket, from the JSON Schema.
+//! The `AsyncAPI` 3.0 document of the WebSocket and of the topics at a broker, from the JSON Schema.
 //!
 //! `AsyncAPI` knows JSON Schema in draft 07, which says lists of fixed length otherwise than 2020-12; all else of ours is
 //! the same in both.
 
 use serde_json::{Map, Value as Json, json};
 
+use super::broker;
 use super::requests::REQUESTS;
 use crate::server::form::Form;
 use crate::server::frames::FRAMES;
@@ -14,7 +15,8 @@ use crate::wire::shape::title;
 
 const ABOUT: &str = "Vital signs, alerts and messages for people from one bridge. Every text message is JSON in the envelope \
     {type, data, timestamp, correlation_id}; with the subprotocol vitals.v1.cbor the same stands in binary messages as CBOR, \
-    with vitals.v1.compact readings are short lists. docs/protocol.md and docs/contract.md say more.";
+    with vitals.v1.compact readings are short lists. The channels that begin with mqtt are topics of the default template at the \
+    broker of the bridge's configuration. docs/protocol.md, docs/mqtt.md and docs/contract.md say more.";
 
 /// The document.
 pub(super) fn document(schema: &Json) -> Json {
@@ -53,9 +55,12 @@ pub(super) fn document(schema: &Json) -> Json {
             operations.insert(format!("{id}_{}", each.members.name), operation);
         }
     }
+    channels.extend(broker::channels());
+    operations.extend(broker::operations());
     let schemas = schema.get("$defs").map(draft_07).unwrap_or_default();
-    let messages: Map<String, Json> =
+    let mut messages: Map<String, Json> =
         names.iter().chain(&taken).map(|name| (name.clone(), message(name, schema))).collect();
+    messages.extend(broker::messages(schema));
     json!({
         "asyncapi": "3.0.0",
         "id": "urn:vitalbridge:vitals.v1",
@@ -64,7 +69,10 @@ pub(super) fn document(schema: &Json) -> Json {
             "license": {"name": "MIT OR Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "servers": {"bridge": server("ws"), "bridge_tls": server("wss")},
+        "servers": {
+            "bridge": server("ws"), "bridge_tls": server("wss"), "broker": broker::server("mqtt"),
+            "broker_tls": broker::server("mqtts"),
+        },
         "channels": channels,
         "operations": operations,
         "components": {"messages": messages, "schemas": schemas, "securitySchemes": security_schemes()},
@@ -109,6 +117,7 @@ fn channel<'a>(path: &str, defaults: &[&str], names: impl Iterator<Item = &'a St
     let forms: Vec<&str> = Form::ALL.iter().map(|form| form.protocol()).collect();
     json!({
         "address": path,
+        "servers": [{"$ref": "#/servers/bridge"}, {"$ref": "#/servers/bridge_tls"}],
         "summary": format!("A `subscribe` without channels means {}.", defaults.join(", ")),
         "messages": names.map(reference).collect::<Map<String, Json>>(),
         "bindings": {"ws": {
@@ -123,7 +132,8 @@ fn within<'a>(channel: &str, names: impl Iterator<Item = &'a String>) -> Vec<Jso
     names.map(|name| json!({"$ref": format!("#/channels/{channel}/messages/{name}")})).collect()
 }
 
-fn message(name: &str, schema: &Json) -> Json {
+/// A message whose payload is the schema of this name.
+pub(super) fn message(name: &str, schema: &Json) -> Json {
     let about = schema.get("$defs").and_then(|all| all.get(name)).and_then(|schema| schema.get("description"));
     let content = if name == "Waveform" { "application/octet-stream" } else { "application/json" };
     json!({

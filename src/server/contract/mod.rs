@@ -4,6 +4,7 @@
 //! members may come in every object, so the contract closes none; the tests do.
 
 mod asyncapi;
+mod broker;
 mod requests;
 mod typescript;
 
