@@ -743,11 +743,10 @@ where
     }
 
     async fn command(&mut self, request: CommandRequest) -> Result<Vec<Action>, End> {
-        let CommandRequest { correlation_id, command, by, scope } = request;
+        let CommandRequest { correlation_id, key, command, by, scope } = request;
         let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
-        let key = Some(correlation_id.clone());
         let control = self.gate.control.clone();
-        let asked = async move { pipeline::carry_out_once(&control, command, by, scope, key).await };
+        let asked = async move { pipeline::carry_out_once(&control, command, by, scope, Some(key)).await };
         let done = self.meanwhile(asked).await?;
         let done = done.map_err(|refusal| (refusal.code, refusal.reason));
         Ok(self.session.on_command_done(&correlation_id, done, self.gate.clock.now()))

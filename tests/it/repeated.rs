@@ -45,7 +45,7 @@ async fn an_answered_command_is_on_disk_and_is_not_done_again_after_a_kill() {
     let theirs = token(&state, &["--role", "clinician", "--user", "otto"]);
     let expires = Wall(Clock::System.now().wall.0 + 86_400_000).to_string();
     for round in 0..4 {
-        let id = format!("k-{round}");
+        let id = format!("a-name-of-the-{round}th-command");
         let done = ask(&bridge, &ours, &expires, 80 + round, &id).await;
         assert_eq!((&done["ok"], &done["durable"]), (&json!(true), &json!(true)), "{done}");
         // In the moment of the answer: it is on disk, or it was not to be answered.
@@ -56,7 +56,7 @@ async fn an_answered_command_is_on_disk_and_is_not_done_again_after_a_kill() {
         assert_eq!(rows(&state), round + 1, "done once each");
     }
     // Another person's name is another one.
-    assert_eq!(ask(&bridge, &theirs, &expires, 70, "k-0").await["ok"], true);
+    assert_eq!(ask(&bridge, &theirs, &expires, 70, "a-name-of-the-0th-command").await["ok"], true);
     assert_eq!(bridge.stop(), Some(0));
     assert_eq!(rows(&state), 5);
 }

@@ -92,6 +92,8 @@ pub struct ChatOrder {
 pub struct CommandRequest {
     /// Answered under this.
     pub correlation_id: String,
+    /// Under this it is done once.
+    pub key: String,
     /// What.
     pub command: Command,
     /// Who.

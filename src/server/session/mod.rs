@@ -32,6 +32,7 @@ use self::pacing::Pace;
 use self::writing::Told;
 use crate::channel::Pattern;
 use crate::clock::{Mono, Stamp};
+use crate::command::Command;
 use crate::event::Event;
 use crate::filter::Filter;
 use crate::hub::{ListenerId, Scope};
@@ -73,6 +74,10 @@ pub const MAX_SUBSCRIPTIONS: usize = 128;
 
 /// A command is answered once it is on disk, or after this time with `durable: false`.
 pub const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Shortest name of a command, in characters, that is taken for one that no other page and no other connection gives: 64 bits
+/// in hexadecimal. Clients that count their messages begin anew with each page.
+pub const MIN_UNIQUE: usize = 16;
 
 /// Most events that a resume replays; beyond it the client gets the newest of them and `recovered: false`.
 pub const MAX_REPLAY: u64 = 100_000;
@@ -511,13 +516,29 @@ impl Session {
                 let Some(rights) = &self.rights else { return };
                 out.push(Action::Preferences(id.unwrap_or_default(), rights.user.clone()));
             }
-            Request::Command(command) => {
+            Request::Command(mut command) => {
+                // A message for people has its id of this name.
+                if let Command::Notify(new) = &mut command
+                    && let Some(name) = &mut new.correlation_id
+                {
+                    *name = self.key_of(name);
+                }
                 let Some(rights) = &self.rights else { return };
                 let (scope, by) = (rights.scope(command.needs()), rights.user.clone());
                 let correlation_id = id.unwrap_or_default();
-                out.push(Action::Command(CommandRequest { correlation_id, command, by, scope }));
+                let key = self.key_of(&correlation_id);
+                out.push(Action::Command(CommandRequest { correlation_id, key, command, by, scope }));
             }
         }
+    }
+
+    /// Under which name a command is done once. A short one may be anybody's, and is meant again by the next page that the
+    /// client loads: it is this connection's own.
+    fn key_of(&self, correlation_id: &str) -> String {
+        if correlation_id.is_empty() || correlation_id.chars().count() >= MIN_UNIQUE {
+            return correlation_id.to_owned();
+        }
+        format!("{}/{correlation_id}", self.connection_id)
     }
 
     fn heartbeat(&mut self, out: &mut Vec<Action>, now: Stamp) {

@@ -651,3 +651,26 @@ fn join_of(session: &Session) -> Join {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_short_name_of_a_command_is_its_connections_own_and_a_long_one_its_users() {
+    let key = |id: &str, connection: &str| {
+        let rights = Some(rights_of(&["P-1"]));
+        let manner = Manner::new(&[], Form::Json);
+        let mut session = Session::new(shared(), connection.into(), rights, manner, at(0)).0;
+        let data = r#""data":{"name":"preferences.set","mute":[]}"#;
+        let mut actions = session.on_text(&format!(r#"{{"type":"command",{id}{data}}}"#), at(1));
+        match actions.pop() {
+            Some(Action::Command(request)) => (request.correlation_id, request.key),
+            other => panic!("{other:?}"),
+        }
+    };
+    // A client that counts its messages begins anew with each page.
+    assert_eq!(key(r#""correlation_id":"1","#, "c1"), ("1".to_owned(), "c1/1".to_owned()));
+    assert_eq!(key(r#""id":1,"#, "c2"), ("1".to_owned(), "c2/1".to_owned()));
+    for long in ["0123456789abcdef", "0193f8a0-5b7e-7c4e-9d3a-2f1c5b7e9d3a"] {
+        let id = format!(r#""correlation_id":"{long}","#);
+        assert_eq!((key(&id, "c1").1, key(&id, "c2").1), (long.to_owned(), long.to_owned()));
+    }
+    assert_eq!(key("", "c1").1, "", "a command without a name is done each time");
+}

@@ -399,7 +399,7 @@ impl Alone {
             Action::Acked(user, channel, seq) => tell(Control::Acked(user, channel, seq)),
             Action::Command(request) => {
                 let (reply, mut answer) = oneshot::channel();
-                let key = Some(request.correlation_id.clone());
+                let key = Some(request.key);
                 let (command, by, scope) = (request.command, request.by, request.scope);
                 tell(Control::Command(CommandWish { command, by: by.into(), scope, key, reply }));
                 let done = answer.try_recv().unwrap().map_err(|refusal| (refusal.code, refusal.reason));

@@ -203,21 +203,22 @@ async fn a_command_is_done_once_whether_it_comes_by_websocket_or_http() {
     let mut dashboard = server.signed_in(&server.claims(UserRole::Clinician)).await;
     dashboard.say(&json!({"type": "subscribe", "channels": ["audit"]})).await;
     dashboard.next_of("snapshot").await;
-    let mut command = json!({"type": "command", "correlation_id": "k-1"});
+    let mut command = json!({"type": "command", "correlation_id": "k-1-of-the-afternoon"});
     command["data"] = set(86);
     dashboard.say(&command).await;
     while dashboard.next_of("audit").await["data"]["action"] != "limits_set" {}
     let done = dashboard.next_of("result").await["data"].clone();
     assert_eq!((&done["ok"], &done["durable"]), (&json!(true), &json!(true)));
 
-    for (key, mut body) in [(Some("k-1"), set(86)), (None, set(86))] {
+    for (key, mut body) in [(Some("k-1-of-the-afternoon"), set(86)), (None, set(86))] {
         if key.is_none() {
-            body["correlation_id"] = json!("k-1");
+            body["correlation_id"] = json!("k-1-of-the-afternoon");
         }
         let (status, same) = answered(&server, post(&server, "/api/v1/commands", key, &body)).await;
         assert_eq!((status, &same["seq"], &same["ok"]), (200, &done["seq"], &json!(true)), "{same}");
     }
-    let (status, other) = answered(&server, post(&server, "/api/v1/commands", Some("k-1"), &set(80))).await;
+    let (status, other) =
+        answered(&server, post(&server, "/api/v1/commands", Some("k-1-of-the-afternoon"), &set(80))).await;
     assert_eq!((status, &other["code"]), (409, &json!("conflict")), "{other}");
     command["data"] = set(80);
     dashboard.say(&command).await;
@@ -233,9 +234,11 @@ async fn a_command_is_done_once_whether_it_comes_by_websocket_or_http() {
 
     // What was refused was not done: its name is free.
     let unknown = json!({"name": "alert.reset", "alert_id": "01928374-0000-7000-8000-000000000000"});
-    let (status, _) = answered(&server, post(&server, "/api/v1/commands", Some("k-2"), &unknown)).await;
+    let (status, _) =
+        answered(&server, post(&server, "/api/v1/commands", Some("k-2-of-the-afternoon"), &unknown)).await;
     assert_eq!(status, 404);
-    let (status, _) = answered(&server, post(&server, "/api/v1/commands", Some("k-2"), &set(84))).await;
+    let (status, _) =
+        answered(&server, post(&server, "/api/v1/commands", Some("k-2-of-the-afternoon"), &set(84))).await;
     assert_eq!(status, 200);
 }
 
