@@ -182,6 +182,8 @@ struct Listener {
     user: Option<User>,
     subscriptions: Vec<Subscription>,
     scope: Scope,
+    /// The same number for all that are alike.
+    kind: u64,
 }
 
 impl Listener {
@@ -260,6 +262,7 @@ impl Listener {
 pub struct Hub {
     listeners: BTreeMap<ListenerId, Listener>,
     last_listener: u64,
+    last_kind: u64,
     ring: VecDeque<Arc<Published>>,
     through: Seq,
     streams: BTreeMap<(Option<PatientId>, DeviceId, Metric), Arc<Published>>,
@@ -280,6 +283,7 @@ impl Hub {
         Self {
             listeners: BTreeMap::new(),
             last_listener: 0,
+            last_kind: 0,
             ring: VecDeque::new(),
             through,
             streams: BTreeMap::new(),
@@ -328,7 +332,7 @@ impl Hub {
         let (mut is_alarmed, mut withheld) = (None, None);
         for listener in self.listeners.values() {
             let wants = match last {
-                Some((last, wants)) if !is_for_users && last.is_like(listener) => wants,
+                Some((last, wants)) if !is_for_users && last.kind == listener.kind => wants,
                 _ => listener.wants(published),
             };
             last = Some((listener, wants));
@@ -480,6 +484,7 @@ impl Hub {
             user: join.user.clone(),
             subscriptions: Vec::new(),
             scope: join.scope.clone(),
+            kind: 0,
         });
         listener.user = join.user;
         listener.scope = join.scope;
@@ -497,7 +502,10 @@ impl Hub {
             user: listener.user.clone(),
             subscriptions,
             scope: listener.scope.clone(),
+            kind: 0,
         };
+        let outbox = Arc::clone(&listener.outbox);
+        self.find_alike(id);
         let wanted = |published: &Arc<Published>| cut(published, added.wants(published));
         let state =
             self.streams.values().chain(self.sources.values()).chain(self.alerts.values()).chain(self.limits.values());
@@ -507,7 +515,6 @@ impl Hub {
             None => Vec::new(),
         };
         let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);
-        let outbox = Arc::clone(&listener.outbox);
         let (letters, rooms, acked) = (Vec::new(), RoomsNow::default(), BTreeMap::new());
         Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters, rooms, acked })
     }
@@ -522,6 +529,18 @@ impl Hub {
         if let Some(listener) = self.listeners.get_mut(&id) {
             listener.subscriptions.retain(|it| !patterns.contains(&it.pattern));
             listener.on_resubscribed();
+        }
+        self.find_alike(id);
+    }
+
+    /// Gives a listener the number of those that are like it, so that it is found out once what they want of an event.
+    fn find_alike(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.get(&id) else { return };
+        let same = self.listeners.iter().find(|(other, it)| **other != id && it.is_like(listener));
+        let kind = same.map_or(self.last_kind + 1, |(_, it)| it.kind);
+        self.last_kind = self.last_kind.max(kind);
+        if let Some(listener) = self.listeners.get_mut(&id) {
+            listener.kind = kind;
         }
     }
 

@@ -5,9 +5,11 @@
 
 mod frame;
 
+mod readings;
+
 mod sampling;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,12 +17,13 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 pub use self::frame::Frame;
+use self::readings::{Readings, Stream};
 use self::sampling::Sampler;
 pub use self::sampling::{QUIET, Sampling};
 use crate::alerts::delivery::DeliveryState;
 use crate::clock::{Clock, Mono};
 use crate::event::{Event, EventBody};
-use crate::ids::{AlertId, DeviceId, PatientId, Seq};
+use crate::ids::{AlertId, PatientId, Seq};
 use crate::rooms::Moment;
 use crate::vitals::Metric;
 use crate::wire;
@@ -219,16 +222,6 @@ pub struct Load {
     pub is_overrun: bool,
 }
 
-/// Whose reading, by which device, of what.
-type Stream = (Option<PatientId>, DeviceId, Metric);
-
-/// A stream of readings, or one reading where each of them is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Slot {
-    Stream(Stream),
-    One(Seq),
-}
-
 /// What was skipped since the listener was last told.
 #[derive(Debug)]
 struct Skipped {
@@ -242,10 +235,7 @@ struct Skipped {
 #[derive(Debug, Default)]
 struct Lanes {
     lossless: VecDeque<Arc<Published>>,
-    order: VecDeque<Slot>,
-    readings: HashMap<Slot, Arc<Published>>,
-    /// How many of them wait in the place of their stream.
-    replaceable: usize,
+    readings: Readings,
     gap: Option<Skipped>,
     /// Readings that a listener wants less often.
     sampler: Sampler,
@@ -289,10 +279,10 @@ impl Outbox {
                 }
                 match delivery {
                     Delivery::All => {
-                        lanes.pin(stream);
-                        lanes.put_reading(Slot::One(published.event.seq), published)
+                        lanes.readings.pin(stream);
+                        lanes.put_reading(None, published)
                     }
-                    Delivery::Latest => lanes.put_reading(Slot::Stream(stream()), published),
+                    Delivery::Latest => lanes.put_reading(Some(stream()), published),
                     Delivery::Sampled(sampling) => {
                         let (stream, before) = (stream(), lanes.sampler.next_due());
                         if !lanes.sampler.passes(&stream, published, sampling, is_alarmed) {
@@ -304,12 +294,12 @@ impl Outbox {
                             }
                             return Put::Held;
                         }
-                        lanes.put_reading(Slot::Stream(stream), published)
+                        lanes.put_reading(Some(stream), published)
                     }
                 }
             }
             // A meter has hundreds of them: they must not close a listener.
-            EventBody::Record(_) => lanes.put_reading(Slot::One(published.event.seq), published),
+            EventBody::Record(_) => lanes.put_reading(None, published),
             _ => {
                 is_urgent = true;
                 lanes.put_lossless(published)
@@ -470,7 +460,7 @@ impl Outbox {
     /// How many bytes of messages wait. Other listeners share them.
     pub fn waiting_bytes(&self) -> usize {
         let lanes = self.lock();
-        let texts = lanes.lossless.iter().chain(lanes.readings.values()).map(|published| published.text.len());
+        let texts = lanes.lossless.iter().chain(lanes.readings.iter()).map(|published| published.text.len());
         texts.chain(lanes.waves.iter().map(|wave| wave.message.len())).sum()
     }
 
@@ -479,7 +469,7 @@ impl Outbox {
         let lanes = self.lock();
         let parcels =
             lanes.lossless.len() + lanes.readings.len() + lanes.waves.len() + usize::from(lanes.check.is_some());
-        let events = lanes.lossless.iter().chain(lanes.readings.values()).map(|published| published.text.len());
+        let events = lanes.lossless.iter().chain(lanes.readings.iter()).map(|published| published.text.len());
         let bytes = events.chain(lanes.waves.iter().map(|wave| wave.message.len())).sum();
         Load { parcels, bytes, conflated: lanes.conflated, is_overrun: lanes.overrun }
     }
@@ -500,52 +490,24 @@ impl Lanes {
         Put::Queued
     }
 
-    fn put_reading(&mut self, slot: Slot, published: &Arc<Published>) -> Put {
-        if let Some(waiting) = self.readings.get_mut(&slot) {
-            let skipped = std::mem::replace(waiting, Arc::clone(published));
-            self.note_gap(&skipped);
-            return Put::Conflated;
-        }
-        let full = self.order.len() >= READING_LANE;
-        if full && let Some(dropped) = self.first_reading() {
-            self.note_gap(&dropped);
-        }
-        self.replaceable += usize::from(matches!(slot, Slot::Stream(_)));
-        self.order.push_back(slot.clone());
-        self.readings.insert(slot, Arc::clone(published));
-        if full { Put::Conflated } else { Put::Queued }
-    }
-
-    fn first_reading(&mut self) -> Option<Arc<Published>> {
-        let slot = self.order.pop_front()?;
-        self.replaceable -= usize::from(matches!(slot, Slot::Stream(_)));
-        self.readings.remove(&slot)
-    }
-
-    /// What waits in the place of a stream is one reading like others from now on: if it could still be replaced, something
-    /// newer would go out before what is about to be put behind it.
-    fn pin(&mut self, stream: impl Fn() -> Stream) {
-        if self.replaceable == 0 {
-            return;
-        }
-        let slot = Slot::Stream(stream());
-        let Some(waiting) = self.readings.remove(&slot) else { return };
-        self.replaceable -= 1;
-        let one = Slot::One(waiting.event.seq);
-        if let Some(place) = self.order.iter_mut().find(|place| **place == slot) {
-            *place = one.clone();
-        }
-        self.readings.insert(one, waiting);
+    /// `stream`: the newest of it is all that is wanted.
+    fn put_reading(&mut self, stream: Option<Stream>, published: &Arc<Published>) -> Put {
+        let skipped = match stream {
+            Some(stream) => self.readings.put_newest(stream, published),
+            None => self.readings.put(published),
+        };
+        let Some(skipped) = skipped else { return Put::Queued };
+        self.note_gap(&skipped);
+        Put::Conflated
     }
 
     /// Puts readings that were held back where they can be taken.
     fn let_go(&mut self, held: Vec<(Stream, Arc<Published>)>) {
         for (stream, published) in held {
-            let slot = Slot::Stream(stream);
             // The newest of a stream is never replaced by an older one.
-            let is_newest = self.readings.get(&slot).is_none_or(|waiting| waiting.event.seq < published.event.seq);
-            if is_newest {
-                self.put_reading(slot, &published);
+            let waiting = self.readings.newest(&stream);
+            if waiting.is_none_or(|waiting| waiting.event.seq < published.event.seq) {
+                self.put_reading(Some(stream), &published);
             }
         }
     }
@@ -573,10 +535,8 @@ impl Lanes {
 
     /// True if order matters and the oldest reading came before the oldest message.
     fn reading_is_first(&self) -> bool {
-        match (self.order.front(), self.lossless.front()) {
-            (Some(Slot::One(reading)), Some(message)) => self.in_order && *reading < message.event.seq,
-            _ => false,
-        }
+        let first = self.lossless.front().filter(|_| self.in_order);
+        first.zip(self.readings.oldest()).is_some_and(|(message, reading)| reading < message.event.seq)
     }
 
     fn next(&mut self) -> Option<Parcel> {
@@ -599,7 +559,7 @@ impl Lanes {
         if let Some(Skipped { from, to, count, streams }) = self.gap.take() {
             return Some(Parcel::Gap { from, to, skipped: count, streams: streams.into_values().collect() });
         }
-        if let Some(reading) = self.first_reading() {
+        if let Some(reading) = self.readings.take() {
             return Some(Parcel::Event(reading));
         }
         self.waves.pop_front().map(Parcel::Wave)
@@ -1065,7 +1025,7 @@ mod tests {
             outbox.take(usize::MAX, &mut parcels);
             told += account(&parcels, &mut newest);
             assert!(sampling || told == unsampled, "{told} of {unsampled}");
-            assert_eq!(outbox.lock().replaceable, 0);
+            assert!(outbox.lock().readings.is_empty());
         }
     }
 

@@ -153,16 +153,31 @@ where
 {
     let handshake = door.seats.limits().handshake;
     let deadline = from_now(handshake);
-    let Some(tls) = &door.tls else {
-        return serve_by(stream, peer, door.router, door.stop, seat, Times { deadline, handshake }).await;
-    };
+    let times = Times { deadline, handshake };
+    // Each way is a box: one that is not gone must not cost its room, and both have a thousand times a moment of it.
+    match door.tls.clone() {
+        None => Box::pin(serve_by(stream, peer, door.router, door.stop, seat, times)).await,
+        Some(tls) => Box::pin(receive_encrypted(stream, peer, door, &tls, seat, times)).await,
+    }
+}
+
+async fn receive_encrypted<S>(
+    stream: S,
+    peer: SocketAddr,
+    door: Door,
+    tls: &watch::Receiver<Arc<rustls::ServerConfig>>,
+    seat: Option<Seat>,
+    times: Times,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
     let limited = acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)));
     let encrypted = tokio::select! {
         biased;
         // Nobody who is still shaking hands holds up the end.
         () = door.stop.cancelled() => return,
-        shaken = tokio::time::timeout_at(deadline, limited) => match shaken {
+        shaken = tokio::time::timeout_at(times.deadline, limited) => match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 door.metrics.tls_failed_total.add_one();
@@ -175,7 +190,7 @@ where
             }
         },
     };
-    serve_by(encrypted, peer, door.router, door.stop, seat, Times { deadline, handshake }).await;
+    serve_by(encrypted, peer, door.router, door.stop, seat, times).await;
 }
 
 /// Holds a connection's place until its WebSocket ends too.
@@ -252,14 +267,16 @@ async fn serve_by<S>(
             }
         })
     };
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Of each request, and so also of one that never comes: an idle connection ends after this time.
-        .header_read_timeout(times.handshake)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(Unstalled::new(stream)), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
+    // In one place from the beginning: a future that is moved once has room for it twice.
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Of each request, and so also of one that never comes: an idle connection ends after this time.
+            .header_read_timeout(times.handshake)
+            .max_buf_size(MAX_HEADER_BYTES)
+            .serve_connection(TokioIo::new(Unstalled::new(stream)), service)
+            .with_upgrades()
+    );
     let end = tokio::select! {
         biased;
         // An answer under way is finished, then the connection closes.

@@ -326,13 +326,9 @@ impl UserSeat {
         self.sitting.is_busy.store(is_busy, Ordering::Relaxed);
     }
 
-    /// The next order.
-    pub async fn order(&mut self) -> Order {
-        match self.order.changed().await {
-            Ok(()) => *self.order.borrow_and_update(),
-            // The other end is our own, so this does not happen; there is nothing to be told then.
-            Err(_) => std::future::pending().await,
-        }
+    /// Where orders come from.
+    pub fn orders(&self) -> watch::Receiver<Order> {
+        self.order.clone()
     }
 }
 

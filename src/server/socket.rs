@@ -31,8 +31,9 @@ use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
 use crate::server::history::{self, Page, Query};
+use crate::server::interrupts::{Interrupt, Interrupts};
 use crate::server::jwt::{TokenKey, TokenRefused};
-use crate::server::revocation::Revocations;
+use crate::server::nudge::Nudge;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
 use crate::server::session::{Action, ChatOrder, CommandRequest, Located, Manner, Session, Shared};
 use crate::server::strict::{FrameBounds, Strict, Violation};
@@ -94,14 +95,36 @@ pub struct Gate {
 /// Runs a session over an upgraded connection until one side ends it.
 ///
 /// `waiting`: its place while it has not signed in.
-pub async fn run<S>(
+pub fn run<S>(
     stream: S,
     gate: Gate,
     visit: Visit,
     rights: Option<Rights>,
     waiting: Option<Waiting>,
     manner: Manner,
-) where
+) -> impl Future<Output = ()> + Send
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    // What the beginning needs has its room only while it lasts: a session waits for years.
+    let opening = Box::pin(open(stream, gate, visit, rights, waiting, manner));
+    async move {
+        let (mut connection, greeting) = opening.await;
+        let end = connection.turn(greeting).await;
+        Box::pin(connection.end(end)).await;
+    }
+}
+
+/// A connection with its session, and what it says first.
+async fn open<S>(
+    stream: S,
+    gate: Gate,
+    visit: Visit,
+    rights: Option<Rights>,
+    waiting: Option<Waiting>,
+    manner: Manner,
+) -> (Box<Connection<S>>, Vec<Action>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let limits = gate.shared.limits;
@@ -109,7 +132,6 @@ pub async fn run<S>(
     let socket = writing::websocket(stream, Strict::careful(before_sign_in), limits.message_bytes).await;
     gate.metrics.connections_total.add_one();
     gate.metrics.connections.add(1);
-    let connection_id = visit.id().to_owned();
     let (mut seat, mut is_full) = (None, false);
     if let Some(rights) = &rights {
         seat = take_seat(&gate, &rights.user).await;
@@ -120,7 +142,7 @@ pub async fn run<S>(
     }
     let (mut session, mut greeting) = Session::new(
         Arc::clone(&gate.shared),
-        connection_id.clone(),
+        visit.id().to_owned(),
         rights.filter(|_| !is_full),
         manner,
         gate.clock.now(),
@@ -130,15 +152,14 @@ pub async fn run<S>(
     }
     visit.begin();
     visit.on_signed_in(&session);
-    let (revoked, holder) = (gate.access.revocations(), watch::Sender::new(session.rights().cloned()));
-    let (leaving, ordered) = (overdue(gate.access.clone(), holder.subscribe()), visit.overdue());
-    let mut connection = Connection {
+    let interrupts = Interrupts::new(gate.stop.clone(), gate.access.revocations(), visit.orders());
+    let mut connection = Box::new(Connection {
         socket,
         session,
         outbox: None,
         listener: None,
-        revoked,
-        holder,
+        interrupts,
+        said: Nudge::default(),
         pinged: None,
         is_slow: false,
         histories: VecDeque::new(),
@@ -149,42 +170,27 @@ pub async fn run<S>(
         gate,
         seat: None,
         waiting,
-    };
+    });
     if let Some(seat) = seat {
         connection.admit(seat);
     }
-    let end = tokio::select! {
-        biased;
-        end = connection.turn(greeting) => end,
-        // A client that reads nothing holds up the turn, and must not keep what it has no right to.
-        () = leaving => End::Ours(Close::TokenRevoked),
-        // A client that takes nothing is not waited for once it was ordered to go.
-        close = ordered => End::Ours(close),
-    };
-    debug!(connection_id, why = end.reason(), "session ended");
-    connection.visit.on_end(end.code(), end.reason());
-    if let Some(listener) = connection.listener.take() {
-        // The pipeline has ended if this fails, and its listeners with it.
-        let _ = connection.gate.control.send(Control::Leave(listener)).await;
-    }
-    connection.gate.metrics.connections.subtract_one();
+    (connection, greeting)
 }
 
 /// A socket whose token was revoked is closed by its session within this time, or torn down.
 const REVOKED_DEADLINE: Duration = Duration::from_millis(600);
 
 /// Ends once the token of who holds the connection has been revoked for [`REVOKED_DEADLINE`].
-async fn overdue(access: Access, mut holder: watch::Receiver<Option<Rights>>) {
+async fn overdue(access: Access, rights: Option<Rights>) {
+    let Some(rights) = rights else { return std::future::pending().await };
     let mut revoked = access.revocations();
     loop {
-        let is_revoked = holder.borrow_and_update().as_ref().is_some_and(|rights| access.forbids(rights));
-        if is_revoked {
+        if revoked.borrow_and_update().forbid(&rights) {
             tokio::time::sleep(REVOKED_DEADLINE).await;
             return;
         }
-        tokio::select! {
-            changed = revoked.changed() => if changed.is_err() { return std::future::pending().await },
-            changed = holder.changed() => if changed.is_err() { return std::future::pending().await },
+        if revoked.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }
@@ -260,9 +266,9 @@ struct Connection<S> {
     session: Session,
     outbox: Option<Arc<Outbox>>,
     listener: Option<ListenerId>,
-    revoked: watch::Receiver<Arc<Revocations>>,
-    /// Whose connection it is, for who watches over it.
-    holder: watch::Sender<Option<Rights>>,
+    interrupts: Interrupts,
+    /// Whether the client may have said something.
+    said: Nudge,
     /// When the ping was written that has no answer yet.
     pinged: Option<Mono>,
     visit: Visit,
@@ -299,6 +305,7 @@ where
     /// The client has signed in.
     fn admit(&mut self, seat: UserSeat) {
         let limits = self.gate.shared.limits;
+        self.interrupts.on_seated(seat.orders());
         self.seat = Some(seat);
         self.waiting = None;
         self.socket.get_mut().admit(FrameBounds { bytes: limits.message_bytes, fragments: limits.fragments });
@@ -307,9 +314,8 @@ where
     async fn turn(&mut self, greeting: Vec<Action>) -> End {
         let mut actions = greeting;
         let mut read = 0;
-        let mut stopped = pin!(self.gate.stop.clone().cancelled_owned());
         // Armed again only when the deadline is another one: most turns are deliveries, which do not move it.
-        let (mut timer, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), None);
+        let (mut timer, mut armed, mut rings) = (pin!(tokio::time::sleep(Duration::ZERO)), None, Nudge::default());
         loop {
             if let Err(end) = self.carry_out(actions).await {
                 return end;
@@ -319,6 +325,7 @@ where
             if armed != Some(deadline) {
                 let wait = deadline.since(self.gate.clock.now().mono);
                 timer.set(tokio::time::sleep(wait));
+                rings.renew();
                 armed = Some(deadline);
             }
             if let Some(seat) = &self.seat {
@@ -334,18 +341,11 @@ where
             };
             actions = tokio::select! {
                 biased;
-                // The daemon's end must not wait for anybody.
-                () = &mut stopped => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
-                // Who has no right to be here gets nothing more.
-                changed = self.revoked.changed() => match changed {
-                    Ok(()) => self.on_revocations(),
-                    Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
-                },
-                // An administrator must not wait for a client either.
-                close = self.visit.ordered() => self.session.close_now(close, self.gate.clock.now()),
+                // The daemon's end, a lost right and an administrator must not wait for a client.
+                interrupt = self.interrupts.next() => self.on_interrupt(interrupt),
                 // What the client said is read before it is judged: a pong may wait behind it. One that floods delays
                 // only its own events.
-                message = heard(&mut self.held, &mut self.socket), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
+                message = heard(&mut self.held, &mut self.said, &mut self.socket), if read < MESSAGES_IN_A_ROW => match self.on_message(message) {
                     Ok(mut answers) => {
                         read += 1;
                         // An alert that waits goes before the answer.
@@ -355,10 +355,8 @@ where
                     }
                     Err(ending) => return Box::pin(self.part(ending)).await,
                 },
-                // Another session of the same user wants this place.
-                order = order(self.seat.as_mut()) => self.on_order(order),
                 // Heartbeats go out whatever else flows.
-                () = &mut timer => {
+                () = poll_fn(|cx| rings.poll(cx, |cx| timer.as_mut().poll(cx))) => {
                     read = 0;
                     armed = None;
                     let mut actions = self.on_durable();
@@ -392,6 +390,16 @@ where
                     Vec::new()
                 }
             };
+        }
+    }
+
+    fn on_interrupt(&mut self, interrupt: Interrupt) -> Vec<Action> {
+        let now = self.gate.clock.now();
+        match interrupt {
+            Interrupt::Stop => self.session.close_now(Close::ServerShutdown, now),
+            Interrupt::Revoked => self.on_revocations(),
+            Interrupt::Ordered(close) => self.session.close_now(close, now),
+            Interrupt::Asked(order) => self.on_order(order),
         }
     }
 
@@ -475,8 +483,7 @@ where
 
     /// Something was revoked: perhaps the token of this session.
     fn on_revocations(&mut self) -> Vec<Action> {
-        let revoked = Arc::clone(&self.revoked.borrow_and_update());
-        if self.session.rights().is_some_and(|rights| revoked.forbid(rights)) {
+        if self.session.rights().is_some_and(|rights| self.gate.access.forbids(rights)) {
             return self.session.close_now(Close::TokenRevoked, self.gate.clock.now());
         }
         Vec::new()
@@ -674,13 +681,8 @@ where
             let actions = tokio::select! {
                 biased;
                 answer = &mut asked => return Ok(answer),
-                () = self.gate.stop.cancelled() => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
-                changed = self.revoked.changed() => match changed {
-                    Ok(()) => self.on_revocations(),
-                    Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
-                },
-                close = self.visit.ordered() => self.session.close_now(close, self.gate.clock.now()),
-                message = self.socket.next(), if is_open && has_room => match message {
+                interrupt = self.interrupts.next() => self.on_interrupt(interrupt),
+                message = said_next(&mut self.said, &mut self.socket), if is_open && has_room => match message {
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.on_message(message).unwrap_or_default(),
                     message => {
                         self.held.push_back(message);
@@ -737,7 +739,6 @@ where
             Err(TokenRefused::Revoked) => self.session.on_revoked_token(now),
             checked => self.session.on_token(checked.map_err(|refused| refused.to_string()), now),
         };
-        self.holder.send_replace(self.session.rights().cloned());
         self.visit.on_signed_in(&self.session);
         Ok(actions)
     }
@@ -813,10 +814,20 @@ where
             return written.map_err(|_| End::Write);
         }
         self.is_slow = true;
-        let drained = poll_fn(|cx| writing.poll_drain(cx));
-        match tokio::time::timeout(WRITE_DEADLINE, drained).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Write),
+        Box::pin(self.drain()).await
+    }
+
+    /// Waits for a client that takes nothing, and no longer than it may be here.
+    async fn drain(&mut self) -> Result<(), End> {
+        let revoked = overdue(self.gate.access.clone(), self.session.rights().cloned());
+        let ordered = self.visit.overdue();
+        let writing = self.socket.get_mut();
+        tokio::select! {
+            biased;
+            drained = poll_fn(|cx| writing.poll_drain(cx)) => drained.map_err(|_| End::Write),
+            () = revoked => Err(End::Ours(Close::TokenRevoked)),
+            close = ordered => Err(End::Ours(close)),
+            () = tokio::time::sleep(WRITE_DEADLINE) => Err(End::Write),
         }
     }
 
@@ -860,8 +871,20 @@ where
             }
         };
         // A peer that does not answer is left alone.
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, farewell).await;
+        let patience = if close == Close::TokenRevoked { REVOKED_DEADLINE } else { CLOSE_DEADLINE };
+        let _ = tokio::time::timeout(patience, farewell).await;
         End::Ours(close)
+    }
+
+    /// Leaves everything in order.
+    async fn end(mut self: Box<Self>, end: End) {
+        debug!(connection_id = self.visit.id(), why = end.reason(), "session ended");
+        self.visit.on_end(end.code(), end.reason());
+        if let Some(listener) = self.listener.take() {
+            // The pipeline has ended if this fails, and its listeners with it.
+            let _ = self.gate.control.send(Control::Leave(listener)).await;
+        }
+        self.gate.metrics.connections.subtract_one();
     }
 }
 
@@ -893,22 +916,22 @@ impl Drop for Place {
 }
 
 /// What the client said next: first what was held back.
-async fn heard<S>(held: &mut VecDeque<Heard>, socket: &mut WebSocketStream<S>) -> Heard
+async fn heard<S>(held: &mut VecDeque<Heard>, said: &mut Nudge, socket: &mut WebSocketStream<S>) -> Heard
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match held.pop_front() {
         Some(heard) => heard,
-        None => socket.next().await,
+        None => said_next(said, socket).await,
     }
 }
 
-/// The next order, if there is a place that one could come to.
-async fn order(seat: Option<&mut UserSeat>) -> Order {
-    match seat {
-        Some(seat) => seat.order().await,
-        None => std::future::pending().await,
-    }
+/// What the client says next.
+async fn said_next<S>(said: &mut Nudge, socket: &mut WebSocketStream<S>) -> Heard
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|cx| said.poll(cx, |cx| socket.poll_next_unpin(cx))).await
 }
 
 fn located(point: ResumePoint) -> Located {

@@ -122,17 +122,22 @@ fn those_who_have_gone_are_remembered_in_a_bounded_number_and_for_a_while() {
     assert_eq!(connections.inner.lock().gone.len(), 1);
 }
 
+/// The order that waits for a connection.
+async fn ordered(visit: &Visit) -> Close {
+    visit.orders().wait_for(Option::is_some).await.unwrap().unwrap()
+}
+
 #[tokio::test]
 async fn an_order_reaches_its_connection_once_and_nobody_comes_in_while_all_are_sent_away() {
     let connections = registry();
-    let (mut first, mut second) = (open(&connections, "a"), open(&connections, "b"));
+    let (first, second) = (open(&connections, "a"), open(&connections, "b"));
     assert_eq!(connections.close(Which::Connection("a"), Close::ClosedByAdmin), ["a"]);
-    assert_eq!(first.ordered().await, Close::ClosedByAdmin);
+    assert_eq!(ordered(&first).await, Close::ClosedByAdmin);
     assert!(connections.close(Which::Connection("a"), Close::ForceReconnect).is_empty(), "it goes already");
     assert!(connections.close(Which::User("7"), Close::ForceReconnect).is_empty(), "nobody has signed in");
 
     assert_eq!(connections.drain(true), 1, "the other one goes already");
-    assert_eq!((first.ordered().await, second.ordered().await), (Close::ClosedByAdmin, Close::ServerShutdown));
+    assert_eq!((ordered(&first).await, ordered(&second).await), (Close::ClosedByAdmin, Close::ServerShutdown));
     assert!(connections.is_draining() && connections.open("c".to_owned(), None, None).is_none());
     assert_eq!((connections.drain(false), connections.is_draining()), (0, false));
     assert!(connections.open("c".to_owned(), None, None).is_some());

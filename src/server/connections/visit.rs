@@ -338,13 +338,9 @@ impl Visit {
         self.inner.write(Some(&user), self.entry.address, row);
     }
 
-    /// Waits for an order to close.
-    pub async fn ordered(&mut self) -> Close {
-        match self.orders.wait_for(Option::is_some).await.map(|order| *order) {
-            Ok(Some(close)) => close,
-            // The sender lives as long as this does.
-            Ok(None) | Err(_) => std::future::pending().await,
-        }
+    /// Where orders to close come from.
+    pub fn orders(&self) -> watch::Receiver<Option<Close>> {
+        self.orders.clone()
     }
 
     /// A way to wait for an order that stays without effect, for a socket that is stuck in a write.

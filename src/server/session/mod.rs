@@ -189,6 +189,8 @@ pub struct Session {
     expiry_due: Option<Mono>,
     listener: Option<ListenerId>,
     patterns: Vec<Pattern>,
+    /// Channels were left, or rights changed: what waited then is looked at once more.
+    has_left: bool,
     /// What is wanted of some of them.
     filters: BTreeMap<Pattern, Arc<Filter>>,
     acking: Acking,
@@ -247,6 +249,7 @@ impl Session {
             expiry_due: None,
             listener: None,
             patterns: Vec::new(),
+            has_left: false,
             filters: BTreeMap::new(),
             acking: Acking::default(),
             histories: 0,

@@ -1,0 +1,108 @@
+//! What interrupts a session now and then: the daemon's end, a revocation, an order of an administrator or for the sake of
+//! another session.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::close::Close;
+use crate::server::nudge::Nudge;
+use crate::server::revocation::Revocations;
+use crate::server::seats::Order;
+
+/// What came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// The daemon ends.
+    Stop,
+    /// Something was revoked: perhaps the token of this session.
+    Revoked,
+    /// It has to close.
+    Ordered(Close),
+    /// Another session of the same user wants this place.
+    Asked(Order),
+}
+
+/// Where most of it comes from.
+#[derive(Debug)]
+struct Above {
+    stop: CancellationToken,
+    revoked: watch::Receiver<Arc<Revocations>>,
+    orders: watch::Receiver<Option<Close>>,
+}
+
+/// Gives its origin back with what came, so that the next wait can begin.
+type Wait<Origin> = Pin<Box<dyn Future<Output = (Interrupt, Origin)> + Send>>;
+
+/// The interrupts of one session.
+pub struct Interrupts {
+    nudge: Nudge,
+    above: Wait<Above>,
+    seat: Option<Wait<watch::Receiver<Order>>>,
+}
+
+impl Interrupts {
+    /// Of a session that has no place among those of a user yet.
+    pub fn new(
+        stop: CancellationToken,
+        revoked: watch::Receiver<Arc<Revocations>>,
+        orders: watch::Receiver<Option<Close>>,
+    ) -> Self {
+        let above = Box::pin(from_above(Above { stop, revoked, orders }));
+        Self { nudge: Nudge::default(), above, seat: None }
+    }
+
+    /// It has a place now, which others may want.
+    pub fn on_seated(&mut self, orders: watch::Receiver<Order>) {
+        self.seat = Some(Box::pin(from_seat(orders)));
+        self.nudge.renew();
+    }
+
+    /// The next one; nothing is lost if this is dropped.
+    pub async fn next(&mut self) -> Interrupt {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Interrupt> {
+        let Self { nudge, above, seat } = self;
+        nudge.poll(cx, |cx| {
+            if let Poll::Ready((interrupt, origin)) = above.as_mut().poll(cx) {
+                *above = Box::pin(from_above(origin));
+                return Poll::Ready(interrupt);
+            }
+            let Some(wait) = seat else { return Poll::Pending };
+            wait.as_mut().poll(cx).map(|(interrupt, origin)| {
+                *wait = Box::pin(from_seat(origin));
+                interrupt
+            })
+        })
+    }
+}
+
+async fn from_above(mut above: Above) -> (Interrupt, Above) {
+    let interrupt = tokio::select! {
+        biased;
+        () = above.stop.cancelled() => Interrupt::Stop,
+        // Where nothing can be revoked any more the daemon is ending too.
+        changed = above.revoked.changed() => if changed.is_ok() { Interrupt::Revoked } else { Interrupt::Stop },
+        order = above.orders.wait_for(Option::is_some) => match order.map(|order| *order) {
+            Ok(Some(close)) => Interrupt::Ordered(close),
+            // The sender is in the registry as long as the connection is.
+            Ok(None) | Err(_) => Interrupt::Stop,
+        },
+    };
+    (interrupt, above)
+}
+
+async fn from_seat(mut orders: watch::Receiver<Order>) -> (Interrupt, watch::Receiver<Order>) {
+    if orders.changed().await.is_err() {
+        // The other end is the place's own: nobody wants it any more.
+        std::future::pending::<()>().await;
+    }
+    let order = *orders.borrow_and_update();
+    (Interrupt::Asked(order), orders)
+}
