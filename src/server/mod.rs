@@ -18,6 +18,7 @@ pub mod form;
 pub mod frames;
 pub mod history;
 pub mod hosts;
+mod joining;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;
