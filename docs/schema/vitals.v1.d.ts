@@ -2,7 +2,7 @@
 // Further members may come in every object.
 
 /** Why there is no number. */
-export type Absent = "zero_reported" | "not_a_number" | "not_at_this_resolution" | "over_range" | "under_range" | "reserved" | "out_of_range" | "not_measured" | "measurement_failed" | "silent" | "link_lost" | "no_sensor" | "sensor_off" | "sensor_fault" | "searching" | "low_perfusion" | "low_quality" | "artifact" | "signal_lost" | "lead_off" | "cuff_too_loose" | "inputs_missing";
+export type Absent = "zero_reported" | "not_a_number" | "not_at_this_resolution" | "over_range" | "under_range" | "reserved" | "out_of_range" | "not_measured" | "measurement_failed" | "silent" | "link_lost" | "no_sensor" | "sensor_off" | "sensor_fault" | "searching" | "low_perfusion" | "low_quality" | "artifact" | "signal_lost" | "lead_off" | "cuff_too_loose" | "inputs_missing" | "withheld";
 
 /** The client has these messages for people, or everything of a channel. */
 export type AckRequest = {

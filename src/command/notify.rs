@@ -53,9 +53,12 @@ pub struct NewNotification {
 pub(super) fn send(members: Members<'_>) -> Result<Command, BadMember> {
     const AUDIENCE: &str = "is missing: say for whom by `users`, `roles` or `patient`";
     let (users, roles) = (users(members)?, roles(members)?);
-    let patient = match members.text("patient").or_else(|| members.text("patient_id")) {
+    let patient = match members.get("patient").or_else(|| members.get("patient_id")) {
         None => None,
-        Some(text) => Some(text.parse().map_err(|_| BadMember::new("patient", "is not the id of a patient"))?),
+        Some(text) => {
+            let patient = text.as_str().and_then(|text| text.parse().ok());
+            Some(patient.ok_or(BadMember::new("patient", "is not the id of a patient"))?)
+        }
     };
     if users.is_empty() && roles.is_empty() && patient.is_none() {
         return Err(BadMember::new("users", AUDIENCE));
@@ -187,6 +190,7 @@ mod tests {
             ("priority", json!(3), "`priority` is info"),
             ("at", json!("tomorrow"), "`at` is not a time"),
             ("expires", json!(5), "`expires` is not a time"),
+            ("patient", json!({}), "`patient` is not the id of a patient"),
             ("correlation_id", json!("x".repeat(MAX_USER_BYTES + 1)), "`correlation_id` is not text"),
         ] {
             let mut json = good.clone();

@@ -19,6 +19,7 @@ pub mod frames;
 pub mod history;
 pub mod hosts;
 pub mod interrupts;
+mod joining;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;

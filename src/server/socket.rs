@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::clock::{Clock, Mono};
 use crate::event::Actor;
-use crate::hub::{Join, Joined, ListenerId};
+use crate::hub::ListenerId;
 use crate::ids::Seq;
 use crate::metrics::Metrics;
 use crate::outbox::{Frame, Outbox, Parcel};
@@ -32,6 +32,7 @@ use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
 use crate::server::history::{self, Page, Query};
 use crate::server::interrupts::{Interrupt, Interrupts};
+use crate::server::joining;
 use crate::server::jwt::{TokenKey, TokenRefused};
 use crate::server::nudge::Nudge;
 use crate::server::seats::{Order, SIGN_OF_LIFE, Seats, UserSeat, Waiting};
@@ -586,7 +587,7 @@ where
                 }
             }
             Action::Join(join) => {
-                let Some(joined) = self.meanwhile(join_hub(self.gate.control.clone(), join)).await? else {
+                let Some(joined) = self.meanwhile(joining::join(self.gate.control.clone(), join)).await? else {
                     return Ok(self.session.close_now(Close::ServerShutdown, self.gate.clock.now()));
                 };
                 if let Some(joined) = &joined {
@@ -726,13 +727,11 @@ where
         }
         // A refresh keeps its place; one of somebody else ends the session.
         if let (None, Ok(rights)) = (&self.seat, &checked) {
-            match take_seat(&self.gate, &rights.user).await {
-                Some(seat) => self.admit(seat),
-                None => {
-                    self.visit.on_no_room(&rights.user);
-                    return Ok(self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now()));
-                }
-            }
+            let Some(seat) = take_seat(&self.gate, &rights.user).await else {
+                self.visit.on_no_room(&rights.user);
+                return Ok(self.session.close_now(Close::UserConnectionLimit, self.gate.clock.now()));
+            };
+            self.admit(seat);
         }
         let now = self.gate.clock.now();
         let actions = match checked {
@@ -885,33 +884,6 @@ where
             let _ = self.gate.control.send(Control::Leave(listener)).await;
         }
         self.gate.metrics.connections.subtract_one();
-    }
-}
-
-/// Joins the hub; `None`: the pipeline has ended.
-async fn join_hub(control: mpsc::Sender<Control>, join: Join) -> Option<Option<Joined>> {
-    let (reply, answer) = oneshot::channel();
-    let mut place = Place { answer, control };
-    place.control.send(Control::Join(join, reply)).await.ok()?;
-    Some((&mut place.answer).await.ok().flatten())
-}
-
-/// A place at the hub that is on its way to a session.
-struct Place {
-    answer: oneshot::Receiver<Option<Joined>>,
-    control: mpsc::Sender<Control>,
-}
-
-impl Drop for Place {
-    /// A session that ends meanwhile must not leave a listener behind: what comes later fails to be sent, and the pipeline
-    /// sees to it.
-    fn drop(&mut self) {
-        self.answer.close();
-        if let Ok(Some(joined)) = self.answer.try_recv()
-            && self.control.try_send(Control::Leave(joined.listener)).is_err()
-        {
-            warn!("a listener stays behind: the pipeline takes no more orders");
-        }
     }
 }
 

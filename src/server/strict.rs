@@ -342,6 +342,10 @@ impl Utf8 {
 }
 
 #[cfg(test)]
+#[path = "../../tests/it/client_frames.rs"]
+mod client_frames;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -354,29 +358,14 @@ mod tests {
     const LAST: u8 = 0x80;
     const PING: u8 = 0x89;
 
-    /// The first bytes of a masked frame.
+    const KEY: [u8; 4] = [1, 2, 3, 4];
+
     fn header(first: u8, length: u64) -> Vec<u8> {
-        let mut bytes = vec![first];
-        match length {
-            0..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
-            126..65_536 => {
-                bytes.push(0x80 | 0x7E);
-                bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            _ => {
-                bytes.push(0x80 | 0x7F);
-                bytes.extend(length.to_be_bytes());
-            }
-        }
-        bytes.extend([1, 2, 3, 4]);
-        bytes
+        client_frames::header(first, length, KEY)
     }
 
-    /// A masked frame.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = header(first, u64::try_from(payload.len()).unwrap());
-        bytes.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
-        bytes
+        client_frames::frame(first, payload, KEY)
     }
 
     fn filled(first: u8, length: usize) -> Vec<u8> {

@@ -1,50 +1,20 @@
 //! The care team's rooms through the real daemon: nothing is lost or doubled over restarts and power cuts.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use crate::bridge::{Bridge, token};
+use crate::bridge::Bridge;
 use crate::dashboard::Dashboard;
+use crate::ward::Ward;
 
 /// What is awaited comes within this time, however many heartbeats come meanwhile, also on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-const CONFIG: &str = r#"
-[bridge]
-id = "ward"
-[server]
-listen = "127.0.0.1:0"
-[store]
-dir = "STATE"
-[[patient]]
-id = "P-1"
-bed = "1"
-"#;
-
-/// A bridge that can be started again where it was.
-struct Ward {
-    dir: tempfile::TempDir,
-    file: PathBuf,
-}
-
 impl Ward {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("vitalbridge.toml");
-        let state = dir.path().join("state");
-        std::fs::write(&file, CONFIG.replace("STATE", state.to_str().unwrap())).unwrap();
-        Self { dir, file }
-    }
-
-    fn start(&self) -> Bridge {
-        Bridge::start(&["run", "--config", self.file.to_str().unwrap()])
-    }
-
     /// Somebody signed in who has subscribed in this way, and all frames up to the snapshot.
     async fn tab(&self, bridge: &Bridge, user: &str, subscribe: &Json) -> (Dashboard, Vec<Json>) {
-        let bearer = format!("Bearer {}", token(&self.dir.path().join("state"), &["--user", user]));
+        let bearer = format!("Bearer {}", self.token(user, &[]));
         let headers = [("Authorization", bearer.as_str())];
         let mut tab = Dashboard::connect(&bridge.address, "/ws/chat", &headers).await.unwrap();
         tab.say(subscribe).await;

@@ -264,3 +264,36 @@ fn a_command_by_the_broker_is_taken_if_it_is_on_the_list_and_answered_there() {
     assert_eq!(answer["data"]["code"], "retained", "{answer}");
     assert_eq!(place.limit(&bridge, "systolic").1, "below 100 mmHg or above 140 mmHg");
 }
+
+#[test]
+fn a_command_by_the_broker_under_one_name_is_done_once_also_over_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let answers = Answers::listen(broker.port());
+    let mut place = Place::new();
+    place.more = format!("[mqtt]\nbroker = \"mqtt://127.0.0.1:{}\"\ncommands = [\"limits.set\"]\n", broker.port());
+    let bridge = place.start();
+    let expires = later();
+    let command = |below: u32| {
+        json!({"correlation_id": "once", "name": "limits.set", "patient_id": "P-1", "rule": "systolic", "by": "lena",
+               "reason": "r", "below": below, "above": 140, "expires": expires})
+    };
+    let done = answers.of(&command(100), &[]);
+    assert_eq!((&done["ok"], &done["durable"]), (&json!(true), &json!(true)), "{done}");
+    assert_eq!(answers.of(&command(100), &[]), done, "the broker may bring it twice");
+    bridge.kill();
+    let bridge = place.start();
+    while answers.lines.try_recv().is_ok() {}
+    assert_eq!(answers.of(&command(100), &[]), done, "and another run knows it");
+    while answers.lines.try_recv().is_ok() {}
+    let mut other = answers.of(&command(90), &[]);
+    // An answer to the command before may still come behind it.
+    while other["ok"] == true {
+        other = answers.of(&command(90), &[]);
+    }
+    assert_eq!((&other["ok"], &other["code"]), (&json!(false), &json!("conflict")), "{other}");
+    let rows = place.audit(&bridge, "mqtt:lena | limits_set | systolic");
+    let times = rows.iter().filter(|row| row.starts_with("mqtt:lena | limits_set | systolic")).count();
+    assert_eq!(times, 1, "{rows:#?}");
+    assert_eq!(place.limit(&bridge, "systolic").1, "below 100 mmHg or above 140 mmHg");
+}

@@ -1,7 +1,7 @@
 //! Messages for people through the real daemon: who was away gets each of them once, also over a power cut.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -11,53 +11,9 @@ use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::command::{Command, Members};
 use vitalbridge::event::InboxChange;
 
-use crate::bridge::{Bridge, now, token};
+use crate::bridge::{Bridge, now};
 use crate::dashboard::Dashboard;
-
-/// A bridge with one patient and no sensor, that can be started again where it was.
-struct Ward {
-    dir: tempfile::TempDir,
-    file: PathBuf,
-}
-
-const CONFIG: &str = r#"
-[bridge]
-id = "ward"
-[server]
-listen = "127.0.0.1:0"
-[store]
-dir = "STATE"
-[[patient]]
-id = "P-1"
-bed = "1"
-"#;
-
-impl Ward {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("vitalbridge.toml");
-        let ward = Self { dir, file };
-        ward.configure("");
-        ward
-    }
-
-    fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
-    }
-
-    fn configure(&self, more: &str) {
-        let text = CONFIG.replace("STATE", self.state().to_str().unwrap());
-        std::fs::write(&self.file, format!("{text}{more}")).unwrap();
-    }
-
-    fn start(&self) -> Bridge {
-        Bridge::start(&["run", "--config", self.file.to_str().unwrap()])
-    }
-
-    fn token(&self, user: &str, more: &[&str]) -> String {
-        token(&self.state(), &[&["--user", user], more].concat())
-    }
-}
+use crate::ward::Ward;
 
 /// What must not keep a test waiting, however many heartbeats come meanwhile.
 trait Soon {

@@ -105,25 +105,10 @@ impl Server {
         let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
         let metrics = Arc::new(Metrics::default());
         let durable = opened.handle.durable();
-        let mut pipeline = Pipeline::new(Parts {
-            epoch: epoch.clone(),
-            first: opened.first_seq,
-            patients: config.patients.clone(),
-            engine: Engine::new(RuleSet::built_in(), 1),
-            expected: Vec::new(),
-            open_alerts: Vec::new(),
-            limit_changes: KeptChanges::default(),
-            notifier: Notifier::new(&config.patients, opened.inboxes, 1),
-            news2: config.news2.clone(),
-            observations: opened.observations,
-            store: opened.handle,
-            metrics: Arc::clone(&metrics),
-            clock: clock.clone(),
-        });
+        let (mut pipeline, reader, writer) = pipeline_of(&config, opened, &metrics, &clock);
         pipeline.write_every(tick);
         let tasks = Tasks::new(CancellationToken::new());
         tasks.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
-        let writer = opened.writer;
         tasks.spawn("store", Role::Vital, async move { Ok(writer.run(CancellationToken::new()).await?) });
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
         let sessions = CancellationToken::new();
@@ -133,21 +118,11 @@ impl Server {
             watching.await;
             Ok(())
         });
-        let shared = Shared {
-            bridge: config.bridge,
-            site: config.site,
-            epoch,
-            patients: config.patients,
-            stale_and_lost_ms: (5000, 10_000),
-            users: Users::new(limits.messages, limits.reads),
-            limits,
-            close_codes,
-            streams: Streams::default(),
-        };
+        let shared = shared_of(config, epoch, limits, close_codes);
         let gate = Gate {
             shared: Arc::new(shared),
             control,
-            reader: opened.reader,
+            reader,
             durable,
             key: watch::Sender::new(key.clone()).subscribe(),
             access,
@@ -227,6 +202,46 @@ impl Server {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+/// The pipeline of a demonstration over a store that has just been opened.
+fn pipeline_of(
+    config: &Config,
+    opened: store::Opened,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> (Pipeline, store::Reader, store::Writer) {
+    let pipeline = Pipeline::new(Parts {
+        epoch: opened.epoch,
+        first: opened.first_seq,
+        patients: config.patients.clone(),
+        engine: Engine::new(RuleSet::built_in(), 1),
+        expected: Vec::new(),
+        open_alerts: Vec::new(),
+        limit_changes: KeptChanges::default(),
+        notifier: Notifier::new(&config.patients, opened.inboxes, 1),
+        news2: config.news2.clone(),
+        observations: opened.observations,
+        store: opened.handle,
+        metrics: Arc::clone(metrics),
+        clock: clock.clone(),
+    });
+    (pipeline, opened.reader, opened.writer)
+}
+
+/// What all sessions of a demonstration have in common.
+fn shared_of(config: Config, epoch: Epoch, limits: ServerLimits, close_codes: CloseCodes) -> Shared {
+    Shared {
+        bridge: config.bridge,
+        site: config.site,
+        epoch,
+        patients: config.patients,
+        stale_and_lost_ms: (5000, 10_000),
+        users: Users::new(limits.messages, limits.reads),
+        limits,
+        close_codes,
+        streams: Streams::default(),
     }
 }
 

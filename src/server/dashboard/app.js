@@ -201,6 +201,8 @@ function start(token) {
   const url = new URL('/ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   url.hash = '';
+  // Commands are not queued: whoever acknowledges an alert has to see at once that the bridge did not hear it, and must not
+  // be taken to have seen what stands when the connection is back.
   const current = new VitalBridge({ url: url.href, token, annunciator: true, queueCommands: false });
   bridge = current;
   hide(byId('sign-in'), true);

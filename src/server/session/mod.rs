@@ -178,7 +178,6 @@ pub struct Session {
     connection_id: String,
     defaults: &'static [&'static str],
     form: Form,
-    is_mute: bool,
     /// Streams whose numbers this client of the compact form knows.
     told: Told,
     opened: Mono,
@@ -232,15 +231,15 @@ impl Session {
         shared: Arc<Shared>,
         connection_id: String,
         rights: Option<Rights>,
-        Manner { defaults, form, is_mute }: Manner,
+        manner: Manner,
         now: Stamp,
     ) -> (Self, Vec<Action>) {
+        let Manner { defaults, form, .. } = manner;
         let mut session = Self {
             shared,
             connection_id,
             defaults,
             form,
-            is_mute,
             told: Told::default(),
             opened: now.mono,
             rights: None,
@@ -272,7 +271,7 @@ impl Session {
             client: None,
             acked: None,
             wanted: None,
-            pace: Pace::new(now.mono),
+            pace: Pace::new(manner, now.mono),
             sent: 0,
             closed: false,
         };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, MAX_ERRORS, Session};
+use super::{Action, MAX_ERRORS, Manner, Session};
 use crate::clock::{Mono, Stamp};
 use crate::server::chat::ChatRequest;
 use crate::server::close::Close;
@@ -25,12 +25,15 @@ pub(super) struct Pace {
     has_subscribed: bool,
     /// When the client said something last; pongs are its library's.
     said: Mono,
+    /// See [`Manner::is_mute`].
+    pub(super) is_mute: bool,
 }
 
 impl Pace {
     /// Of a session that has just been opened.
-    pub(super) fn new(now: Mono) -> Self {
-        Self { small_talk: Bucket::default(), refused: 0, has_subscribed: false, said: now }
+    pub(super) fn new(manner: Manner, now: Mono) -> Self {
+        let is_mute = manner.is_mute;
+        Self { small_talk: Bucket::default(), refused: 0, has_subscribed: false, said: now, is_mute }
     }
 
     /// The client has said something.
@@ -68,7 +71,7 @@ impl Session {
     pub(super) fn idle_at(&self) -> Option<Mono> {
         let limits = &self.shared.limits;
         let patience = if self.has_subscriptions() { limits.idle_subscribed } else { limits.idle };
-        (!self.is_mute).then(|| self.pace.said + patience)
+        (!self.pace.is_mute).then(|| self.pace.said + patience)
     }
 
     /// A control frame of the client: a ping, or a pong, asked for or not. Nobody needs more of them than small talk.

@@ -6,13 +6,15 @@ use super::*;
 use crate::channel::routes;
 use crate::clock::Wall;
 use crate::event::{
-    Activation, AlertChange, AlertEvent, AlertKind, EventBody, Presence, Priority, Signal, SignalPresence,
+    Activation, AlertChange, AlertEvent, AlertKind, ChatEvent, ChatMessage, EventBody, Presence, Priority, Signal,
+    SignalPresence,
 };
 use crate::hub::Join;
 use crate::ids::AlertId;
 use crate::outbox::{Forms, Frame, Parcel};
 use crate::patient::Patient;
 use crate::pipeline::{ChatAct, ChatDone};
+use crate::rooms::{Members, Moment};
 use crate::server::auth::{Capability, Role};
 use crate::server::contract::frames;
 use crate::server::history::Page;
@@ -275,10 +277,10 @@ fn who_says_nothing_is_closed_sooner_without_subscriptions_and_a_heartbeat_is_en
     assert_eq!(closed(&mut listening, 3600).unwrap()["reason"], "idle_timeout");
 
     let mut mute = session();
-    mute.is_mute = true;
+    mute.pace.is_mute = true;
     mute.patterns = vec!["alerts/+".parse().unwrap()];
     assert_eq!(closed(&mut mute, 3600), None, "it cannot say anything");
-    assert_eq!(closed(&mut mute, 3626).unwrap()["reason"], "token_expired");
+    assert_eq!(closed(&mut mute, 86_400), None);
 }
 
 #[test]
@@ -673,4 +675,92 @@ fn a_short_name_of_a_command_is_its_connections_own_and_a_long_one_its_users() {
         assert_eq!((key(&id, "c1").1, key(&id, "c2").1), (long.to_owned(), long.to_owned()));
     }
     assert_eq!(key("", "c1").1, "", "a command without a name is done each time");
+}
+
+#[test]
+fn what_is_missing_of_a_replay_is_told_as_a_gap_and_nothing_else_is() {
+    let stored = |seq| Event::clone(&spo2("P-1", seq).event);
+    for (events, expected) in [
+        (vec![2, 3, 90], vec![(4, 89)]),
+        (vec![5, 6], vec![(2, 4), (7, 90)]),
+        (vec![], vec![(2, 90)]),
+        ((2..=90).collect(), vec![]),
+    ] {
+        let mut session = resuming();
+        let events: Vec<Event> = events.into_iter().map(stored).collect();
+        // In chunks, as they are read.
+        let mut told = Vec::new();
+        for chunk in events.chunks(2) {
+            told.extend(written(&session.on_replay(chunk, at(2))));
+        }
+        told.extend(written(&session.on_replayed(at(3))));
+        let gaps: Vec<(u64, u64)> = told
+            .iter()
+            .filter(|message| message["type"] == "gap")
+            .map(|message| (message["data"]["from"].as_u64().unwrap(), message["data"]["to"].as_u64().unwrap()))
+            .collect();
+        assert_eq!(gaps, expected, "{} events", events.len());
+    }
+}
+
+fn said(seq: u64) -> Event {
+    let message = ChatMessage {
+        id: uuid::Uuid::nil(),
+        room: "s-1".to_owned(),
+        sender: "lena".to_owned(),
+        message: "Hello".to_owned(),
+    };
+    Event {
+        epoch: "e".parse().unwrap(),
+        seq: Seq(seq),
+        at: at(seq),
+        body: EventBody::Chat(ChatEvent::Message(message)),
+    }
+}
+
+#[test]
+fn a_client_of_form_b_gets_what_the_disk_has_under_the_names_it_knows() {
+    let since = r#""since":{"epoch":"e","seq":1}"#;
+    for (subscribe, kind) in [
+        (format!(r#"{{"type":"join_session","data":{{"session_id":"s-1"}},{since}}}"#), "message_received"),
+        (format!(r#"{{"type":"subscribe","channels":["chat/s-1"],{since}}}"#), "chat_message"),
+    ] {
+        let mut session = session();
+        let mut hub = crate::hub::Hub::new(Seq(90), Arc::default());
+        hub.publish(&alert(1, 91, AlertChange::Start));
+        assert!(matches!(session.on_text(&subscribe, at(1))[..], [Action::Locate(..)]));
+        let mut actions = session.on_located(Located { after: Some(Seq(1)), lost: vec![] });
+        let Some(Action::Join(join)) = actions.pop() else { panic!("{actions:?}") };
+        let actions = session.on_joined(hub.join(join), at(1));
+        assert!(actions.iter().any(|action| matches!(action, Action::Replay { .. })), "{actions:?}");
+        let told = written(&session.on_replay(&[said(2)], at(2)));
+        assert_eq!(told[0]["type"], kind);
+    }
+}
+
+#[test]
+fn who_looks_at_a_patient_is_told_to_nobody_else_and_nobody_looks_beyond_the_token() {
+    let shared = shared_with(&["P-1", "P-2"]);
+    let manner = Manner::new(&[], Form::Json);
+    let mut session = Session::new(shared, "c".into(), Some(rights_of(&["P-1"])), manner, at(0)).0;
+    let mut hub = crate::hub::Hub::new(Seq::ZERO, Arc::default());
+    subscribed(&mut session, &mut hub, r#""channels":["patient/+/+"]"#);
+    let activity = |patient: &str| {
+        let room = format!("patient/{patient}/activity");
+        let members = Members { users: vec!["eva".to_owned()], count: 1 };
+        Arc::new(Moment { routes: vec![room], ..Moment::presence("r", "eva", true, &members, at(1)) })
+    };
+    // The hub gives it to those who may see it, and the session, whose rights may be narrower by then, writes no other.
+    let outbox = hub.join(join_of(&session)).unwrap().outbox;
+    for patient in ["P-1", "P-2"] {
+        hub.tell(&activity(patient));
+        let mut parcels = Vec::new();
+        outbox.take(10, &mut parcels);
+        assert_eq!(parcels.len(), usize::from(patient == "P-1"), "{patient}");
+        let told = session.on_parcels(&[Parcel::Moment(activity(patient))], at(2));
+        assert_eq!(told.len(), usize::from(patient == "P-1"), "{patient}");
+        let look = format!(r#"{{"type":"activity","patient_id":"{patient}"}}"#);
+        let is_signed = session.on_text(&look, at(3)).iter().any(|action| matches!(action, Action::Sign(_)));
+        assert_eq!(is_signed, patient == "P-1", "{patient}");
+    }
 }

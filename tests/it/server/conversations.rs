@@ -7,27 +7,22 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
-use vitalbridge::alerts::{Engine, RuleSet};
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::config::{Config, Place};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::ids::{Epoch, Seq};
-use vitalbridge::metrics::Metrics;
-use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::Outbox;
-use vitalbridge::pipeline::{CommandWish, Control, Parts, Pipeline};
+use vitalbridge::pipeline::{CommandWish, Control, Pipeline};
 use vitalbridge::secret::Secret;
 use vitalbridge::server::auth::{Rights, Role as UserRole};
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::form::Form;
-use vitalbridge::server::form::compact::Streams;
 use vitalbridge::server::jwt::{Claims, TokenKey};
-use vitalbridge::server::rate::Users;
 use vitalbridge::server::session::{Action, Located, Manner, Session, Shared};
-use vitalbridge::store::{self, KeptChanges, StoreOptions};
+use vitalbridge::store::{self, StoreOptions};
 use vitalbridge::vitals::Metric;
 
-use super::{HOST, Server, demo_reading};
+use super::{HOST, Server, demo_reading, pipeline_of, shared_of};
 use crate::dashboard::{Came, Dashboard};
 use crate::frames;
 
@@ -314,34 +309,10 @@ impl Alone {
         let config = Config::demo(1, &place).unwrap();
         let epoch = Epoch::from_bits(1);
         let opened = store::open(dir.path(), &StoreOptions::default(), epoch.clone(), "boot", clock.now()).unwrap();
-        let mut pipeline = Pipeline::new(Parts {
-            epoch: epoch.clone(),
-            first: opened.first_seq,
-            patients: config.patients.clone(),
-            engine: Engine::new(RuleSet::built_in(), 1),
-            expected: Vec::new(),
-            open_alerts: Vec::new(),
-            limit_changes: KeptChanges::default(),
-            notifier: Notifier::new(&config.patients, opened.inboxes, 1),
-            news2: config.news2.clone(),
-            observations: opened.observations,
-            store: opened.handle,
-            metrics: Arc::new(Metrics::default()),
-            clock: clock.clone(),
-        });
+        let (mut pipeline, _, _) = pipeline_of(&config, opened, &Arc::default(), &clock);
         // Each reading is written by itself.
         pipeline.write_every(Duration::ZERO);
-        let shared = Arc::new(Shared {
-            bridge: config.bridge,
-            site: config.site,
-            epoch,
-            patients: config.patients,
-            stale_and_lost_ms: (5000, 10_000),
-            users: Users::default(),
-            limits: ServerLimits::default(),
-            close_codes: CloseCodes::Own,
-            streams: Streams::default(),
-        });
+        let shared = Arc::new(shared_of(config, epoch, ServerLimits::default(), CloseCodes::Own));
         let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge").unwrap();
         let (session, greeting) =
             Session::new(Arc::clone(&shared), "c".into(), None, Manner::new(&[], Form::Json), clock.now());

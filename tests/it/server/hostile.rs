@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use vitalbridge::vitals::Metric;
 
 use super::{Came, Dashboard, HOST, Server, UserRole, patients};
+use crate::client_frames;
 use crate::dashboard::MESSAGE_LIMIT;
 
 /// What an attack comes to.
@@ -34,28 +35,15 @@ const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// A frame's header that claims a length, masked with zeroes, which leave the payload as it is.
+/// Masked with zeroes, which leave the payload as it is.
+const KEY: [u8; 4] = [0; 4];
+
 fn header(first: u8, length: u64) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match length {
-        0..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
-        126..65_536 => {
-            bytes.push(0x80 | 0x7E);
-            bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
-        }
-        _ => {
-            bytes.push(0x80 | 0x7F);
-            bytes.extend(length.to_be_bytes());
-        }
-    }
-    bytes.extend([0; 4]);
-    bytes
+    client_frames::header(first, length, KEY)
 }
 
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = header(first, u64::try_from(payload.len()).unwrap());
-    bytes.extend(payload);
-    bytes
+    client_frames::frame(first, payload, KEY)
 }
 
 /// A connection on which any bytes can be sent.

@@ -1,6 +1,7 @@
 //! REST: what was measured, paged and summed up; alerts and their lives; who may read what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::BodyExt as _;
@@ -8,11 +9,13 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
-use vitalbridge::clock::Wall;
+use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::event::SourceMessage;
 use vitalbridge::pipeline::Control;
 use vitalbridge::server::auth::{Capability, Operation};
+use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
 use vitalbridge::server::jwt::Claims;
+use vitalbridge::server::rate::Allowance;
 use vitalbridge::vitals::{Absent, Decimal, Metric, Mode, Pressure, Quality, Reading, Taken, TimeSource, Value, Vital};
 
 use super::{HOST, Server, UserRole, patients};
@@ -177,6 +180,25 @@ async fn paging_gives_each_reading_once_while_new_ones_come() {
     let (at_once, pages) =
         server.pages(&format!("/api/v1/readings?patient={patient}&metric=heart_rate&limit=5000")).await;
     assert_eq!((seqs(&at_once), pages), (numbers, 1));
+}
+
+#[tokio::test]
+async fn pages_of_any_size_take_neighbours_of_one_patient_once_and_leave_none_out() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    for n in 0..60 {
+        server.reading(&patient, Metric::HeartRate, 60 + n).await;
+    }
+    server.settled().await;
+    let path = format!("/api/v1/readings?patient={patient}&metric=heart_rate");
+    let whole = seqs(server.get(&path).await["rows"].as_array().unwrap());
+    assert_eq!(whole.len(), 60);
+    // Nothing lies between them that a page could leave out unnoticed.
+    assert!(whole.windows(2).all(|two| two[1] == two[0] + 1), "{whole:?}");
+    for limit in [1, 2, 3, 7, 59, 60, 61] {
+        let (rows, _) = server.pages(&format!("{path}&limit={limit}")).await;
+        assert_eq!(seqs(&rows), whole, "pages of {limit}");
+    }
 }
 
 #[tokio::test]
@@ -526,6 +548,39 @@ async fn an_export_ends_with_the_token_it_was_asked_for_with() {
     // A connection that is broken off may end with an error.
     let _ = stream.read_to_end(&mut rest).await;
     assert!(rest.len() < whole.body.len() && !rest.ends_with(b"0\r\n\r\n"), "{} bytes came", rest.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_export_that_outlives_its_token_is_broken_off() {
+    let mut server = Server::start();
+    let patient = patients(&server)[0].clone();
+    for n in 0..8000 {
+        server.put(&patient, draft(Metric::HeartRate, number(700 + n % 9), at(i64::from(n) * 1000))).await;
+    }
+    server.settled().await;
+    server.clock = Clock::tokio(Clock::System.now());
+    server.site.gate.clock = server.clock.clone();
+    let start = server.clock.now().wall.as_secs();
+    let path = format!("/api/v1/export?format=ndjson&patient={patient}");
+    // The leeway of 5 s is over when the client goes on, and no write has stalled for too long.
+    for (user, exp, is_whole) in [("8", start + 3600, true), ("9", start + 1, false)] {
+        let claims = Claims { sub: user.to_owned(), exp, ..server.claims(UserRole::Viewer) };
+        let mut stream = server.stream_of(8 * 1024);
+        let token = server.token(&claims);
+        let head = format!("host: {HOST}\r\nauthorization: Bearer {token}\r\nconnection: close");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 200");
+        if !is_whole {
+            let over = start + 7 - server.clock.now().wall.as_secs();
+            tokio::time::sleep(Duration::from_secs(u64::try_from(over).unwrap())).await;
+        }
+        let mut rest = Vec::new();
+        // A connection that is broken off may end with an error.
+        let _ = stream.read_to_end(&mut rest).await;
+        assert_eq!(rest.ends_with(b"\r\n0\r\n\r\n"), is_whole, "{} bytes came", rest.len());
+    }
 }
 
 #[tokio::test]

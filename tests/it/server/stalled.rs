@@ -6,14 +6,17 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
+use vitalbridge::event::{AuditAction, AuditEvent, AuditResult};
 use vitalbridge::hub::{Join, Joined, Scope};
 use vitalbridge::outbox::{Delivery, LOSSLESS_LANE, Parcel, READING_LANE};
 use vitalbridge::pipeline::Control;
 use vitalbridge::server::auth::Role as UserRole;
 use vitalbridge::server::bounds::{CloseCodes, ServerLimits};
+use vitalbridge::server::connections::Which;
 use vitalbridge::store::StoreOptions;
-use vitalbridge::vitals::Metric;
+use vitalbridge::vitals::{Metric, Mode};
 
+use super::rest::{Draft, draft, number as number_of};
 use super::{HOST, Server, patients};
 use crate::dashboard::{Came, Dashboard};
 
@@ -22,6 +25,12 @@ const DISPLAYS: usize = 1000;
 
 /// Readings that everybody gets.
 const READINGS: usize = 60;
+
+/// Streams of readings, each of a device of its own.
+const STREAMS: usize = 160;
+
+/// What is waited for comes within this time, also on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
 
 async fn listen(server: &Server, delivery: Delivery) -> Joined {
     let (reply, joined) = oneshot::channel();
@@ -115,6 +124,112 @@ async fn what_waits_for_a_stalled_display_stays_inside_its_lanes() {
     most = (most.0.max(latest.outbox.waiting()), most.1.max(every.outbox.waiting()));
     assert_eq!(most, (all.len(), READING_LANE));
     assert!(most_bytes < (READING_LANE + LOSSLESS_LANE) * 1024, "{most_bytes} bytes");
+}
+
+/// A row of the audit trail: of what must not be lost, the simplest.
+fn row(number: usize) -> AuditEvent {
+    AuditEvent {
+        by: "lena".to_owned(),
+        address: None,
+        action: AuditAction::RemoteCommand,
+        object: number.to_string(),
+        patient: None,
+        device: None,
+        source: None,
+        result: AuditResult::Refused,
+        reason: None,
+        mode: Mode::Demo,
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_take_what_must_not_be_lost_is_closed_and_nothing_more_waits_for_him() {
+    let server = Server::start();
+    let token = server.token(&server.claims(UserRole::Admin));
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str())];
+    let mut stalled = Dashboard::over(server.stream_of(2048), HOST, "/ws", &headers).await.unwrap();
+    stalled.say(&json!({"type": "subscribe", "channels": ["audit"]})).await;
+    stalled.next_of("snapshot").await;
+    let (reply, joined) = oneshot::channel();
+    let (patterns, delivery) = (vec!["audit".parse().unwrap()], Delivery::Latest);
+    let (scope, acks) = (Scope::Everything, false);
+    let join = Join { listener: None, user: None, patterns, filter: None, scope, delivery, since: None, acks };
+    server.site.gate.control.send(Control::Join(join, reply)).await.unwrap();
+    let outbox = joined.await.unwrap().unwrap().outbox;
+    let mut most = 0;
+    for number in 0..LOSSLESS_LANE + 200 {
+        server.site.gate.control.send(Control::Audit(row(number))).await.unwrap();
+        most = most.max(outbox.waiting());
+    }
+    server.settled().await;
+    assert!((LOSSLESS_LANE / 2..=LOSSLESS_LANE).contains(&most), "{most} waited");
+    assert!(outbox.load().is_overrun && outbox.waiting() == 0, "{:?}", outbox.load());
+    // The display itself, once it reads again: what it gets is without a gap up to its end, and it is told to come back.
+    let mut seen = Vec::new();
+    loop {
+        match stalled.read().await {
+            Came::Message(message) if message["type"] == "audit" => {
+                let object = message["data"]["object"].as_str().unwrap();
+                seen.extend(object.parse::<usize>().ok());
+            }
+            Came::Message(message) => {
+                if message["type"] == "closing" {
+                    assert_eq!((&message["data"]["code"], &message["data"]["reconnect"]), (&json!(4201), &json!(true)));
+                }
+            }
+            end => {
+                assert_eq!(end, Came::Closed(4201));
+                break;
+            }
+        }
+    }
+    assert!(seen.len() < LOSSLESS_LANE, "{}", seen.len());
+    assert!(seen.iter().enumerate().all(|(place, number)| place == *number), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_slow_client_is_written_little_at_once_so_that_the_rest_can_still_be_replaced() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let token = server.token(&server.claims(UserRole::Viewer));
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str())];
+    // Less than one write of a slow client takes.
+    let mut slow = Dashboard::over(server.stream_of(1024), HOST, "/ws", &headers).await.unwrap();
+    slow.say(&json!({"type": "subscribe", "channels": ["patient/+/+"]})).await;
+    slow.next_of("snapshot").await;
+    let waiting = || {
+        let all = server.site.gate.connections.healths(Which::All);
+        all.first().map_or(0, |(_, health)| health.load.parcels)
+    };
+    for number in 0..STREAMS {
+        let device: &'static str = Box::leak(format!("d-{number}").into_boxed_str());
+        let now = server.clock.now().wall;
+        let draft = Draft { device, ..draft(Metric::HeartRate, number_of(600), now) };
+        server.put(&patient, draft).await;
+    }
+    server.settled().await;
+    crate::bridge::eventually("the client is slow", LIMIT, || (waiting() < STREAMS && waiting() > 100).then_some(()))
+        .await;
+    // Each message that it reads makes room for a part of the next write, and never for two.
+    let (mut before, mut steps, mut read) = (waiting(), Vec::new(), 0);
+    while read < STREAMS {
+        if slow.next().await["type"] == "health_update" {
+            read += 1;
+        }
+        // The session has its turn.
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        let now = waiting();
+        if now < before && now > 0 {
+            steps.push(before - now);
+        }
+        before = now;
+    }
+    assert!(steps.len() > 5, "{steps:?}");
+    assert!(steps.iter().all(|step| *step <= 8), "taken at once: {steps:?}");
 }
 
 /// The slowest display that is still served, at half the speed of its stream: in virtual time, on a stream that takes
