@@ -496,6 +496,8 @@ impl Hub {
                 None => listener.subscriptions.push(subscription.clone()),
             }
         }
+        // It changes seldom, and there are many.
+        listener.subscriptions.shrink_to_fit();
         listener.on_resubscribed();
         let added = Listener {
             outbox: Arc::clone(&listener.outbox),

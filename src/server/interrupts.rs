@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::close::Close;
 use crate::server::nudge::Nudge;
+use crate::server::orders::Orders;
 use crate::server::revocation::Revocations;
 use crate::server::seats::Order;
 
@@ -32,7 +33,7 @@ pub enum Interrupt {
 struct Above {
     stop: CancellationToken,
     revoked: watch::Receiver<Arc<Revocations>>,
-    orders: watch::Receiver<Option<Close>>,
+    order: Arc<SetOnce<Close>>,
 }
 
 /// Gives its origin back with what came, so that the next wait can begin.
@@ -42,7 +43,7 @@ type Wait<Origin> = Pin<Box<dyn Future<Output = (Interrupt, Origin)> + Send>>;
 pub struct Interrupts {
     nudge: Nudge,
     above: Wait<Above>,
-    seat: Option<Wait<watch::Receiver<Order>>>,
+    seat: Option<Wait<Arc<Orders<Order>>>>,
 }
 
 impl Interrupts {
@@ -50,14 +51,14 @@ impl Interrupts {
     pub fn new(
         stop: CancellationToken,
         revoked: watch::Receiver<Arc<Revocations>>,
-        orders: watch::Receiver<Option<Close>>,
+        order: Arc<SetOnce<Close>>,
     ) -> Self {
-        let above = Box::pin(from_above(Above { stop, revoked, orders }));
+        let above = Box::pin(from_above(Above { stop, revoked, order }));
         Self { nudge: Nudge::default(), above, seat: None }
     }
 
     /// It has a place now, which others may want.
-    pub fn on_seated(&mut self, orders: watch::Receiver<Order>) {
+    pub fn on_seated(&mut self, orders: Arc<Orders<Order>>) {
         self.seat = Some(Box::pin(from_seat(orders)));
         self.nudge.renew();
     }
@@ -89,20 +90,12 @@ async fn from_above(mut above: Above) -> (Interrupt, Above) {
         () = above.stop.cancelled() => Interrupt::Stop,
         // Where nothing can be revoked any more the daemon is ending too.
         changed = above.revoked.changed() => if changed.is_ok() { Interrupt::Revoked } else { Interrupt::Stop },
-        order = above.orders.wait_for(Option::is_some) => match order.map(|order| *order) {
-            Ok(Some(close)) => Interrupt::Ordered(close),
-            // The sender is in the registry as long as the connection is.
-            Ok(None) | Err(_) => Interrupt::Stop,
-        },
+        close = above.order.wait() => Interrupt::Ordered(*close),
     };
     (interrupt, above)
 }
 
-async fn from_seat(mut orders: watch::Receiver<Order>) -> (Interrupt, watch::Receiver<Order>) {
-    if orders.changed().await.is_err() {
-        // The other end is the place's own: nobody wants it any more.
-        std::future::pending::<()>().await;
-    }
-    let order = *orders.borrow_and_update();
+async fn from_seat(orders: Arc<Orders<Order>>) -> (Interrupt, Arc<Orders<Order>>) {
+    let order = orders.next().await;
     (Interrupt::Asked(order), orders)
 }

@@ -30,6 +30,7 @@ mod notifications;
 pub mod nudge;
 mod object;
 mod openapi;
+pub mod orders;
 mod peer;
 mod plain;
 pub mod rate;

@@ -417,10 +417,12 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     let slot = request.extensions().get::<Slot>().cloned();
     let by = request.extensions().get::<UpgradeBy>().copied();
     let by = by.map_or_else(|| accept::from_now(HANDSHAKE_DEADLINE), |UpgradeBy(by)| by);
-    site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
+    // In a box of its own: what the beginning needs is given back before the session waits.
+    let beginning = Box::pin(async move {
         match (tokio::time::timeout_at(by, upgraded).await, comer) {
             (Ok(Ok(stream)), Comer::Welcome(rights)) => {
-                socket::run(TokioIo::new(stream), gate, visit, rights, waiting, Manner::new(defaults, form)).await;
+                let manner = Manner::new(defaults, form);
+                return Some(Box::pin(socket::run(TokioIo::new(stream), gate, visit, rights, waiting, manner)));
             }
             (Ok(Ok(stream)), Comer::Closed) => {
                 visit.on_refused_before();
@@ -428,6 +430,12 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
             }
             (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),
             (Err(_), _) => debug!("the upgrade was not complete in time"),
+        }
+        None
+    });
+    site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
+        if let Some(session) = beginning.await {
+            session.await;
         }
         // The connection counts until its session ends.
         drop(slot);

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::clock::Mono;
 use crate::server::bounds::ServerLimits;
+use crate::server::orders::Orders;
 
 /// Connections beyond a limit that may say who they are, because places are reserved for admins; more are refused unheard.
 pub const MAX_UNDECIDED: usize = 64;
@@ -128,7 +127,7 @@ impl Seats {
     /// Asks every session of a user for a sign of life.
     pub fn probe(&self, user: &str) {
         for sitting in self.lock().users.get(user).into_iter().flatten() {
-            sitting.orders.send_replace(Order::Answer);
+            sitting.orders.give(Order::Answer);
         }
     }
 
@@ -156,9 +155,8 @@ impl Seats {
         if sessions.len() >= self.limits.per_user {
             let oldest = sessions.iter().enumerate().filter_map(|(at, one)| leaves(one).map(|age| (age, at))).min();
             let (_, at) = oldest?;
-            sessions.remove(at).orders.send_replace(Order::Leave);
+            sessions.remove(at).orders.give(Order::Leave);
         }
-        let (orders, order) = watch::channel(Order::Stay);
         let now = AtomicU64::new(now.as_millis());
         let sitting = Arc::new(Sitting {
             number,
@@ -166,10 +164,10 @@ impl Seats {
             heard: now,
             is_subscribed: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
-            orders,
+            orders: Arc::default(),
         });
         sessions.push(Arc::clone(&sitting));
-        Some(UserSeat { seats: Arc::clone(self), user: user.to_owned(), sitting, order })
+        Some(UserSeat { seats: Arc::clone(self), user: user.to_owned(), sitting })
     }
 }
 
@@ -272,8 +270,6 @@ impl Drop for Waiting {
 /// What a session is told for the sake of another one of its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Nothing.
-    Stay,
     /// Find out whether the client is still there.
     Answer,
     /// Make room.
@@ -288,7 +284,7 @@ struct Sitting {
     heard: AtomicU64,
     is_subscribed: AtomicBool,
     is_busy: AtomicBool,
-    orders: watch::Sender<Order>,
+    orders: Arc<Orders<Order>>,
 }
 
 fn mono(millis: &AtomicU64) -> Mono {
@@ -301,7 +297,6 @@ pub struct UserSeat {
     seats: Arc<Seats>,
     user: String,
     sitting: Arc<Sitting>,
-    order: watch::Receiver<Order>,
 }
 
 impl UserSeat {
@@ -327,8 +322,8 @@ impl UserSeat {
     }
 
     /// Where orders come from.
-    pub fn orders(&self) -> watch::Receiver<Order> {
-        self.order.clone()
+    pub fn orders(&self) -> Arc<Orders<Order>> {
+        Arc::clone(&self.sitting.orders)
     }
 }
 
@@ -415,8 +410,8 @@ mod tests {
         sitting[0].subscribed(true);
         sitting[1].said(at(9));
         let new = seats.sit("lena", at(10)).unwrap();
-        let told: Vec<Order> = sitting.iter_mut().map(|seat| *seat.order.borrow_and_update()).collect();
-        assert_eq!(told, [Order::Stay, Order::Stay, Order::Leave]);
+        let told: Vec<Option<Order>> = sitting.iter().map(|seat| seat.orders().unheard()).collect();
+        assert_eq!(told, [None, None, Some(Order::Leave)]);
         drop(sitting.pop());
         assert_eq!(seats.lock().users["lena"].len(), 3, "who was told to leave had given up the place already");
         for seat in &sitting {
@@ -429,17 +424,17 @@ mod tests {
     #[test]
     fn who_gives_no_sign_of_life_when_asked_makes_room() {
         let seats = seats(|limits| limits.per_user = 3);
-        let mut sitting: Vec<UserSeat> = (0..3).map(|start| seats.sit("ward", at(start)).unwrap()).collect();
+        let sitting: Vec<UserSeat> = (0..3).map(|start| seats.sit("ward", at(start)).unwrap()).collect();
         for seat in &sitting {
             seat.subscribed(true);
         }
         seats.probe("ward");
-        assert!(sitting.iter_mut().all(|seat| *seat.order.borrow_and_update() == Order::Answer));
+        assert!(sitting.iter().all(|seat| seat.orders().unheard() == Some(Order::Answer)));
         sitting[0].busy(true);
         sitting[2].heard(at(21));
         let _new = seats.sit_instead_of_silent("ward", at(20), at(22)).unwrap();
-        let told: Vec<Order> = sitting.iter().map(|seat| *seat.order.borrow()).collect();
-        assert_eq!(told, [Order::Answer, Order::Leave, Order::Answer]);
+        let told: Vec<Option<Order>> = sitting.iter().map(|seat| seat.orders().unheard()).collect();
+        assert_eq!(told, [Some(Order::Answer), Some(Order::Leave), Some(Order::Answer)]);
         assert!(seats.sit_instead_of_silent("ward", at(20), at(22)).is_none(), "the others live or are busy");
     }
 }

@@ -153,7 +153,7 @@ where
     }
     visit.begin();
     visit.on_signed_in(&session);
-    let interrupts = Interrupts::new(gate.stop.clone(), gate.access.revocations(), visit.orders());
+    let interrupts = Interrupts::new(gate.stop.clone(), gate.access.revocations(), visit.order());
     let mut connection = Box::new(Connection {
         socket,
         session,
@@ -407,7 +407,6 @@ where
     fn on_order(&mut self, order: Order) -> Vec<Action> {
         let now = self.gate.clock.now();
         match order {
-            Order::Stay => Vec::new(),
             Order::Answer => self.session.on_probe(now),
             Order::Leave => {
                 self.gate.metrics.sessions_evicted_total.add_one();
@@ -587,7 +586,7 @@ where
                 }
             }
             Action::Join(join) => {
-                let Some(joined) = self.meanwhile(joining::join(self.gate.control.clone(), join)).await? else {
+                let Some(joined) = self.meanwhile(joining::join(self.gate.control.clone(), *join)).await? else {
                     return Ok(self.session.close_now(Close::ServerShutdown, self.gate.clock.now()));
                 };
                 if let Some(joined) = &joined {
@@ -613,14 +612,14 @@ where
                 let _ = self.gate.control.send(Control::Receipt(receipt)).await;
                 Vec::new()
             }
-            Action::Command(request) => self.command(request).await?,
+            Action::Command(request) => self.command(*request).await?,
             Action::Delivered(user, ids) => {
                 // If the pipeline has ended they wait on, and come again with the same ids.
                 let _ = self.gate.control.send(Control::Delivered(user, ids)).await;
                 Vec::new()
             }
             Action::Chat(order) => {
-                let ChatOrder { correlation_id, act, by, scope } = order;
+                let ChatOrder { correlation_id, act, by, scope } = *order;
                 let by = Actor { user: by, address: self.visit.address().map(|address| address.to_string()) };
                 let (control, wanted) = (self.gate.control.clone(), act.clone());
                 let done = self.meanwhile(async move { pipeline::chat(&control, wanted, by, scope).await }).await?;
@@ -633,11 +632,11 @@ where
             }
             Action::Conversation { correlation_id, wanted, through } => {
                 let (gate, asked) = (self.gate.clone(), wanted.clone());
-                let page = self.meanwhile(async move { chat::page(&gate, asked, through).await }).await?;
+                let page = self.meanwhile(async move { chat::page(&gate, *asked, through).await }).await?;
                 self.session.on_conversation(&correlation_id, &wanted, page, self.gate.clock.now())
             }
             Action::History(query) => {
-                self.histories.push_back(query);
+                self.histories.push_back(*query);
                 Vec::new()
             }
             Action::Acked(user, channel, seq) => {

@@ -18,7 +18,7 @@ use crate::server::strict::{FrameBounds, Strict, Violation};
 
 /// Bytes that are read at once; a longer message gets its room when its header has come. The library's default of 128 KiB
 /// costs twenty times the memory of a connection, and 4 KiB would be half of all that one has.
-const READ_BUFFER: usize = 512;
+const READ_BUFFER: usize = 256;
 
 /// Bytes of one write: what the kernel keeps unsent (`TCP_NOTSENT_LOWAT`). It takes no more at once, and after a partial
 /// write the socket is ready only when the client has acknowledged, which it may put off for 40 ms.

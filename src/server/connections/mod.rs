@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::health::{Health, State, Subject, Totals};
@@ -101,10 +101,9 @@ impl Connections {
             return None;
         }
         let client = client.map(|name| claimed::name(name, MAX_CLIENT)).filter(|name| !name.is_empty());
-        let (order, orders) = watch::channel(None);
-        let entry = Arc::new(Entry::new(id, address, client, order, now));
+        let entry = Arc::new(Entry::new(id, address, client, now));
         table.open.insert(entry.id.clone(), Arc::clone(&entry));
-        Some(Visit::new(entry, orders, Arc::clone(&self.inner)))
+        Some(Visit::new(entry, Arc::clone(&self.inner)))
     }
 
     /// True while no connection is let in.

@@ -124,7 +124,7 @@ fn those_who_have_gone_are_remembered_in_a_bounded_number_and_for_a_while() {
 
 /// The order that waits for a connection.
 async fn ordered(visit: &Visit) -> Close {
-    visit.orders().wait_for(Option::is_some).await.unwrap().unwrap()
+    *visit.order().wait().await
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 
 use super::lineage::Client;
 use super::{Health, Inner, MAX_CLIENT, State};
@@ -58,7 +58,8 @@ pub(super) struct Entry {
     pub(super) opened: Stamp,
     /// Held for a look-up, never across an `.await`.
     facts: Mutex<Facts>,
-    order: watch::Sender<Option<Close>>,
+    /// At most one, for ever.
+    order: Arc<SetOnce<Close>>,
     /// Milliseconds since boot and since 1970.
     heard: (Number, Number),
     received: Number,
@@ -80,13 +81,7 @@ pub(super) struct Gone {
 }
 
 impl Entry {
-    pub(super) fn new(
-        id: String,
-        address: Option<IpAddr>,
-        client: Option<String>,
-        order: watch::Sender<Option<Close>>,
-        now: Stamp,
-    ) -> Self {
+    pub(super) fn new(id: String, address: Option<IpAddr>, client: Option<String>, now: Stamp) -> Self {
         let facts = Facts {
             state: State::Connecting,
             user: None,
@@ -103,7 +98,7 @@ impl Entry {
             address,
             opened: now,
             facts: Mutex::new(facts),
-            order,
+            order: Arc::default(),
             heard: <(Number, Number)>::default(),
             received: Number::default(),
             sent: Number::default(),
@@ -126,13 +121,7 @@ impl Entry {
 
     /// Orders it to close; false if that was ordered before.
     pub(super) fn order(&self, close: Close) -> bool {
-        self.order.send_if_modified(|order| {
-            let is_first = order.is_none();
-            if is_first {
-                *order = Some(close);
-            }
-            is_first
-        })
+        self.order.set(close).is_ok()
     }
 
     pub(super) fn is_of(&self, user: &str) -> bool {
@@ -201,14 +190,13 @@ impl Entry {
 #[derive(Debug)]
 pub struct Visit {
     entry: Arc<Entry>,
-    orders: watch::Receiver<Option<Close>>,
     inner: Arc<Inner>,
     end: (u16, &'static str),
 }
 
 impl Visit {
-    pub(super) fn new(entry: Arc<Entry>, orders: watch::Receiver<Option<Close>>, inner: Arc<Inner>) -> Self {
-        Self { entry, orders, inner, end: (ABNORMAL, "it ended without a close frame") }
+    pub(super) fn new(entry: Arc<Entry>, inner: Arc<Inner>) -> Self {
+        Self { entry, inner, end: (ABNORMAL, "it ended without a close frame") }
     }
 
     /// The connection's id.
@@ -338,22 +326,18 @@ impl Visit {
         self.inner.write(Some(&user), self.entry.address, row);
     }
 
-    /// Where orders to close come from.
-    pub fn orders(&self) -> watch::Receiver<Option<Close>> {
-        self.orders.clone()
+    /// Where the order to close comes.
+    pub fn order(&self) -> Arc<SetOnce<Close>> {
+        Arc::clone(&self.entry.order)
     }
 
     /// A way to wait for an order that stays without effect, for a socket that is stuck in a write.
     pub fn overdue(&self) -> impl Future<Output = Close> + use<> {
-        let mut orders = self.orders.clone();
+        let order = self.order();
         async move {
-            match orders.wait_for(Option::is_some).await.map(|order| *order) {
-                Ok(Some(close)) => {
-                    tokio::time::sleep(ORDER_GRACE).await;
-                    close
-                }
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
+            let close = *order.wait().await;
+            tokio::time::sleep(ORDER_GRACE).await;
+            close
         }
     }
 

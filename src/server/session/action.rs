@@ -31,7 +31,7 @@ pub enum Action {
     /// Find where to go on after an event; answer with [`Session::on_located`].
     Locate(Epoch, Seq),
     /// Join the hub; answer with [`Session::on_joined`].
-    Join(Join),
+    Join(Box<Join>),
     /// Read these events from disk, oldest first; answer with [`Session::on_replay`] and [`Session::on_replayed`].
     Replay {
         /// The event before the first.
@@ -42,13 +42,13 @@ pub enum Action {
         readings: bool,
     },
     /// Read what was, while everything else goes on; answer with [`Session::on_history`]. One after the other.
-    History(Query),
+    History(Box<Query>),
     /// Tell the pipeline that this user's client has everything of an alerts' channel up to this event.
     Acked(String, String, Seq),
     /// Leave these channels.
     Unsubscribe(ListenerId, Vec<Pattern>),
     /// Ask the pipeline; answer with [`Session::on_command_done`].
-    Command(CommandRequest),
+    Command(Box<CommandRequest>),
     /// Tell the pipeline that this listener shows alerts to people.
     Annunciate(ListenerId),
     /// Tell the pipeline what this listener says about alerts.
@@ -56,7 +56,7 @@ pub enum Action {
     /// Tell the pipeline that this user's client has these messages.
     Delivered(String, Vec<uuid::Uuid>),
     /// Ask the pipeline; answer with [`Session::on_chat_done`].
-    Chat(ChatOrder),
+    Chat(Box<ChatOrder>),
     /// Tell the pipeline.
     Sign(Sign),
     /// Read a page of a conversation once everything up to an event is on disk; answer with [`Session::on_conversation`].
@@ -64,7 +64,7 @@ pub enum Action {
         /// Answered under this.
         correlation_id: String,
         /// Which page.
-        wanted: PageWanted,
+        wanted: Box<PageWanted>,
         /// Wait for this event.
         through: Seq,
     },

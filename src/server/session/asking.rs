@@ -35,7 +35,7 @@ impl Session {
         }
         self.histories += 1;
         let correlation_id = id.unwrap_or_default();
-        out.push(Action::History(Query { correlation_id, patterns, scope, from, to, before, limit }));
+        out.push(Action::History(Box::new(Query { correlation_id, patterns, scope, from, to, before, limit })));
     }
 
     /// A page was read. `None`: the disk could not be read.

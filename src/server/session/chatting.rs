@@ -85,7 +85,11 @@ impl Session {
                 if self.may(Operation::History, &room, id.as_deref(), out, now) {
                     let wanted = PageWanted { room, user: by, before, limit };
                     let correlation_id = id.unwrap_or_default();
-                    out.push(Action::Conversation { correlation_id, wanted, through: self.chat.newest });
+                    out.push(Action::Conversation {
+                        correlation_id,
+                        wanted: Box::new(wanted),
+                        through: self.chat.newest,
+                    });
                 }
             }
             ChatRequest::Activity { patient } => self.looks_at(patient, id.as_deref(), out, now),
@@ -94,7 +98,7 @@ impl Session {
 
     fn order(&self, act: ChatAct, needs: Operation, by: String, id: Option<String>, out: &mut Vec<Action>) {
         let Some(scope) = self.rights().map(|rights| rights.scope(needs)) else { return };
-        out.push(Action::Chat(ChatOrder { correlation_id: id.unwrap_or_default(), act, by, scope }));
+        out.push(Action::Chat(Box::new(ChatOrder { correlation_id: id.unwrap_or_default(), act, by, scope })));
     }
 
     /// True if the token allows this in the room; else the client is told.

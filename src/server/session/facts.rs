@@ -34,7 +34,7 @@ impl Session {
 
     /// What the client asked for since this was asked: it is written down.
     pub fn take_wanted(&mut self) -> Option<Wanted> {
-        self.wanted.take()
+        self.wanted.take().map(|wanted| *wanted)
     }
 
     /// Has it written down that the client asks for channels, or was refused them.
@@ -45,6 +45,6 @@ impl Session {
         refused: Option<&Unreadable>,
     ) {
         let (patterns, since) = (patterns.to_vec(), since.cloned());
-        self.wanted = Some(Wanted { patterns, since, refused: refused.map(ToString::to_string) });
+        self.wanted = Some(Box::new(Wanted { patterns, since, refused: refused.map(ToString::to_string) }));
     }
 }

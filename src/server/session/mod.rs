@@ -200,10 +200,10 @@ pub struct Session {
     delivery: Delivery,
     /// The client has said that it shows alerts, and the pipeline is to be told.
     wants_to_annunciate: bool,
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     commands: Vec<Unanswered>,
     scope: Scope,
-    replaying: Option<Replaying>,
+    replaying: Option<Box<Replaying>>,
     /// Of each stream the reading that was written last, by its channel. They are everybody's: no names of streams here.
     newest: Vec<Arc<Published>>,
     durable: Seq,
@@ -219,7 +219,7 @@ pub struct Session {
     client: Option<String>,
     acked: Option<Seq>,
     /// What the client asked for, until it is written down.
-    wanted: Option<Wanted>,
+    wanted: Option<Box<Wanted>>,
     pace: Pace,
     sent: u64,
     closed: bool,
@@ -529,7 +529,7 @@ impl Session {
                 let (scope, by) = (rights.scope(command.needs()), rights.user.clone());
                 let correlation_id = id.unwrap_or_default();
                 let key = self.key_of(&correlation_id);
-                out.push(Action::Command(CommandRequest { correlation_id, key, command, by, scope }));
+                out.push(Action::Command(Box::new(CommandRequest { correlation_id, key, command, by, scope })));
             }
         }
     }

@@ -88,7 +88,7 @@ impl Session {
         let expected = after.next();
         let in_disk = Seq(recent_from.0.saturating_sub(1));
         let from_disk = ((resume.is_some() || owed.is_some()) && expected <= in_disk).then_some(in_disk);
-        self.replaying = Some(Replaying {
+        self.replaying = Some(Box::new(Replaying {
             patterns,
             filter,
             unacked,
@@ -100,7 +100,7 @@ impl Session {
             from_disk,
             lost,
             told,
-        });
+        }));
         if let Some(through) = from_disk {
             let readings = owed.is_none();
             out.push(Action::Replay { after, through, readings });
@@ -274,13 +274,13 @@ impl Session {
         let delivery = delivery.unwrap_or(default);
         self.delivery = delivery;
         // The socket carries out actions in order and reads on only then, so no other subscribe waits.
-        self.pending = Some(Pending {
+        self.pending = Some(Box::new(Pending {
             correlation_id: correlation_id.unwrap_or_default(),
             patterns: patterns.clone(),
             filter: filter.clone(),
             delivery,
             located: None,
-        });
+        }));
         match since {
             Some((epoch, seq)) => out.push(Action::Locate(epoch, seq)),
             None => out.push(self.join_action(patterns, (filter, delivery), None)),
@@ -295,7 +295,7 @@ impl Session {
     ) -> Action {
         let user = self.rights().map(|rights| User { name: rights.user.clone(), role: rights.role.name() });
         let (listener, scope, acks) = (self.listener, self.scope.clone(), self.acking.is_on());
-        Action::Join(Join { listener, user, patterns, filter, scope, delivery, since, acks })
+        Action::Join(Box::new(Join { listener, user, patterns, filter, scope, delivery, since, acks }))
     }
 
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
@@ -351,7 +351,7 @@ impl Session {
         for published in recent.unwrap_or_default() {
             // The hub has cut it to what this client gets.
             let wants = |it: &Replaying| it.share(&published.event, &published.routes) != Share::Nothing;
-            if !self.replaying.as_ref().is_some_and(wants) {
+            if !self.replaying.as_deref().is_some_and(wants) {
                 continue;
             }
             match &published.event.body {

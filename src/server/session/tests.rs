@@ -114,7 +114,7 @@ fn resuming() -> Session {
         delivery: Delivery::All,
         since: Some(Seq(1)),
     };
-    let actions = session.on_joined(hub.join(join), at(1));
+    let actions = session.on_joined(hub.join(*join), at(1));
     assert!(
         actions
             .iter()
@@ -353,7 +353,7 @@ fn an_alert_that_is_not_acknowledged_comes_twice_and_then_the_connection_is_not_
         since: None,
         acks: true,
     };
-    session.on_joined(hub.join(join), at(1));
+    session.on_joined(hub.join(*join), at(1));
     let alerts = |actions: &[Action]| -> Vec<(u64, bool)> {
         let told = written(actions).into_iter().filter(|message| message["type"] == "alert");
         told.map(|it| (it["seq"].as_u64().unwrap(), it["redelivered"] == true)).collect()
@@ -440,7 +440,7 @@ fn subscribed(session: &mut Session, hub: &mut crate::hub::Hub, more: &str) -> V
         actions = session.on_located(Located { after: Some(Seq::ZERO), lost: vec![] });
     }
     let Some(Action::Join(join)) = actions.pop() else { panic!("{actions:?}") };
-    written(&session.on_joined(hub.join(join), at(1)))
+    written(&session.on_joined(hub.join(*join), at(1)))
 }
 
 fn alerts_of(actions: &[Action]) -> Vec<u64> {
@@ -649,7 +649,7 @@ fn a_number_of_a_quality_that_is_not_wanted_takes_the_last_good_one_off_the_scre
 /// A join that adds nothing: it gives the outbox of the session's listener.
 fn join_of(session: &Session) -> Join {
     match session.join_action(Vec::new(), (None, session.delivery), None) {
-        Action::Join(join) => join,
+        Action::Join(join) => *join,
         other => panic!("{other:?}"),
     }
 }
@@ -731,7 +731,7 @@ fn a_client_of_form_b_gets_what_the_disk_has_under_the_names_it_knows() {
         assert!(matches!(session.on_text(&subscribe, at(1))[..], [Action::Locate(..)]));
         let mut actions = session.on_located(Located { after: Some(Seq(1)), lost: vec![] });
         let Some(Action::Join(join)) = actions.pop() else { panic!("{actions:?}") };
-        let actions = session.on_joined(hub.join(join), at(1));
+        let actions = session.on_joined(hub.join(*join), at(1));
         assert!(actions.iter().any(|action| matches!(action, Action::Replay { .. })), "{actions:?}");
         let told = written(&session.on_replay(&[said(2)], at(2)));
         assert_eq!(told[0]["type"], kind);

@@ -358,7 +358,7 @@ impl Alone {
             }
             Action::Join(join) => {
                 let (reply, mut answer) = oneshot::channel();
-                tell(Control::Join(join, reply));
+                tell(Control::Join(*join, reply));
                 let joined = answer.try_recv().unwrap();
                 self.outbox = joined.as_ref().map(|joined| Arc::clone(&joined.outbox));
                 return self.session.on_joined(joined, now);
