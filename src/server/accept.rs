@@ -112,7 +112,10 @@ pub async fn accept(listener: TcpListener, door: Door) -> anyhow::Result<()> {
         };
         let inside = door.clone();
         door.tasks.spawn(format!("connection {peer}"), Role::Helper, async move {
-            receive(stream, peer, inside, Some(seat)).await;
+            let times = Times::of(&inside);
+            if has_begun(&stream, &inside, times).await {
+                receive_by(stream, peer, inside, Some(seat), times).await;
+            }
             Ok(())
         });
     }
@@ -151,9 +154,32 @@ pub async fn receive<S>(stream: S, peer: SocketAddr, door: Door, seat: Option<Se
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = door.seats.limits().handshake;
-    let deadline = from_now(handshake);
-    let times = Times { deadline, handshake };
+    let times = Times::of(&door);
+    receive_by(stream, peer, door, seat, times).await;
+}
+
+/// Waits for the first byte, within the deadline: who has said nothing yet costs no buffer.
+async fn has_begun(stream: &TcpStream, door: &Door, times: Times) -> bool {
+    tokio::select! {
+        biased;
+        () = door.stop.cancelled() => false,
+        ready = tokio::time::timeout_at(times.deadline, stream.readable()) => {
+            if ready.is_err() {
+                debug!("a connection brought nothing in time");
+                if door.tls.is_some() {
+                    door.metrics.handshakes_late_total.add_one();
+                }
+            }
+            // What is wrong with the stream is found by who reads it.
+            ready.is_ok()
+        }
+    }
+}
+
+async fn receive_by<S>(stream: S, peer: SocketAddr, door: Door, seat: Option<Seat>, times: Times)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Each way is a box: one that is not gone must not cost its room, and both have a thousand times a moment of it.
     match door.tls.clone() {
         None => Box::pin(serve_by(stream, peer, door.router, door.stop, seat, times)).await,
@@ -223,6 +249,14 @@ pub(super) fn from_now(span: Duration) -> Instant {
 struct Times {
     deadline: Instant,
     handshake: Duration,
+}
+
+impl Times {
+    /// Of a connection that has just come.
+    fn of(door: &Door) -> Self {
+        let handshake = door.seats.limits().handshake;
+        Self { deadline: from_now(handshake), handshake }
+    }
 }
 
 /// Serves HTTP/1.1 on one stream, with the usual deadlines.

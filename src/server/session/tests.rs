@@ -114,7 +114,7 @@ fn resuming() -> Session {
         delivery: Delivery::All,
         since: Some(Seq(1)),
     };
-    let actions = session.on_joined(hub.join(*join), at(1));
+    let actions = session.on_joined(hub.join(join), at(1));
     assert!(
         actions
             .iter()
@@ -353,7 +353,7 @@ fn an_alert_that_is_not_acknowledged_comes_twice_and_then_the_connection_is_not_
         since: None,
         acks: true,
     };
-    session.on_joined(hub.join(*join), at(1));
+    session.on_joined(hub.join(join), at(1));
     let alerts = |actions: &[Action]| -> Vec<(u64, bool)> {
         let told = written(actions).into_iter().filter(|message| message["type"] == "alert");
         told.map(|it| (it["seq"].as_u64().unwrap(), it["redelivered"] == true)).collect()
