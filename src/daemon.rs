@@ -317,7 +317,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_trail(&running);
     let hosts = Arc::new(config.server.hosts.clone());
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
-    let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
+    let router = routes::router(Site { gate: Arc::new(gate), codes: codes.clone(), hosts, tasks, air, models });
     let door = Door {
         router,
         tasks: running.sessions.clone(),

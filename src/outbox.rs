@@ -412,15 +412,11 @@ impl Outbox {
                 return;
             }
             let Some(due) = due else { return self.filled.notified().await };
-            tokio::select! {
-                biased;
-                // Something came, which may be due sooner.
-                () = self.filled.notified() => {
-                    if self.is_filled() {
-                        return;
-                    }
-                }
-                () = tokio::time::sleep(due.since(now)) => {}
+            // In a box: most listeners never sample.
+            let came = Box::pin(tokio::time::timeout(due.since(now), self.filled.notified())).await;
+            // What came may be due sooner.
+            if came.is_ok() && self.is_filled() {
+                return;
             }
         }
     }

@@ -72,7 +72,8 @@ impl Tasks {
             running.last_id
         });
         let tasks = self.clone();
-        let span = tracing::info_span!("task", name);
+        // A task stands for itself: as a child it would keep the span of the one that started it.
+        let span = tracing::info_span!(parent: None, "task", name);
         // A future that moves another one into an await has room for it twice; a session is a thousand times one.
         let task = Box::pin(task);
         let watched = async move {

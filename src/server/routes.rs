@@ -55,8 +55,8 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 /// What the routes need.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// For sessions.
-    pub gate: Gate,
+    /// For sessions, which share it.
+    pub gate: Arc<Gate>,
     /// Where sign-in codes are checked.
     pub codes: Codes,
     /// Names under which this server is addressed.
@@ -413,7 +413,7 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     if offer.form.is_some() {
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(form.protocol()));
     }
-    let (gate, upgraded) = (site.gate.clone(), hyper::upgrade::on(&mut request));
+    let (gate, upgraded) = (Arc::clone(&site.gate), hyper::upgrade::on(&mut request));
     let slot = request.extensions().get::<Slot>().cloned();
     let by = request.extensions().get::<UpgradeBy>().copied();
     let by = by.map_or_else(|| accept::from_now(HANDSHAKE_DEADLINE), |UpgradeBy(by)| by);

@@ -98,7 +98,7 @@ pub struct Gate {
 /// `waiting`: its place while it has not signed in.
 pub fn run<S>(
     stream: S,
-    gate: Gate,
+    gate: Arc<Gate>,
     visit: Visit,
     rights: Option<Rights>,
     waiting: Option<Waiting>,
@@ -119,7 +119,7 @@ where
 /// A connection with its session, and what it says first.
 async fn open<S>(
     stream: S,
-    gate: Gate,
+    gate: Arc<Gate>,
     visit: Visit,
     rights: Option<Rights>,
     waiting: Option<Waiting>,
@@ -168,6 +168,7 @@ where
         held: VecDeque::new(),
         early: None,
         visit,
+        durable: gate.durable.clone(),
         gate,
         seat: None,
         waiting,
@@ -283,7 +284,9 @@ struct Connection<S> {
     held: VecDeque<Heard>,
     /// What was taken from the outbox when such an answer had come: it goes behind the answer.
     early: Option<Taken>,
-    gate: Gate,
+    gate: Arc<Gate>,
+    /// The newest event on disk.
+    durable: watch::Receiver<Seq>,
     /// Its place among the sessions of its user.
     seat: Option<UserSeat>,
     /// Its place until it has signed in.
@@ -366,7 +369,7 @@ where
                     actions
                 }
                 // A command of this session may have reached the disk.
-                changed = self.gate.durable.changed(), if waits_for_disk => match changed {
+                changed = self.durable.changed(), if waits_for_disk => match changed {
                     Ok(()) => self.on_durable(),
                     Err(_) => self.session.close_now(Close::ServerShutdown, self.gate.clock.now()),
                 },
@@ -477,7 +480,7 @@ where
     }
 
     fn on_durable(&mut self) -> Vec<Action> {
-        let durable = *self.gate.durable.borrow_and_update();
+        let durable = *self.durable.borrow_and_update();
         self.session.on_durable(durable, self.gate.clock.now())
     }
 

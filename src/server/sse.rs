@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -97,7 +98,7 @@ async fn open(site: &Site, headers: &HeaderMap, uri: &Uri) -> Result<Response, B
     let visit = site.gate.connections.open(connection_id.clone(), peer::address(), client);
     let visit = visit.ok_or_else(|| Box::new(manage::draining()))?;
     let (near, far) = tokio::io::duplex(IN_FLIGHT);
-    let gate = site.gate.clone();
+    let gate = Arc::clone(&site.gate);
     site.tasks.spawn(format!("sse {connection_id}"), TaskRole::Helper, async move {
         socket::run(near, gate, visit, Some(rights), None, MANNER).await;
         Ok(())

@@ -31,7 +31,7 @@ const PIECES: usize = 64;
 const LIBRARYS_SHARE: usize = 1024;
 
 /// Room for frames that a connection keeps while it has none.
-const KEPT_ROOM: usize = 4;
+const KEPT_ROOM: usize = 2;
 
 /// A WebSocket of a server over an upgraded stream, which takes what `strict` takes and messages of at most `max_message`
 /// bytes, also once other bounds are admitted.

@@ -136,7 +136,14 @@ impl Server {
         tasks.spawn("audit rows of connections", Role::Helper, trail);
         let codes = Codes::Demo(Secret::new("c0de"));
         let air = Air::new(AirSettings::default()).status();
-        let site = Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks, air, models: Models::built_in() };
+        let site = Site {
+            gate: Arc::new(gate),
+            codes,
+            hosts: Arc::new(Hosts::default()),
+            tasks,
+            air,
+            models: Models::built_in(),
+        };
         Self { site, key, readings, clock, sessions, dir }
     }
 
