@@ -136,7 +136,7 @@ fn row(number: usize) -> AuditEvent {
         patient: None,
         device: None,
         source: None,
-        result: AuditResult::Refused,
+        result: AuditResult::Done,
         reason: None,
         mode: Mode::Demo,
     }
