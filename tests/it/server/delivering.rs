@@ -1,6 +1,7 @@
 //! What reaches a dashboard of what happened: gaps that history fills, cursors over reconnects, commands done once.
 
 use serde_json::{Value as Json, json};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalbridge::clock::{Clock, Wall};
 use vitalbridge::pipeline::Control;
@@ -322,7 +323,7 @@ async fn a_subscribe_that_waits_for_its_answer_holds_up_no_alert_and_no_heartbea
     // Between the sessions and the pipeline stands somebody who can hold a join back.
     let (hold, mut held) = watch::channel(false);
     let (sender, mut queue) = mpsc::channel(64);
-    let control = std::mem::replace(&mut server.site.gate.control, sender);
+    let control = std::mem::replace(&mut Arc::make_mut(&mut server.site.gate).control, sender);
     server.site.tasks.spawn("slow joins", Role::Helper, async move {
         while let Some(wish) = queue.recv().await {
             let control = control.clone();

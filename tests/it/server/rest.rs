@@ -1,6 +1,7 @@
 //! REST: what was measured, paged and summed up; alerts and their lives; who may read what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -560,7 +561,7 @@ async fn an_export_that_outlives_its_token_is_broken_off() {
     }
     server.settled().await;
     server.clock = Clock::tokio(Clock::System.now());
-    server.site.gate.clock = server.clock.clone();
+    Arc::make_mut(&mut server.site.gate).clock = server.clock.clone();
     let start = server.clock.now().wall.as_secs();
     let path = format!("/api/v1/export?format=ndjson&patient={patient}");
     // The leeway of 5 s is over when the client goes on, and no write has stalled for too long.

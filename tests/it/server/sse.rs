@@ -1,5 +1,6 @@
 //! Server-sent events: the same frames as over the WebSocket, and the same place to go on from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -277,12 +278,12 @@ async fn a_ticket_opens_one_stream_and_a_token_in_the_address_none() {
 
     let with_token = format!("{}&token={}", channels(&all[0]), server.token(&claims));
     assert_eq!(Listening::open(&server, None, &with_token, None).await.err().unwrap().0, 401);
-    server.site.gate.access.in_query = true;
+    Arc::make_mut(&mut server.site.gate).access.in_query = true;
     Listening::open(&server, None, &with_token, None).await.ok().unwrap().until("snapshot").await;
 
     // Where a WebSocket would be refused by a close frame, a stream is refused by its status.
     let mut server = Server::with(ServerLimits::default(), CloseCodes::Standard, Clock::System);
-    server.site.gate.access.in_query = true;
+    Arc::make_mut(&mut server.site.gate).access.in_query = true;
     assert_eq!(Listening::open(&server, None, "?token=bad", None).await.err().unwrap().0, 401);
 }
 
@@ -290,7 +291,7 @@ async fn a_ticket_opens_one_stream_and_a_token_in_the_address_none() {
 async fn the_stream_of_a_token_ends_after_its_grace() {
     let mut server = Server::start();
     server.clock = Clock::tokio(Clock::System.now());
-    server.site.gate.clock = server.clock.clone();
+    Arc::make_mut(&mut server.site.gate).clock = server.clock.clone();
     let start = server.clock.now().wall.as_secs();
     let claims = Claims { exp: start + 100, ..server.claims(UserRole::Viewer) };
     let query = format!("?ticket={}", server.ticket(&claims).await);
@@ -308,7 +309,7 @@ async fn the_stream_of_a_token_ends_after_its_grace() {
 async fn a_stream_lives_as_long_as_its_token_though_its_client_says_nothing() {
     let mut server = Server::start();
     server.clock = Clock::tokio(Clock::System.now());
-    server.site.gate.clock = server.clock.clone();
+    Arc::make_mut(&mut server.site.gate).clock = server.clock.clone();
     let start = server.clock.now().wall.as_secs();
     // Longer than a WebSocket with subscriptions may be silent.
     let claims = Claims { exp: start + 5400, ..server.claims(UserRole::Viewer) };

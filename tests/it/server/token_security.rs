@@ -42,7 +42,7 @@ impl Server {
             trusted("ec", Keys::Fixed(set.into())),
             trusted("rsa", pem(&issuers.rsa, Some("r1"))),
         ]);
-        server.site.gate.key = watch::Sender::new(key).subscribe();
+        Arc::make_mut(&mut server.site.gate).key = watch::Sender::new(key).subscribe();
         (server, issuers)
     }
 

@@ -1,5 +1,6 @@
 //! The life of a token: tickets and addresses instead of it, its end, a newer one, and its revocation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -99,7 +100,7 @@ async fn a_ticket_opens_one_connection_with_the_rights_of_its_token() {
 async fn a_ticket_is_over_after_thirty_seconds_and_with_its_token() {
     let mut server = Server::start();
     server.clock = Clock::tokio(Clock::System.now());
-    server.site.gate.clock = server.clock.clone();
+    Arc::make_mut(&mut server.site.gate).clock = server.clock.clone();
     let claims = server.claims(UserRole::Viewer);
     let ticket = server.ticket(&claims).await;
     tokio::time::advance(TICKET_LIFE).await;
@@ -116,14 +117,14 @@ async fn a_token_in_an_address_is_refused_unless_the_configuration_allows_it() {
     let good = format!("token={}", server.token(&server.claims(UserRole::Viewer)));
     assert!(server.at(&good).await.err().unwrap().contains("401"));
 
-    server.site.gate.access.in_query = true;
+    Arc::make_mut(&mut server.site.gate).access.in_query = true;
     assert_eq!(server.at(&good).await.unwrap().next_of("authenticated").await["data"]["user_id"], 7);
     assert!(server.at("token=bad").await.err().unwrap().contains("401"));
     // A ticket comes before it, also a bad one.
     assert!(server.at(&format!("{good}&ticket=none")).await.err().unwrap().contains("401"));
 
     let mut server = Server::with(ServerLimits::default(), CloseCodes::Standard, Clock::System);
-    server.site.gate.access.in_query = true;
+    Arc::make_mut(&mut server.site.gate).access.in_query = true;
     let good = format!("token={}", server.token(&server.claims(UserRole::Viewer)));
     assert_eq!(server.at("token=bad").await.unwrap().read().await, Came::Closed(1008));
     assert_eq!(server.at(&good).await.unwrap().next_of("authenticated").await["data"]["user_id"], 7);
@@ -134,7 +135,7 @@ async fn a_token_in_an_address_is_refused_unless_the_configuration_allows_it() {
 async fn the_end_of_a_token_is_told_and_a_newer_one_goes_on_also_in_the_grace() {
     let mut server = Server::start();
     server.clock = Clock::tokio(Clock::System.now());
-    server.site.gate.clock = server.clock.clone();
+    Arc::make_mut(&mut server.site.gate).clock = server.clock.clone();
     let start = server.clock.now().wall.as_secs();
     let short = Claims { exp: start + 100, ..server.claims(UserRole::Viewer) };
     let ends = vitalbridge::clock::Wall(short.exp * 1000).to_string();
