@@ -236,7 +236,7 @@ struct Skipped {
 struct Lanes {
     lossless: VecDeque<Arc<Published>>,
     readings: Readings,
-    gap: Option<Skipped>,
+    gap: Option<Box<Skipped>>,
     /// Readings that a listener wants less often.
     sampler: Sampler,
     /// Everything that was replaced or dropped.
@@ -517,7 +517,9 @@ impl Lanes {
     fn note_gap(&mut self, skipped: &Arc<Published>) {
         self.conflated += 1;
         let seq = skipped.event.seq;
-        let gap = self.gap.get_or_insert_with(|| Skipped { from: seq, to: seq, count: 0, streams: BTreeMap::new() });
+        let gap = self
+            .gap
+            .get_or_insert_with(|| Box::new(Skipped { from: seq, to: seq, count: 0, streams: BTreeMap::new() }));
         (gap.from, gap.to, gap.count) = (gap.from.min(seq), gap.to.max(seq), gap.count + 1);
         let Some(channel) = skipped.routes.first() else { return };
         if let Some(stream) = gap.streams.get_mut(channel) {
@@ -552,7 +554,8 @@ impl Lanes {
         {
             return Some(Parcel::Moment(moment));
         }
-        if let Some(Skipped { from, to, count, streams }) = self.gap.take() {
+        if let Some(gap) = self.gap.take() {
+            let Skipped { from, to, count, streams } = *gap;
             return Some(Parcel::Gap { from, to, skipped: count, streams: streams.into_values().collect() });
         }
         if let Some(reading) = self.readings.take() {

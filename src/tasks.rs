@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, warn};
+use tracing::{Instrument, Span, debug, error, warn};
 
 /// What the end of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +66,30 @@ impl Tasks {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let name = name.into();
+        // A task stands for itself: as a child it would keep the span of the one that started it.
+        let span = tracing::info_span!(parent: None, "task", name);
+        self.spawn_in(span, name, role, task);
+    }
+
+    /// Starts a task that adds nothing to what it logs: for those of which very many begin at once and end soon, because the
+    /// room for the most spans that there ever were is kept.
+    pub fn spawn_bare<F>(&self, name: impl Into<String>, role: Role, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.spawn_in(Span::none(), name.into(), role, task);
+    }
+
+    fn spawn_in<F>(&self, span: Span, name: String, role: Role, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
         let id = self.with_running(|running| {
             running.last_id += 1;
             running.names.insert(running.last_id, name.clone());
             running.last_id
         });
         let tasks = self.clone();
-        // A task stands for itself: as a child it would keep the span of the one that started it.
-        let span = tracing::info_span!(parent: None, "task", name);
         // A future that moves another one into an await has room for it twice; a session is a thousand times one.
         let task = Box::pin(task);
         let watched = async move {

@@ -111,7 +111,7 @@ pub async fn accept(listener: TcpListener, door: Door) -> anyhow::Result<()> {
             continue;
         };
         let inside = door.clone();
-        door.tasks.spawn(format!("connection {peer}"), Role::Helper, async move {
+        door.tasks.spawn_bare(format!("connection {peer}"), Role::Helper, async move {
             let times = Times::of(&inside);
             if has_begun(&stream, &inside, times).await {
                 receive_by(stream, peer, inside, Some(seat), times).await;

@@ -76,20 +76,23 @@ pub struct Rights {
     pub issued: Option<i64>,
     /// Another clock than ours has set these times.
     pub is_foreign: bool,
-    /// Where each operation is allowed that is allowed anywhere: worked out once, so that a subscribe is a look-up.
-    scopes: Vec<(Operation, Scope)>,
+    /// Where each operation is allowed that is allowed anywhere: worked out once, so that a subscribe is a look-up. `None`: the
+    /// token has no capabilities, and what the role may it may everywhere.
+    scopes: Option<Vec<(Operation, Scope)>>,
 }
 
 impl Rights {
     /// The rights that a checked token gives. A capability with an unreadable pattern allows nothing on it.
     pub fn from_claims(claims: &Claims) -> Self {
-        let allowing = |operation: Operation, caps: &Vec<Capability>| {
+        let scope = |operation: Operation, caps: &[Capability]| {
             let allowing = caps.iter().filter(|cap| cap.allow.contains(&operation));
             let channels: BTreeSet<Pattern> =
                 allowing.flat_map(|cap| &cap.channels).filter_map(|text| text.parse().ok()).collect();
             Scope::Only(channels.into_iter().collect())
         };
-        let scope = |operation| claims.caps.as_ref().map_or(Scope::Everything, |caps| allowing(operation, caps));
+        let scopes = |caps: &Vec<Capability>| {
+            claims.role.operations().iter().map(|operation| (*operation, scope(*operation, caps))).collect()
+        };
         Self {
             user: claims.sub.clone(),
             role: claims.role,
@@ -97,7 +100,7 @@ impl Rights {
             jti: claims.jti.clone(),
             issued: claims.iat,
             is_foreign: false,
-            scopes: claims.role.operations().iter().map(|operation| (*operation, scope(*operation))).collect(),
+            scopes: claims.caps.as_ref().map(scopes),
         }
     }
 
@@ -108,7 +111,11 @@ impl Rights {
 
     /// On which channels an operation is allowed.
     pub fn scope(&self, operation: Operation) -> Scope {
-        let found = self.scopes.iter().find(|(allowed, _)| *allowed == operation);
+        let Some(scopes) = &self.scopes else {
+            let may = self.role.operations().contains(&operation);
+            return if may { Scope::Everything } else { Scope::Only(Vec::new()) };
+        };
+        let found = scopes.iter().find(|(allowed, _)| *allowed == operation);
         found.map_or_else(|| Scope::Only(Vec::new()), |(_, scope)| scope.clone())
     }
 

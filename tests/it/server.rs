@@ -502,7 +502,7 @@ async fn a_sign_in_code_gives_a_token_and_a_wrong_one_an_explanation() {
 async fn who_does_not_sign_in_is_closed() {
     // The session reads the server's own clock, so this one runs on tokio's.
     let mut server = Server::start();
-    server.site.gate.clock = Clock::tokio(Clock::System.now());
+    Arc::make_mut(&mut server.site.gate).clock = Clock::tokio(Clock::System.now());
     let mut dashboard = server.dashboard(&[]).await.unwrap();
     assert_eq!(dashboard.next().await["type"], "welcome");
     assert_eq!(dashboard.next_of("closing").await["data"]["reason"], "auth_timeout");
@@ -567,7 +567,7 @@ async fn an_alert_does_not_wait_for_the_answer_to_a_command() {
     let patient = patients(&server)[0].clone();
     // From here on nobody answers commands.
     let (front, mut asked) = mpsc::channel(CONTROL_QUEUE);
-    let pipeline = std::mem::replace(&mut server.site.gate.control, front);
+    let pipeline = std::mem::replace(&mut Arc::make_mut(&mut server.site.gate).control, front);
     let (taken, mut was_taken) = mpsc::channel(1);
     server.site.tasks.spawn("a pipeline that answers no command", Role::Helper, async move {
         let mut unanswered = Vec::new();

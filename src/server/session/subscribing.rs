@@ -43,6 +43,8 @@ impl Session {
         if std::mem::take(&mut self.wants_to_annunciate) {
             out.push(Action::Annunciate(joined.listener));
         }
+        // Few, and for long.
+        self.patterns.reserve_exact(pending.patterns.len());
         for pattern in &pending.patterns {
             if !self.patterns.contains(pattern) {
                 self.patterns.push(pattern.clone());
