@@ -50,6 +50,8 @@ mod service;
 mod sim;
 mod simulator;
 mod store;
+mod store_faults;
+mod tally;
 mod tidy;
 mod tls;
 mod token_keys;
