@@ -52,6 +52,7 @@ mod sim;
 mod simulator;
 mod store;
 mod store_faults;
+mod store_kills;
 mod stub_broker;
 mod tally;
 mod tidy;
