@@ -331,7 +331,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
-    watching::start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
+    watching::start_watchers(&running, &metrics, (opened.dropped, opened.salvages), uplink_status, &config);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
@@ -438,11 +438,7 @@ fn secure(config: &Config, now: Stamp) -> anyhow::Result<Option<tls::Loaded>> {
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
     let (dir, options) = (config.state_dir.clone(), config.store_options());
     let opened = tokio::task::spawn_blocking(move || store::open(&dir, &options, epoch, &boot_id(), now)).await?;
-    let opened = opened.with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
-    if let Some(report) = &opened.salvaged {
-        error!(?report, "the database was damaged; readable rows were saved and a new one was started");
-    }
-    Ok(opened)
+    opened.with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))
 }
 
 /// What every session has in common.

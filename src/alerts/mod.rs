@@ -35,6 +35,8 @@ named_enum! {
     BridgeCondition {
         /// Readings cannot be written to the disk; they are kept in memory for a while.
         StorageDegraded = "storage_degraded",
+        /// The database was damaged and has been replaced by one with what could be read of it.
+        StorageSalvaged = "storage_salvaged",
         /// More than nine tenths of the disk are used.
         DiskFull = "disk_full",
         /// The backend cannot be reached.
@@ -59,6 +61,7 @@ impl BridgeCondition {
     pub const fn text(self) -> &'static str {
         match self {
             Self::StorageDegraded => "Readings are not being recorded on disk",
+            Self::StorageSalvaged => "The record of readings was damaged: what could be read of it is kept",
             Self::DiskFull => "Disk more than 90 % full",
             Self::UplinkDown => "Backend not reachable",
             Self::UplinkRejected => "Backend refuses data",

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::Running;
 use crate::alerts::BridgeCondition;
+use crate::config::Config;
 use crate::event::{SystemEvent, SystemKind};
 use crate::host;
 use crate::metrics::Metrics;
 use crate::pipeline::Control;
-use crate::store::{SeqRange, StoreHandle, StoreHealth};
+use crate::store::{SalvageReport, SeqRange, StoreHandle, StoreHealth};
 use crate::systemd;
 use crate::tasks::Role;
 use crate::uplink;
@@ -25,6 +26,9 @@ const HOST_EVERY: Duration = Duration::from_mins(1);
 /// The line for `systemctl status` is renewed this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
+/// How long it is told on the dashboards that a damaged database was replaced; the log of events has it for good.
+const SALVAGE_TOLD: Duration = Duration::from_hours(1);
+
 /// How long the pipeline and the writer may take to answer the watchdog.
 const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
 
@@ -32,10 +36,11 @@ const WATCHDOG_ANSWER: Duration = Duration::from_secs(5);
 pub(super) fn start_watchers(
     running: &Running,
     metrics: &Arc<Metrics>,
-    dropped: mpsc::Receiver<SeqRange>,
+    (dropped, salvages): (mpsc::Receiver<SeqRange>, mpsc::Receiver<SalvageReport>),
     uplink: Option<watch::Receiver<uplink::UplinkStatus>>,
-    confirms_delivery: bool,
+    config: &Config,
 ) {
+    let confirms_delivery = config.confirms_delivery;
     let stop = &running.stages.inputs;
     running.tasks.spawn("store health", Role::Helper, {
         let (stop, control, health) = (stop.clone(), running.control.clone(), running.handle.health());
@@ -44,6 +49,10 @@ pub(super) fn start_watchers(
     running.tasks.spawn("dropped readings", Role::Helper, {
         let control = running.control.clone();
         stop.clone().run_until_cancelled_owned(tell_dropped(control, dropped)).map_or_ok()
+    });
+    running.tasks.spawn("salvaged databases", Role::Helper, {
+        let control = running.control.clone();
+        stop.clone().run_until_cancelled_owned(tell_salvaged(control, salvages)).map_or_ok()
     });
     if let Some(status) = uplink {
         running.tasks.spawn("uplink status", Role::Helper, {
@@ -120,6 +129,38 @@ async fn tell_dropped(control: mpsc::Sender<Control>, mut dropped: mpsc::Receive
         let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
         if control.send(Control::System(system)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// A damaged database was replaced: an alert for a while, and an event for each range of numbers that is lost.
+async fn tell_salvaged(control: mpsc::Sender<Control>, mut salvages: mpsc::Receiver<SalvageReport>) {
+    // What the last run told is over with it, unless there is more to tell.
+    let mut present = !salvages.is_empty();
+    if !present && control.send(Control::Condition(BridgeCondition::StorageSalvaged, false)).await.is_err() {
+        return;
+    }
+    loop {
+        let span = if present { SALVAGE_TOLD } else { Duration::MAX };
+        let Ok(report) = tokio::time::timeout(span, salvages.recv()).await else {
+            present = false;
+            if control.send(Control::Condition(BridgeCondition::StorageSalvaged, false)).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let Some(SalvageReport { problem, moved_to, readings, events, lost }) = report else { return };
+        present = true;
+        error!(%problem, moved_to = %moved_to.display(), readings, events, "the database was damaged; a new one has what could be read");
+        if control.send(Control::Condition(BridgeCondition::StorageSalvaged, true)).await.is_err() {
+            return;
+        }
+        for SeqRange { first, last } in lost {
+            let message = format!("events from {first} to {last} are lost with a damaged part of the database");
+            let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
+            if control.send(Control::System(system)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -4,9 +4,12 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use rustix::io::Errno;
+use tokio::sync::Notify;
+use tracing::warn;
 
 use super::StoreError;
 use crate::clock::Stamp;
@@ -17,6 +20,8 @@ const LOCK_FILE: &str = "lock";
 const DATABASE_FILE: &str = "vitals.db";
 /// Name of the file that says the database met damage while it was in use.
 const SUSPICION_FILE: &str = "vitals.db.suspect";
+/// Name of the database that takes the place of a damaged one, while it is being filled.
+const REPLACEMENT_FILE: &str = "vitals.db.salvage";
 /// A process number has at most 10 digits; whatever else stands in the lock file is not read.
 const MAX_PID_BYTES: u64 = 16;
 /// The default budget is at most this: 512 MiB hold about five months of one reading a second.
@@ -26,6 +31,10 @@ const DEFAULT_BUDGET: u64 = 512 << 20;
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Counts the databases that took the place of a damaged one in this run: who reads opens the file again.
+    replaced: AtomicU64,
+    /// Calls the writer, because somebody has met damage.
+    suspected: Notify,
     /// Keeps the lock. The file itself stays: removing it would let two daemons lock two files of one name.
     _lock: File,
 }
@@ -56,7 +65,7 @@ impl Directory {
             Err(errno) => return Err(failed("cannot lock it", errno.into())),
         }
         write_pid(&mut file).map_err(|error| failed("cannot write to it", error))?;
-        Ok(Self { path: path.to_owned(), _lock: file })
+        Ok(Self { path: path.to_owned(), replaced: AtomicU64::new(0), suspected: Notify::new(), _lock: file })
     }
 
     /// Where the database lies.
@@ -71,14 +80,60 @@ impl Directory {
 
     /// Makes an empty database file that only its owner may read; SQLite gives its other files the same mode.
     pub(super) fn create_database(&self) -> Result<(), StoreError> {
-        let path = self.database();
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map(drop)
-            .map_err(|source| StoreError::Directory { path, doing: "cannot create it", source })
+        create_private(&self.database())
+    }
+
+    /// Somebody has met damage: it is noted for the next start, and the writer looks at the database.
+    pub(super) fn suspect(&self) {
+        self.suspected.notify_one();
+        // A disk that takes no note now is looked at by the writer all the same.
+        if let Err(error) = self.suspicion().note() {
+            warn!(%error, "damage of the database cannot be noted for the next start");
+        }
+    }
+
+    /// Returns once somebody has met damage since the last call.
+    pub(super) async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    /// How many databases were replaced, or were opened anew for fear of damage, in this run.
+    pub(super) fn generation(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Makes all who read open the file again.
+    pub(super) fn renew(&self) {
+        self.replaced.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// An empty file for the database that will take the place of a damaged one. What an earlier try left is removed.
+    pub(super) fn begin_replacement(&self) -> Result<PathBuf, StoreError> {
+        self.drop_replacement()?;
+        let path = self.path.join(REPLACEMENT_FILE);
+        create_private(&path)?;
+        Ok(path)
+    }
+
+    /// Removes a database that was not completed; it may be what fills the disk.
+    pub(super) fn drop_replacement(&self) -> Result<(), StoreError> {
+        let path = self.path.join(REPLACEMENT_FILE);
+        for file in companions(&path).into_iter().chain([path]) {
+            remove_if_there(&file).map_err(|error| failed_at(&file, "cannot remove it", error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the complete replacement in its place, if no database is there: also at a start after a crash between the two
+    /// renames. The replacement of a database that is still there was not completed.
+    pub(super) fn finish_replacement(&self) -> Result<(), StoreError> {
+        let (from, to) = (self.path.join(REPLACEMENT_FILE), self.database());
+        if to.exists() || !from.exists() {
+            return self.drop_replacement();
+        }
+        std::fs::rename(&from, &to).map_err(|error| failed_at(&from, "cannot move it into place", error))?;
+        let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| failed_at(&self.path, "cannot sync it", error))
     }
 
     /// Moves the database and its companions to `vitals.db.corrupt-<ms since 1970>` and removes older ones but
@@ -134,6 +189,15 @@ impl Directory {
     }
 }
 
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    let created = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop);
+    created.map_err(|error| failed_at(path, "cannot create it", error))
+}
+
+fn failed_at(path: &Path, doing: &'static str, source: io::Error) -> StoreError {
+    StoreError::Directory { path: path.to_owned(), doing, source }
+}
+
 /// A file beside the database which says that the database must be checked before it is used again.
 #[derive(Debug)]
 pub(super) struct Suspicion(PathBuf);
@@ -147,6 +211,11 @@ impl Suspicion {
     /// Notes that this run met damage.
     pub(super) fn note(&self) -> Result<(), StoreError> {
         File::create(&self.0).and_then(|file| file.sync_all()).map_err(|source| self.failed(source))
+    }
+
+    /// Of a database that nobody has reason to suspect.
+    pub(super) fn none() -> Self {
+        Self(PathBuf::new())
     }
 
     /// Takes the note away, after a check or a salvage.

@@ -9,11 +9,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use tracing::error;
 
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
-use super::directory::Suspicion;
+use super::directory::{Directory, Suspicion};
 use super::retention::Keeper;
 use super::{
-    DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, chat, inbox, records, schema,
-    times,
+    DeviceIdentity, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat, inbox,
+    records, salvage, schema, times,
 };
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
@@ -56,6 +56,17 @@ pub(super) struct Ledger {
     cursors: BTreeMap<String, Seq>,
     newest: Seq,
     keeper: Keeper,
+    /// This run, once it has begun.
+    run: Option<Run>,
+}
+
+/// One run of the daemon, as its row says it.
+#[derive(Debug, Clone)]
+struct Run {
+    epoch: Epoch,
+    boot: String,
+    first: Seq,
+    began: Stamp,
 }
 
 /// What a commit did besides storing the batch.
@@ -82,11 +93,7 @@ impl Ledger {
             .unwrap_or(false);
         let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         if suspicion.exists() || (crashed && bytes <= CHECKED_BYTES) {
-            let finding: String =
-                connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(&failed)?;
-            if finding != "ok" {
-                return Err(StoreError::Damaged { path: path.to_owned(), finding });
-            }
+            look_through(&connection, path)?;
             suspicion.settle()?;
         }
         let mut ledger = Self {
@@ -96,6 +103,7 @@ impl Ledger {
             cursors: BTreeMap::new(),
             newest: Seq::ZERO,
             keeper: Keeper::default(),
+            run: None,
         };
         ledger.load().map_err(failed)?;
         Ok(ledger)
@@ -139,20 +147,57 @@ impl Ledger {
         let failed = StoreError::sqlite(&self.path, "cannot begin a new run in it");
         self.load().map_err(&failed)?;
         let first = self.newest.next();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
-        let row = params![epoch.as_str(), boot, row_id(first), now.mono.0.cast_signed(), now.wall.0];
-        transaction
-            .execute(
-                "INSERT INTO epoch (name, boot, first_seq, started_mono, started_wall) VALUES (?1, ?2, ?3, ?4, ?5)",
-                row,
-            )
-            .map_err(&failed)?;
-        forget_epochs(&transaction).map_err(&failed)?;
-        times::note(&transaction, self.newest).map_err(&failed)?;
-        let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0)).map_err(&failed)?;
-        transaction.commit().map_err(&failed)?;
-        self.keeper.booted_at(seq_of(boot_first));
+        let run = Run { epoch: epoch.clone(), boot: boot.to_owned(), first, began: now };
+        self.enter(&run).map_err(failed)?;
+        self.run = Some(run);
         Ok(first)
+    }
+
+    /// Writes the row of this run, unless it is there.
+    fn enter(&mut self, run: &Run) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let Run { epoch, boot, first, began } = run;
+        transaction.execute(
+            "INSERT INTO epoch (name, boot, first_seq, started_mono, started_wall) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT DO NOTHING",
+            params![epoch.as_str(), boot, row_id(*first), began.mono.0.cast_signed(), began.wall.0],
+        )?;
+        forget_epochs(&transaction)?;
+        times::note(&transaction, self.newest)?;
+        let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0))?;
+        transaction.commit()?;
+        self.keeper.booted_at(seq_of(boot_first));
+        Ok(())
+    }
+
+    /// Reads the whole database anew, as after a start; an error if it is damaged.
+    pub(super) fn check(&mut self) -> Result<(), StoreError> {
+        self.reopen()?;
+        look_through(&self.connection, &self.path)
+    }
+
+    /// Replaces a damaged database by one with what can be read of it, in the middle of a run: the numbering, the limits
+    /// and the run itself go on.
+    pub(super) fn mend(
+        &mut self,
+        directory: &Directory,
+        problem: &StoreError,
+        now: Stamp,
+    ) -> Result<SalvageReport, StoreError> {
+        // Closed before it is moved, see `salvage::replace`. Nothing can be stored meanwhile, nor after a failure: the
+        // database in its place has no tables.
+        self.connection =
+            Connection::open_in_memory().map_err(StoreError::sqlite(&self.path, "cannot let go of it"))?;
+        let (new, report) = salvage::replace(directory, problem, now, Some(self.newest))?;
+        self.connection = new.connection;
+        let failed = StoreError::sqlite(&self.path, "cannot go on with it");
+        self.keeper.limit_pages(&self.connection).map_err(&failed)?;
+        self.load().map_err(&failed)?;
+        if let Some(run) = self.run.clone() {
+            self.enter(&run).map_err(failed)?;
+        }
+        directory.renew();
+        Ok(report)
     }
 
     /// The latest state of each alert that has not ended, oldest change first.
@@ -329,6 +374,18 @@ impl Ledger {
             .map_err(&failed)?;
         self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(&failed)
     }
+}
+
+/// Reads all of a database; an error with the first finding if it is damaged.
+fn look_through(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path, "cannot check it");
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    if found == "ok" {
+        return Ok(());
+    }
+    // The first line only says of which database it is.
+    let finding = found.lines().find(|line| !line.starts_with("***")).unwrap_or(&found).to_owned();
+    Err(StoreError::Damaged { path: path.to_owned(), finding })
 }
 
 /// Places of users on alerts' channels are as many as [`MAX_ACKED`]; of more the ones furthest behind go.

@@ -9,6 +9,7 @@
 mod chat;
 mod codec;
 mod directory;
+mod fault;
 mod handle;
 mod inbox;
 mod ledger;
@@ -29,7 +30,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 
 use crate::clock::{Stamp, Wall};
@@ -39,6 +39,7 @@ use crate::notifier::Saved;
 use crate::record::KnownRecords;
 
 pub use chat::{MAX_CLEARED, PageWanted};
+pub use fault::Fault;
 pub use handle::{Refused, StoreHandle, StoreHealth};
 pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
@@ -56,6 +57,8 @@ pub const GROUP_COMMIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100
 pub const MIN_BYTES: u64 = 256 << 10;
 /// Reports of dropped ranges that may wait to be taken. Later ones are joined to the last.
 const DROPPED_QUEUE: usize = 16;
+/// Reports of damaged databases that may wait to be taken; further ones are only in the log.
+const SALVAGES: usize = 8;
 
 /// How the store behaves.
 #[derive(Debug, Clone)]
@@ -159,6 +162,8 @@ pub struct Opened {
     pub dropped: mpsc::Receiver<SeqRange>,
     /// What was saved, if the last database was damaged.
     pub salvaged: Option<SalvageReport>,
+    /// The same, and what is saved of each database that is found to be damaged while this run goes on.
+    pub salvages: mpsc::Receiver<SalvageReport>,
 }
 
 /// Why the store could not do what it was asked.
@@ -195,7 +200,7 @@ pub enum StoreError {
         known: usize,
     },
     /// SQLite failed.
-    #[error("{path}: {doing}: {source}")]
+    #[error("{path}: {doing}: {}", fault::words(source))]
     Sqlite {
         /// The database.
         path: PathBuf,
@@ -258,36 +263,28 @@ impl StoreError {
         move |source| Self::Sqlite { path: path.clone(), doing, source }
     }
 
-    /// What SQLite said, as one word.
-    fn code(&self) -> Option<ErrorCode> {
+    /// Which fault of the disk or the database this is, if it is one.
+    pub fn fault(&self) -> Option<Fault> {
         match self {
-            Self::Sqlite { source, .. } => source.sqlite_error_code(),
+            Self::Sqlite { source, .. } => Some(Fault::of(source)),
+            Self::Damaged { .. } => Some(Fault::Corrupt),
             _ => None,
         }
     }
 
-    /// True if the database itself is bad. Trying again is no use; the next [`open`] salvages it.
+    /// True if the database itself is bad. Trying again is no use: it is salvaged by the [`Writer`], or by the next
+    /// [`open`].
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
-            || matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        self.fault().is_some_and(Fault::is_damage)
     }
 
     /// True if the disk may work again later: full, failing, read-only, or locked by somebody.
     fn may_pass(&self) -> bool {
-        matches!(
-            self.code(),
-            Some(
-                ErrorCode::DiskFull
-                    | ErrorCode::SystemIoFailure
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::CannotOpen
-                    | ErrorCode::PermissionDenied
-                    | ErrorCode::DatabaseBusy
-                    | ErrorCode::DatabaseLocked
-                    | ErrorCode::FileLockingProtocolFailed
-                    | ErrorCode::OutOfMemory
-            )
-        )
+        match self {
+            // The state directory itself, while a damaged database is replaced.
+            Self::Directory { .. } => true,
+            _ => self.fault().is_some_and(Fault::may_pass),
+        }
     }
 }
 
@@ -306,6 +303,7 @@ struct Remembered {
 /// A damaged database is moved aside and what can be read of it is copied into a new one; see [`SalvageReport`].
 pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now: Stamp) -> Result<Opened, StoreError> {
     let directory = Arc::new(Directory::claim(dir)?);
+    directory.finish_replacement()?;
     directory.create_database()?;
     let max_bytes = options.max_bytes.map_or_else(|| directory.default_budget(), Ok)?.max(MIN_BYTES);
     let path = directory.database();
@@ -329,7 +327,7 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let (ledger, (first_seq, open_alerts, remembered), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
-            let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
+            let (mut ledger, report) = salvage::replace(&directory, &error, now, None)?;
             let begun = begin(&mut ledger)?;
             (ledger, begun, Some(report))
         }
@@ -338,8 +336,14 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let reader = Reader::open(&directory)?;
     let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)));
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
+    let (salvaged_in, salvages) = mpsc::channel(SALVAGES);
+    if let Some(report) = &salvaged {
+        // The queue is empty.
+        let _taken = salvaged_in.try_send(report.clone());
+    }
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;
-    let writer = Writer::new(directory, ledger, ends, report, options.group_commit.clamp(shortest, longest), now);
+    let group_commit = options.group_commit.clamp(shortest, longest);
+    let writer = Writer::new(directory, ledger, ends, (report, salvaged_in), group_commit, now);
     Ok(Opened {
         writer,
         reader,
@@ -355,5 +359,6 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         messages: remembered.messages,
         dropped,
         salvaged,
+        salvages,
     })
 }

@@ -36,7 +36,8 @@ pub struct EpochInfo {
     pub ended: Option<Stamp>,
 }
 
-/// Reads the log. Where it meets damage ([`StoreError::is_damage`]) the next start of the daemon salvages the database.
+/// Reads the log. Where it meets damage ([`StoreError::is_damage`]) it calls the writer, which salvages the database; until
+/// then what it can read is read.
 ///
 /// Cheap to clone; all clones share one connection, and calls wait for each other. Searches, which look through many
 /// rows, have another one, so that the uplink and a listener that resumes do not wait for them.
@@ -51,6 +52,8 @@ pub(super) struct ReadSide {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) streams: HashMap<i64, Stream>,
+    /// Which of the databases that took each other's place in this run is open.
+    generation: u64,
     /// Keeps the state directory locked while anybody can read.
     directory: Arc<Directory>,
 }
@@ -83,8 +86,9 @@ impl Reader {
         let connect = || -> Result<_, StoreError> {
             let connection =
                 schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
-            let (path, directory) = (path.clone(), Arc::clone(directory));
-            Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams: HashMap::new(), directory })))
+            let (path, generation) = (path.clone(), directory.generation());
+            let (streams, directory) = (HashMap::new(), Arc::clone(directory));
+            Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams, generation, directory })))
         };
         Ok(Self { side: connect()?, searches: connect()? })
     }
@@ -265,9 +269,10 @@ where
 {
     let mut side = Arc::clone(side).lock_owned().await;
     tokio::task::spawn_blocking(move || {
+        side.follow()?;
         let outcome = work(&mut side);
         if outcome.as_ref().is_err_and(StoreError::is_damage) {
-            side.directory.suspicion().note()?;
+            side.directory.suspect();
         }
         outcome
     })
@@ -275,6 +280,18 @@ where
 }
 
 impl ReadSide {
+    /// Opens the database that has taken the place of a damaged one.
+    fn follow(&mut self) -> Result<(), StoreError> {
+        let generation = self.directory.generation();
+        if generation != self.generation {
+            let failed = StoreError::sqlite(&self.path, "cannot open it for reading");
+            self.connection = schema::connect_reader(&self.path).map_err(failed)?;
+            self.streams.clear();
+            self.generation = generation;
+        }
+        Ok(())
+    }
+
     /// Runs `work` on one unchanging state of the database.
     pub(super) fn in_transaction<T>(
         &mut self,

@@ -1,4 +1,4 @@
-//! What happens to a damaged database: it is moved aside, and every row that can still be read goes into a new one.
+//! What happens to a damaged database: every row that can still be read goes into a new one, which takes its place.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,12 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Statement, Transaction, params_from_iter};
 use tracing::warn;
 
-use super::codec::seq_of;
-use super::directory::Directory;
+use super::codec::{row_id, seq_of};
+use super::directory::{Directory, Suspicion};
 use super::ledger::Ledger;
 use super::{SeqRange, StoreError, schema};
 use crate::clock::Stamp;
+use crate::ids::Seq;
 
 /// Damaged databases that are kept; they hold patients' data and take space.
 const KEPT: usize = 2;
@@ -62,20 +63,39 @@ const TABLES: [(&str, &str); 19] = [
     ("chat_cleared", "rowid, room, user, seq"),
 ];
 
-/// Moves the database aside and opens a new one with what can be read of the old.
+/// Fills a new database with what can be read of the damaged one, moves that aside, and opens the new one in its place.
+///
+/// A crash at any moment leaves either the damaged one where it is, or the new one complete. Nobody may hold the damaged
+/// one open for writing: closing it after the move would remove the new one's write-ahead log. Rows after `through` are
+/// left out, where given: nobody has written them.
 pub(super) fn replace(
     directory: &Directory,
     problem: &StoreError,
     now: Stamp,
+    through: Option<Seq>,
 ) -> Result<(Ledger, SalvageReport), StoreError> {
     let path = directory.database();
-    let moved_to = directory.move_aside(now, KEPT)?;
-    warn!(%problem, moved_to = %moved_to.display(), "the database is damaged; a new one begins with what can be read");
-    directory.create_database()?;
+    let filled = fill(directory, problem, through);
+    if filled.is_err() {
+        // The half of it takes room that the disk may not have.
+        directory.drop_replacement()?;
+    }
+    let mut report = filled?;
+    report.moved_to = directory.move_aside(now, KEPT)?;
+    directory.finish_replacement()?;
+    let moved_to = report.moved_to.display();
+    warn!(%problem, %moved_to, "the database is damaged; a new one begins with what could be read");
     directory.suspicion().settle()?;
-    let mut ledger = Ledger::open(&path, &directory.suspicion())?;
+    Ok((Ledger::open(&path, &directory.suspicion())?, report))
+}
+
+/// Makes the new database beside the damaged one, complete and in one file.
+fn fill(directory: &Directory, problem: &StoreError, through: Option<Seq>) -> Result<SalvageReport, StoreError> {
+    let path = directory.begin_replacement()?;
+    let mut ledger = Ledger::open(&path, &Suspicion::none())?;
     let failed = StoreError::sqlite(&path, "cannot copy into it what was saved");
-    let mut report = SalvageReport { problem: problem.to_string(), moved_to, readings: 0, events: 0, lost: Vec::new() };
+    let (problem, moved_to) = (problem.to_string(), directory.database());
+    let mut report = SalvageReport { problem, moved_to, readings: 0, events: 0, lost: Vec::new() };
     let transaction = ledger.connection().transaction().map_err(&failed)?;
     // An old file that cannot even be opened has nothing to give; the report says so by its zeros.
     if let Ok(old) = schema::connect_writer(&report.moved_to) {
@@ -88,9 +108,28 @@ pub(super) fn replace(
             }
         }
     }
-    complete(&transaction, &mut report).map_err(&failed)?;
-    transaction.commit().map_err(failed)?;
-    Ok((ledger, report))
+    if let Some(through) = through {
+        cut_off(&transaction, through, &mut report).map_err(&failed)?;
+    }
+    complete(&transaction, through, &mut report).map_err(&failed)?;
+    transaction.commit().map_err(&failed)?;
+    ledger.connection().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(failed)?;
+    Ok(report)
+}
+
+/// Takes away rows that the damage made up: nobody has written them.
+fn cut_off(new: &Transaction<'_>, through: Seq, report: &mut SalvageReport) -> rusqlite::Result<()> {
+    let last = row_id(through);
+    let gone = |count: usize| u64::try_from(count).unwrap_or(0);
+    let readings = new.execute("DELETE FROM reading WHERE seq > ?1", [last])?;
+    report.readings = report.readings.saturating_sub(gone(readings));
+    let events = new.execute("DELETE FROM event WHERE seq > ?1", [last])?;
+    report.events = report.events.saturating_sub(gone(events));
+    new.execute("DELETE FROM alert_open WHERE seq > ?1", [last])?;
+    new.execute("DELETE FROM chat_line WHERE seq > ?1", [last])?;
+    new.execute("DELETE FROM epoch WHERE first_seq > ?1 + 1", [last])?;
+    new.execute("UPDATE cursor SET seq = ?1 WHERE seq > ?1", [last])?;
+    Ok(())
 }
 
 /// Copies what can be read of one table; returns how many rows.
@@ -174,12 +213,19 @@ fn copy_run(select: &mut Statement<'_>, insert: &mut Statement<'_>, after: i64, 
 }
 
 /// Makes the copy consistent: readings without their stream go, rows without their run get one, gaps become holes.
-fn complete(new: &Transaction<'_>, report: &mut SalvageReport) -> rusqlite::Result<()> {
+fn complete(new: &Transaction<'_>, through: Option<Seq>, report: &mut SalvageReport) -> rusqlite::Result<()> {
     let orphans = new.execute("DELETE FROM reading WHERE stream NOT IN (SELECT id FROM stream)", [])?;
     report.readings = report.readings.saturating_sub(u64::try_from(orphans).unwrap_or(0));
     new.execute("DELETE FROM alert_open WHERE NOT json_valid(body)", [])?;
     new.execute("DELETE FROM limit_change WHERE NOT json_valid(body)", [])?;
+    let known = known_holes(new)?;
     new.execute("DELETE FROM hole", [])?;
+    // Before the oldest reading numbers are missing because their rows have gone by age.
+    let oldest_reading: Option<i64> = new.query_row("SELECT min(seq) FROM reading", [], |row| row.get(0))?;
+    let is_news = |first: i64, last: i64| {
+        oldest_reading.is_none_or(|oldest| first > oldest)
+            && !known.iter().any(|(begin, end)| *begin <= first && last <= *end)
+    };
     let mut first = None;
     let mut newest = None;
     {
@@ -188,14 +234,14 @@ fn complete(new: &Transaction<'_>, report: &mut SalvageReport) -> rusqlite::Resu
         while let Some(row) = rows.next()? {
             let seq: i64 = row.get(0)?;
             first = first.or(Some(seq));
-            add_hole(new, report, newest, seq)?;
+            add_hole(new, report, newest, seq, &is_news)?;
             newest = Some(seq);
         }
     }
-    // A cursor that is ahead of what was saved keeps its place: the numbering goes on after it.
+    // A cursor that is ahead of what was saved keeps its place: the numbering goes on after it, and after what was given.
     let ahead: Option<i64> = new.query_row("SELECT max(seq) FROM cursor", [], |row| row.get(0))?;
-    if let Some(ahead) = ahead {
-        add_hole(new, report, newest, ahead.saturating_add(1))?;
+    if let Some(ahead) = ahead.max(through.map(row_id)) {
+        add_hole(new, report, newest.or(through.map(|_| 0)), ahead.saturating_add(1), &is_news)?;
     }
     new.execute(
         "INSERT INTO epoch (id, name, boot, first_seq, started_mono, started_wall)
@@ -206,12 +252,19 @@ fn complete(new: &Transaction<'_>, report: &mut SalvageReport) -> rusqlite::Resu
     Ok(())
 }
 
-/// Notes the numbers between two rows as a hole, if there are any.
+/// Holes that were known before the damage, as far as they can be read.
+fn known_holes(new: &Transaction<'_>) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut statement = new.prepare("SELECT first, last FROM hole ORDER BY first")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Notes the numbers between two rows as a hole, if there are any; and reports them as lost, if they were there before.
 fn add_hole(
     new: &Transaction<'_>,
     report: &mut SalvageReport,
     before: Option<i64>,
     after: i64,
+    is_news: &impl Fn(i64, i64) -> bool,
 ) -> rusqlite::Result<()> {
     let Some(first) = before.map(|before| before.saturating_add(1)) else {
         return Ok(());
@@ -221,6 +274,9 @@ fn add_hole(
         return Ok(());
     }
     new.execute("INSERT INTO hole (first, last) VALUES (?1, ?2)", [first, last])?;
+    if !is_news(first, last) {
+        return Ok(());
+    }
     let is_full = report.lost.len() >= MAX_LOST;
     match report.lost.last_mut() {
         Some(range) if is_full => range.last = seq_of(last),

@@ -15,8 +15,8 @@ use super::directory::Directory;
 use super::handle::{Ends, StoreHealth};
 use super::ledger::{Committed, Ledger};
 use super::queue::is_reading;
-use super::{SeqRange, StoreError};
-use crate::clock::Stamp;
+use super::{SalvageReport, SeqRange, StoreError};
+use crate::clock::{Mono, Stamp};
 use crate::event::Event;
 use crate::ids::Seq;
 
@@ -24,6 +24,9 @@ use crate::ids::Seq;
 pub const MAX_BATCH: usize = 1024;
 /// How long a disk that failed is left alone.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// A database is checked or replaced at once only if that was not done within this time before: a disk that spoils
+/// whatever is written must not keep everybody busy.
+const REPAIR_SPAN: Duration = Duration::from_mins(1);
 
 /// Writes events to the database until it is told to stop.
 #[derive(Debug)]
@@ -41,6 +44,13 @@ pub struct Writer {
     /// The time of the newest event; the start until there is one.
     latest: Stamp,
     state: State,
+    /// What is wrong with the database, until it is replaced.
+    damage: Option<StoreError>,
+    /// When the database was checked last because somebody met damage.
+    checked: Option<Mono>,
+    /// When it was replaced last.
+    replaced: Option<Mono>,
+    salvages: mpsc::Sender<SalvageReport>,
 }
 
 /// Whether the disk takes events.
@@ -57,6 +67,8 @@ enum Wake {
     Timer,
     /// A group is complete.
     Hurry,
+    /// Somebody has met damage.
+    Suspicion,
     /// The daemon ends, or every handle is gone.
     End,
 }
@@ -66,7 +78,7 @@ impl Writer {
         directory: Arc<Directory>,
         ledger: Ledger,
         ends: Ends,
-        dropped: mpsc::Sender<SeqRange>,
+        (dropped, salvages): (mpsc::Sender<SeqRange>, mpsc::Sender<SalvageReport>),
         group_commit: Duration,
         now: Stamp,
     ) -> Self {
@@ -80,6 +92,10 @@ impl Writer {
             batch: Vec::with_capacity(MAX_BATCH),
             latest: now,
             state: State::Healthy,
+            damage: None,
+            checked: None,
+            replaced: None,
+            salvages,
         }
     }
 
@@ -87,8 +103,8 @@ impl Writer {
     /// the run and empties the write-ahead log.
     ///
     /// # Errors
-    /// Damage of the database (noted, so that the next start checks and salvages it), an event out of order, or events
-    /// that could not be stored before the end. A disk that is full or fails is no error: see [`StoreHealth`].
+    /// An event out of order, or events that could not be stored before the end. A disk that is full or fails is no error:
+    /// see [`StoreHealth`]. Nor is damage of the database: it is replaced by what can be read of it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let runtime = Handle::current();
         match runtime.runtime_flavor() {
@@ -111,6 +127,7 @@ impl Writer {
                     self.ends.queue.close();
                     return self.finish().await;
                 }
+                Wake::Suspicion => self.check().await?,
                 Wake::Hurry => {
                     let taken = self.ends.queue.take_into(&mut self.batch);
                     if !self.is_complete(taken) {
@@ -129,8 +146,24 @@ impl Writer {
             if self.ends.queue.len() > 0 {
                 self.ends.queue.hurry();
             }
-            timer.set(sleep(if self.state == State::Healthy { self.group_commit } else { RETRY_EVERY }));
+            timer.set(sleep(self.pause()));
         }
+    }
+
+    /// How long to wait before the next group, or the next try.
+    fn pause(&self) -> Duration {
+        if self.state == State::Healthy {
+            self.group_commit
+        } else if self.damage.is_some() && self.is_due(self.replaced) {
+            Duration::ZERO
+        } else {
+            RETRY_EVERY
+        }
+    }
+
+    /// True if this was not done lately, by the time of the events.
+    fn is_due(&self, last: Option<Mono>) -> bool {
+        last.is_none_or(|last| self.latest.mono.since(last) >= REPAIR_SPAN)
     }
 
     /// True if the batch, of which the last `taken` events are new, is to be stored now.
@@ -159,6 +192,8 @@ impl Writer {
             // A group is due, or the disk gets another chance. Readings and moved cursors wake nobody: they are found
             // when this comes round.
             () = timer => Wake::Timer,
+            // A reader cannot read.
+            () = self.directory.suspected(), if takes_events => Wake::Suspicion,
             // What is no reading has come, or a full batch.
             () = self.ends.queue.hurried(), if takes_events => Wake::Hurry,
         }
@@ -166,6 +201,9 @@ impl Writer {
 
     /// Stores the batch and the moved cursors, or keeps them if the disk fails in a way that may pass.
     async fn commit(&mut self) -> Result<(), StoreError> {
+        if !self.replace().await? {
+            return Ok(());
+        }
         let moved = self.ends.moved.take();
         let unreported = self.unreported.take();
         self.report(unreported);
@@ -194,11 +232,93 @@ impl Writer {
                 self.degrade(&error);
                 Ok(())
             }
-            Err(error) => {
-                if error.is_damage() {
-                    self.directory.suspicion().note()?;
+            Err(error) if error.is_damage() => {
+                self.ends.moved.put_back(moved);
+                self.on_damage(error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on nothing is stored until the database is replaced.
+    fn on_damage(&mut self, problem: StoreError) {
+        if let Err(error) = self.directory.suspicion().note() {
+            warn!(%error, "damage of the database cannot be noted for the next start");
+        }
+        self.degrade(&problem);
+        self.damage = Some(problem);
+    }
+
+    /// Replaces a damaged database by one with what can be read of it; true if there is nothing left to do. Readings and
+    /// alerts go on meanwhile, and what they bring waits in the queue.
+    async fn replace(&mut self) -> Result<bool, StoreError> {
+        let Some(problem) = self.damage.take() else { return Ok(true) };
+        error!(error = %problem, "the database is damaged; it is replaced by one with what can be read of it");
+        let (ledger, directory, now) = (Arc::clone(&self.ledger), Arc::clone(&self.directory), self.latest);
+        let work = move || {
+            let mended = ledger.lock().unwrap_or_else(PoisonError::into_inner).mend(&directory, &problem, now);
+            (problem, mended)
+        };
+        let (problem, mended) = self.beside(work).await?;
+        match mended {
+            Ok(report) => {
+                self.replaced = Some(self.latest.mono);
+                self.recover();
+                if let Err(unsent) = self.salvages.try_send(report) {
+                    error!(report = ?unsent.into_inner(), "nobody takes the report of a damaged database");
                 }
-                Err(error)
+                Ok(true)
+            }
+            Err(error) if error.may_pass() || error.is_damage() => {
+                warn!(%error, "the damaged database cannot be replaced yet");
+                self.degrade(&error);
+                self.damage = Some(problem);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody has met damage: looks through the whole database.
+    async fn check(&mut self) -> Result<(), StoreError> {
+        if !self.is_due(self.checked) {
+            return Ok(());
+        }
+        self.checked = Some(self.latest.mono);
+        let ledger = Arc::clone(&self.ledger);
+        let work = move || ledger.lock().unwrap_or_else(PoisonError::into_inner).check();
+        match self.beside(work).await? {
+            Ok(()) => {
+                warn!(
+                    "somebody met damage in the database where a check finds none; it is opened anew by all who read"
+                );
+                self.directory.renew();
+                Ok(())
+            }
+            Err(error) if error.is_damage() => {
+                self.on_damage(error);
+                Ok(())
+            }
+            Err(error) if error.may_pass() => {
+                self.degrade(&error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Does work that takes long on another thread, and answers the watchdog meanwhile.
+    async fn beside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+        let mut working = tokio::task::spawn_blocking(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut working => return Ok(done?),
+                Some(answer) = self.ends.pings.recv() => {
+                    // Nobody waits for the answer any more if this fails.
+                    let _ = answer.send(());
+                }
             }
         }
     }
@@ -251,7 +371,9 @@ impl Writer {
 
     fn degrade(&mut self, error: &StoreError) {
         let reason = error.to_string();
-        if self.state == State::Healthy {
+        let is_known =
+            matches!(&*self.ends.health.borrow(), StoreHealth::Degraded { reason: told, .. } if *told == reason);
+        if !is_known {
             warn!(%error, "events cannot be stored and wait in memory");
         }
         self.state = State::Failing;
@@ -283,10 +405,14 @@ impl Writer {
         }
     }
 
-    /// Stores what is left, and ends the run. A disk that fails gets one more chance.
+    /// Stores what is left, and ends the run. A disk that fails gets one more chance, and so does a damaged database.
     async fn finish(mut self) -> Result<(), StoreError> {
         loop {
+            let was_sound = self.damage.is_none();
             self.commit().await?;
+            if was_sound && self.damage.is_some() {
+                continue;
+            }
             if self.state == State::Failing {
                 return Err(self.left_behind());
             }

@@ -24,6 +24,11 @@ impl Broker {
     /// Starts one whose files lie in `folder`.
     pub(crate) fn start(folder: &Path) -> Self {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        Self::start_on(folder, port)
+    }
+
+    /// The same on a port that was chosen before.
+    pub(crate) fn start_on(folder: &Path, port: u16) -> Self {
         let data = folder.join("mosquitto");
         std::fs::create_dir_all(&data).unwrap();
         let config = folder.join("mosquitto.conf");

@@ -27,12 +27,12 @@ use crate::mqtt::{Broker, Consumer, DEADLINE, LOOK_AGAIN, Running, Store, bridge
 const NATS: &str = "/usr/sbin/nats-server";
 
 /// Certificates of a test: an authority, a broker and a bridge signed by it, and a bridge signed by somebody else.
-struct Certificates {
+pub(crate) struct Certificates {
     dir: tempfile::TempDir,
 }
 
 impl Certificates {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let made = Self { dir: tempfile::tempdir().unwrap() };
         let (authority, other) = (made.authority("ca"), made.authority("other"));
         made.write("broker", &authority, |_| {});
@@ -72,7 +72,7 @@ impl Certificates {
     }
 
     /// A listener of Mosquitto with TLS.
-    fn listener(&self, port: u16, certificate: &str, more: &str) -> String {
+    pub(crate) fn listener(&self, port: u16, certificate: &str, more: &str) -> String {
         let path = |name: &str| self.path(name).display().to_string();
         format!(
             "listener {port} 127.0.0.1\ncertfile {}\nkeyfile {}\ncafile {}\n{more}\n",
@@ -82,13 +82,13 @@ impl Certificates {
         )
     }
 
-    fn files(&self, authority: &str, identity: Option<&str>) -> TlsFiles {
+    pub(crate) fn files(&self, authority: &str, identity: Option<&str>) -> TlsFiles {
         let identity = identity.map(|name| (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key"))));
         TlsFiles { authorities: Some(self.path(&format!("{authority}.pem"))), identity, server_name: None }
     }
 }
 
-fn reaching(address: &str, access: Access, store: &Store) -> UplinkConfig {
+pub(crate) fn reaching(address: &str, access: Access, store: &Store) -> UplinkConfig {
     UplinkConfig { broker: address.parse().unwrap(), access, ..config(1, &store.epoch) }
 }
 
@@ -401,14 +401,14 @@ async fn a_password_file_is_read_again_for_each_connection() {
 }
 
 /// A NATS server with `JetStream` and its listener for MQTT 3.1.1.
-struct Nats {
+pub(crate) struct Nats {
     config: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
     process: Option<Child>,
 }
 
 impl Nats {
-    async fn started(folder: &Path) -> Self {
+    pub(crate) async fn started(folder: &Path) -> Self {
         let (config, port, own) = (folder.join("nats.conf"), free_port(), free_port());
         let text = format!(
             "server_name: n1\nlisten: \"127.0.0.1:{own}\"\njetstream {{ store_dir: \"{}\" }}\nmqtt {{ listen: \"127.0.0.1:{port}\" }}\n",
@@ -420,7 +420,12 @@ impl Nats {
         nats
     }
 
-    async fn start(&mut self) {
+    /// SIGKILL: nothing is said to anybody.
+    pub(crate) async fn kill(&mut self) {
+        self.process.take().unwrap().kill().await.unwrap();
+    }
+
+    pub(crate) async fn start(&mut self) {
         let mut command = Command::new(NATS);
         command.arg("-c").arg(&self.config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         self.process = Some(command.spawn().expect("nats-server is installed"));
@@ -436,7 +441,7 @@ impl Nats {
     }
 
     /// A consumer whose session NATS keeps.
-    async fn subscribe(&self, version: &str) -> Consumer {
+    pub(crate) async fn subscribe(&self, version: &str) -> Consumer {
         Consumer::with(self.port, &["-V", version, "-c", "-i", "consumer"]).await
     }
 }

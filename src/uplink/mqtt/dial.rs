@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
+use super::parting::Packets;
 use crate::clock::Wall;
 use crate::host;
 use crate::uplink::access::{Access, BrokerAddress};
@@ -60,6 +61,8 @@ pub(super) struct Target {
     pub(super) refuses_version: AtomicBool,
     /// Something of MQTT has come from the broker.
     pub(super) has_spoken: AtomicBool,
+    /// The reason code of the broker's DISCONNECT; 0: there is none.
+    pub(super) parting: AtomicU8,
 }
 
 impl Target {
@@ -184,7 +187,7 @@ pub(super) async fn connect(target: Arc<Target>, address: String, options: Netwo
     };
     let stream =
         if target.broker.transport.is_web_socket() { Box::new(web_socket(&target, stream).await?) } else { stream };
-    Ok(Watched { stream, target, first: [0; 4], seen: 0 })
+    Ok(Watched { stream, target, first: [0; 4], seen: 0, packets: Packets::default() })
 }
 
 async fn web_socket(target: &Target, stream: Box<dyn Carrier>) -> io::Result<Framed> {
@@ -263,12 +266,13 @@ fn of_web_socket(error: WebSocketError) -> io::Error {
     }
 }
 
-/// A stream whose first packet from the broker is looked at.
+/// A stream whose first packet from the broker is looked at, and its last.
 pub(super) struct Watched {
     stream: Box<dyn Carrier>,
     target: Arc<Target>,
     first: [u8; 4],
     seen: usize,
+    packets: Packets,
 }
 
 impl Watched {
@@ -289,10 +293,13 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if self.seen < self.first.len()
-            && let Some(new) = buffer.filled().get(before..)
-        {
-            self.look(new);
+        if let Some(new) = buffer.filled().get(before..) {
+            if self.seen < self.first.len() {
+                self.look(new);
+            }
+            if let Some(code) = self.packets.follow(new) {
+                self.target.parting.store(code, Ordering::Relaxed);
+            }
         }
         read
     }

@@ -4,13 +4,14 @@
 //! publications. What the broker did not confirm is known to [`super::plan::Plan`], which reads it again from the log.
 
 mod dial;
+mod parting;
 mod renewal;
 mod v4;
 mod v5;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -263,6 +264,7 @@ impl Link {
             now,
             refuses_version: AtomicBool::new(false),
             has_spoken: AtomicBool::new(false),
+            parting: AtomicU8::new(0),
         });
         if memory.waits_for_clock.load(Ordering::Relaxed) && target.clock_is_unset() {
             let reason = format!("this machine's clock is not set: it says {now}; waiting for it to be synchronised");
@@ -468,6 +470,10 @@ impl Judge {
     fn judge(&self, end: End) -> End {
         if end.cause == Cause::Version || self.target.refuses_version.load(Ordering::Relaxed) {
             return self.other_version();
+        }
+        let parting = self.target.parting.load(Ordering::Relaxed);
+        if end.cause == Cause::Broken && parting != 0 {
+            return parting::end_of(parting);
         }
         if end.cause == Cause::Broken && self.target.is_silent() {
             return End::lost(format!("{}; {}", end.reason, self.target.certificate_advice()));

@@ -199,6 +199,10 @@ fn end_of(error: &ConnectionError) -> End {
             return End::broken(error);
         }
         ConnectionError::Io(error) => return End::unreachable(error),
+        // Perhaps a DISCONNECT that the crate cannot read.
+        ConnectionError::MqttState(StateError::Deserialization(error)) => {
+            return End::new(Cause::Broken, format!("the broker sends what is no MQTT: {error}"));
+        }
         other => other.to_string(),
     };
     End::lost(reason)
@@ -217,8 +221,7 @@ fn refused(code: ConnectReturnCode) -> End {
     }
 }
 
-/// A DISCONNECT that ends after its reason code, as MQTT 5.0 3.14.2.2.1 allows, is not understood by the crate: such a
-/// broker is only seen to close the connection.
+/// A DISCONNECT that ends after its reason code is not understood by the crate; [`super::parting`] finds it.
 fn server_disconnect(code: DisconnectReasonCode, text: Option<&str>) -> End {
     let text = text.map(|text| format!(" ({text})")).unwrap_or_default();
     let kind = match code {

@@ -1,0 +1,125 @@
+/*
+ * A disk that fails when it is told to: loaded into a process with LD_PRELOAD, it makes writes to the database fail with
+ * the error number that stands in the file VITALBRIDGE_TEST_FAULT, as long as that file is there.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The error number in force, or 0. */
+static int ordered(void) {
+    const char *path = getenv("VITALBRIDGE_TEST_FAULT");
+    char text[16] = {0};
+    int before = errno;
+    int order = path == NULL ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    if (order < 0) {
+        errno = before;
+        return 0;
+    }
+    long length = syscall(SYS_read, order, text, sizeof text - 1);
+    syscall(SYS_close, order);
+    errno = before;
+    return length > 0 ? atoi(text) : 0;
+}
+
+static int is_database(const char *path) {
+    return strstr(path, "vitals.db") != NULL;
+}
+
+/* The error number for this descriptor, or 0. */
+static int fault_of(int descriptor) {
+    char link[64], path[4096];
+    int error = ordered();
+    if (error == 0) {
+        return 0;
+    }
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length <= 0) {
+        return 0;
+    }
+    path[length] = 0;
+    return is_database(path) ? error : 0;
+}
+
+#define FAIL_IF_ORDERED(descriptor)          \
+    int error = fault_of(descriptor);        \
+    if (error != 0) {                        \
+        errno = error;                       \
+        return -1;                           \
+    }
+
+ssize_t pwrite(int descriptor, const void *bytes, size_t count, off_t offset) {
+    FAIL_IF_ORDERED(descriptor)
+    return syscall(SYS_pwrite64, descriptor, bytes, count, offset);
+}
+
+ssize_t pwrite64(int descriptor, const void *bytes, size_t count, off64_t offset) {
+    FAIL_IF_ORDERED(descriptor)
+    return syscall(SYS_pwrite64, descriptor, bytes, count, offset);
+}
+
+ssize_t write(int descriptor, const void *bytes, size_t count) {
+    FAIL_IF_ORDERED(descriptor)
+    return syscall(SYS_write, descriptor, bytes, count);
+}
+
+int ftruncate(int descriptor, off_t length) {
+    FAIL_IF_ORDERED(descriptor)
+    return (int)syscall(SYS_ftruncate, descriptor, length);
+}
+
+int ftruncate64(int descriptor, off64_t length) {
+    FAIL_IF_ORDERED(descriptor)
+    return (int)syscall(SYS_ftruncate, descriptor, length);
+}
+
+int fsync(int descriptor) {
+    FAIL_IF_ORDERED(descriptor)
+    return (int)syscall(SYS_fsync, descriptor);
+}
+
+int fdatasync(int descriptor) {
+    FAIL_IF_ORDERED(descriptor)
+    return (int)syscall(SYS_fdatasync, descriptor);
+}
+
+/* A read-only file system opens nothing for writing. */
+static int open_as(const char *path, int flags, mode_t mode) {
+    int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT) != 0;
+    if (writes && is_database(path) && ordered() == EROFS) {
+        errno = EROFS;
+        return -1;
+    }
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+int open(const char *path, int flags, ...) {
+    mode_t mode = 0;
+    if ((flags & (O_CREAT | O_TMPFILE)) != 0) {
+        va_list more;
+        va_start(more, flags);
+        mode = va_arg(more, mode_t);
+        va_end(more);
+    }
+    return open_as(path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...) {
+    mode_t mode = 0;
+    if ((flags & (O_CREAT | O_TMPFILE)) != 0) {
+        va_list more;
+        va_start(more, flags);
+        mode = va_arg(more, mode_t);
+        va_end(more);
+    }
+    return open_as(path, flags, mode);
+}
