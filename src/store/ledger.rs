@@ -12,8 +12,8 @@ use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
 use super::retention::Keeper;
 use super::{
-    DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, chat, inbox, records, schema,
-    times,
+    DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, chat, clock_epochs, inbox,
+    records, schema, times,
 };
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
@@ -21,6 +21,7 @@ use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, Even
 use crate::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::notifier::{MAX_ACKED, Saved};
 use crate::record::KnownRecords;
+use crate::timeline::{ClockEpoch, Timeline};
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
 /// forgotten and looked up again.
@@ -148,6 +149,7 @@ impl Ledger {
             )
             .map_err(&failed)?;
         forget_epochs(&transaction).map_err(&failed)?;
+        clock_epochs::forget(&transaction).map_err(&failed)?;
         times::note(&transaction, self.newest).map_err(&failed)?;
         let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0)).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
@@ -202,6 +204,11 @@ impl Ledger {
             }
         }
         Ok(kept)
+    }
+
+    /// What is known of clocks.
+    pub(super) fn timeline(&self) -> Result<Timeline, StoreError> {
+        clock_epochs::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the clock epochs"))
     }
 
     /// The newest messages of the care team.
@@ -279,13 +286,14 @@ impl Ledger {
         records::load(&self.connection, &self.path)
     }
 
-    /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
+    /// Stores a batch, the moves of cursors and clock epochs in one transaction, synced to the disk when this returns.
     ///
     /// After an error only [`Self::reopen`] may follow: numbers that were given to new streams are void.
     pub(super) fn commit(
         &mut self,
         batch: &[Arc<Event>],
         moved: &BTreeMap<String, Seq>,
+        clocks: &[ClockEpoch],
     ) -> Result<Committed, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot store events");
         let mut cursors = self.cursors.clone();
@@ -294,6 +302,7 @@ impl Ledger {
         // Room is made first, so that a database at its limit can take the batch.
         let now = batch.last().map(|event| event.at);
         let dropped = self.keeper.make_room(&transaction, self.newest, &cursors, now).map_err(&failed)?;
+        clock_epochs::keep(&transaction, clocks).map_err(&failed)?;
         let newest = append(&transaction, &self.path, &mut self.streams, self.newest, batch)?;
         if times::is_beyond(newest, self.newest) {
             times::note(&transaction, newest).map_err(&failed)?;

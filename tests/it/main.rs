@@ -51,6 +51,7 @@ mod sim;
 mod simulator;
 mod store;
 mod tidy;
+mod timekeeping;
 mod tls;
 mod token_keys;
 mod trial;
