@@ -282,8 +282,7 @@ async fn vital_failure(running: &Running) -> VitalEnded {
 
 async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     let Start { config, config_file, codes, on_listening } = start;
-    let clock = machine.clock.clone();
-    let now = clock.now();
+    let (clock, now) = (machine.clock.clone(), machine.clock.now());
     let metrics = Arc::new(Metrics::default());
     let key = watch::Sender::new(all_keys(&config)?);
     let seeds = u64::from_le_bytes(random_bytes::<8>()?);
@@ -292,8 +291,7 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     let (listener, address) = server::bind(config.server.listen).await?;
     look_before_guests_come(&config, address);
     let opened = open_store(&config, epoch.clone(), now).await?;
-    let trust = config.clock_trust;
-    let keeper = Timekeeper::begin(&machine, trust, &boot_of(&epoch), &opened.handle, opened.first_seq).await;
+    let keeper = keep_time(&machine, &config, &epoch, &opened).await;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
     let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
@@ -338,9 +336,8 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = gate(&config, &running, &opened.reader, &epoch, &metrics, &clock)?;
-    let seats = Arc::clone(&gate.seats);
     start_trail(&running);
-    let hosts = Arc::new(config.server.hosts.clone());
+    let (seats, hosts) = (Arc::clone(&gate.seats), Arc::new(config.server.hosts.clone()));
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate, codes: codes.clone(), hosts, tasks, air, models });
     let door = Door {
@@ -366,6 +363,11 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// Begins the first clock epoch of this run.
+async fn keep_time(machine: &Machine, config: &Config, epoch: &Epoch, opened: &store::Opened) -> Timekeeper {
+    Timekeeper::begin(machine, config.clock_trust, &boot_of(epoch), &opened.handle, opened.first_seq).await
 }
 
 /// The audit rows of connections.

@@ -38,15 +38,14 @@ impl TimeDate {
     }
 
     async fn ask(&mut self) -> zbus::Result<bool> {
-        let connection = match &self.connection {
-            Some(connection) => connection,
-            None => {
-                let builder = match &self.address {
-                    Some(address) => zbus::connection::Builder::address(address.as_str()),
-                    None => zbus::connection::Builder::system(),
-                };
-                self.connection.insert(builder.build().await?)
-            }
+        let connection = if let Some(connection) = &self.connection {
+            connection
+        } else {
+            let builder = match &self.address {
+                Some(address) => zbus::connection::Builder::address(address.as_str()),
+                None => zbus::connection::Builder::system(),
+            };
+            self.connection.insert(builder.build().await?)
         };
         let body = (NAME, "NTPSynchronized");
         let reply = connection.call_method(Some(NAME), PATH, Some(PROPERTIES), "Get", &body).await?;

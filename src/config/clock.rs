@@ -13,16 +13,15 @@ const MAX_CLOCK_HOLD: Duration = Duration::from_hours(1);
 impl Builder<'_> {
     pub(super) fn clock(&mut self, clock: &file::Clock, config: &mut Config) {
         let Some(name) = &clock.trust else { return };
-        match Trust::from_name(name.get_ref()) {
-            Some(trust) => config.clock_trust = trust,
-            None => {
-                let problem = format!(
-                    "trust is `{}`; it can be \"synchronised\" (a clock counts once a time server has set it) or \"system\" \
+        if let Some(trust) = Trust::from_name(name.get_ref()) {
+            config.clock_trust = trust;
+        } else {
+            let problem = format!(
+                "trust is `{}`; it can be \"synchronised\" (a clock counts once a time server has set it) or \"system\" \
                      (the system's clock counts as it is)",
-                    name.get_ref()
-                );
-                self.problem(name, problem);
-            }
+                name.get_ref()
+            );
+            self.problem(name, problem);
         }
     }
 

@@ -320,9 +320,10 @@ impl Uplink {
     fn tell_hold(&mut self, seconds: Option<u64>) {
         if self.is_held != seconds.is_some() {
             self.is_held = seconds.is_some();
-            match seconds {
-                Some(seconds) => info!(seconds, "nobody has set the clock: readings wait for it before they are sent"),
-                None => info!("readings wait for the clock no longer"),
+            if let Some(seconds) = seconds {
+                info!(seconds, "nobody has set the clock: readings wait for it before they are sent");
+            } else {
+                info!("readings wait for the clock no longer");
             }
         }
     }
