@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -148,6 +150,9 @@ pub struct Stamp {
 pub enum Clock {
     /// The machine's own clocks.
     System,
+    /// The machine's time since boot, and a time of day that is so many ms ahead of the machine's: for trials of what a
+    /// step does.
+    Adjusted(Arc<AtomicI64>),
     /// tokio's clock, which a test can pause and move; `origin` is the moment at which this was made.
     Tokio {
         /// tokio's time when this clock was made.
@@ -169,6 +174,10 @@ impl Clock {
     pub fn now(&self) -> Stamp {
         match self {
             Self::System => Stamp { mono: boottime(), wall: realtime() },
+            Self::Adjusted(ahead) => {
+                let wall = realtime().0.saturating_add(ahead.load(Ordering::Relaxed));
+                Stamp { mono: boottime(), wall: Wall(wall) }
+            }
             Self::Tokio { started, origin } => {
                 let passed = started.elapsed();
                 let millis = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);

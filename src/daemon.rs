@@ -1,6 +1,7 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
 mod expecting;
+mod timekeeping;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::expecting::expected;
+pub use self::timekeeping::Machine;
+use self::timekeeping::Timekeeper;
 use self::watching::MapOrOk as _;
 use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
 use crate::backoff::Backoff;
@@ -53,6 +56,9 @@ use crate::store::{self, DeviceIdentity, StoreHandle};
 use crate::systemd;
 use crate::tasks::{Role, Tasks, VitalEnded};
 use crate::uplink;
+
+/// The name of a boot that nobody tells.
+const UNKNOWN_BOOT: &str = "unknown";
 
 /// How long an orderly end may take in all; systemd kills what has not ended at the unit's `TimeoutStopSec=20`.
 const STOP_LIMIT: Duration = Duration::from_secs(17);
@@ -229,7 +235,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let config_file = start.config_file.clone();
-    let mut running = build(start, Clock::System).await?;
+    let mut running = build(start, Machine::default()).await?;
     systemd::ready();
     let failure = loop {
         tokio::select! {
@@ -250,6 +256,22 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
     failure.or(failed_at_the_end).map_or(Ok(()), |ended| Err(DaemonError::Internal(ended.into())))
 }
 
+/// Runs until `stop` or the failure of a vital part, on another machine than this one: for trials.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(machine: Machine, start: Start, stop: CancellationToken) -> Result<(), DaemonError> {
+    let running = build(start, machine).await?;
+    let failure = tokio::select! {
+        biased;
+        failure = vital_failure(&running) => Some(failure),
+        () = stop.cancelled() => None,
+    };
+    let deadline = Clock::System.now().mono + STOP_LIMIT;
+    let failed_at_the_end = shut_down(running, deadline).await;
+    failure.or(failed_at_the_end).map_or(Ok(()), |ended| Err(DaemonError::Internal(ended.into())))
+}
+
 async fn vital_failure(running: &Running) -> VitalEnded {
     tokio::select! {
         ended = running.store.failure() => ended,
@@ -258,9 +280,9 @@ async fn vital_failure(running: &Running) -> VitalEnded {
     }
 }
 
-async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
+async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     let Start { config, config_file, codes, on_listening } = start;
-    let now = clock.now();
+    let (clock, now) = (machine.clock.clone(), machine.clock.now());
     let metrics = Arc::new(Metrics::default());
     let key = watch::Sender::new(all_keys(&config)?);
     let seeds = u64::from_le_bytes(random_bytes::<8>()?);
@@ -269,6 +291,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     let (listener, address) = server::bind(config.server.listen).await?;
     look_before_guests_come(&config, address);
     let opened = open_store(&config, epoch.clone(), now).await?;
+    let keeper = keep_time(&machine, &config, &epoch, &opened).await;
 
     let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
     let (readings, source_queue) = mpsc::channel(SOURCE_QUEUE);
@@ -313,9 +336,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     running.pipeline.spawn("pipeline", Role::Vital, pipeline.run(source_queue, control_queue));
 
     let gate = gate(&config, &running, &opened.reader, &epoch, &metrics, &clock)?;
-    let seats = Arc::clone(&gate.seats);
     start_trail(&running);
-    let hosts = Arc::new(config.server.hosts.clone());
+    let (seats, hosts) = (Arc::clone(&gate.seats), Arc::new(config.server.hosts.clone()));
     let (tasks, models, air) = (running.sessions.clone(), config.devices.models(), config.air.status());
     let router = routes::router(Site { gate: Arc::new(gate), codes: codes.clone(), hosts, tasks, air, models });
     let door = Door {
@@ -332,7 +354,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     start_sources(&config, ties, &running, &clock, &metrics);
     let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
     watching::start_watchers(&running, &metrics, (opened.dropped, opened.salvages), uplink_status, &config);
-    start_host_watcher(&running, config.state_dir.clone());
+    start_host_watcher(&running, config.state_dir.clone(), keeper);
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
     on_listening(&Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
@@ -341,6 +363,11 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
     }
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+/// Begins the first clock epoch of this run.
+async fn keep_time(machine: &Machine, config: &Config, epoch: &Epoch, opened: &store::Opened) -> Timekeeper {
+    Timekeeper::begin(machine, config.clock_trust, &boot_of(epoch), &opened.handle, opened.first_seq).await
 }
 
 /// The audit rows of connections.
@@ -469,7 +496,13 @@ fn boot_id() -> String {
     // The hardened unit hides /proc/sys, so systemd hands the id over.
     std::env::var("VITALBRIDGE_BOOT_ID")
         .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/random/boot_id"))
-        .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+        .map_or_else(|_| UNKNOWN_BOOT.to_owned(), |id| id.trim().to_owned())
+}
+
+/// The boot for clock epochs: where nobody knows it, no two runs share one.
+fn boot_of(epoch: &Epoch) -> String {
+    let known = boot_id();
+    if known == UNKNOWN_BOOT { format!("{UNKNOWN_BOOT}:{epoch}") } else { known }
 }
 
 /// Starts the radio of the Bluetooth sources, if there are any. It ends by itself only when nothing inside this process
@@ -485,6 +518,7 @@ fn start_air(config: &Config, running: &Running, reader: &store::Reader, clock: 
         bonds_file: Some(config.state_dir.join(BONDS_FILE)),
         power_file: Some(config.state_dir.join(POWER_FILE)),
         time_sync: systemd::time_sync_directory(),
+        timeline: Some(running.handle.timeline()),
     };
     running.tasks.spawn("bluetooth", Role::Vital, config.air.clone().run(clock.clone(), surroundings, stop));
     running.tasks.spawn("stored records", Role::Helper, {
@@ -666,10 +700,11 @@ async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
     }
 }
 
-fn start_host_watcher(running: &Running, state_dir: PathBuf) {
+fn start_host_watcher(running: &Running, state_dir: PathBuf, keeper: Timekeeper) {
     let (stop, control) = (running.stages.inputs.clone(), running.control.clone());
-    let watching = watching::watch_host(control, state_dir, systemd::time_sync_directory());
-    running.tasks.spawn("disk and clock", Role::Helper, stop.run_until_cancelled_owned(watching).map_or_ok());
+    let watching = watching::watch_disk(control.clone(), state_dir);
+    running.tasks.spawn("disk", Role::Helper, stop.clone().run_until_cancelled_owned(watching).map_or_ok());
+    running.tasks.spawn("clock", Role::Helper, stop.run_until_cancelled_owned(keeper.run(control)).map_or_ok());
 }
 
 /// Reads the configuration again; a broken one changes nothing.

@@ -373,6 +373,10 @@ named_enum! {
         EventsLost = "events_lost",
         /// An alert of the last run is over because its patient or device is not configured any more.
         AlertEnded = "alert_ended",
+        /// The clock was set forward or back; no timer notices.
+        ClockStepped = "clock_stepped",
+        /// Another thing is known of the clock, such as that a time server has set it.
+        ClockEpoch = "clock_epoch",
     }
 }
 

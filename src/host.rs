@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use crate::clock::Wall;
+
 /// A disk is called full when more than this is used, in percent.
 const FULL_ABOVE: u128 = 90;
 
@@ -31,6 +33,23 @@ pub fn is_clock_unsynchronised(timesync: &Path) -> Option<bool> {
     let is_there = timesync.is_dir();
     // systemd-timesyncd(8): the file is touched at each synchronisation, and /run is empty at boot.
     is_there.then(|| timesync.join("synchronized").try_exists().ok().map(|synchronised| !synchronised)).flatten()
+}
+
+/// A clock with a battery and the system's clock may differ by this, in seconds: one of them counts whole ones.
+const HARDWARE_CLOCK_SECONDS: i64 = 2;
+
+/// Whether the system's clock was set at boot from one with a battery that still says the same. `clocks` is where the kernel
+/// lists them. One that has lost its battery starts in the past, and the system's clock leaves it behind.
+pub fn has_hardware_clock(clocks: &Path, now: Wall) -> bool {
+    let Ok(entries) = std::fs::read_dir(clocks) else { return false };
+    let read = |folder: &Path, name| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    entries.flatten().any(|entry| {
+        let folder = entry.path();
+        // Documentation/ABI/testing/sysfs-class-rtc: hctosys is 1 for the one that set the system's clock.
+        let has_set = read(&folder, "hctosys").trim() == "1";
+        let seconds: Option<i64> = read(&folder, "since_epoch").trim().parse().ok();
+        has_set && seconds.is_some_and(|it| now.as_secs().saturating_sub(it).saturating_abs() <= HARDWARE_CLOCK_SECONDS)
+    })
 }
 
 /// Raises the number of files and sockets that this process may have open to at least `wanted`, as far as its hard limit
@@ -90,6 +109,25 @@ fn local_v6(table: &str) -> Vec<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_with_a_battery_counts_only_if_it_set_the_system_and_still_agrees() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Wall(1_795_219_200_000);
+        assert!(!has_hardware_clock(&dir.path().join("rtc"), now));
+        for (name, hctosys, since_epoch, expected) in [
+            ("rtc0", "0\n", "1795219200\n", false),
+            ("rtc1", "1\n", "86\n", false),
+            ("rtc2", "1\n", "rubbish", false),
+            ("rtc3", "1\n", "1795219199\n", true),
+        ] {
+            let folder = dir.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("hctosys"), hctosys).unwrap();
+            std::fs::write(folder.join("since_epoch"), since_epoch).unwrap();
+            assert_eq!(has_hardware_clock(dir.path(), now), expected, "{name}");
+        }
+    }
 
     #[test]
     fn descriptors_are_allowed_up_to_the_hard_limit() {

@@ -355,6 +355,17 @@ impl Hub {
         }
     }
 
+    /// Puts others in the place of events that are kept, where `again` gives one. Nobody is told.
+    pub fn replace(&mut self, again: impl Fn(&Arc<Published>) -> Option<Arc<Published>>) {
+        let state = self.streams.values_mut().chain(self.sources.values_mut());
+        let state = state.chain(self.alerts.values_mut()).chain(self.limits.values_mut());
+        for known in self.ring.iter_mut().chain(state) {
+            if let Some(other) = again(known) {
+                *known = other;
+            }
+        }
+    }
+
     /// True if an alert stands about the metric of this reading.
     fn is_alarmed(&self, body: &EventBody) -> bool {
         let EventBody::Reading(reading) = body else { return false };

@@ -19,6 +19,7 @@ mod named;
 pub mod patient;
 pub mod record;
 pub mod secret;
+pub mod timeline;
 pub mod vitals;
 
 // Layer 1: pure. No tokio, no files, no clock.
@@ -44,6 +45,7 @@ pub mod logging;
 pub mod metrics;
 pub mod systemd;
 pub mod tasks;
+pub mod timedate;
 
 // Layer 3: edges in and down.
 pub mod emulator;

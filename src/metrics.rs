@@ -162,6 +162,7 @@ metrics! {
     gauge uplink_waiting: "Stored events that the broker has not confirmed.",
     gauge uplink_backlog: "Of these, numbers of the log from before the connection that are still to be looked through.",
     gauge uplink_backlog_seconds: "In how many seconds the backlog will be sent at its pace so far; 0 while that is unknown.",
+    gauge uplink_held_seconds: "For how many seconds more readings wait for the clock to be set; 0: they do not.",
     gauge uplink_parked: "Events that the broker refused; they are kept and no longer sent.",
     gauge durable_through: "The newest event number that is on disk.",
 }

@@ -6,6 +6,7 @@
 mod acknowledging;
 mod annunciation;
 mod chatting;
+mod clocking;
 mod computed;
 mod folding;
 mod keeping;
@@ -44,6 +45,7 @@ use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::rooms::{Members, Rooms};
 use crate::store::{KeptChanges, KeptObservation, StoreHandle};
+use crate::timeline::{ClockNews, Timeline};
 use crate::vitals::{Metric, Mode, Reading};
 use crate::{waveform, wire};
 use computed::Observations;
@@ -104,6 +106,8 @@ pub enum Control {
     Limits(PatientId, oneshot::Sender<Option<Vec<EffectiveLimit>>>),
     /// Answered with the present, as far as somebody with this scope may see it.
     Present(Scope, oneshot::Sender<Vec<Arc<Published>>>),
+    /// The clock was set, or more is known of it.
+    Clock(ClockNews),
     /// Something to be logged as an event.
     System(SystemEvent),
     /// A row for the audit trail.
@@ -267,6 +271,8 @@ pub struct Pipeline {
     /// Who was refused what lately.
     refusals: Refusals,
     store: StoreHandle,
+    /// What is known of clocks.
+    timeline: Arc<Timeline>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -295,6 +301,7 @@ impl Pipeline {
             looked: Mono(0),
             unkept: Unkept::default(),
             refusals: Refusals::default(),
+            timeline: Arc::clone(&parts.store.timeline().borrow()),
             store: parts.store,
             metrics: parts.metrics,
             clock: parts.clock,
@@ -559,6 +566,7 @@ impl Pipeline {
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(self.hub.present(&scope));
             }
+            Control::Clock(news) => self.on_clock(news, now),
             Control::System(system) => self.on_system(system, now),
             Control::Audit(audit) => _ = self.publish_audit(audit, now),
             Control::Ping(reply) => {
@@ -757,6 +765,7 @@ impl Pipeline {
         }
         self.metrics.events_total.add_one();
         self.keep(&event);
+        let event = self.timeline.shown(&event);
         let ward = event.patient().and_then(|patient| self.patients.get(patient)).map(|patient| &patient.ward);
         let routes = routes(&event, ward);
         match wire::push(&event) {

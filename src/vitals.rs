@@ -690,8 +690,8 @@ pub struct Taken {
     pub wall: Option<Wall>,
     /// How it is known.
     pub source: TimeSource,
-    /// How far it may be off, in milliseconds.
-    pub uncertainty_ms: u32,
+    /// How far it may be off, in milliseconds; `None`: nobody knows.
+    pub uncertainty_ms: Option<u32>,
     /// What the device's own clock said, as it said it.
     pub device_time: Option<String>,
 }
@@ -699,7 +699,7 @@ pub struct Taken {
 impl Taken {
     /// Taken when it arrived.
     pub const fn on_arrival(received: Stamp) -> Self {
-        Self { wall: Some(received.wall), source: TimeSource::Received, uncertainty_ms: 0, device_time: None }
+        Self { wall: Some(received.wall), source: TimeSource::Received, uncertainty_ms: Some(0), device_time: None }
     }
 }
 

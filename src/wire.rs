@@ -6,6 +6,7 @@ mod answer;
 mod birth;
 mod chat;
 mod computed;
+mod dated;
 mod list;
 mod notification;
 pub mod shape;
@@ -19,6 +20,7 @@ pub use self::chat::{
     ActivityData, Line, MOMENTS, MomentData, PresenceData, ReadData, TypingData, chat_received, moment,
 };
 use self::chat::{ChatData, ClearedData, MessageData};
+pub use self::dated::{ClockNote, dated};
 pub use self::list::{alert, device, reading};
 use self::notification::UserPush;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
@@ -156,7 +158,7 @@ impl<'a> ReadingData<'a> {
             mode: Some(reading.mode),
             received: Some(reading.received.wall.to_string()),
             ts_source: Some(taken.source),
-            ts_uncertainty_ms: Some(taken.uncertainty_ms),
+            ts_uncertainty_ms: taken.uncertainty_ms,
             derived_from: reading.is_derived().then(|| computed::sources(&reading.vital)),
             ..Self::decoded(&reading.vital, reading.quality, reading.mdc, taken.device_time.as_deref())
         }
@@ -508,6 +510,9 @@ struct Push<'a, D> {
     /// It waited for the connection to the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     historical: Option<bool>,
+    /// Where the clock was not set by which it is dated: [`dated`] says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<ClockNote>,
     /// The client may have had it before: [`redelivered`] says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     redelivered: Option<bool>,
@@ -631,6 +636,7 @@ fn enveloped(
         epoch: &event.epoch,
         bridge,
         historical: is_historical.then_some(true),
+        clock: None,
         redelivered: None,
     })
 }

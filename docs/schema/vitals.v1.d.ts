@@ -91,6 +91,8 @@ export interface Alert {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: AlertData;
@@ -212,6 +214,8 @@ export interface Audit {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: AuditData;
@@ -312,10 +316,14 @@ export interface AuthenticatedData {
 export interface BirthClock {
   /** How monotonic time becomes wall time. */
   epoch: ClockEpoch;
-  /** Who says so. */
-  source: string | null;
+  /** Who says so; null if nobody does. */
+  source: "operating_system" | "hardware_clock" | "configuration" | null;
+  /** The same, and from where. */
+  state: ClockState;
   /** Whether it is set; null if nobody knows. */
   synchronised: boolean | null;
+  /** How far it may be off; null if nobody knows. */
+  uncertainty_ms: number | null;
 }
 
 /** The `data` of `birth`. */
@@ -350,6 +358,8 @@ export interface ChatMessage {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: ChatMessageData;
@@ -430,6 +440,15 @@ export interface ClockEpoch {
   /** Wall time less monotonic time, in ms. */
   offset_ms: number;
 }
+
+/** What is known of a clock that was not set. */
+export interface ClockNote {
+  /** False: nobody had set it, and nobody has since in the same boot. Null: nobody can tell. */
+  synced: boolean | null;
+}
+
+/** What is known of the clock. */
+export type ClockState = "synchronised" | "trusted" | "hardware" | "unsynchronised" | "unknown";
 
 /** The connection is closed with this code after this frame. */
 export interface Closing {
@@ -752,6 +771,8 @@ export interface ConversationCleared {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: ConversationClearedData;
@@ -861,6 +882,8 @@ export interface DeviceStatus {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: SourceData;
@@ -1065,6 +1088,8 @@ export interface HealthUpdate {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: ReadingData;
@@ -1446,6 +1471,8 @@ export interface LimitsChanged {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: LimitsData;
@@ -1532,6 +1559,8 @@ export interface MessageReceived {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: ChatMessageData;
@@ -1613,6 +1642,8 @@ export interface MqttInbox {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: InboxChange;
@@ -1658,6 +1689,8 @@ export interface Notification {
   /** Which bridge, where the receiver hears several. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated. */
+  clock?: ClockNote | null;
   correlation_id: string;
   data: NotificationData;
   epoch: Epoch;
@@ -1699,6 +1732,8 @@ export interface Observation {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: ObservationData;
@@ -1908,6 +1943,8 @@ export interface Record {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: RecordData;
@@ -2409,6 +2446,8 @@ export interface System {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
   bridge?: BridgeId | null;
   channel: string;
+  /** Where the clock was not set by which it is dated: [`dated`] says so. */
+  clock?: ClockNote | null;
   /** `{epoch}:{seq}`; of a message for people, its id. */
   correlation_id: string;
   data: SystemData;
@@ -2430,7 +2469,7 @@ export interface SystemData {
 }
 
 /** What the bridge says about itself. */
-export type SystemKind = "started" | "stopping" | "config_reloaded" | "config_refused" | "limits_unreadable" | "events_lost" | "alert_ended";
+export type SystemKind = "started" | "stopping" | "config_reloaded" | "config_refused" | "limits_unreadable" | "events_lost" | "alert_ended" | "clock_stepped" | "clock_epoch";
 
 /** The value of a tag. */
 export type TagText = string;

@@ -276,6 +276,13 @@ impl Engine {
         events
     }
 
+    /// The wall clock was set forward by so many ms, or back: what was written down by it is as long ago as before. No timer
+    /// runs on it.
+    pub fn on_clock_moved(&mut self, by_ms: i64) {
+        self.bridge.move_times(by_ms);
+        self.patients.values_mut().for_each(|subject| subject.move_times(by_ms));
+    }
+
     /// True of a rule that stands for alerts which nobody has shown.
     pub fn is_about_delivery(&self, rule: &RuleId) -> bool {
         self.is_about(BridgeCondition::AlertUndelivered, rule)

@@ -244,6 +244,18 @@ pub enum CommandRefused {
 }
 
 impl Episode {
+    /// Moves what was written down by the wall clock.
+    pub(super) fn move_times(&mut self, by_ms: i64) {
+        let moved = |wall: &mut Wall| wall.0 = wall.0.saturating_add(by_ms);
+        match &mut self.stage {
+            Stage::Idle => {}
+            Stage::Pending { onset, .. } => moved(onset),
+            Stage::Open(open) => {
+                [&mut open.onset, &mut open.announced].into_iter().chain(&mut open.paused_until).for_each(moved);
+            }
+        }
+    }
+
     /// The alert, if there is one.
     pub(super) fn open(&self) -> Option<&Open> {
         match &self.stage {

@@ -482,6 +482,11 @@ impl Subject {
         events
     }
 
+    /// The wall clock was set forward by so many ms, or back.
+    pub(super) fn move_times(&mut self, by_ms: i64) {
+        self.tracks.values_mut().for_each(|track| track.episode.move_times(by_ms));
+    }
+
     /// Looks at everything once and moves every episode; returns what changed.
     pub(super) fn settle(&mut self, ids: &mut AlertIds, now: Stamp) -> Vec<AlertEvent> {
         self.wake = None;

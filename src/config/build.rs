@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::clock::hold_for_the_clock;
 use super::devices::{DEFAULT_DEVICES_DIR, Devices, proven};
 use super::file::{self, File};
 use super::model;
@@ -152,11 +153,14 @@ impl<'a> Builder<'a> {
             self.alerts(&file.alerts, &mut config);
             self.annunciation(&file.alerts, &mut config);
             self.log(&file.log, &mut config);
+            self.clock(&file.clock, &mut config);
+            let clock_hold = file.mqtt.as_ref().and_then(|mqtt| self.clock_hold(mqtt));
             config.broker = file.mqtt.and_then(|mqtt| self.broker(&mqtt, &mut config));
             self.patients(&file.patients, &mut config);
             self.devices(&file.profiles);
             self.air(&file.ble, &mut config);
             self.sources(&file.sources, &mut config);
+            hold_for_the_clock(clock_hold, &mut config);
             self.overrides_of_nobody(&file.alerts, &config);
         }
         config.devices = self.devices.clone();

@@ -24,6 +24,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) alerts: Alerts,
     #[serde(default)]
+    pub(super) clock: Clock,
+    #[serde(default)]
     pub(super) log: Log,
     #[serde(default)]
     pub(super) profiles: Profiles,
@@ -42,6 +44,13 @@ pub(super) struct File {
 pub(super) struct Bridge {
     pub(super) id: Option<Spanned<String>>,
     pub(super) site: Option<Spanned<String>>,
+}
+
+/// `[clock]`: who is believed about the time of day.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Clock {
+    pub(super) trust: Option<Spanned<String>>,
 }
 
 /// `[server]`: where dashboards connect.
@@ -199,6 +208,7 @@ pub(super) struct Mqtt {
     pub(super) commands: Vec<Spanned<String>>,
     pub(super) backlog_per_second: Option<Spanned<u64>>,
     pub(super) backlog_bundle: Option<Spanned<u64>>,
+    pub(super) clock_hold: Option<Spanned<Time>>,
     #[serde(default)]
     pub(super) home_assistant: bool,
     pub(super) home_assistant_prefix: Option<Spanned<String>>,

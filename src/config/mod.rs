@@ -3,6 +3,7 @@
 mod alerts;
 mod auth;
 mod build;
+mod clock;
 mod devices;
 mod file;
 mod model;
@@ -32,6 +33,7 @@ use crate::sources::ble::{Air, AirSettings};
 use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError, SourceKind};
 use crate::store::StoreOptions;
+use crate::timeline::Trust;
 use crate::uplink::{About, Access, BrokerAddress, KnownDevice, Limits, TopicTemplate, UplinkConfig};
 
 pub use devices::{DEFAULT_DEVICES_DIR, Devices, OwnProfile};
@@ -70,6 +72,8 @@ pub struct Config {
     pub escalation: Vec<Route>,
     /// The file that they were read from; `None`: the default set alone.
     pub rules_file: Option<PathBuf>,
+    /// Who is believed about the time of day.
+    pub clock_trust: Trust,
     /// The broker, if there is one.
     pub broker: Option<Broker>,
     /// Who lies where.
@@ -206,6 +210,7 @@ impl Config {
             fallback: None,
             escalation: Vec::new(),
             rules_file: None,
+            clock_trust: Trust::Synchronised,
             broker: None,
             patients: Vec::new(),
             news2: BTreeMap::new(),

@@ -1,7 +1,6 @@
 //! Small tasks that carry facts of one part to another, and tell systemd and the metrics.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use crate::systemd;
 use crate::tasks::Role;
 use crate::uplink;
 
-/// Disk and clock are looked at this often.
-const HOST_EVERY: Duration = Duration::from_mins(1);
+/// The disk is looked at this often.
+const DISK_EVERY: Duration = Duration::from_mins(1);
 
 /// The line for `systemctl status` is renewed this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -94,30 +93,25 @@ async fn watch_store(control: mpsc::Sender<Control>, mut health: watch::Receiver
     }
 }
 
-/// Tells how full the state directory's disk is, and whether the clock has been set, as far as that can be known.
-pub(super) async fn watch_host(control: mpsc::Sender<Control>, state_dir: PathBuf, timesync: Option<&'static Path>) {
-    let mut told = BTreeMap::new();
+/// Tells how full the state directory's disk is.
+pub(super) async fn watch_disk(control: mpsc::Sender<Control>, state_dir: PathBuf) {
+    let mut told = None;
     loop {
-        let (path, was_full) = (state_dir.clone(), told.get(&BridgeCondition::DiskFull) == Some(&true));
+        let (path, was_full) = (state_dir.clone(), told == Some(true));
         // A dead disk blocks, and must not block anybody else.
-        let looked = tokio::task::spawn_blocking(move || {
-            (host::is_disk_full(&path, was_full), timesync.and_then(host::is_clock_unsynchronised))
-        });
-        let Ok((disk, clock)) = looked.await else { return };
-        if let Err(error) = &disk {
-            warn!(%error, path = %state_dir.display(), "cannot tell how full the disk is");
-        }
-        for (condition, known) in
-            [(BridgeCondition::DiskFull, disk.ok()), (BridgeCondition::ClockUnsynchronised, clock)]
-        {
-            let Some(present) = known else { continue };
-            if told.insert(condition, present) != Some(present)
-                && control.send(Control::Condition(condition, present)).await.is_err()
-            {
-                return;
+        let looked = tokio::task::spawn_blocking(move || host::is_disk_full(&path, was_full));
+        match looked.await {
+            Ok(Ok(present)) => {
+                if told.replace(present) != Some(present)
+                    && control.send(Control::Condition(BridgeCondition::DiskFull, present)).await.is_err()
+                {
+                    return;
+                }
             }
+            Ok(Err(error)) => warn!(%error, path = %state_dir.display(), "cannot tell how full the disk is"),
+            Err(_) => return,
         }
-        tokio::time::sleep(HOST_EVERY).await;
+        tokio::time::sleep(DISK_EVERY).await;
     }
 }
 
@@ -175,6 +169,7 @@ async fn watch_uplink(
         let (connected, waiting, parked) = {
             let status = status.borrow_and_update();
             metrics.uplink_backlog.set(status.backlog);
+            metrics.uplink_held_seconds.set(status.held_seconds.unwrap_or(0));
             metrics.uplink_backlog_seconds.set(status.backlog_seconds.unwrap_or(0));
             (status.connected, status.waiting, status.parked)
         };

@@ -249,7 +249,7 @@ pub(super) fn insert_reading(
         at.mono.0.wrapping_sub(received.mono.0).cast_signed(),
         at.wall.0.wrapping_sub(received.wall.0),
         taken_ms,
-        reading.taken.uncertainty_ms,
+        reading.taken.uncertainty_ms.map_or(-1, i64::from),
         reading.taken.device_time,
         columns.mantissa,
         columns.exponent,
@@ -285,7 +285,7 @@ pub(super) fn reading_row(
         taken: Taken {
             wall: taken_ms.map(|earlier| Wall(received.wall.0.wrapping_sub(earlier))),
             source: stream.time_source,
-            uncertainty_ms: number(row.get(7)?)?,
+            uncertainty_ms: uncertainty(row.get(7)?)?,
             device_time: row.get(8)?,
         },
         received,
@@ -486,6 +486,11 @@ fn identifier<T: TryFrom<String, Error = crate::ids::BadId>>(text: String) -> Re
 
 fn named<T>(name: &str, from_name: impl FnOnce(&str) -> Option<T>) -> Result<T, BadRow> {
     from_name(name).ok_or_else(|| content(format!("`{name}` is a name this version does not know")))
+}
+
+/// -1 where nobody knows: the column takes no NULL.
+fn uncertainty(column: i64) -> Result<Option<u32>, BadRow> {
+    if column == -1 { Ok(None) } else { number(column).map(Some) }
 }
 
 fn number(column: i64) -> Result<u32, BadRow> {

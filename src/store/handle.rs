@@ -9,6 +9,7 @@ use super::queue::Queue;
 use crate::clock::Stamp;
 use crate::event::Event;
 use crate::ids::Seq;
+use crate::timeline::{ClockEpoch, MAX_EPOCHS, Timeline};
 
 /// Questions whether the writer is alive that may wait; each comes from a task that waits for the answer.
 const PINGS: usize = 8;
@@ -43,12 +44,38 @@ pub enum StoreHealth {
 pub(super) struct Moved {
     /// The newest place of each lane. As many as there are lanes.
     cursors: Mutex<BTreeMap<String, Seq>>,
+    /// Clock epochs that were begun; the writer takes them at least once a second.
+    clocks: Mutex<Vec<ClockEpoch>>,
 }
 
 impl Moved {
     /// Takes all moves.
     pub(super) fn take(&self) -> BTreeMap<String, Seq> {
         std::mem::take(&mut *self.cursors.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn has_clocks(&self) -> bool {
+        !self.clocks.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Takes all clock epochs.
+    pub(super) fn take_clocks(&self) -> Vec<ClockEpoch> {
+        std::mem::take(&mut *self.clocks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add_clock(&self, epoch: ClockEpoch) {
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.push(epoch);
+        let too_many = clocks.len().saturating_sub(MAX_EPOCHS);
+        clocks.drain(..too_many);
+    }
+
+    /// Puts clock epochs back that could not be stored; of too many the oldest go.
+    pub(super) fn put_clocks_back(&self, mut epochs: Vec<ClockEpoch>) {
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.append(&mut clocks);
+        epochs.drain(..epochs.len().saturating_sub(MAX_EPOCHS));
+        *clocks = epochs;
     }
 
     /// Puts moves back that could not be stored, except where a newer one has come.
@@ -68,6 +95,7 @@ pub struct StoreHandle {
     moved: Arc<Moved>,
     durable: watch::Receiver<Seq>,
     health: watch::Receiver<StoreHealth>,
+    timeline: watch::Sender<Arc<Timeline>>,
 }
 
 /// The writer's ends of what [`StoreHandle`] holds.
@@ -81,8 +109,8 @@ pub(super) struct Ends {
     pub(super) health: watch::Sender<StoreHealth>,
 }
 
-/// A handle and the writer's ends; `durable` is the newest stored number.
-pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
+/// A handle and the writer's ends; `durable` is the newest stored number, `timeline` what is known of clocks.
+pub(super) fn pair(durable: Seq, timeline: Timeline) -> (StoreHandle, Ends) {
     let queue = Arc::new(Queue::default());
     let (pings_in, pings) = mpsc::channel(PINGS);
     let (durable, durable_out) = watch::channel(durable);
@@ -94,6 +122,7 @@ pub(super) fn pair(durable: Seq) -> (StoreHandle, Ends) {
         moved: Arc::clone(&moved),
         durable: durable_out,
         health: health_out,
+        timeline: watch::Sender::new(Arc::new(timeline)),
     };
     (handle, Ends { queue, pings, moved, durable, health })
 }
@@ -157,6 +186,18 @@ impl StoreHandle {
     /// stored event is kept in memory until that event is stored.
     pub fn set_cursors(&self, moved: Vec<(String, Seq)>) {
         self.moved.cursors.lock().unwrap_or_else(PoisonError::into_inner).extend(moved);
+    }
+
+    /// What is known of clocks. Whoever reads the log sees it by this.
+    pub fn timeline(&self) -> watch::Receiver<Arc<Timeline>> {
+        self.timeline.subscribe()
+    }
+
+    /// A clock epoch begins with the event of its number, or one of the same number is known less exactly. Readers follow at
+    /// once; it is on disk before the events that are appended after this call.
+    pub fn begin_clock_epoch(&self, epoch: ClockEpoch) {
+        self.moved.add_clock(epoch.clone());
+        self.timeline.send_modify(|timeline| Arc::make_mut(timeline).add(epoch));
     }
 
     /// Returns when the writer has turned its loop since the call.

@@ -12,8 +12,8 @@ use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::{Directory, Suspicion};
 use super::retention::Keeper;
 use super::{
-    DeviceIdentity, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat, inbox,
-    records, salvage, schema, times,
+    DeviceIdentity, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat,
+    clock_epochs, inbox, records, salvage, schema, times,
 };
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
@@ -21,6 +21,7 @@ use crate::event::{AlertEvent, AuditAction, AuditEvent, AuditResult, Event, Even
 use crate::ids::{DeviceId, Epoch, PatientId, Seq, SourceId};
 use crate::notifier::{MAX_ACKED, Saved};
 use crate::record::KnownRecords;
+use crate::timeline::{ClockEpoch, Timeline};
 
 /// Streams whose numbers are remembered: 40 patients with 20 metrics and five qualities each. Beyond that all are
 /// forgotten and looked up again.
@@ -163,6 +164,7 @@ impl Ledger {
             params![epoch.as_str(), boot, row_id(*first), began.mono.0.cast_signed(), began.wall.0],
         )?;
         forget_epochs(&transaction)?;
+        clock_epochs::forget(&transaction)?;
         times::note(&transaction, self.newest)?;
         let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0))?;
         transaction.commit()?;
@@ -249,6 +251,11 @@ impl Ledger {
         Ok(kept)
     }
 
+    /// What is known of clocks.
+    pub(super) fn timeline(&self) -> Result<Timeline, StoreError> {
+        clock_epochs::load(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the clock epochs"))
+    }
+
     /// The newest messages of the care team.
     pub(super) fn messages(&self) -> Result<Vec<(uuid::Uuid, Seq, Wall)>, StoreError> {
         chat::remembered(&self.connection).map_err(StoreError::sqlite(&self.path, "cannot read the conversations"))
@@ -324,13 +331,14 @@ impl Ledger {
         records::load(&self.connection, &self.path)
     }
 
-    /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
+    /// Stores a batch, the moves of cursors and clock epochs in one transaction, synced to the disk when this returns.
     ///
     /// After an error only [`Self::reopen`] may follow: numbers that were given to new streams are void.
     pub(super) fn commit(
         &mut self,
         batch: &[Arc<Event>],
         moved: &BTreeMap<String, Seq>,
+        clocks: &[ClockEpoch],
     ) -> Result<Committed, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot store events");
         let mut cursors = self.cursors.clone();
@@ -339,6 +347,7 @@ impl Ledger {
         // Room is made first, so that a database at its limit can take the batch.
         let now = batch.last().map(|event| event.at);
         let dropped = self.keeper.make_room(&transaction, self.newest, &cursors, now).map_err(&failed)?;
+        clock_epochs::keep(&transaction, clocks).map_err(&failed)?;
         let newest = append(&transaction, &self.path, &mut self.streams, self.newest, batch)?;
         if times::is_beyond(newest, self.newest) {
             times::note(&transaction, newest).map_err(&failed)?;

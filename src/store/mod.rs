@@ -7,6 +7,7 @@
 //! SQLite runs only inside `spawn_blocking`, which also holds tokio's paused time still while a disk is working.
 
 mod chat;
+mod clock_epochs;
 mod codec;
 mod directory;
 mod fault;
@@ -17,6 +18,7 @@ mod past;
 mod queue;
 mod reader;
 mod records;
+mod redated;
 mod resume;
 mod retention;
 mod salvage;
@@ -333,8 +335,8 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         }
         Err(error) => return Err(error),
     };
-    let reader = Reader::open(&directory)?;
-    let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)));
+    let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)), ledger.timeline()?);
+    let reader = Reader::open(&directory, &handle.timeline())?;
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (salvaged_in, salvages) = mpsc::channel(SALVAGES);
     if let Some(report) = &salvaged {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::codec::{self, BadRow, Stream, row_id, seq_of, stamp};
 use super::directory::Directory;
@@ -15,6 +15,7 @@ use crate::clock::{Stamp, Wall};
 use crate::event::Event;
 use crate::ids::{DeviceId, Epoch, Seq};
 use crate::record::RecordKey;
+use crate::timeline::Timeline;
 
 /// Most events that one call returns.
 pub const MAX_READ: usize = 10_000;
@@ -54,6 +55,8 @@ pub(super) struct ReadSide {
     pub(super) streams: HashMap<i64, Stream>,
     /// Which of the databases that took each other's place in this run is open.
     generation: u64,
+    /// What is known of clocks now: rows are read with the times that they have by it.
+    pub(super) timeline: watch::Receiver<Arc<Timeline>>,
     /// Keeps the state directory locked while anybody can read.
     directory: Arc<Directory>,
 }
@@ -81,14 +84,17 @@ enum Part {
 
 impl Reader {
     /// Opens a connection of its own to the database in `directory`.
-    pub(super) fn open(directory: &Arc<Directory>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        directory: &Arc<Directory>,
+        timeline: &watch::Receiver<Arc<Timeline>>,
+    ) -> Result<Self, StoreError> {
         let path = directory.database();
         let connect = || -> Result<_, StoreError> {
             let connection =
                 schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
-            let (path, generation) = (path.clone(), directory.generation());
+            let (path, generation, timeline) = (path.clone(), directory.generation(), timeline.clone());
             let (streams, directory) = (HashMap::new(), Arc::clone(directory));
-            Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams, generation, directory })))
+            Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams, generation, timeline, directory })))
         };
         Ok(Self { side: connect()?, searches: connect()? })
     }
@@ -123,6 +129,7 @@ impl Reader {
     /// The newest event of each alert that has not ended, oldest first.
     pub async fn standing_alerts(&self) -> Result<Vec<Event>, StoreError> {
         self.read(|side| {
+            let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
                 let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
                 let failed = StoreError::sqlite(path, "cannot read the alerts that stand");
@@ -132,7 +139,7 @@ impl Reader {
                 while let Some(row) = rows.next().map_err(&failed)? {
                     let seq = seq_of(row.get(0).map_err(&failed)?);
                     match epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch)) {
-                        Ok(event) => events.push(event),
+                        Ok(event) => events.push(timeline.rebased(event)),
                         // One that cannot be read must not hide the others.
                         Err(bad) => tracing::error!(error = %bad.at(path, seq), "an alert that stands is left out"),
                     }
@@ -162,7 +169,13 @@ impl Reader {
     /// The last event that was published before `time`; [`Seq::ZERO`] if there is none. Where the clock was set back it
     /// is one of several such places.
     pub async fn last_before(&self, time: Wall) -> Result<Seq, StoreError> {
-        self.query(move |transaction| past::last_before(transaction, time)).await
+        self.read(move |side| {
+            let timeline = side.timeline();
+            side.in_transaction(|path, transaction| {
+                past::last_before(transaction, &timeline, time).map_err(StoreError::sqlite(path, "cannot read events"))
+            })
+        })
+        .await
     }
 
     /// The runs of the daemon, oldest first. The last one is this run.
@@ -292,6 +305,11 @@ impl ReadSide {
         Ok(())
     }
 
+    /// What is known of clocks now.
+    pub(super) fn timeline(&self) -> Arc<Timeline> {
+        Arc::clone(&self.timeline.borrow())
+    }
+
     /// Runs `work` on one unchanging state of the database.
     pub(super) fn in_transaction<T>(
         &mut self,
@@ -303,17 +321,20 @@ impl ReadSide {
     }
 
     fn conversation(&mut self, wanted: &PageWanted) -> Result<Vec<Event>, StoreError> {
+        let timeline = self.timeline();
         self.in_transaction(|path, transaction| {
             let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
             chat::page(transaction, wanted, |row| {
                 let seq = seq_of(row.get(0).unwrap_or_default());
-                epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch)).map_err(|bad| bad.at(path, seq))
+                let event = epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch));
+                event.map(|event| timeline.rebased(event)).map_err(|bad| bad.at(path, seq))
             })
             .map_err(StoreError::sqlite(path, "cannot read a conversation"))?
         })
     }
 
     fn events(&mut self, span: Span, parts: &[Part]) -> Result<Vec<Event>, StoreError> {
+        let timeline = self.timeline();
         let Self { path, connection, streams, .. } = self;
         let failed = StoreError::sqlite(path, "cannot read events");
         let transaction = connection.transaction().map_err(&failed)?;
@@ -339,7 +360,7 @@ impl ReadSide {
                     }
                     Part::Others | Part::Audit | Part::LastOthers => codec::event_row(row, epoch),
                 });
-                events.push(event.map_err(|bad| bad.at(path, seq))?);
+                events.push(timeline.rebased(event.map_err(|bad| bad.at(path, seq))?));
             }
         }
         // Two rising runs: the sort only merges them.

@@ -37,7 +37,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 19] = [
+const TABLES: [(&str, &str); 20] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -61,6 +61,7 @@ const TABLES: [(&str, &str); 19] = [
     ("request", "rowid, id, digest, wall, seq"),
     ("chat_line", "seq, room, id"),
     ("chat_cleared", "rowid, room, user, seq"),
+    ("clock_epoch", "first_seq, boot, since_mono, offset_ms, uncertainty_ms, state"),
 ];
 
 /// Fills a new database with what can be read of the damaged one, moves that aside, and opens the new one in its place.

@@ -226,6 +226,19 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- The life of one alert. Only alerts pay for it. A row that salvage brought and that is no JSON has no place in it.
     CREATE INDEX alert_life ON event (CASE WHEN json_valid(body) THEN body ->> '$.alert' END) WHERE kind = 'alert';
 ",
+    "
+    -- Spans in which time of day was time since boot and offset_ms. first_seq: the first event in it; the next one ends it.
+    -- state: what is known of the clock; uncertainty_ms: how far its time of day may be off, NULL if nobody knows. Rows
+    -- keep the times with which they were stored; these say what they are read as.
+    CREATE TABLE clock_epoch (
+        first_seq INTEGER PRIMARY KEY,
+        boot TEXT NOT NULL,
+        since_mono INTEGER NOT NULL,
+        offset_ms INTEGER NOT NULL,
+        uncertainty_ms INTEGER,
+        state TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

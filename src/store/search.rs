@@ -6,10 +6,11 @@ use rusqlite::{Row, Transaction, params};
 
 use super::codec::{self, BadRow, row_id, seq_of};
 use super::reader::{EpochInfo, ReadSide, Reader, epoch_of, epochs, find_stream};
-use super::{MAX_READ, StoreError, times};
+use super::{MAX_READ, StoreError, redated, times};
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq};
+use crate::timeline::Timeline;
 use crate::vitals::{Metric, Mode};
 
 /// Most readings that one search looks at, whether it wants them or not: a second on a small machine.
@@ -126,8 +127,9 @@ impl Reader {
     /// The first time since `from` at which something may have been measured, and the last; `None`: nothing was.
     pub async fn extent(&self, from: Wall) -> Result<Option<(Wall, Wall)>, StoreError> {
         self.search(move |side| {
+            let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
-                times::extent(transaction, from).map_err(StoreError::sqlite(path, "cannot find a time"))
+                redated::extent(transaction, &timeline, from).map_err(StoreError::sqlite(path, "cannot find a time"))
             })
         })
         .await
@@ -137,8 +139,10 @@ impl Reader {
     pub async fn reach(&self, from: Wall, to: Wall) -> Result<Wall, StoreError> {
         let most = i64::try_from(MAX_SCANNED).unwrap_or(i64::MAX) / times::BLOCK - 2;
         self.search(move |side| {
+            let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
-                times::reach(transaction, (from, to), most).map_err(StoreError::sqlite(path, "cannot find a time"))
+                redated::reach(transaction, &timeline, (from, to), most)
+                    .map_err(StoreError::sqlite(path, "cannot find a time"))
             })
         })
         .await
@@ -151,6 +155,7 @@ impl Reader {
     {
         let limit = limit.min(MAX_READ);
         self.search(move |side| {
+            let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
                 let failed = StoreError::sqlite(path, "cannot read alerts");
                 let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
@@ -162,7 +167,7 @@ impl Reader {
                     looked_at += 1;
                     if row.get_ref(1).map_err(&failed)?.as_str().ok() == Some(codec::ALERT) {
                         let event = epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch));
-                        let event = event.map_err(|bad| bad.at(path, seq))?;
+                        let event = timeline.rebased(event.map_err(|bad| bad.at(path, seq))?);
                         if chooses(&event) {
                             found.push(event);
                         }
@@ -181,6 +186,7 @@ impl Reader {
     /// Every change of one alert, oldest first.
     pub async fn alert_life(&self, alert: AlertId) -> Result<Vec<Event>, StoreError> {
         self.search(move |side| {
+            let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
                 let failed = StoreError::sqlite(path, "cannot read an alert");
                 let runs = epochs(transaction).map_err(|bad| bad.at(path, Seq::ZERO))?;
@@ -190,7 +196,7 @@ impl Reader {
                 while let Some(row) = rows.next().map_err(&failed)? {
                     let seq = seq_of(row.get(0).map_err(&failed)?);
                     let event = epoch_of(&runs, seq).and_then(|epoch| codec::event_row(row, epoch));
-                    found.push(event.map_err(|bad| bad.at(path, seq))?);
+                    found.push(timeline.rebased(event.map_err(|bad| bad.at(path, seq))?));
                 }
                 Ok(found)
             })
@@ -228,6 +234,7 @@ fn advance<S>(
     gathered: &mut S,
     take: fn(&mut S, Event),
 ) -> Result<Option<Scanned>, StoreError> {
+    let timeline = side.timeline();
     let ReadSide { path, connection, streams, .. } = side;
     let failed = StoreError::sqlite(path, "cannot search readings");
     let transaction = connection.transaction().map_err(&failed)?;
@@ -237,7 +244,8 @@ fn advance<S>(
         return nothing_left;
     }
     let first = times::block_of(scan.after.next());
-    let (blocks, open) = times::blocks(&transaction, first, (scan.from, scan.to), BLOCKS_AT_ONCE).map_err(&failed)?;
+    let span = (scan.from, scan.to);
+    let (blocks, open) = redated::blocks(&transaction, &timeline, first, span, BLOCKS_AT_ONCE).map_err(&failed)?;
     let are_more = i64::try_from(blocks.len()).is_ok_and(|found| found == BLOCKS_AT_ONCE);
     let mut spans: Vec<(Seq, Seq)> = blocks
         .iter()
@@ -260,10 +268,10 @@ fn advance<S>(
             let seq = seq_of(row.get(0).map_err(&failed)?);
             search.looked_at += 1;
             search.scan.after = seq;
-            if is_wanted(row, search).map_err(&failed)? {
+            if is_wanted(row, search, &timeline).map_err(&failed)? {
                 let event = epoch_of(&search.runs, seq)
                     .and_then(|epoch| codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id)));
-                take(gathered, event.map_err(|bad| bad.at(path, seq))?);
+                take(gathered, timeline.rebased(event.map_err(|bad| bad.at(path, seq))?));
                 search.taken += 1;
             }
             if search.taken >= scan.limit || search.looked_at >= MAX_SCANNED {
@@ -277,12 +285,12 @@ fn advance<S>(
 }
 
 /// True if the row of [`codec::SELECT_READINGS`] is of a wanted stream and was measured in time.
-fn is_wanted(row: &Row<'_>, search: &Search) -> rusqlite::Result<bool> {
+fn is_wanted(row: &Row<'_>, search: &Search, timeline: &Timeline) -> rusqlite::Result<bool> {
     if !search.streams.contains(&row.get(1)?) {
         return Ok(false);
     }
-    let (wall, received_ms): (i64, i64) = (row.get(3)?, row.get(5)?);
-    let taken_ms: Option<i64> = row.get(6)?;
-    let measured = wall.wrapping_sub(received_ms).wrapping_sub(taken_ms.unwrap_or(0));
+    let at = codec::stamp(row.get(2)?, row.get(3)?);
+    let wall = timeline.placed(seq_of(row.get(0)?), at).map_or(at.wall, |placed| placed.wall);
+    let measured = redated::measured(wall, row.get(5)?, row.get(6)?);
     Ok((search.scan.from.0..search.scan.to.0).contains(&measured))
 }

@@ -207,7 +207,7 @@ impl Writer {
         let moved = self.ends.moved.take();
         let unreported = self.unreported.take();
         self.report(unreported);
-        if self.batch.is_empty() && moved.is_empty() {
+        if self.batch.is_empty() && moved.is_empty() && !self.ends.moved.has_clocks() {
             return Ok(());
         }
         if let Some(event) = self.batch.last() {
@@ -334,6 +334,7 @@ impl Writer {
         let mut batch = std::mem::take(&mut self.batch);
         let ledger = Arc::clone(&self.ledger);
         let durable = self.ends.durable.clone();
+        let marks = Arc::clone(&self.ends.moved);
         let is_retry = self.state == State::Failing;
         let work = move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,7 +342,8 @@ impl Writer {
             let outcome = reopened.and_then(|newest| {
                 // A commit that reported an error may have reached the disk all the same.
                 batch.retain(|event| newest.is_none_or(|newest| event.seq > newest));
-                ledger.commit(&batch, &moved)
+                let clocks = marks.take_clocks();
+                ledger.commit(&batch, &moved, &clocks).inspect_err(|_| marks.put_clocks_back(clocks))
             });
             if let Ok(committed) = &outcome
                 && committed.dropped.is_none()

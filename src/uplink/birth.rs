@@ -9,12 +9,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::UplinkConfig;
 use crate::clock::Stamp;
-use crate::host;
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::patient::Patient;
 use crate::pipeline::{Control, Expected};
-use crate::wire::{BirthClock, BirthData, ClockEpoch};
-use crate::{systemd, wire};
+use crate::timeline::{self, ClockEpoch, ClockState};
+use crate::wire::{self, BirthClock, BirthData};
 
 /// The `{kind}` of its topic, and its `type`.
 pub(super) const BIRTH: &str = "birth";
@@ -87,25 +86,38 @@ pub(super) async fn thresholds(about: About) -> Option<Json> {
     tokio::time::timeout(LIMITS_DEADLINE, asking).await.ok().flatten()
 }
 
+/// What is known of the clock.
+fn clock(about: &About, epoch: Option<&ClockEpoch>, now: Stamp) -> BirthClock {
+    let state = epoch.map_or(ClockState::Unknown, |epoch| epoch.state);
+    let source = match state {
+        ClockState::Synchronised | ClockState::Unsynchronised => Some("operating_system"),
+        ClockState::Trusted => Some("configuration"),
+        ClockState::Hardware => Some("hardware_clock"),
+        ClockState::Unknown => None,
+    };
+    BirthClock {
+        synchronised: state.synced(),
+        state,
+        source,
+        uncertainty_ms: epoch.and_then(|epoch| epoch.uncertainty_ms),
+        epoch: wire::ClockEpoch { boot: about.boot.clone(), offset_ms: timeline::offset_ms(now) },
+    }
+}
+
 /// The text of the message. What does not fit into a packet of the broker is left out, and that is said.
 pub(super) fn body(
     config: &UplinkConfig,
+    epoch: Option<&ClockEpoch>,
     thresholds: Option<&Json>,
     max_packet_bytes: u32,
     now: Stamp,
 ) -> Result<String, serde_json::Error> {
     let about = &config.about;
-    let synchronised = systemd::time_sync_directory().and_then(host::is_clock_unsynchronised).map(|not| !not);
-    let since_boot = i64::try_from(now.mono.as_millis()).unwrap_or(i64::MAX);
     let mut data = BirthData {
         version: env!("CARGO_PKG_VERSION"),
         schema: wire::SCHEMA,
         config_hash: about.config_hash.as_ref().and_then(|hash| hash.borrow().clone()),
-        clock: BirthClock {
-            synchronised,
-            source: synchronised.map(|_| "systemd-timesyncd"),
-            epoch: ClockEpoch { boot: about.boot.clone(), offset_ms: now.wall.0.saturating_sub(since_boot) },
-        },
+        clock: clock(about, epoch, now),
         devices: Some(json!(about.devices)),
         thresholds: thresholds.cloned(),
         left_out: None,
@@ -152,12 +164,12 @@ mod tests {
     #[test]
     fn it_says_who_the_bridge_is_and_what_is_not_known_is_null() {
         let now = Stamp { mono: Mono::from_millis(5000), wall: Wall(1_795_219_200_000) };
-        let birth: Json = serde_json::from_str(&body(&config(), None, u32::MAX, now).unwrap()).unwrap();
+        let birth: Json = serde_json::from_str(&body(&config(), None, None, u32::MAX, now).unwrap()).unwrap();
         assert_eq!((&birth["type"], &birth["bridge"], &birth["site"]), (&json!("birth"), &json!("b1"), &json!("icu")));
         let data = &birth["data"];
         assert_eq!(data["devices"][0]["profile"], "polar-h10");
         assert_eq!((&data["thresholds"], &data["config_hash"]), (&Json::Null, &Json::Null));
-        let clock = json!({"synchronised": null, "source": null,
+        let clock = json!({"synchronised": null, "state": "unknown", "source": null, "uncertainty_ms": null,
                            "epoch": {"boot": "boot-1", "offset_ms": 1_795_219_195_000_i64}});
         assert_eq!(data["clock"], clock);
     }
@@ -166,7 +178,7 @@ mod tests {
     fn what_the_broker_would_not_take_is_left_out_and_that_is_said() {
         let limits = json!({"P-0001": "x".repeat(5000)});
         let birth = |most| -> Json {
-            serde_json::from_str(&body(&config(), Some(&limits), most, Stamp::default()).unwrap()).unwrap()
+            serde_json::from_str(&body(&config(), None, Some(&limits), most, Stamp::default()).unwrap()).unwrap()
         };
         let whole = birth(10_000);
         assert_eq!((&whole["data"]["thresholds"], whole["data"].get("left_out")), (&limits, None));

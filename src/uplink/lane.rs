@@ -89,6 +89,21 @@ impl LaneState {
         self.bad_row = None;
     }
 
+    /// Forgets what waits and is not under way, so that it is read again; what is being read now is not awaited.
+    pub(super) fn read_again(&mut self) {
+        (self.reading, self.bad_row) = (false, None);
+        let Some((first, last)) =
+            self.rows.iter().rfind(|(_, row)| row.in_flight).map(|(first, row)| (*first, row.last))
+        else {
+            self.rewind();
+            return;
+        };
+        // Behind the last one under way as if it had never been read; before it one by one.
+        self.rows.split_off(&first.next());
+        self.rows.values_mut().filter(|row| !row.in_flight).for_each(|row| row.message = None);
+        self.read_to = last;
+    }
+
     /// These events are confirmed or parked.
     pub(super) fn settle(&mut self, first: Seq, last: Seq) {
         self.rows.remove(&first);

@@ -3,6 +3,7 @@
 pub mod access;
 mod birth;
 mod downlink;
+mod hold;
 mod home_assistant;
 mod lane;
 mod mqtt;
@@ -28,7 +29,7 @@ use tracing::{debug, info, warn};
 pub use self::access::{Access, BrokerAddress};
 pub use self::birth::{About, KnownDevice};
 pub use self::downlink::Downlink;
-pub use self::plan::{Limits, UplinkStatus};
+pub use self::plan::{DEFAULT_CLOCK_HOLD, Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
 
 use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, RESULTS};
@@ -41,6 +42,7 @@ use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
 use crate::store::{Reader, StoreError, StoreHandle};
+use crate::timeline::{ClockState, Timeline};
 use crate::wire::{self, BridgeNews};
 
 /// On stop: the wait for answers to what is under way, and to the farewell.
@@ -84,15 +86,15 @@ pub struct UplinkConfig {
 
 impl UplinkConfig {
     /// The rows of what a read has found: an event each, or bundles of the backlog.
-    fn rows(&self, request: &ReadRequest, events: &[Event]) -> Vec<Row> {
+    fn rows(&self, request: &ReadRequest, events: &[Event], timeline: &Timeline) -> Vec<Row> {
         let is_historical = request.lane == Lane::Backlog;
         if request.bundle < 2 {
-            return events.iter().map(|event| self.encode(event, is_historical)).collect();
+            return events.iter().map(|event| self.encode(event, is_historical, timeline)).collect();
         }
         let mut rows = Vec::new();
         let mut rest = events;
         while !rest.is_empty() {
-            let (row, taken) = self.bundle(request, rest);
+            let (row, taken) = self.bundle(request, rest, timeline);
             rows.push(row);
             rest = rest.get(taken..).unwrap_or(&[]);
         }
@@ -100,11 +102,11 @@ impl UplinkConfig {
     }
 
     /// As many of the events as go together; at least one, by itself if it stands alone or cannot be written.
-    fn bundle(&self, request: &ReadRequest, events: &[Event]) -> (Row, usize) {
+    fn bundle(&self, request: &ReadRequest, events: &[Event], timeline: &Timeline) -> (Row, usize) {
         let most = usize::try_from(request.max_packet_bytes).unwrap_or(usize::MAX).saturating_sub(BUNDLE_OVERHEAD);
         let (mut bodies, mut bytes) = (Vec::new(), 0_usize);
         for event in events.iter().take(request.bundle) {
-            let Ok(body) = wire::upload(event, &self.bridge, true) else { break };
+            let Ok(body) = self.upload(event, true, timeline) else { break };
             bytes = bytes.saturating_add(body.len()).saturating_add(1);
             if bytes > most {
                 break;
@@ -113,7 +115,7 @@ impl UplinkConfig {
         }
         let ends = events.first().zip(bodies.len().checked_sub(1).and_then(|place| events.get(place)));
         let Some((first, last)) = ends.filter(|_| bodies.len() > 1) else {
-            let row = events.first().map(|event| self.encode(event, true));
+            let row = events.first().map(|event| self.encode(event, true, timeline));
             let none = Row { first: Seq::ZERO, last: Seq::ZERO, message: Err("there is no event".to_owned()) };
             return (row.unwrap_or(none), 1);
         };
@@ -122,9 +124,15 @@ impl UplinkConfig {
         (Row { first: first.seq, last: last.seq, message: Ok(message) }, bodies.len())
     }
 
-    fn encode(&self, event: &Event, is_historical: bool) -> Row {
+    /// The text of an event. Where the clock was not set when it happened, and was not since, that stands in it.
+    fn upload(&self, event: &Event, is_historical: bool, timeline: &Timeline) -> Result<String, serde_json::Error> {
+        let state = timeline.placed(event.seq, event.at).map(|placed| placed.state);
+        Ok(wire::dated(wire::upload(event, &self.bridge, is_historical)?, state))
+    }
+
+    fn encode(&self, event: &Event, is_historical: bool, timeline: &Timeline) -> Row {
         let kind = wire::kind_of(&event.body);
-        let body = wire::upload(event, &self.bridge, is_historical);
+        let body = self.upload(event, is_historical, timeline);
         let message = body.map_err(|error| format!("cannot be written as JSON: {error}"));
         let message = message.map(|body| self.message(event, kind, event.device(), is_historical, body));
         Row { first: event.seq, last: event.seq, message }
@@ -219,8 +227,11 @@ pub async fn run(
         cursors.insert(name, seq);
     }
     let through = *durable.borrow_and_update();
-    let plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
-    let state = State::begin(&config, &reader, through).await?;
+    let mut plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
+    let mut timeline = handle.timeline();
+    plan.on_clock(timeline.borrow_and_update().unset_from(), clock.now());
+    let known = Arc::clone(&timeline.borrow());
+    let state = State::begin(&config, &reader, &known, through).await?;
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
@@ -233,6 +244,7 @@ pub async fn run(
         handle,
         status,
         logged: clock.now().mono,
+        is_held: false,
         clock,
     };
     loop {
@@ -243,17 +255,22 @@ pub async fn run(
             () = stop.cancelled() => return uplink.leave().await,
             // Answers free the window.
             event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
+            // The clock was set. The handle has the other end, so this fails never.
+            _ = timeline.changed() => {
+                let known = Arc::clone(&timeline.borrow_and_update());
+                uplink.on_clock(&known).await?;
+            }
             // Rows that were asked for.
             Some(result) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(result),
             // The limits in force, for the birth message.
             Some(thresholds) = uplink.state.asked.next(), if !uplink.state.asked.is_empty() => {
                 let now = uplink.clock.now();
-                uplink.state.on_thresholds(&uplink.config, thresholds, now)?;
+                uplink.state.on_thresholds(&uplink.config, &uplink.handle, thresholds, now)?;
             }
             // What stands, according to the log.
             Some(look) = uplink.state.looks.next(), if !uplink.state.looks.is_empty() => {
                 let now = uplink.clock.now();
-                uplink.state.on_look(&uplink.config, look, now)?;
+                uplink.state.on_look(&uplink.config, &uplink.handle, look, now)?;
             }
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
@@ -288,9 +305,29 @@ struct Uplink {
     clock: Clock,
     /// When the progress of the backlog was logged last, or there was none.
     logged: Mono,
+    /// Readings wait for the clock.
+    is_held: bool,
 }
 
 impl Uplink {
+    /// More is known of the clock: what is sent from now on says the times that hold now.
+    async fn on_clock(&mut self, timeline: &Timeline) -> Result<(), UplinkError> {
+        self.plan.on_clock(timeline.unset_from(), self.clock.now());
+        self.state.on_clock(&self.config, &self.reader, timeline).await
+    }
+
+    /// Says in the log when readings begin to wait for the clock, and when they do no longer.
+    fn tell_hold(&mut self, seconds: Option<u64>) {
+        if self.is_held != seconds.is_some() {
+            self.is_held = seconds.is_some();
+            if let Some(seconds) = seconds {
+                info!(seconds, "nobody has set the clock: readings wait for it before they are sent");
+            } else {
+                info!("readings wait for the clock no longer");
+            }
+        }
+    }
+
     /// Does what the plan wants now, and tells when it may want more.
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
@@ -299,6 +336,7 @@ impl Uplink {
             self.carry_out(action, now)?;
         }
         let status = self.plan.status(now);
+        self.tell_hold(status.held_seconds);
         if status.backlog == 0 || !status.connected {
             self.logged = now.mono;
         } else if now.mono.since(self.logged) >= BACKLOG_LOG {
@@ -317,7 +355,9 @@ impl Uplink {
         match action {
             Action::Connect => {
                 let will = self.config.announcement(BridgeNews::Lost, now)?;
-                self.link = Some(Link::open(&self.config, &self.memory, will, &self.clock));
+                let state = self.handle.timeline().borrow().current().map(|epoch| epoch.state);
+                let is_unset = state == Some(ClockState::Unsynchronised);
+                self.link = Some(Link::open(&self.config, &self.memory, will, is_unset, &self.clock));
             }
             Action::Close { reason } => {
                 warn!(%reason, "uplink connection dropped");
@@ -326,6 +366,7 @@ impl Uplink {
             }
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
+                let timeline = Arc::clone(&self.handle.timeline().borrow());
                 self.reads.push(Box::pin(async move {
                     let ReadRequest { lane, after, through, limit, every_kind, .. } = request;
                     let events = match lane {
@@ -334,7 +375,8 @@ impl Uplink {
                         Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
                     };
                     let seen = events.as_ref().map_or_else(|_| BTreeSet::new(), |events| state::seen(&config, events));
-                    (request, events.map(|events| (config.rows(&request, &events), events.len() >= limit)), seen)
+                    let rows = |events: &[Event]| config.rows(&request, events, &timeline);
+                    (request, events.map(|events| (rows(&events), events.len() >= limit)), seen)
                 }));
             }
             Action::Publish { ticket, message } => {
@@ -364,7 +406,7 @@ impl Uplink {
                     }
                 }
                 // Goes out before any row, so that a consumer knows the bridge when the first one comes.
-                self.state.on_connected(&self.config, limits.max_packet_bytes, now)?;
+                self.state.on_connected(&self.config, &self.handle, limits.max_packet_bytes, now)?;
                 self.plan.on_connected(limits, now);
             }
             LinkEvent::Listening(Ok(())) => info!("the broker hands on what the bridge listens to"),

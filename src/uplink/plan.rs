@@ -18,6 +18,8 @@ use crate::backoff::Backoff;
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::Seq;
 use crate::named::named_enum;
+use crate::uplink::hold::ClockHold;
+pub use crate::uplink::hold::DEFAULT_CLOCK_HOLD;
 use crate::uplink::lane::{LaneState, READ_BATCH, Wish};
 pub use crate::uplink::pieces::HOLDING;
 use crate::uplink::pieces::{ALERTS, Pieces, READINGS};
@@ -83,6 +85,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Unconfirmed rows and no PUBACK for so long: the link is taken for dead, even if pings are answered.
     pub ack_timeout: Duration,
+    /// Readings wait for so long in all, while the broker is connected, for somebody to set the clock; zero: they do not.
+    pub clock_hold: Duration,
 }
 
 impl Default for Limits {
@@ -99,6 +103,7 @@ impl Default for Limits {
             stable_after: Duration::from_mins(1),
             connect_timeout: Duration::from_secs(15),
             ack_timeout: Duration::from_secs(20),
+            clock_hold: DEFAULT_CLOCK_HOLD,
         }
     }
 }
@@ -153,6 +158,7 @@ pub struct Ticket {
 pub struct ReadRequest {
     connection: u64,
     piece: u64,
+    clock: u64,
     /// Which lane.
     pub lane: Lane,
     /// Rows after this one,
@@ -254,6 +260,8 @@ pub struct UplinkStatus {
     pub last_parked: Option<Parked>,
     /// Publications confirmed by the broker since the start: an event each, or a bundle of the backlog.
     pub sent: u64,
+    /// For so many seconds more readings wait for somebody to set the clock. `None`: they do not.
+    pub held_seconds: Option<u64>,
     /// What is wrong, in words, if something is.
     pub reason: Option<String>,
 }
@@ -302,6 +310,9 @@ pub struct Plan {
     reconnect: Backoff,
     hold: Backoff,
     held_until: Option<Mono>,
+    clock_hold: ClockHold,
+    /// Rises whenever more is known of the clock: what was read before has other times.
+    clock: u64,
     /// Rows still to be sent one by one, to find the one because of which the broker ended the connection.
     one_by_one: usize,
     takeovers: VecDeque<Mono>,
@@ -319,6 +330,7 @@ impl Plan {
         let (pieces, live) = Pieces::restore(stored, durable);
         let reconnect = Backoff::new(limits.reconnect_shortest, limits.reconnect_longest, seed);
         let hold = Backoff::new(limits.reconnect_shortest, LONGEST_HOLD, seed.wrapping_add(1));
+        let clock_hold = ClockHold::new(limits.clock_hold);
         let mut plan = Self {
             limits,
             durable,
@@ -339,6 +351,8 @@ impl Plan {
             reconnect,
             hold,
             held_until: None,
+            clock_hold,
+            clock: 0,
             one_by_one: 0,
             takeovers: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -384,6 +398,30 @@ impl Plan {
         self.durable = self.durable.max(durable);
     }
 
+    /// More is known of the clock: what has been read and not been sent is read again, with the times that hold now.
+    ///
+    /// `unset_from`: the first event of this boot, while nobody has set its clock. Readings from there on wait for somebody
+    /// to do so, as long as [`Limits::clock_hold`] says, and go out all the same after that. Everything else goes at once.
+    pub fn on_clock(&mut self, unset_from: Option<Seq>, now: Stamp) {
+        self.clock = self.clock.saturating_add(1);
+        for lane in Lane::ALL {
+            self.lane_mut(*lane).read_again();
+        }
+        let is_up = matches!(self.link, Link::Up { .. });
+        if !unset_from.is_some_and(|first| self.clock_hold.begin(first, is_up, now.mono)) {
+            self.end_hold(now.mono);
+        }
+    }
+
+    /// Readings wait for the clock no longer. What has gathered is no part of the present.
+    fn end_hold(&mut self, now: Mono) {
+        let has_held = self.clock_hold.end();
+        let live_flies = self.flights.values().any(|flight| flight.lane == Lane::Live);
+        if has_held && matches!(self.link, Link::Up { .. }) && !live_flies {
+            self.turn_to_the_present(now);
+        }
+    }
+
     /// The broker has accepted the connection.
     pub fn on_connected(&mut self, broker: BrokerLimits, now: Stamp) {
         if !matches!(self.link, Link::Connecting { .. }) {
@@ -395,6 +433,7 @@ impl Plan {
             max_packet_bytes: broker.max_packet_bytes.unwrap_or(u32::MAX).min(self.limits.max_packet_bytes),
         };
         self.last_progress = now.mono;
+        self.clock_hold.on_connected(now.mono);
         self.turn_to_the_present(now.mono);
         self.status.connected = true;
         self.status.since = Some(now.wall);
@@ -489,6 +528,7 @@ impl Plan {
     /// The lane that asked has not been taken up anew since.
     fn is_current(&self, request: &ReadRequest) -> bool {
         request.connection == self.connection
+            && request.clock == self.clock
             && (request.lane != Lane::Backlog || request.piece == self.pieces.generation())
     }
 
@@ -520,6 +560,9 @@ impl Plan {
     pub fn next_action(&mut self, now: Stamp) -> Option<Action> {
         if let Some(action) = self.outbox.pop_front() {
             return Some(action);
+        }
+        if self.clock_hold.deadline().is_some_and(|end| now.mono >= end) {
+            self.end_hold(now.mono);
         }
         self.finish_piece();
         if let Some(action) = self.save_cursors() {
@@ -559,7 +602,12 @@ impl Plan {
             Link::Up { .. } => {
                 let lanes = [&self.alerts, &self.live, &self.backlog];
                 let retries = lanes.into_iter().flat_map(LaneState::times).chain([self.backlog_at]);
-                retries.chain(self.held_until).filter(|at| *at > now.mono).chain(self.watchdog()).min()
+                retries
+                    .chain(self.held_until)
+                    .chain(self.clock_hold.deadline())
+                    .filter(|at| *at > now.mono)
+                    .chain(self.watchdog())
+                    .min()
             }
         }
     }
@@ -573,6 +621,7 @@ impl Plan {
             backlog.saturating_mul(took).checked_div(done).filter(|_| backlog > 0)
         });
         UplinkStatus {
+            held_seconds: self.clock_hold.seconds(now.mono),
             waiting: self.durable.0.saturating_sub(behind.0),
             backlog,
             backlog_seconds,
@@ -696,7 +745,8 @@ impl Plan {
 
     fn read_next(&mut self, lane: Lane, max_packet_bytes: u32, now: Mono) -> Option<Action> {
         loop {
-            let (durable, connection, piece) = (self.durable, self.connection, self.pieces.generation());
+            let durable = if lane == Lane::Alerts { self.durable } else { self.clock_hold.readable(self.durable) };
+            let (connection, piece) = (self.connection, self.pieces.generation());
             let wish = self.lane_mut(lane).next_wish(durable, now)?;
             let Wish::Read { after, through, split } = wish else {
                 let Wish::Pass(seq, reason) = wish else { continue };
@@ -715,6 +765,7 @@ impl Plan {
             let request = ReadRequest {
                 connection,
                 piece,
+                clock: self.clock,
                 lane,
                 after,
                 through,
@@ -813,6 +864,7 @@ impl Plan {
         }
         self.link = Link::Down { retry_at: now.mono + self.reconnect.next_delay() };
         self.flights.clear();
+        self.clock_hold.on_disconnected(now.mono);
         self.held_until = None;
         self.alerts.rewind();
         self.live.rewind();

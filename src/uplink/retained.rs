@@ -133,6 +133,13 @@ impl Retained {
         }
     }
 
+    /// The same event of the log says other times now.
+    pub(super) fn dated_anew(&mut self, topic: String, body: String, seq: Seq) {
+        if self.entries.get(&topic).is_some_and(|entry| entry.seq == seq && entry.rank == Rank::Alert) {
+            self.stood(topic, body, seq);
+        }
+    }
+
     /// An event of the log about the end of an alert; `age`: how long ago that was, as far as anybody can tell.
     pub(super) fn ended(&mut self, topic: String, body: String, seq: Seq, age: Duration, now: Stamp) {
         if self.entries.get(&topic).is_some_and(|entry| entry.seq >= seq) {

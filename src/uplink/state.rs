@@ -1,6 +1,7 @@
 //! Keeps on the broker what the bridge says about itself: the shell of the retained machine, the birth and the discovery.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,7 +17,8 @@ use crate::clock::{Mono, Stamp};
 use crate::event::{AlertEvent, Event, EventBody, SystemKind};
 use crate::ids::{DeviceId, Seq};
 use crate::store::{Reader, StoreError, StoreHandle};
-use crate::wire::{self, BridgeNews};
+use crate::timeline::Timeline;
+use crate::wire::BridgeNews;
 
 /// The `{kind}` of the topics of alerts that stand.
 const PRESENT: &str = "alert_present";
@@ -73,12 +75,17 @@ pub(super) struct State {
 
 impl State {
     /// Takes up what an earlier run left. `durable`: the end of the log before this is called.
-    pub(super) async fn begin(config: &UplinkConfig, reader: &Reader, durable: Seq) -> Result<Self, UplinkError> {
+    pub(super) async fn begin(
+        config: &UplinkConfig,
+        reader: &Reader,
+        timeline: &Timeline,
+        durable: Seq,
+    ) -> Result<Self, UplinkError> {
         let cursor = reader.cursor(CURSOR).await.map_err(UplinkError::Cursor)?.min(durable);
         let mut retained = Retained::new(cursor, durable);
         for event in reader.standing_alerts().await.map_err(UplinkError::Cursor)? {
             if let EventBody::Alert(alert) = &event.body {
-                retained.stood(topic_of(config, alert), wire::upload(&event, &config.bridge, false)?, event.seq);
+                retained.stood(topic_of(config, alert), config.upload(&event, false, timeline)?, event.seq);
             }
         }
         let documents = reader.lanes(DOCUMENT).await.map_err(UplinkError::Cursor)?;
@@ -106,21 +113,23 @@ impl State {
     pub(super) fn on_connected(
         &mut self,
         config: &UplinkConfig,
+        handle: &StoreHandle,
         max_packet_bytes: Option<u32>,
         now: Stamp,
     ) -> Result<(), UplinkError> {
         self.is_refusal_told = false;
         self.retained.on_connected();
         self.max_packet_bytes = Some(max_packet_bytes.unwrap_or(u32::MAX).min(config.limits.max_packet_bytes));
-        self.tell_birth(config, now)?;
+        self.tell_birth(config, handle, now)?;
         let Announcement { topic, body } = config.announcement(BridgeNews::Online, now)?;
         self.retained.bridge(topic, body);
         Ok(())
     }
 
-    fn tell_birth(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+    fn tell_birth(&mut self, config: &UplinkConfig, handle: &StoreHandle, now: Stamp) -> Result<(), UplinkError> {
         if let Some(most) = self.max_packet_bytes {
-            let body = birth::body(config, self.thresholds.as_ref(), most, now)?;
+            let epoch = handle.timeline().borrow().current().cloned();
+            let body = birth::body(config, epoch.as_ref(), self.thresholds.as_ref(), most, now)?;
             self.retained.bridge(config.topic.topic(&config.site, &config.bridge, birth::BIRTH, None), body);
         }
         Ok(())
@@ -130,11 +139,35 @@ impl State {
     pub(super) fn on_thresholds(
         &mut self,
         config: &UplinkConfig,
+        handle: &StoreHandle,
         thresholds: Option<Json>,
         now: Stamp,
     ) -> Result<(), UplinkError> {
         self.thresholds = thresholds;
-        self.tell_birth(config, now)
+        self.tell_birth(config, handle, now)
+    }
+
+    /// More is known of the clock: the birth says so, and alerts that stand say the times that hold now.
+    pub(super) async fn on_clock(
+        &mut self,
+        config: &UplinkConfig,
+        reader: &Reader,
+        timeline: &Timeline,
+    ) -> Result<(), UplinkError> {
+        self.is_birth_old = true;
+        match tokio::time::timeout(LOOK_RETRY, reader.standing_alerts()).await {
+            Ok(Ok(events)) => {
+                for event in events {
+                    if let EventBody::Alert(alert) = &event.body {
+                        let body = config.upload(&event, false, timeline)?;
+                        self.retained.dated_anew(topic_of(config, alert), body, event.seq);
+                    }
+                }
+            }
+            Ok(Err(error)) => warn!(%error, "alerts on the broker keep the times that they had"),
+            Err(_) => warn!("alerts on the broker keep the times that they had: the log does not answer"),
+        }
+        Ok(())
     }
 
     /// Numbers have come that Home Assistant may not know yet.
@@ -229,11 +262,18 @@ impl State {
     }
 
     /// Takes what a look has brought.
-    pub(super) fn on_look(&mut self, config: &UplinkConfig, look: Look, now: Stamp) -> Result<(), UplinkError> {
+    pub(super) fn on_look(
+        &mut self,
+        config: &UplinkConfig,
+        handle: &StoreHandle,
+        look: Look,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
         match look {
             (through, Ok(events)) => {
+                let timeline = Arc::clone(&handle.timeline().borrow());
                 for event in &events {
-                    self.take(config, event, now)?;
+                    self.take(config, event, &timeline, now)?;
                 }
                 let more = events.len() >= LOOK_BATCH;
                 self.looked = events.last().filter(|_| more).map_or(through, |event| event.seq);
@@ -275,7 +315,13 @@ impl State {
         }
     }
 
-    fn take(&mut self, config: &UplinkConfig, event: &Event, now: Stamp) -> Result<(), UplinkError> {
+    fn take(
+        &mut self,
+        config: &UplinkConfig,
+        event: &Event,
+        timeline: &Timeline,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
         let alert = match &event.body {
             EventBody::Alert(alert) => alert,
             other => {
@@ -286,7 +332,7 @@ impl State {
         };
         // The bridge's own alerts tell of its clock, among others.
         self.is_birth_old |= event.epoch == config.epoch && alert.patient.is_none();
-        let (topic, body) = (topic_of(config, alert), wire::upload(event, &config.bridge, false)?);
+        let (topic, body) = (topic_of(config, alert), config.upload(event, false, timeline)?);
         if alert.is_present() {
             self.retained.stands(topic, body, event.seq);
         } else {

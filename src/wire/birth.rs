@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::timeline::ClockState;
+
 /// The `data` of `birth`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct BirthData {
@@ -29,8 +31,13 @@ pub struct BirthData {
 pub struct BirthClock {
     /// Whether it is set; null if nobody knows.
     pub synchronised: Option<bool>,
-    /// Who says so.
+    /// The same, and from where.
+    pub state: ClockState,
+    /// Who says so; null if nobody does.
+    #[schemars(extend("enum" = ["operating_system", "hardware_clock", "configuration", null]))]
     pub source: Option<&'static str>,
+    /// How far it may be off; null if nobody knows.
+    pub uncertainty_ms: Option<u32>,
     /// How monotonic time becomes wall time.
     pub epoch: ClockEpoch,
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::answer::{ChosenPreferences, Yes};
+use super::dated::ClockNote;
 use super::shape::{Timestamp, UserId, Uuid};
 use crate::clock::Wall;
 use crate::event::{Notification, NotificationKind, Preferences, Priority};
@@ -101,6 +102,9 @@ pub(super) struct UserPush<'a> {
     /// It waited for the connection to the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     historical: Option<bool>,
+    /// Where the clock was not set by which it is dated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<ClockNote>,
     /// Older clients look for the payload here.
     notification: &'a NotificationData<'a>,
 }
@@ -123,6 +127,7 @@ pub(super) fn to_all(
         epoch,
         bridge,
         historical: is_historical.then_some(true),
+        clock: None,
         notification: &data,
     })
 }
@@ -149,6 +154,7 @@ pub fn to_user(message: ToUser<'_>, at: Wall) -> Result<String, serde_json::Erro
         epoch,
         bridge: None,
         historical: None,
+        clock: None,
         notification: &data,
     };
     serde_json::to_string(&frame)

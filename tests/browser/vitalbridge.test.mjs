@@ -101,6 +101,16 @@ test('a moment of the bridge is found on the local clock, whatever the delays an
   assert.equal(clock.wallAt(11_000), WALL + 3_610_000);
 });
 
+test('a reading is of now although the bridge\'s clock was set back and no heartbeat has said so', async (t) => {
+  const { bridge, at, open, of } = scripted(t);
+  bridge.connect();
+  const socket = await open({ lastSeq: 10 });
+  const back = wall(at() - 3_600_000);
+  socket.say({ type: 'system', channel: 'system', seq: 11, epoch: 'e1', data: { kind: 'clock_stepped', message: '' }, timestamp: back });
+  socket.say({ type: 'health_update', channel: 'patient/P-1/spo2', seq: 12, epoch: 'e1', data: { value: 97, received: back } });
+  assert.deepEqual(of('health_update').map(({ born }) => bridge.ageOf(born)), [0]);
+});
+
 test('a client that only listens says once a minute that it is there, and only once it is signed in', async (t) => {
   const { bridge, sockets, pass, open, at } = scripted(t);
   bridge.connect();

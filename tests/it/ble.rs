@@ -199,7 +199,7 @@ async fn run_sources(setup: &Setup, stop: CancellationToken) {
     let status = air.status();
     let power_file = setup.power_file.clone();
     let time_sync = setup.time_sync.clone().map(|path| &*path.leak());
-    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file, time_sync };
+    let surroundings = Surroundings { commits: Some(commits), bonds_file: None, power_file, time_sync, timeline: None };
     let radio = air.run(Clock::System, surroundings, stop.clone());
     running.spawn(async move {
         // As the daemon ends with its radio, so do the sources.

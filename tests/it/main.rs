@@ -57,6 +57,7 @@ mod store_kills;
 mod stub_broker;
 mod tally;
 mod tidy;
+mod timekeeping;
 mod tls;
 mod token_keys;
 mod trial;

@@ -430,7 +430,7 @@ fn random_reading(random: &mut fastrand::Rng) -> EventBody {
         taken: Taken {
             wall: random.bool().then(|| Wall(pick_time(random))),
             source: TimeSource::ALL[random.usize(..TimeSource::ALL.len())],
-            uncertainty_ms: random.u32(..),
+            uncertainty_ms: random.bool().then(|| random.u32(..)),
             device_time,
         },
         received,

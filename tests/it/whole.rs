@@ -184,6 +184,7 @@ dir = "{state}"
 group_commit_ms = 200
 [mqtt]
 broker = "mqtt://127.0.0.1:{broker}"
+clock_hold = "0s"
 [[patient]]
 id = "P-1"
 bed = "1"

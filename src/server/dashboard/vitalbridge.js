@@ -133,6 +133,16 @@ export class ServerClock {
   }
 
   /**
+   * The bridge's time of day was stepped: the next heartbeat would say so too late.
+   * @param {string | undefined} wall What it is now.
+   * @param {number} localMs The local monotonic clock on arrival.
+   */
+  stepped(wall, localMs) {
+    const wallMs = Date.parse(wall ?? '');
+    if (Number.isFinite(wallMs) && this.#offsets.length) this.#wallToMono = localMs - Math.min(...this.#offsets) - wallMs;
+  }
+
+  /**
    * The local moment of a time of day that the bridge wrote. Never later than `localMs`, which is also the answer while
    * nothing is known.
    * @param {string | undefined} wall
@@ -462,8 +472,9 @@ export class VitalBridge extends EventTarget {
     const overtook = this.#snapshotSeq === 0 && epoch === this.#epoch && seq > this.#lastSeq;
     const newer = this.#position?.epoch !== epoch || seq > this.#position.seq;
     if (newer && !overtook) this.#position = { epoch, seq };
-    const born = this.#clock.localOf(data.received ?? frame.timestamp, now);
     const replayed = epoch !== this.#epoch || seq <= this.#lastSeq;
+    if (data.kind === 'clock_stepped' && !replayed) this.#clock.stepped(frame.timestamp, now);
+    const born = this.#clock.localOf(data.received ?? frame.timestamp, now);
     this.#tell(frame.type, { data: { ...data, seq, epoch }, frame, born, replayed });
   }
 

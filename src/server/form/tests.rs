@@ -82,7 +82,7 @@ fn readings() -> Vec<(&'static str, Reading)> {
     let device_time = Taken {
         wall: Some(Wall(wall().0 - 3_600_000)),
         source: TimeSource::DeviceMapped,
-        uncertainty_ms: 500,
+        uncertainty_ms: Some(500),
         device_time: Some("2026-11-20T08:00:00".to_owned()),
     };
     let unknown_time = Taken { wall: None, ..device_time.clone() };

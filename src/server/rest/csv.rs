@@ -60,7 +60,7 @@ pub(super) fn cells(event: &Event, reading: &Reading) -> [String; 22] {
         reading.mode.name().to_owned(),
         reading.mdc.unwrap_or(info.mdc).to_string(),
         taken.source.name().to_owned(),
-        taken.uncertainty_ms.to_string(),
+        taken.uncertainty_ms.map_or_else(String::new, |ms| ms.to_string()),
         taken.device_time.as_deref().map(text).unwrap_or_default(),
     ]
 }

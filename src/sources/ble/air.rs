@@ -35,6 +35,7 @@ use super::wires::Subscription;
 use crate::bluez::{Adapter, BleAddress, Bluez, BluezError, BluezEvent, BluezLimits, Cause, Device, Peer, Transport};
 use crate::clock::Clock;
 use crate::ids::{DeviceId, SourceId};
+use crate::timeline::Timeline;
 
 /// Sources that may wait to be registered; each waits for the answer.
 const REGISTRATIONS_QUEUED: usize = 16;
@@ -76,6 +77,8 @@ pub struct Surroundings {
     pub power_file: Option<PathBuf>,
     /// Where systemd tells that the clock was set; `None`: nobody can tell, and no sensor's clock is set by it.
     pub time_sync: Option<&'static Path>,
+    /// What the daemon knows of the clock; where it knows nothing, `time_sync` tells.
+    pub timeline: Option<watch::Receiver<Arc<Timeline>>>,
 }
 
 /// The handle to the radio. Clones share it. It does nothing until [`Air::run`] runs.
@@ -111,6 +114,7 @@ struct Registered {
     reports: mpsc::Sender<(SensorKey, Report)>,
     commits: Option<mpsc::Sender<CommitWish>>,
     time_sync: Option<&'static Path>,
+    timeline: Option<watch::Receiver<Arc<Timeline>>>,
 }
 
 impl Air {
@@ -140,8 +144,8 @@ impl Air {
         let (answer, answered) = oneshot::channel();
         let registration = Registration { wanted, subscription, source, device, deliver, news: tell, answer };
         self.shared.registrations.send(registration).await.ok()?;
-        let Registered { key, reports, commits, time_sync } = answered.await.ok()?;
-        Some(Client { key, deliveries, news, reports, commits, time_sync })
+        let Registered { key, reports, commits, time_sync, timeline } = answered.await.ok()?;
+        Some(Client { key, deliveries, news, reports, commits, time_sync, timeline })
     }
 
     /// Runs the radio until `stop`; then ends all links and lets go of all sources.
@@ -165,6 +169,7 @@ impl Air {
             clock,
             commits: surroundings.commits,
             time_sync: surroundings.time_sync,
+            timeline: surroundings.timeline,
             reports_in,
             sensors: BTreeMap::new(),
             generation: None,
@@ -222,6 +227,7 @@ struct Driver {
     clock: Clock,
     commits: Option<mpsc::Sender<CommitWish>>,
     time_sync: Option<&'static Path>,
+    timeline: Option<watch::Receiver<Arc<Timeline>>>,
     reports_in: mpsc::Sender<(SensorKey, Report)>,
     sensors: BTreeMap<SensorKey, Sensor>,
     generation: Option<Generation>,
@@ -314,7 +320,8 @@ impl Driver {
         let wanted = wanted.wanted;
         self.sensors.insert(key, Sensor { wanted, subscription, source, device, deliver, news, told: None });
         let (reports, commits) = (self.reports_in.clone(), self.commits.clone());
-        let registered = Registered { key, reports, commits, time_sync: self.time_sync };
+        let (time_sync, timeline) = (self.time_sync, self.timeline.clone());
+        let registered = Registered { key, reports, commits, time_sync, timeline };
         // Who has gone meanwhile is forgotten with the next turn.
         let _ = answer.send(registered);
         self.unattended.configure(self.sensors.values().map(|sensor| &sensor.wanted));

@@ -1,9 +1,10 @@
 //! A source's side of the radio: what its sensor sends, and what the source tells of it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::policy::{SensorKey, SensorState};
 use super::radio::Delivery;
@@ -12,6 +13,7 @@ use crate::decode::gatt::date_time::CurrentTime;
 use crate::host;
 use crate::ids::DeviceId;
 use crate::record::RecordKey;
+use crate::timeline::{ClockState, Timeline};
 
 /// A source's wish to be told when all that it has handed on is on disk.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(super) struct Client {
     pub(super) commits: Option<mpsc::Sender<CommitWish>>,
     /// Where systemd tells that the clock was set.
     pub(super) time_sync: Option<&'static Path>,
+    /// What the daemon knows of it.
+    pub(super) timeline: Option<watch::Receiver<Arc<Timeline>>>,
 }
 
 impl Client {
@@ -66,6 +70,10 @@ impl Client {
 
     /// Whether this machine's clock was set since boot; false where nobody can tell.
     pub(super) async fn is_clock_set(&self) -> bool {
+        let known = self.timeline.as_ref().and_then(|known| known.borrow().current().map(|epoch| epoch.state));
+        if let Some(synced) = known.and_then(ClockState::synced) {
+            return synced;
+        }
         let Some(directory) = self.time_sync else { return false };
         // A file of systemd's, in memory; the question may block all the same.
         let looked = tokio::task::spawn_blocking(move || host::is_clock_unsynchronised(directory));

@@ -358,7 +358,7 @@ impl Reader<'_> {
         match step {
             // A wrong time in a medical device is worse than the one that it keeps.
             Some(set_clock::Step::Write(_)) if !self.client.is_clock_set().await => {
-                let reason = "this machine's own clock is not known to be set (systemd-timesyncd tells)";
+                let reason = "this machine's own clock is not known to be set (docs/timekeeping.md)";
                 warn!(device = %self.output.device(), reason, "the sensor's clock is left as it is");
             }
             Some(set_clock::Step::Write(time)) => self.client.report(Report::SetClock(time)).await,

@@ -56,6 +56,8 @@ pub(super) struct Target {
     pub(super) access: Access,
     /// When the attempt began.
     pub(super) now: Wall,
+    /// It was known then that nobody had set this machine's clock.
+    pub(super) is_unset: bool,
     /// The broker's first packet refused this version of MQTT. The client of MQTT 5 cannot read that answer in the form of
     /// MQTT 3.1.1, which is two bytes short of one of MQTT 5.
     pub(super) refuses_version: AtomicBool,
@@ -68,7 +70,7 @@ pub(super) struct Target {
 impl Target {
     /// True if this machine knows that its clock has not been set.
     pub(super) fn clock_is_unset(&self) -> bool {
-        self.access.timesync.as_deref().and_then(host::is_clock_unsynchronised) == Some(true)
+        self.is_unset || self.access.timesync.as_deref().and_then(host::is_clock_unsynchronised) == Some(true)
     }
 
     /// A certificate is not valid yet: the clock, unless that is known to be right.

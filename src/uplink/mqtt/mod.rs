@@ -243,7 +243,14 @@ pub(super) struct Link {
 
 impl Link {
     /// Begins to connect. `will` is what the broker publishes, retained, if the connection ends without a farewell.
-    pub(super) fn open(config: &UplinkConfig, memory: &Memory, will: Announcement, clock: &Clock) -> Self {
+    /// `is_unset`: it is known that nobody has set this machine's clock.
+    pub(super) fn open(
+        config: &UplinkConfig,
+        memory: &Memory,
+        will: Announcement,
+        is_unset: bool,
+        clock: &Clock,
+    ) -> Self {
         let now = clock.now().wall;
         let (connected_in, connected) = mpsc::channel(1);
         let (heard, incoming) = mpsc::channel(MAX_COMMANDS);
@@ -262,6 +269,7 @@ impl Link {
             broker,
             access,
             now,
+            is_unset,
             refuses_version: AtomicBool::new(false),
             has_spoken: AtomicBool::new(false),
             parting: AtomicU8::new(0),

@@ -30,6 +30,8 @@ enum Happening {
     Rows(ReadRequest),
     ReadFails(ReadRequest),
     Commit,
+    /// A time server answers.
+    ClockSet,
 }
 
 /// The broker, the store and the network around one plan.
@@ -61,6 +63,15 @@ struct World {
     parked_in_this_life: BTreeSet<Seq>,
     agenda: BTreeMap<(Mono, u64), (u64, Happening)>,
     planned: u64,
+    // The clock.
+    /// The first event of this boot.
+    booted: Seq,
+    clock_is_set: bool,
+    /// How long this life has been connected with a clock that nobody had set, before this connection.
+    waited: Duration,
+    connected_at: Mono,
+    held: u64,
+    flagged: u64,
     publications: u64,
     bundles: u64,
     resent: u64,
@@ -76,8 +87,10 @@ impl World {
         let mut random = Rng::with_seed(seed);
         let log: Vec<bool> = (0..rows).map(|_| random.u8(..10) != 0).collect();
         let now = Stamp { mono: Mono::from_millis(50_000), wall: Wall(0) };
-        let limits = Limits::default();
+        let limits = Limits { clock_hold: seconds(random.u64(0..4) * 40), ..Limits::default() };
         let plan = Plan::new(limits.clone(), &BTreeMap::new(), Seq::ZERO, seed, now);
+        let booted = Seq(random.u64(1..=u64::try_from(rows).unwrap()));
+        let set_after = seconds(random.u64(0..900));
         let poison = (0..rows / 40).map(|_| {
             let code = [0x87, 0x90, 0x99, 0x80, 0x83][random.usize(..5)];
             (Seq(random.u64(1..=u64::try_from(rows).unwrap())), code)
@@ -108,13 +121,52 @@ impl World {
             parked_in_this_life: BTreeSet::new(),
             agenda: BTreeMap::new(),
             planned: 0,
+            booted,
+            clock_is_set: false,
+            waited: Duration::ZERO,
+            connected_at: Mono(0),
+            held: 0,
+            flagged: 0,
             publications: 0,
             bundles: 0,
             resent: 0,
             connections: 0,
         };
         world.later(seconds(0), Happening::Commit);
+        // One in four never hears of a time server.
+        if !seed.is_multiple_of(4) {
+            world.later(set_after, Happening::ClockSet);
+        }
+        world.tell_clock();
         world
+    }
+
+    fn tell_clock(&mut self) {
+        self.plan.on_clock((!self.clock_is_set).then_some(self.booted), self.now);
+    }
+
+    /// What a row says of the clock: that of its time, or of its boot since.
+    fn mark(&self, last: Seq) -> String {
+        if last < self.booted || self.clock_is_set { "set" } else { "unset" }.to_owned()
+    }
+
+    /// How long this life has waited for the clock with a connection.
+    fn has_waited(&self) -> Duration {
+        let now = if self.connected { self.now.mono.since(self.connected_at) } else { Duration::ZERO };
+        self.waited + now
+    }
+
+    fn check_clock(&mut self, ticket: Ticket, message: &Message) {
+        assert_eq!(message.id, self.mark(ticket.last), "a row goes out with times that do not hold any more");
+        if ticket.last < self.booted || self.clock_is_set {
+            return;
+        }
+        if ticket.lane == Lane::Alerts {
+            self.held += u64::from(self.has_waited() < self.limits.clock_hold);
+        } else {
+            self.flagged += 1;
+            assert!(self.has_waited() >= self.limits.clock_hold, "a reading has not waited for the clock");
+        }
     }
 
     fn later(&mut self, after: Duration, happening: Happening) {
@@ -227,6 +279,7 @@ impl World {
     }
 
     fn cut(&mut self) {
+        self.waited = self.has_waited();
         self.connection += 1;
         self.connected = false;
         self.in_flight.clear();
@@ -250,6 +303,7 @@ impl World {
             .values()
             .any(|other| other.lane == ticket.lane && other.first <= ticket.last && ticket.first <= other.last);
         assert!(!is_twice, "publishes twice at once");
+        self.check_clock(ticket, message);
         self.sent += 1;
         self.publications += 1;
         if ticket.first < ticket.last {
@@ -298,7 +352,7 @@ impl World {
         let current = connection == self.connection;
         match happening {
             Happening::Accept if current => {
-                self.connected = true;
+                (self.connected, self.connected_at) = (true, self.now.mono);
                 let max_packet_bytes = Some(u32::try_from(BROKER_PACKET_BYTES).unwrap());
                 self.plan
                     .on_connected(BrokerLimits { receive_maximum: self.receive_maximum, max_packet_bytes }, self.now);
@@ -321,12 +375,16 @@ impl World {
                 if let Some(bad) = events.iter().find(|seq| self.damaged.contains(seq)) {
                     self.plan.on_bad_row(request, *bad, "damaged", self.now);
                 } else {
-                    let rows = Self::rows(request, &events);
+                    let rows = self.rows(request, &events);
                     self.plan.on_rows(request, rows, events.len() >= request.limit);
                 }
             }
             Happening::ReadFails(request) => self.plan.on_read_failed(request, "the model says so", self.now),
             Happening::Commit => self.commit(),
+            Happening::ClockSet => {
+                self.clock_is_set = true;
+                self.tell_clock();
+            }
             Happening::Accept | Happening::End(_) => {}
         }
         if self.bad_luck(1) {
@@ -344,7 +402,7 @@ impl World {
         wanted.take(request.limit).collect()
     }
 
-    fn rows(request: ReadRequest, events: &[Seq]) -> Vec<Row> {
+    fn rows(&self, request: ReadRequest, events: &[Seq]) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut rest = events;
         while let Some(first) = rest.first() {
@@ -360,7 +418,7 @@ impl World {
                 is_historical: request.lane == Lane::Backlog,
                 bridge: String::new(),
                 kind: "",
-                id: String::new(),
+                id: self.mark(*last),
                 packet_bytes,
             };
             rows.push(Row { first: *first, last: *last, message: Ok(Arc::new(message)) });
@@ -404,17 +462,19 @@ impl World {
     fn restart(&mut self) {
         self.cut();
         self.moved.clear();
-        self.agenda.retain(|_, (_, happening)| matches!(happening, Happening::Commit));
+        self.agenda.retain(|_, (_, happening)| matches!(happening, Happening::Commit | Happening::ClockSet));
         self.parked_in_this_life.clear();
         let seed = self.random.u64(..);
         self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
+        self.waited = Duration::ZERO;
+        self.tell_clock();
     }
 }
 
 #[test]
 fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() {
     let first: u64 = std::env::var("UPLINK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let (mut bundles, mut resent) = (0, 0);
+    let (mut bundles, mut resent, mut held, mut flagged) = (0, 0, 0, 0);
     for seed in first..first + 60 {
         println!("seed {seed}");
         let mut world = World::new(seed, 1500);
@@ -435,7 +495,11 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         assert!(world.connections > 3 && world.publications > 300, "seed {seed}: the world was not hostile");
         bundles += world.bundles;
         resent += world.resent;
+        held += world.held;
+        flagged += world.flagged;
     }
     assert!(bundles > 1000, "only {bundles} bundles");
     assert!(resent > 10, "only {resent} ranges were sent again");
+    assert!(held > 100, "only {held} alerts went out while readings waited for the clock");
+    assert!(flagged > 100, "only {flagged} readings went out although the clock was never set");
 }

@@ -589,3 +589,80 @@ fn a_range_that_is_asked_for_goes_out_again_with_events_of_every_kind() {
     assert_eq!(bench.saved.last(), Some(&(READINGS, 21)));
     assert_eq!(bench.plan.status(bench.now).waiting, 0);
 }
+
+#[test]
+fn readings_of_a_boot_without_a_time_wait_for_the_clock_and_alerts_do_not() {
+    const LOG: &str = "rrArrArr";
+    let mut bench = Bench::new("", BROAD);
+    bench.plan.on_clock(Some(Seq(4)), bench.now);
+    bench.plan.on_durable(Seq(8));
+    bench.turn(LOG);
+    for ticket in bench.tickets.clone() {
+        bench.answer(ticket, 0x00);
+    }
+    assert_eq!(bench.sent(), [3, 6, 1, 2], "those of the boot before are not held");
+    assert_eq!(bench.plan.status(bench.now).held_seconds, Some(120));
+    bench.wait(Duration::from_secs(119));
+    bench.turn(LOG);
+    assert_eq!((bench.sent(), bench.plan.status(bench.now).held_seconds), (Vec::<u64>::new(), Some(1)));
+    assert!(bench.plan.next_deadline(bench.now).unwrap() <= bench.now.mono + Duration::from_secs(1));
+    bench.plan.on_clock(None, bench.now);
+    bench.turn(LOG);
+    assert_eq!((bench.sent(), bench.plan.status(bench.now).held_seconds), (vec![4, 5, 7, 8], None));
+}
+
+#[test]
+fn readings_go_out_without_a_time_once_they_have_waited_for_long_enough_with_a_connection() {
+    const LOG: &str = "rrr";
+    let mut bench = Bench::new("", BROAD);
+    bench.plan.on_clock(Some(Seq(1)), bench.now);
+    bench.plan.on_durable(Seq(3));
+    bench.wait(Duration::from_secs(70));
+    bench.turn(LOG);
+    bench.plan.on_disconnected(EndKind::Lost, "gone", bench.now);
+    // Without a connection nothing is waited for: there may be no network at all.
+    bench.wait(Duration::from_hours(3));
+    bench.reconnect(LOG, BROAD);
+    assert_eq!(bench.plan.status(bench.now).held_seconds, Some(50));
+    bench.wait(Duration::from_secs(49));
+    bench.turn(LOG);
+    assert_eq!(bench.sent(), Vec::<u64>::new());
+    bench.wait(Duration::from_secs(1));
+    bench.turn(LOG);
+    assert_eq!(bench.sent(), [1, 2, 3]);
+    // It is not waited for again.
+    bench.plan.on_clock(Some(Seq(1)), bench.now);
+    assert_eq!(bench.plan.status(bench.now).held_seconds, None);
+}
+
+#[test]
+fn what_waits_is_read_again_when_the_clock_was_set_and_what_flies_is_not() {
+    const LOG: &str = "rrrrrr";
+    let mut bench = Bench::new(LOG, BrokerLimits { receive_maximum: 4, ..BROAD });
+    let [first, second] = [bench.tickets[0], bench.tickets[1]];
+    assert_eq!(bench.sent(), [1, 2]);
+    let before = bench.plan.clock;
+    bench.plan.on_clock(None, bench.now);
+    assert_eq!(bench.plan.clock, before + 1);
+    assert!(bench.plan.live.due(bench.now.mono).is_none(), "nothing that was read before is sent");
+    bench.answer(second, 0x87);
+    bench.answer(first, 0x00);
+    bench.turn(LOG);
+    assert_eq!(bench.sent(), [3, 4]);
+}
+
+#[test]
+fn much_that_has_waited_for_the_clock_is_of_the_past_and_live_readings_do_not_wait_for_it() {
+    let log = "r".repeat(400);
+    let mut bench = Bench::new("", BROAD);
+    bench.plan.on_clock(Some(Seq(1)), bench.now);
+    bench.plan.on_durable(Seq(400));
+    bench.turn(&log);
+    bench.plan.on_clock(None, bench.now);
+    bench.turn(&log);
+    assert_eq!(bench.tickets[0].lane, Lane::Backlog);
+    let more = "r".repeat(401);
+    bench.plan.on_durable(Seq(401));
+    bench.turn(&more);
+    assert_eq!((bench.tickets[1].lane, bench.tickets[1].first), (Lane::Live, Seq(401)));
+}

@@ -99,7 +99,8 @@ impl Server {
 
     pub(super) async fn put(&self, patient: &str, draft: Draft) {
         let now = self.clock.now();
-        let taken = Taken { wall: draft.taken, source: TimeSource::Received, uncertainty_ms: 0, device_time: None };
+        let taken =
+            Taken { wall: draft.taken, source: TimeSource::Received, uncertainty_ms: Some(0), device_time: None };
         let reading = Reading {
             patient: Some(patient.parse().unwrap()),
             device: draft.device.parse().unwrap(),
