@@ -22,6 +22,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
 use crate::desk::Counter;
+use crate::doctor;
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::fallback::{self, Wanted};
 use crate::host;
@@ -442,7 +443,19 @@ async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result
     if let Some(report) = &opened.salvaged {
         error!(?report, "the database was damaged; readable rows were saved and a new one was started");
     }
+    know_the_machine(&config.state_dir);
     Ok(opened)
+}
+
+/// Two bridges that were made from one SD card send under one name: `doctor` says more.
+fn know_the_machine(state_dir: &Path) {
+    match doctor::remember(state_dir) {
+        Ok(None) => {}
+        Ok(Some(change)) => {
+            error!(?change, "the state belongs to another machine: if this is a copy, run `vitalbridge doctor`");
+        }
+        Err(error) => warn!(%error, "cannot tell whether the state belongs to this machine"),
+    }
 }
 
 /// What every session has in common.

@@ -11,6 +11,7 @@ mod codec;
 mod directory;
 mod handle;
 mod inbox;
+mod inspect;
 mod ledger;
 mod past;
 mod queue;
@@ -40,6 +41,7 @@ use crate::record::KnownRecords;
 
 pub use chat::{MAX_CLEARED, PageWanted};
 pub use handle::{Refused, StoreHandle, StoreHealth};
+pub use inspect::{Holder, Inspection, Soundness, holder, inspect, newest_time};
 pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};

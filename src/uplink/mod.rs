@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 pub use self::access::{Access, BrokerAddress};
 pub use self::birth::{About, KnownDevice};
 pub use self::downlink::Downlink;
+pub use self::mqtt::{Probe, ProbeStep, probe};
 pub use self::plan::{Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
 

@@ -4,6 +4,7 @@
 //! publications. What the broker did not confirm is known to [`super::plan::Plan`], which reads it again from the log.
 
 mod dial;
+mod probe;
 mod renewal;
 mod v4;
 mod v5;
@@ -29,6 +30,7 @@ use super::plan::{BrokerLimits, EndKind, Message, Ticket};
 use super::retained::AT_ONCE;
 use crate::clock::Clock;
 
+pub use self::probe::{Probe, ProbeStep, probe};
 pub(super) use self::v5::packet_bytes;
 
 /// A broker that hears nothing for one and a half times this takes the client for gone; pings go out at this pace.
