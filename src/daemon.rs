@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
 use crate::desk::Counter;
+use crate::doctor;
 use crate::event::{SourceMessage, SystemEvent, SystemKind};
 use crate::fallback::{self, Wanted};
 use crate::host;
@@ -465,7 +466,20 @@ fn secure(config: &Config, now: Stamp) -> anyhow::Result<Option<tls::Loaded>> {
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
     let (dir, options) = (config.state_dir.clone(), config.store_options());
     let opened = tokio::task::spawn_blocking(move || store::open(&dir, &options, epoch, &boot_id(), now)).await?;
-    opened.with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))
+    let opened = opened.with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
+    know_the_machine(&config.state_dir);
+    Ok(opened)
+}
+
+/// Two bridges that were made from one SD card send under one name: `doctor` says more.
+fn know_the_machine(state_dir: &Path) {
+    match doctor::remember(state_dir) {
+        Ok(None) => {}
+        Ok(Some(change)) => {
+            error!(?change, "the state belongs to another machine: if this is a copy, run `vitalbridge doctor`");
+        }
+        Err(error) => warn!(%error, "cannot tell whether the state belongs to this machine"),
+    }
 }
 
 /// What every session has in common.

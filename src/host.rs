@@ -1,7 +1,7 @@
 //! Facts about the machine: how full a disk is, whether the clock has been set, under which names and addresses it is known.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use crate::clock::Wall;
@@ -84,6 +84,16 @@ pub fn addresses() -> Vec<IpAddr> {
     all.sort();
     all.dedup();
     all
+}
+
+/// Where this machine reaches a server that listens there: an address that means every interface is none to connect to.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// The leaves of the routing table that are hosts of this machine: an address, and below it `/32 host LOCAL`.

@@ -66,3 +66,5 @@ pub mod uplink;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
+pub mod support;

@@ -5,6 +5,7 @@ mod check;
 mod contract;
 mod demo;
 mod devices;
+mod doctor;
 mod emulate;
 mod pair;
 mod payload;
@@ -12,13 +13,14 @@ mod replay;
 mod run;
 mod scan;
 mod skeleton;
+mod support_bundle;
 mod token;
 
 pub mod decode;
 pub mod profile;
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +30,7 @@ use tempfile::TempDir;
 use crate::bluez::{BluezError, Cause};
 use crate::config::{self, ConfigError};
 use crate::daemon::DaemonError;
+use crate::host::reachable;
 
 /// Exit codes, those of sysexits.h; systemd does not restart after 78.
 pub mod exit {
@@ -79,6 +82,10 @@ enum Command {
     Pair(pair::PairArgs),
     /// List or remove the Bluetooth devices that this machine knows.
     Devices(devices::DevicesArgs),
+    /// Say what is the matter with this machine and its configuration, and what to do about it.
+    Doctor(doctor::DoctorArgs),
+    /// Write one file for somebody who helps from afar, without patients and secrets.
+    SupportBundle(support_bundle::BundleArgs),
     /// Be a serial device without the hardware, by its profile, with faults.
     Emulate(emulate::EmulateArgs),
 }
@@ -180,9 +187,16 @@ pub fn main() -> ExitCode {
         Command::Pair(args) => pair::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Emulate(args) => emulate::run(args),
+        Command::SupportBundle(args) => support_bundle::run(args),
+        Command::Doctor(args) => return ended(doctor::run(&args)),
     };
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+/// The exit code of a command, and what it says about its failure.
+fn ended(done: Result<ExitCode, CommandError>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(CommandError::Daemon(DaemonError::Internal(error))) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be done if standard error is closed.
@@ -215,17 +229,6 @@ fn say(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
-}
-
-/// The address of this machine's browser for a server that listens there: one that means every interface is no address
-/// to connect to.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 /// A line for the person who waits, beside the result; nothing is lost if nobody reads it.

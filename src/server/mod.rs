@@ -98,6 +98,13 @@ pub struct CannotListen {
     advice: &'static str,
 }
 
+impl CannotListen {
+    /// What the system said.
+    pub fn kind(&self) -> std::io::ErrorKind {
+        self.error.kind()
+    }
+}
+
 /// Opens the port.
 ///
 /// # Errors

@@ -280,7 +280,7 @@ fn judge(certificate: &CertificateDer<'static>, name: &ServerName<'_>, at: Wall)
 }
 
 /// True if a certificate does not hold (any more) at a time.
-fn ends_by(certificate: &CertificateDer<'static>, at: Wall) -> bool {
+pub fn ends_by(certificate: &CertificateDer<'static>, at: Wall) -> bool {
     use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     let Ok(any) = ServerName::try_from("localhost") else { return false };
     matches!(

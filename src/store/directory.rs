@@ -15,17 +15,17 @@ use super::StoreError;
 use crate::clock::Stamp;
 
 /// Name of the file whose lock says that a daemon is using the directory.
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 /// Name of the database file.
-const DATABASE_FILE: &str = "vitals.db";
+pub(super) const DATABASE_FILE: &str = "vitals.db";
 /// Name of the file that says the database met damage while it was in use.
-const SUSPICION_FILE: &str = "vitals.db.suspect";
+pub(super) const SUSPICION_FILE: &str = "vitals.db.suspect";
 /// Name of the database that takes the place of a damaged one, while it is being filled.
 const REPLACEMENT_FILE: &str = "vitals.db.salvage";
 /// A process number has at most 10 digits; whatever else stands in the lock file is not read.
 const MAX_PID_BYTES: u64 = 16;
 /// The default budget is at most this: 512 MiB hold about five months of one reading a second.
-const DEFAULT_BUDGET: u64 = 512 << 20;
+pub(super) const DEFAULT_BUDGET: u64 = 512 << 20;
 
 /// The directory while this process owns it. The lock goes with the last of its holders.
 #[derive(Debug)]

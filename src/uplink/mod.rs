@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 pub use self::access::{Access, BrokerAddress};
 pub use self::birth::{About, KnownDevice};
 pub use self::downlink::Downlink;
+pub use self::mqtt::{Probe, ProbeStep, probe};
 pub use self::plan::{DEFAULT_CLOCK_HOLD, Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
 

@@ -217,7 +217,9 @@ fn wrong_calls_exit_with_64_and_say_what_to_do() {
 
 #[test]
 fn every_command_has_a_help_with_an_example() {
-    for command in ["demo", "run", "check", "token", "decode", "profile", "replay", "emulate"] {
+    for command in
+        ["demo", "run", "check", "token", "decode", "profile", "replay", "emulate", "doctor", "support-bundle"]
+    {
         let text = stdout(&run(&[command, "--help"]));
         assert!(text.contains("Example"), "{command}: {text}");
     }

@@ -28,7 +28,7 @@ const NATS: &str = "/usr/sbin/nats-server";
 
 /// Certificates of a test: an authority, a broker and a bridge signed by it, and a bridge signed by somebody else.
 pub(crate) struct Certificates {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Certificates {
@@ -42,11 +42,11 @@ impl Certificates {
         made
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn authority(&self, name: &str) -> rcgen::Issuer<'static, rcgen::KeyPair> {
+    pub(crate) fn authority(&self, name: &str) -> rcgen::Issuer<'static, rcgen::KeyPair> {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -55,7 +55,7 @@ impl Certificates {
         rcgen::Issuer::new(params, key)
     }
 
-    fn write(
+    pub(crate) fn write(
         &self,
         name: &str,
         authority: &rcgen::Issuer<'_, rcgen::KeyPair>,

@@ -16,7 +16,7 @@ const ORDER: &[&str] = &[
     "sources", "emulator", "store", // Layer 4: the heart.
     "outbox", "hub", "desk", "pipeline", // Layer 5: edges out.
     "server", "uplink", // Layer 6: the composition root and the commands.
-    "config", "daemon", "cli",
+    "config", "doctor", "daemon", "support", "cli",
 ];
 
 /// The last pure module: up to it no tokio, no files, no sockets. `clock` alone reads the time.

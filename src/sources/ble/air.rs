@@ -126,6 +126,11 @@ impl Air {
         Self { shared: Arc::new(Shared { settings, registrations, inbox, status }) }
     }
 
+    /// The adapter that is used, if one is named.
+    pub fn adapter(&self) -> Option<&str> {
+        self.shared.settings.adapter.as_deref()
+    }
+
     /// What it and its sensors are doing.
     pub fn status(&self) -> watch::Receiver<AirStatus> {
         self.shared.status.subscribe()

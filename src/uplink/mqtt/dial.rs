@@ -12,6 +12,7 @@ use rumqttc::NetworkOptions;
 use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -170,26 +171,26 @@ pub(super) fn words(error: &io::Error) -> Option<String> {
 /// Makes the stream. `address` is a host with its port.
 pub(super) async fn connect(target: Arc<Target>, address: String, options: NetworkOptions) -> io::Result<Watched> {
     let tcp = rumqttc::default_socket_connect(address, options).await?;
-    let stream: Box<dyn Carrier> = if target.broker.transport.is_encrypted() {
-        let files = target.access.tls.clone();
-        // Files, and perhaps all the authorities of the system.
-        let loaded = tokio::task::spawn_blocking(move || files.load()).await.map_err(io::Error::other)?;
-        let wrong = |error: &dyn std::fmt::Display| io::Error::other(Failure::Other(error.to_string()));
-        let config = loaded.map_err(|error| wrong(&error))?;
-        let name = target.access.tls.name(&target.broker).map_err(|error| wrong(&error))?;
-        let made = TlsConnector::from(config).connect(name, tcp).await;
-        Box::new(made.map_err(
-            |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(reason) => io::Error::other(target.tls_failure(reason)),
-                None => io::Error::other(target.handshake_failure(&error)),
-            },
-        )?)
-    } else {
-        Box::new(tcp)
-    };
+    let stream: Box<dyn Carrier> =
+        if target.broker.transport.is_encrypted() { Box::new(secure(&target, tcp).await?) } else { Box::new(tcp) };
     let stream =
         if target.broker.transport.is_web_socket() { Box::new(web_socket(&target, stream).await?) } else { stream };
     Ok(Watched { stream, target, first: [0; 4], seen: 0, packets: Packets::default() })
+}
+
+/// TLS over a connection.
+pub(super) async fn secure<T: AsyncRead + AsyncWrite + Unpin>(target: &Target, tcp: T) -> io::Result<TlsStream<T>> {
+    let files = target.access.tls.clone();
+    // Files, and perhaps all the authorities of the system.
+    let loaded = tokio::task::spawn_blocking(move || files.load()).await.map_err(io::Error::other)?;
+    let wrong = |error: &dyn std::fmt::Display| io::Error::other(Failure::Other(error.to_string()));
+    let config = loaded.map_err(|error| wrong(&error))?;
+    let name = target.access.tls.name(&target.broker).map_err(|error| wrong(&error))?;
+    let made = TlsConnector::from(config).connect(name, tcp).await;
+    made.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(reason) => io::Error::other(target.tls_failure(reason)),
+        None => io::Error::other(target.handshake_failure(&error)),
+    })
 }
 
 async fn web_socket(target: &Target, stream: Box<dyn Carrier>) -> io::Result<Framed> {

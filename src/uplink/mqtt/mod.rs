@@ -5,6 +5,7 @@
 
 mod dial;
 mod parting;
+mod probe;
 mod renewal;
 mod v4;
 mod v5;
@@ -30,6 +31,7 @@ use super::plan::{BrokerLimits, EndKind, Message, Ticket};
 use super::retained::AT_ONCE;
 use crate::clock::Clock;
 
+pub use self::probe::{Probe, ProbeStep, probe};
 pub(super) use self::v5::packet_bytes;
 
 /// A broker that hears nothing for one and a half times this takes the client for gone; pings go out at this pace.

@@ -1,0 +1,153 @@
+//! Whom the daemon runs as, or would: its user and groups.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The user of the packaged service.
+const SERVICE_USER: &str = "vitalbridge";
+
+/// A user with its groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    /// Its name, or its number where it has none.
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gids: BTreeSet<u32>,
+    /// The names of its groups; empty: they are not known.
+    pub(super) groups: BTreeSet<String>,
+}
+
+impl Account {
+    /// The user of the daemon that runs; else that of the package's service, if there is one; else who runs this.
+    pub(super) fn of_daemon(daemon: Option<u32>) -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let (users, groups) = (read("/etc/passwd"), read("/etc/group"));
+        let status = |pid: &str| read(&format!("/proc/{pid}/status"));
+        if let Some(found) = daemon.and_then(|pid| of_process(&status(&pid.to_string()), &users, &groups)) {
+            return found;
+        }
+        let own = || of_process(&status("self"), &users, &groups);
+        of_user(SERVICE_USER, &users, &groups).or_else(own).unwrap_or_default()
+    }
+
+    pub(super) const fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    /// Whether it may read and write a file with this owner, group and mode.
+    pub(super) fn may_write(&self, uid: u32, gid: u32, mode: u32) -> bool {
+        let wanted = if self.is_root() {
+            return true;
+        } else if uid == self.uid {
+            0o600
+        } else if self.gids.contains(&gid) {
+            0o060
+        } else {
+            0o006
+        };
+        mode & wanted == wanted
+    }
+
+    /// The name of a group of this machine.
+    pub(super) fn group_name(gid: u32) -> String {
+        let groups = std::fs::read_to_string(Path::new("/etc/group")).unwrap_or_default();
+        entries(&groups)
+            .find(|fields| number(fields, 2) == Some(gid))
+            .map_or_else(|| gid.to_string(), |fields| name(&fields))
+    }
+
+    /// A user of tests with these groups.
+    #[cfg(test)]
+    pub(super) fn named(name: &str, groups: &[&str]) -> Self {
+        let gids = groups.iter().enumerate().filter_map(|(place, _)| u32::try_from(place + 20).ok()).collect();
+        Self { name: name.to_owned(), uid: 999, gids, groups: groups.iter().map(|group| (*group).to_owned()).collect() }
+    }
+}
+
+/// The lines of passwd(5) or group(5).
+fn entries(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.lines().map(|line| line.split(':').collect())
+}
+
+fn number(fields: &[&str], place: usize) -> Option<u32> {
+    fields.get(place)?.parse().ok()
+}
+
+fn name(fields: &[&str]) -> String {
+    fields.first().copied().unwrap_or_default().to_owned()
+}
+
+fn of_user(user: &str, users: &str, groups: &str) -> Option<Account> {
+    let fields = entries(users).find(|fields| fields.first() == Some(&user))?;
+    let (uid, gid) = (number(&fields, 2)?, number(&fields, 3)?);
+    let is_member = |fields: &[&str]| {
+        let members = fields.get(3).copied().unwrap_or_default();
+        members.split(',').any(|member| member == user) || number(fields, 2) == Some(gid)
+    };
+    let of = entries(groups).filter(|fields| is_member(fields));
+    let mut account = Account { name: user.to_owned(), uid, gids: BTreeSet::from([gid]), groups: BTreeSet::new() };
+    for fields in of {
+        account.gids.extend(number(&fields, 2));
+        account.groups.insert(name(&fields));
+    }
+    Some(account)
+}
+
+/// From /proc/PID/status, which has the groups that systemd gave beside those of the user.
+fn of_process(status: &str, users: &str, groups: &str) -> Option<Account> {
+    let line = |start: &str| status.lines().find_map(|line| line.strip_prefix(start));
+    // Real, effective, saved, file system.
+    let second = |line: &str| line.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let (uid, gid) = (second(line("Uid:")?)?, second(line("Gid:")?)?);
+    let beside = line("Groups:").unwrap_or_default().split_whitespace().filter_map(|number| number.parse().ok());
+    let gids: BTreeSet<u32> = beside.chain([gid]).collect();
+    let user = entries(users).find(|fields| number(fields, 2) == Some(uid)).map(|fields| name(&fields));
+    let of = entries(groups).filter(|fields| number(fields, 2).is_some_and(|gid| gids.contains(&gid)));
+    let groups = of.map(|fields| name(&fields)).collect();
+    Some(Account { name: user.unwrap_or_else(|| uid.to_string()), uid, gids, groups })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USERS: &str =
+        "root:x:0:0:root:/root:/bin/bash\nvitalbridge:x:998:997::/var/lib/vitalbridge:/usr/sbin/nologin\n";
+    const GROUPS: &str = "root:x:0:\ndialout:x:20:pi,vitalbridge\nbluetooth:x:111:pi\nvitalbridge:x:997:\n";
+
+    #[test]
+    fn a_users_groups_are_those_that_name_it_and_its_own() {
+        let found = of_user("vitalbridge", USERS, GROUPS).unwrap();
+        assert_eq!((found.uid, &found.gids), (998, &BTreeSet::from([20, 997])));
+        assert_eq!(found.groups, BTreeSet::from(["dialout".to_owned(), "vitalbridge".to_owned()]));
+        assert_eq!(of_user("nobody", USERS, GROUPS), None);
+    }
+
+    #[test]
+    fn a_process_has_the_groups_that_systemd_gave_it() {
+        let status = "Name:\tvitalbridge\nUid:\t998\t998\t998\t998\nGid:\t997\t997\t997\t997\nGroups:\t20 111 997 \n";
+        let found = of_process(status, USERS, GROUPS).unwrap();
+        assert_eq!((found.name.as_str(), found.uid), ("vitalbridge", 998));
+        assert!(found.groups.contains("bluetooth"), "{found:?}");
+        assert_eq!(of_process("", USERS, GROUPS), None);
+        assert!(!Account::of_daemon(Some(std::process::id())).name.is_empty());
+    }
+
+    #[test]
+    fn who_may_write_is_said_by_owner_group_and_mode() {
+        let account = Account { name: "v".to_owned(), uid: 998, gids: BTreeSet::from([20]), groups: BTreeSet::new() };
+        let root = Account { uid: 0, ..account.clone() };
+        for (uid, gid, mode, may) in [
+            (0, 20, 0o660, true),
+            (0, 20, 0o640, false),
+            (0, 5, 0o660, false),
+            (0, 5, 0o666, true),
+            (998, 5, 0o600, true),
+            // The owner's rights hold for the owner, also where they are fewer.
+            (998, 20, 0o060, false),
+        ] {
+            assert_eq!(account.may_write(uid, gid, mode), may, "{uid} {gid} {mode:o}");
+            assert!(root.may_write(uid, gid, mode));
+        }
+    }
+}

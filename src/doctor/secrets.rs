@@ -1,0 +1,229 @@
+//! The token secret's strength, and who can read secrets and private keys. Their texts never leave this file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::doctor::{Area, Finding, Patient, blocking};
+use crate::secret::Secret;
+use crate::server::jwt::TokenKey;
+use crate::server::tls::Identity;
+use crate::uplink::access::Password;
+
+/// A random secret of 32 letters has about 24 different ones, one of hexadecimal digits 14.
+const LEAST_DIFFERENT: usize = 10;
+
+/// Longest secret that is looked at, in bytes.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// How good the token secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Strength {
+    /// Made at the first start.
+    Absent,
+    Unreadable {
+        reason: String,
+        is_denied: bool,
+    },
+    /// Too short, or no secret, in words.
+    Refused(String),
+    /// Long enough, and of few different letters.
+    Monotonous,
+    Good,
+}
+
+/// A file that only the daemon should read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Guarded {
+    what: &'static str,
+    path: PathBuf,
+    /// Its permissions; `None`: it is not there or cannot be looked at, which is said elsewhere.
+    mode: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Facts {
+    secret_file: PathBuf,
+    /// `None`: this bridge issues no tokens.
+    strength: Option<Strength>,
+    files: Vec<Guarded>,
+}
+
+pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
+    let Some(config) = patient.config else {
+        return vec![Finding::skipped(Area::Secrets, "unused", "the configuration, which names the files, has errors")];
+    };
+    let (secret_file, issues) = (config.secret_file.clone(), !config.server.tokens.only_trusted);
+    let guarded = secret_files(config);
+    let facts = blocking(move || {
+        let strength = issues.then(|| strength_of(&secret_file));
+        let mode = |path: &Path| fs::metadata(path).ok().map(|found| found.mode() & 0o777);
+        let files = guarded.into_iter().map(|(what, path)| Guarded { what, mode: mode(&path), path }).collect();
+        Facts { secret_file, strength, files }
+    });
+    judge(&facts.await)
+}
+
+/// Every file of the configuration that has to stay secret.
+pub fn secret_files(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let mut files = vec![("the token secret", config.secret_file.clone())];
+    if let Some(broker) = &config.broker {
+        match &broker.access.password {
+            Some(Password::File(file)) => files.push(("the broker's password", file.clone())),
+            Some(Password::Made(maker)) => files.push(("the key of the broker's tokens", maker.key_file.clone())),
+            None => {}
+        }
+        files.extend(broker.access.tls.identity.iter().map(|(_, key)| ("the key of the broker's client", key.clone())));
+    }
+    if let Some(Identity::Files { key, .. }) = config.server.tls.as_ref().map(|tls| &tls.identity) {
+        files.push(("the server's key", key.clone()));
+    }
+    files
+}
+
+fn strength_of(file: &Path) -> Strength {
+    let unreadable = |error: io::Error| Strength::Unreadable {
+        is_denied: error.kind() == io::ErrorKind::PermissionDenied,
+        reason: error.to_string(),
+    };
+    match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Strength::Absent,
+        Err(error) => return unreadable(error),
+        Ok(found) if found.len() > MAX_BYTES => return Strength::Refused("it is longer than any secret".to_owned()),
+        Ok(_) => {}
+    }
+    match fs::read_to_string(file) {
+        Ok(text) => judged(&Secret::new(text.trim_end())),
+        Err(error) => unreadable(error),
+    }
+}
+
+fn judged(secret: &Secret) -> Strength {
+    if let Err(weak) = TokenKey::new(secret, "doctor", "doctor") {
+        return Strength::Refused(weak.to_string());
+    }
+    let different: BTreeSet<char> = secret.expose().chars().collect();
+    if different.len() < LEAST_DIFFERENT { Strength::Monotonous } else { Strength::Good }
+}
+
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let file = facts.secret_file.display();
+    let anew = format!(
+        "make a new one: `sudo rm {file}` and `sudo systemctl restart vitalbridge`; everybody signs in again, programs need new tokens"
+    );
+    let mut findings = Vec::new();
+    findings.push(match &facts.strength {
+        None => Finding::skipped(Area::Secrets, "none", "this bridge issues no tokens of its own"),
+        Some(Strength::Absent) => Finding::skipped(Area::Secrets, "absent", "the first start makes the token secret"),
+        Some(Strength::Unreadable { reason, is_denied: true }) => Finding::warning(
+            Area::Secrets,
+            "unreadable",
+            format!("the token secret {file} cannot be read: {reason}"),
+            "run this with sudo, or as the user of the daemon",
+        ),
+        Some(Strength::Unreadable { reason, .. }) => Finding::error(
+            Area::Secrets,
+            "damaged",
+            format!("the token secret {file} cannot be read: {reason}"),
+            anew.clone(),
+        ),
+        Some(Strength::Refused(reason)) => {
+            Finding::error(Area::Secrets, "weak", format!("the token secret {file}: {reason}"), anew.clone())
+        }
+        Some(Strength::Monotonous) => Finding::warning(
+            Area::Secrets,
+            "monotonous",
+            format!("the token secret {file} has fewer than {LEAST_DIFFERENT} different letters: it can be guessed"),
+            anew.clone(),
+        ),
+        Some(Strength::Good) => Finding::ok(Area::Secrets, "good", "the token secret is long and random enough"),
+    });
+    for Guarded { what, path, mode } in &facts.files {
+        if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
+            let path = path.display();
+            findings.push(Finding::warning(
+                Area::Secrets,
+                "open",
+                format!("other users of this machine can read {what}, {path} (mode {mode:o})"),
+                format!("`sudo chmod 600 {path}`, see that it belongs to the daemon's user, and renew it if others have seen it"),
+            ));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Place;
+    use crate::doctor::Level;
+
+    fn facts(strength: Option<Strength>) -> Facts {
+        Facts { secret_file: "/state/token.secret".into(), strength, files: Vec::new() }
+    }
+
+    #[test]
+    fn each_finding_about_secrets_says_what_to_do() {
+        let unreadable = |is_denied| Strength::Unreadable { reason: "no".to_owned(), is_denied };
+        for (strength, check, level, advice) in [
+            (None, "none", Level::Skipped, ""),
+            (Some(Strength::Absent), "absent", Level::Skipped, ""),
+            (Some(unreadable(true)), "unreadable", Level::Warning, "sudo"),
+            (Some(unreadable(false)), "damaged", Level::Error, "rm /state/token.secret"),
+            (Some(Strength::Refused("it is too short".to_owned())), "weak", Level::Error, "rm /state/token.secret"),
+            (Some(Strength::Monotonous), "monotonous", Level::Warning, "rm /state/token.secret"),
+            (Some(Strength::Good), "good", Level::Ok, ""),
+        ] {
+            let found = judge(&facts(strength.clone()));
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].check, found[0].level), (check, level), "{strength:?}");
+            assert!(found[0].advice.as_deref().unwrap_or_default().contains(advice), "{found:?}");
+        }
+        for (mode, expected) in [(Some(0o600), 0), (Some(0o400), 0), (None, 0), (Some(0o640), 1), (Some(0o604), 1)] {
+            let files = vec![Guarded { what: "the server's key", path: "/k".into(), mode }];
+            let found = judge(&Facts { files, ..facts(Some(Strength::Good)) });
+            let open: Vec<_> = found.iter().filter(|one| one.check == "open").collect();
+            assert_eq!(open.len(), expected, "{mode:?}");
+            assert!(
+                open.iter()
+                    .all(|one| one.level == Level::Warning && one.advice.as_ref().unwrap().contains("chmod 600 /k"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_is_judged_and_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token.secret");
+        assert_eq!(strength_of(&file), Strength::Absent);
+        let good = "a6f0c1d29b8e4753a6f0c1d29b8e47531";
+        for (text, expected) in [
+            (good, "Good"),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "Monotonous"),
+            ("hunter2", "Refused"),
+            ("-----BEGIN PRIVATE KEY----- abcdefghijklmnopqrstuvw", "Refused"),
+        ] {
+            fs::write(&file, format!("{text}\n")).unwrap();
+            let found = strength_of(&file);
+            assert!(format!("{found:?}").starts_with(expected), "{text}: {found:?}");
+            let shown = format!("{:?}", judge(&facts(Some(found))));
+            assert!(!shown.contains(text), "{shown}");
+        }
+        fs::write(&file, [0xFF, 0xFE]).unwrap();
+        assert!(matches!(strength_of(&file), Strength::Unreadable { is_denied: false, .. }));
+    }
+
+    #[test]
+    fn every_secret_file_of_a_configuration_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("password"), "a password of the broker").unwrap();
+        let text = "[mqtt]\nbroker = \"mqtt://b\"\nusername = \"u\"\npassword_file = \"password\"\n";
+        let config = Config::parse(text, dir.path(), &Place::default()).unwrap();
+        let found = secret_files(&config);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.contains(&("the broker's password", dir.path().join("password"))), "{found:?}");
+    }
+}
