@@ -22,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tempfile::TempDir;
 
 use crate::bluez::{BluezError, Cause};
@@ -151,6 +151,11 @@ impl CommandError {
             Self::Bluez(_) | Self::Unavailable(_) => exit::UNAVAILABLE,
         }
     }
+}
+
+/// The whole command line, for its manual pages and shell completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments name.
