@@ -1,6 +1,7 @@
 //! What systemd is told: ready, status, watchdog, stopping. Without systemd every call does nothing.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -36,6 +37,19 @@ pub fn time_sync_directory() -> Option<&'static Path> {
     std::env::var_os("NOTIFY_SOCKET").map(|_| Path::new("/run/systemd/timesync"))
 }
 
+/// Where the credentials of the running service are, for commands that a person runs beside it.
+const SERVICE_CREDENTIALS: &str = "/run/credentials/vitalbridge.service";
+
+/// The file of a credential that the unit loads (`LoadCredential=NAME:...`, systemd.exec(5)): in the service it is in the
+/// directory that systemd names, for a command beside it in that of the running service.
+pub fn credential(name: &str) -> PathBuf {
+    credential_in(std::env::var_os("CREDENTIALS_DIRECTORY"), name)
+}
+
+fn credential_in(directory: Option<OsString>, name: &str) -> PathBuf {
+    directory.map_or_else(|| PathBuf::from(SERVICE_CREDENTIALS), PathBuf::from).join(name)
+}
+
 /// True if standard error is connected to the journal, which then wants structured fields instead of lines.
 pub fn logs_to_journal() -> bool {
     std::env::var_os("JOURNAL_STREAM").is_some()
@@ -44,5 +58,17 @@ pub fn logs_to_journal() -> bool {
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "systemd could not be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_where_systemd_says_or_where_the_service_has_it() {
+        assert_eq!(credential_in(Some("/run/x".into()), "token.secret"), Path::new("/run/x/token.secret"));
+        let beside = Path::new("/run/credentials/vitalbridge.service/token.secret");
+        assert_eq!(credential_in(None, "token.secret"), beside);
     }
 }

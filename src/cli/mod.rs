@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tempfile::TempDir;
 
 use crate::bluez::{BluezError, Cause};
@@ -158,6 +158,11 @@ impl CommandError {
             Self::Bluez(_) | Self::Unavailable(_) => exit::UNAVAILABLE,
         }
     }
+}
+
+/// The whole command line, for its manual pages and shell completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments name.

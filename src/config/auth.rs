@@ -1,11 +1,12 @@
 //! `[auth]`: whose tokens are taken, with which keys, and where they may come.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 
-use super::build::Builder;
+use super::build::{Builder, credential_name};
 use super::{Config, file, read_bounded};
 use crate::server::jwks::{Address, certificates};
 use crate::server::keys::{PublicKey, read_set};
@@ -20,7 +21,8 @@ const REFRESH_MINUTES: std::ops::RangeInclusive<u64> = 5..=24 * 60;
 impl Builder<'_> {
     pub(super) fn auth(&mut self, auth: file::Auth, config: &mut Config) {
         if let Some(file) = auth.secret_file {
-            config.secret_file = self.path(&file);
+            config.secret_file = self.path(file.get_ref());
+            self.known_credential(&file, &config.secret_file);
         }
         if let Some(issuer) = auth.issuer {
             config.server.issuer = issuer;
@@ -98,6 +100,20 @@ impl Builder<'_> {
         }
     }
 
+    /// A credential is never made by the bridge: one that is not there is a mistake of the unit.
+    fn known_credential(&mut self, place: &Spanned<String>, path: &Path) {
+        if let Some(name) = credential_name(place.get_ref())
+            && let Err(error) = std::fs::File::open(path)
+        {
+            let reason = format!(
+                "the credential {} cannot be read: {error}; the unit loads it with `LoadCredential={name}:FILE`, and it is \
+                 there while the service runs, for root and the service's user",
+                path.display()
+            );
+            self.problem(place, reason);
+        }
+    }
+
     fn key_set(&mut self, file: &Spanned<String>) -> Option<KeySettings> {
         let text = self.text_of(file)?;
         match read_set(&text) {
@@ -139,8 +155,6 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::config::Place;
 

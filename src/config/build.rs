@@ -30,6 +30,7 @@ use crate::sources::replay::{ReplayConfig, Speed};
 use crate::sources::serial::{SerialConfig, SerialPort};
 use crate::sources::simulator::{Links, SimulatorConfig, demo_sources, ward};
 use crate::sources::{SourceConfig, SourceError, SourceKind};
+use crate::systemd;
 use crate::vitals::{DERIVED_SOURCE, Mode};
 
 /// Most patients of one bridge.
@@ -48,6 +49,11 @@ pub(super) fn fixed<T: FromStr<Err: Display>>(text: &str) -> T {
         #[expect(clippy::panic, reason = "the texts are constants of this program and each is made by a test")]
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The name of a credential of the service, if a member that names a file names one: `credential:NAME`.
+pub(super) fn credential_name(path: &str) -> Option<&str> {
+    path.strip_prefix("credential:")
 }
 
 /// The token secret's file, unless another is named.
@@ -204,8 +210,9 @@ impl<'a> Builder<'a> {
         None
     }
 
+    /// The file that a member names: a credential of the service, or a path relative to the configuration.
     pub(super) fn path(&self, path: &str) -> PathBuf {
-        self.folder.join(path)
+        credential_name(path).map_or_else(|| self.folder.join(path), systemd::credential)
     }
 
     fn bridge(&mut self, bridge: &file::Bridge, config: &mut Config) {

@@ -117,7 +117,7 @@ pub(super) struct Store {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Auth {
-    pub(super) secret_file: Option<String>,
+    pub(super) secret_file: Option<Spanned<String>>,
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,
     pub(super) own_tokens: Option<Spanned<bool>>,
