@@ -28,6 +28,7 @@ pub mod message;
 mod notifications;
 mod object;
 mod openapi;
+mod pages;
 mod peer;
 mod plain;
 pub mod rate;

@@ -36,8 +36,8 @@ use crate::server::object::Object;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
 use crate::server::{
-    accept, admission, audit, ble, commands, contract, limits, manage, notifications, openapi, peer, plain, rest,
-    rooms, sse, strict,
+    accept, admission, audit, ble, commands, contract, limits, manage, notifications, openapi, pages, peer, plain,
+    rest, rooms, sse, strict,
 };
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
@@ -69,10 +69,10 @@ pub struct Site {
 }
 
 /// A file of the dashboard, in the binary.
-struct Asset {
-    path: &'static str,
-    kind: &'static str,
-    body: &'static str,
+pub(super) struct Asset {
+    pub(super) path: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) body: &'static str,
 }
 
 const ASSETS: &[Asset] = &[
@@ -106,7 +106,7 @@ pub fn router(site: Site) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/sign-in", post(sign_in));
-    for asset in ASSETS {
+    for asset in ASSETS.iter().chain(pages::FILES) {
         router = router.route(asset.path, get(async || ([(CONTENT_TYPE, asset.kind)], asset.body)));
     }
     for (path, defaults) in SOCKETS {

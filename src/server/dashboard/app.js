@@ -6,6 +6,7 @@
  */
 
 import { VitalBridge } from './vitalbridge.js';
+import { channelsOf, ownerOf } from './rest.js';
 import { isBlocked, sound } from './sound.js';
 import { Ward, timeText } from './ward.js';
 
@@ -96,6 +97,7 @@ const unseen = new Set();
 /** @param {string} [problem] */
 function showSignIn(problem) {
   hide(byId('ward'), true);
+  pages?.close();
   hide(byId('sign-in'), false);
   hide(byId('stop-watching'), !isWatched);
   const told = byId('sign-in-problem');
@@ -201,13 +203,14 @@ function start(token) {
   const url = new URL('/ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   url.hash = '';
-  const current = new VitalBridge({ url: url.href, token, annunciator: true, queueCommands: false });
+  const current = new VitalBridge({ url: url.href, token, channels: channelsOf(ownerOf(token)), annunciator: true, queueCommands: false });
   bridge = current;
   hide(byId('sign-in'), true);
   hide(byId('ward'), false);
   listen(current, token);
   current.connect();
   draw();
+  route();
 }
 
 /**
@@ -636,6 +639,20 @@ function arrange() {
 
 // ------------------------------------------------------------------------------------------------------------- start
 
+/** The other pages, once one was wanted. @type {typeof import('./pages.js') | undefined} */
+let pages;
+
+/** Shows what the address names: the ward, or one of the other pages in its place. */
+async function route() {
+  const { hash } = location;
+  const isOther = bridge !== undefined && bridge.state !== 'stopped' && /^#\/(?!patient\/)./.test(hash);
+  hide(byId('page'), !isOther);
+  hide(/** @type {HTMLElement} */ (byId('tiles').parentElement), isOther);
+  if (!isOther) return pages?.close();
+  pages ??= await import('./pages.js');
+  if (bridge && location.hash === hash) pages.open(hash, { client: bridge, root: byId('page') });
+}
+
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {
   const fromAddress = location.hash.startsWith('#code=') ? secretIn(location.hash) : '';
@@ -656,7 +673,7 @@ byId('sign-in-form').addEventListener('submit', (event) => {
   signIn(secretIn(/** @type {HTMLInputElement} */ (byId('sign-in-secret')).value));
 });
 for (const id of ['sign-out', 'stop-watching']) byId(id).addEventListener('click', () => signOut());
-addEventListener('hashchange', begin);
+addEventListener('hashchange', () => (location.hash.startsWith('#code=') ? begin() : route()));
 new ResizeObserver(arrange).observe(within(document, 'main'));
 document.addEventListener('visibilitychange', draw);
 setInterval(draw, DRAW_MS);
