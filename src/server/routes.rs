@@ -80,6 +80,12 @@ const ASSETS: &[Asset] = &[
     Asset { path: "/style.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/style.css") },
     Asset { path: "/app.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/app.js") },
     Asset { path: "/ward.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/ward.js") },
+    Asset { path: "/alarm.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/alarm.js") },
+    Asset { path: "/bedside.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/bedside.js") },
+    Asset { path: "/dom.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/dom.js") },
+    Asset { path: "/number.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/number.js") },
+    Asset { path: "/waves.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/waves.js") },
+    Asset { path: "/bedside.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/bedside.css") },
     Asset { path: "/sound.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/sound.js") },
     Asset { path: "/icon.svg", kind: "image/svg+xml", body: include_str!("dashboard/icon.svg") },
     Asset {

@@ -218,7 +218,7 @@ class Past {
       field('Time', choice([['1', 'last hour'], ['24', 'last 24 h'], ['168', 'last 7 days'], ['', 'everything kept']], '24', changed('hours', true))).element,
       field('Patient', choice([['', 'everybody'], ...patients, [BRIDGE, 'the bridge itself']], '', changed('patient', true))).element,
       field('Priority', choice([['', 'all'], ['high', 'high'], ['medium', 'medium'], ['low', 'low']], '', changed('priority', false))).element,
-      field('About', choice([['', 'patients and equipment'], ['physiological', 'patients'], ['technical', 'equipment']], '', changed('kind', false))).element);
+      field('About', choice([['', 'all'], ['physiological', 'patients'], ['technical', 'equipment']], '', changed('kind', false))).element);
   }
 
   /** Begins anew. */

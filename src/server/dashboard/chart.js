@@ -116,9 +116,10 @@ export class Chart {
    * @param {Stream[]} streams
    * @param {Band[]} bands
    * @param {Line[]} lines
-   * @param {{width: number, height: number, lostAfterMs: number, hasTimes: boolean}} how `hasTimes`: the times stand below this chart
+   * @param {{width: number, height: number, lostAfterMs: number, hasTimes: boolean, isWhole: boolean}} how `hasTimes`: the times stand below this chart;
+   *   `isWhole`: everything of the span was read
    */
-  draw(Made, streams, bands, lines, { width, height: plotHeight, lostAfterMs, hasTimes }) {
+  draw(Made, streams, bands, lines, { width, height: plotHeight, lostAfterMs, hasTimes, isWhole }) {
     const height = plotHeight + (hasTimes ? TIMES_PX : NO_TIMES_PX);
     this.#streams = streams;
     this.#bands = bands;
@@ -126,7 +127,7 @@ export class Chart {
     this.#lostAfterMs = lostAfterMs;
     this.#drawn = columns(streams, this.kind.spot ? 0 : lostAfterMs);
     const { from, to } = this.span();
-    this.#none.hidden = streams.some(({ points }) => points.some(({ at, value }) => value !== null && at >= from && at < to));
+    this.#none.hidden = !isWhole || streams.some(({ points }) => points.some(({ at, value }) => value !== null && at >= from && at < to));
     const data = /** @type {any} */ ([this.#drawn.x, ...this.#drawn.y]);
     const form = JSON.stringify([hasTimes, ...streams.map(({ metric, device }) => [metric, device])]);
     if (this.#plot && form === this.#made) {
@@ -305,14 +306,14 @@ export class Chart {
       ctx.stroke();
       const part = metric.includes('.') ? metric.split('.')[1] ?? '' : '';
       const text = `${side === 'low' ? '↓' : '↑'}${level}${part && ` ${part}`}${off ? ' OFF' : ''}`;
-      // Each part of a pressure has a place of its own.
-      const end = bbox.left + bbox.width - (Math.max(0, PARTS.indexOf(part)) * 84 + 4) * devicePixelRatio;
+      // On the side of the oldest readings; each part of a pressure has a place of its own.
+      const begin = bbox.left + (Math.max(0, PARTS.indexOf(part)) * 84 + 6) * devicePixelRatio;
       const width = ctx.measureText(text).width;
       const colour = ctx.fillStyle;
       ctx.fillStyle = COLOURS.behind;
-      ctx.fillRect(end - width - 3 * devicePixelRatio, top - 6 * devicePixelRatio, width + 6 * devicePixelRatio, 12 * devicePixelRatio);
+      ctx.fillRect(begin - 3 * devicePixelRatio, top - 6 * devicePixelRatio, width + 6 * devicePixelRatio, 12 * devicePixelRatio);
       ctx.fillStyle = colour;
-      ctx.fillText(text, end - width, top);
+      ctx.fillText(text, begin, top);
     }
     ctx.restore();
   }

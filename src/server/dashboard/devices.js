@@ -285,7 +285,7 @@ class Air {
         event.preventDefault();
         answer({ passkey: input.value.trim() });
       } } }, field(prompt.kind === 'pin' ? 'The code of the device (in its manual)' : 'The number that the device shows', input).element,
-      make('button', { type: 'submit', class: 'action' }, 'Answer'), button('Refuse', () => answer({ accept: false })));
+      make('button', { type: 'submit', class: 'press' }, 'Answer'), button('Refuse', () => answer({ accept: false })));
       fill(this.#prompt, form);
       input.focus();
     }

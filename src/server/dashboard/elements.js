@@ -58,7 +58,7 @@ export function nameFor(stem) {
  * @param {Record<string, any>} [attributes]
  */
 export function button(text, act, attributes = {}) {
-  return make('button', { type: 'button', class: 'action', on: { click: act }, ...attributes }, text);
+  return make('button', { type: 'button', class: 'press', on: { click: act }, ...attributes }, text);
 }
 
 /**

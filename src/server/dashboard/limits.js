@@ -18,7 +18,7 @@ const LONGEST_OFF_H = 24;
 const MARGIN_MS = 60_000;
 /** @typedef {'below' | 'at_most' | 'above' | 'at_least'} Edge */
 /** Rules about the bridge are of no patient: nothing about them is changed here. */
-const OF_BRIDGE = new Set(['alert_limit', 'configuration_error', 'storage_degraded', 'fallback_failed', 'clock_unsynchronised', 'disk_full', 'uplink_down', 'uplink_rejected', 'alert_undelivered']);
+const OF_BRIDGE = new Set(['alert_limit', 'configuration_error', 'storage_degraded', 'fallback_failed', 'clock_unsynchronised', 'disk_full', 'uplink_down', 'uplink_rejected', 'alert_undelivered', 'buffer_low']);
 
 /** @param {HTMLElement} place @param {Context} context */
 export async function show(place, context) {
@@ -61,7 +61,7 @@ class Limits {
     const note = this.may
       ? `Signed in as ${context.owner.user} (${role}). Each change asks for a reason and an end, and is in the audit trail.`
       : `You may look at the limits. To change them takes a clinician or an admin; you are signed in as ${context.owner.user || 'somebody'} (${role}).`;
-    this.element = make('section', { class: 'limits', 'aria-label': 'Limits in force' }, make('p', { class: 'page-note', 'data-may': this.may }, note), this.#says, this.#list);
+    this.element = make('section', { class: 'limit-list', 'aria-label': 'Limits in force' }, make('p', { class: 'page-note', 'data-may': this.may }, note), this.#says, this.#list);
   }
 
   #address(rule = '') {

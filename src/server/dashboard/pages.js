@@ -115,7 +115,7 @@ export async function open(route, { client, root }) {
   } catch (cause) {
     if (mine.signal.aborted || isAbort(cause)) return;
     const again = () => open(route, { client, root });
-    fill(frame.body, make('div', { class: 'say', role: 'alert' }, make('p', {}, wordsOf(cause)), make('button', { type: 'button', class: 'action', on: { click: again } }, 'Try again')));
+    fill(frame.body, make('div', { class: 'say', role: 'alert' }, make('p', {}, wordsOf(cause)), make('button', { type: 'button', class: 'press', on: { click: again } }, 'Try again')));
   }
 }
 

@@ -10,7 +10,7 @@ import { Refused, ask, askText, isAbort } from './rest.js';
 import { ageText } from './ward.js';
 
 /** @typedef {import('./pages.js').Context} Context */
-/** @typedef {{metrics: Map<string, number> | undefined, status: any, sockets: any, connections: any[] | undefined, alerts: any[] | undefined, version: string | undefined, isReady: boolean | undefined, ble: any, asked: number}} Found */
+/** @typedef {{metrics: Map<string, number> | undefined, sockets: any, connections: any[] | undefined, alerts: any[] | undefined, version: string | undefined, isReady: boolean | undefined, ble: any, asked: number}} Found */
 
 /** How often it is asked for, in ms. */
 const LOOK_MS = 5000;
@@ -52,9 +52,8 @@ export async function show(place, context) {
 async function findAll({ signal, owner }, version) {
   const maybe = async (/** @type {Promise<any>} */ asked) => asked.catch((cause) => (isAbort(cause) || cause instanceof Refused ? undefined : Promise.reject(cause)));
   const isAdmin = owner.role === 'admin';
-  const [text, status, sockets, connections, alerts, document, ready, ble] = await Promise.all([
+  const [text, sockets, connections, alerts, document, ready, ble] = await Promise.all([
     maybe(askText('/metrics', signal)),
-    maybe(ask('/api/v1/status', { signal })),
     isAdmin ? maybe(ask('/ws/status', { signal })) : undefined,
     isAdmin ? maybe(ask('/ws/connections', { signal })) : undefined,
     maybe(ask('/api/v1/alerts', { signal })),
@@ -63,7 +62,7 @@ async function findAll({ signal, owner }, version) {
     maybe(ask('/api/v1/ble', { signal })),
   ]);
   return {
-    metrics: text === undefined ? undefined : metricsOf(text), status, sockets, connections: connections?.connections, alerts: alerts?.alerts,
+    metrics: text === undefined ? undefined : metricsOf(text), sockets, connections: connections?.connections, alerts: alerts?.alerts,
     version: version ?? document?.info?.version, isReady: ready, ble, asked: Date.now(),
   };
 }
@@ -110,41 +109,33 @@ const stands = ({ alerts }, rule) => (alerts === undefined ? undefined : alerts.
 const longOf = (seconds) => (typeof seconds === 'number' && Number.isFinite(seconds) ? ageText(seconds * 1000) : undefined);
 
 /** @param {Context} context @param {Found} found */
-function bridgeCard({ client }, { version, status, sockets, isReady }) {
+function bridgeCard({ client }, { version, sockets, isReady }) {
   return card('Bridge',
     fact('State', isReady === undefined ? undefined : isReady ? 'ready' : 'not ready', isReady ? 'good' : 'bad', isReady === false ? 'the pipeline does not answer, or connections are sent away' : ''),
-    fact('Version', status?.version ?? sockets?.version ?? version),
-    fact('Running for', longOf(status?.uptime_s ?? status?.uptime ?? sockets?.uptime)),
-    fact('This run', status?.epoch ?? sockets?.epoch ?? client.position?.epoch));
+    fact('Version', sockets?.version ?? version),
+    fact('Running for', longOf(sockets?.uptime)),
+    fact('This run', sockets?.epoch ?? client.position?.epoch));
 }
 
 /** @param {Found} found */
 function storeCard(found) {
-  const { metrics, status } = found;
+  const { metrics } = found;
   const degraded = stands(found, 'storage_degraded');
   const full = stands(found, 'disk_full');
+  const low = stands(found, 'buffer_low');
   const refused = metrics?.get('store_refused_total');
-  const buffer = bufferOf(status);
   return card('Store',
-    fact('Buffer', buffer.hours === undefined ? undefined : `${buffer.hours} h`, '', buffer.more),
+    fact('Buffer', bufferOf(metrics), low ? 'bad' : '', bufferOf(metrics) ? 'room for what waits for the broker' : ''),
     fact('Recording', found.alerts === undefined ? undefined : degraded ? degraded.message : 'on disk', degraded ? 'bad' : 'good'),
     fact('On disk through event', metrics?.get('durable_through')),
     fact('Not recorded since the start', refused, refused ? 'bad' : 'good', refused ? 'the disk was too far behind; they were shown live only' : ''),
-    fact('Disk', diskOf(status) ?? (full ? full.message : undefined), full ? 'bad' : '', found.alerts !== undefined && !full && !diskOf(status) ? 'no alert that it is full' : ''));
+    fact('Disk', full?.message, full ? 'bad' : '', found.alerts !== undefined && !full ? 'how full it is nobody tells; there is no alert that it is full' : ''));
 }
 
-/** Hours of buffer as the bridge tells them; older bridges do not. @param {any} status @returns {{hours: string | undefined, more: string}} */
-export function bufferOf(status) {
-  const buffer = status?.buffer ?? {};
-  const hours = [buffer.hours_left, buffer.hours, status?.buffer_hours].find((value) => typeof value === 'number' && Number.isFinite(value));
-  return { hours: hours === undefined ? undefined : String(Math.round(hours * 10) / 10), more: hours === undefined ? '' : 'until the oldest events that the broker lacks are dropped' };
-}
-
-/** @param {any} status */
-function diskOf(status) {
-  const disk = status?.disk ?? status?.store ?? {};
-  const free = disk.free_bytes ?? disk.disk_free_bytes;
-  return typeof free === 'number' ? `${(free / 1e9).toFixed(1)} GB free` : undefined;
+/** For how long there is room for what waits for the broker, at the pace of lately; unknown is no number. @param {Map<string, number> | undefined} metrics */
+export function bufferOf(metrics) {
+  const hours = (metrics?.get('uplink_buffer_seconds') ?? NaN) / 3600;
+  return Number.isFinite(hours) ? `${hours < 100 ? hours.toFixed(1) : Math.floor(hours)} h` : undefined;
 }
 
 /** @param {Found} found */
@@ -170,7 +161,7 @@ function clockCard({ client }, found) {
   const isFar = differs !== undefined && Math.abs(differs) > CLOCKS_MS;
   return card('Clock',
     fact('Time of the bridge', wall === undefined ? undefined : clockOf(wall, true)),
-    fact('Synchronised', found.status?.clock?.synchronised ?? (found.alerts === undefined ? undefined : unset ? 'no' : 'no complaint'), unset ? 'bad' : '', unset ? unset.message : ''),
+    fact('Synchronised', found.alerts === undefined ? undefined : unset ? 'no' : 'no complaint', unset ? 'bad' : '', unset ? unset.message : ''),
     fact('This browser', differs === undefined ? undefined : isFar ? `${ageText(Math.abs(differs))} ${differs > 0 ? 'ahead' : 'behind'}` : 'agrees', isFar ? 'bad' : 'good', isFar ? 'times here are the bridge\'s' : ''));
 }
 

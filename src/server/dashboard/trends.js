@@ -81,6 +81,8 @@ class Trends {
   #loadedAt = 0;
   #drawnAt = 0;
   #undated = 0;
+  /** Everything of the window was read: what is not there was not measured. */
+  #isWhole = false;
   #drawing = false;
   /** @type {Span} */ #span = { from: 0, to: 1 };
   #isNibp;
@@ -95,7 +97,7 @@ class Trends {
     this.says = make('p', { class: 'trend-says', role: 'status' });
     this.when = make('p', { class: 'trend-when' });
     this.at = make('p', { class: 'trend-at', 'aria-live': 'polite' });
-    this.lane = make('div', { class: 'lane', role: 'img', 'aria-label': 'No alerts in this time' });
+    this.lane = make('div', { class: 'alert-lane', role: 'img', 'aria-label': 'No alerts in this time' });
     this.list = make('div', { class: 'charts' });
     this.alerts = make('details', { class: 'trend-alerts' });
     this.#nibp = nibpHistory(context);
@@ -177,6 +179,7 @@ class Trends {
     try {
       await Promise.all([this.#loadAlerts(signal), this.#loadLimits(signal), this.#loadReadings(span, signal), this.#nibp.load(span, signal)]);
       if (signal.aborted) return;
+      this.#isWhole = true;
       this.#say(this.#undated > 0 ? `${this.#undated} readings of an unknown time are not shown.` : '');
     } catch (cause) {
       if (signal.aborted || isAbort(cause)) return;
@@ -294,7 +297,7 @@ class Trends {
       const streams = [...this.#streams.values()].filter(({ metric }) => kind.metrics.includes(metric))
         .sort((a, b) => kind.metrics.indexOf(a.metric) - kind.metrics.indexOf(b.metric) || a.device.localeCompare(b.device));
       const about = (/** @type {string} */ metric) => kind.metrics.some((name) => name === metric || name.startsWith(`${metric}.`));
-      chart.draw(this.Plotter, streams, bands.filter(({ metric }) => about(metric)), linesOf(this.#limits, kind.metrics), { width, height, lostAfterMs: this.#lostAfterMs, hasTimes: !fit || chart === this.charts.at(-1) });
+      chart.draw(this.Plotter, streams, bands.filter(({ metric }) => about(metric)), linesOf(this.#limits, kind.metrics), { width, height, lostAfterMs: this.#lostAfterMs, hasTimes: !fit || chart === this.charts.at(-1), isWhole: this.#isWhole });
     }
     write(this.when, `${clockOf(span.from, true)} – ${this.#isLive ? 'now' : clockOf(span.to, true)}`);
     for (const one of this.tools.querySelectorAll('[data-span]')) {
@@ -331,7 +334,7 @@ class Trends {
   /** Alerts over time, also those about no chart. @param {import('./series.js').Band[]} bands @param {Span} span */
   #drawLane(bands, { from, to }) {
     const bars = bands.map((band) => {
-      const bar = make('span', { class: 'lane-bar', 'data-priority': band.priority, title: `${band.message}: ${clockOf(band.from)} – ${band.to === undefined ? 'now' : clockOf(band.to)}` });
+      const bar = make('span', { class: 'alert-lane-bar', 'data-priority': band.priority, title: `${band.message}: ${clockOf(band.from)} – ${band.to === undefined ? 'now' : clockOf(band.to)}` });
       const left = Math.max(0, (band.from - from) / (to - from));
       const right = Math.min(1, ((band.to ?? to) - from) / (to - from));
       bar.style.left = `${left * 100}%`;
@@ -340,7 +343,7 @@ class Trends {
     });
     this.lane.style.setProperty('--axis', `${AXIS_PX}px`);
     this.lane.style.setProperty('--right', `${RIGHT_PX}px`);
-    this.lane.replaceChildren(make('span', { class: 'lane-name', 'aria-hidden': 'true' }, 'Alerts'), make('span', { class: 'lane-bars' }, bars));
+    this.lane.replaceChildren(make('span', { class: 'alert-lane-name', 'aria-hidden': 'true' }, 'Alerts'), make('span', { class: 'alert-lane-bars' }, bars));
     const count = bands.length === 1 ? '1 alert' : `${bands.length || 'No'} alerts`;
     this.lane.setAttribute('aria-label', `${count} in this time`);
     const key = JSON.stringify(bands);
@@ -376,6 +379,7 @@ class Trends {
   }
 
   #changed() {
+    this.#isWhole = false;
     this.drawSoon();
     this.load();
   }
@@ -395,8 +399,8 @@ class Trends {
         button('Now', () => this.#move(Infinity), { 'data-live': true }),
       ]),
       group('Zoom', [button('+', () => this.#stretch(0.5), { 'aria-label': 'Zoom in' }), button('−', () => this.#stretch(2), { 'aria-label': 'Zoom out' })]),
-      make('a', { class: 'action', href: this.#isNibp ? `#/trends/${id}` : `#/trends/${id}?nibp` }, this.#isNibp ? 'All trends' : 'NIBP history'),
-      button('CSV', (event) => this.#download(/** @type {HTMLButtonElement} */ (event.currentTarget)), { class: 'action csv', 'aria-label': 'Download CSV of the time shown', title: 'Download the readings of the time shown as CSV' }));
+      make('a', { class: 'press', href: this.#isNibp ? `#/trends/${id}` : `#/trends/${id}?nibp` }, this.#isNibp ? 'All trends' : 'NIBP history'),
+      button('CSV', (event) => this.#download(/** @type {HTMLButtonElement} */ (event.currentTarget)), { class: 'press csv', 'aria-label': 'Download CSV of the time shown', title: 'Download the readings of the time shown as CSV' }));
   }
 
   /** @param {string} text @param {boolean} [isProblem] */

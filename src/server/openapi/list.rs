@@ -314,11 +314,17 @@ fn sockets() -> Vec<Operation> {
 }
 
 fn files() -> Vec<Operation> {
-    const FILES: [(&str, &[&str]); 7] = [
+    const FILES: [(&str, &[&str]); 13] = [
         ("/", &["text/html"]),
         ("/style.css", &["text/css"]),
         ("/app.js", &["text/javascript"]),
         ("/ward.js", &["text/javascript"]),
+        ("/alarm.js", &["text/javascript"]),
+        ("/bedside.js", &["text/javascript"]),
+        ("/dom.js", &["text/javascript"]),
+        ("/number.js", &["text/javascript"]),
+        ("/waves.js", &["text/javascript"]),
+        ("/bedside.css", &["text/css"]),
         ("/sound.js", &["text/javascript"]),
         ("/icon.svg", &["image/svg+xml"]),
         ("/vitalbridge.js", &["text/javascript"]),
