@@ -119,6 +119,7 @@ class Limits {
 
   /** @param {any} limit */
   #open(limit) {
+    /** @type {HTMLDialogElement | null} */ (this.element.querySelector('dialog[open]'))?.close();
     const form = new Form(this.context, limit, this.#address(limit.rule), () => this.load());
     this.#form = { rule: limit.rule, changed: (data) => form.overtaken(data) };
     form.element.addEventListener('close', () => {
@@ -127,7 +128,9 @@ class Limits {
       /** @type {HTMLElement | null} */ (this.#list.querySelector(`tr[data-rule="${CSS.escape(limit.rule)}"] button`))?.focus();
     });
     this.element.append(form.element);
-    form.element.showModal();
+    // Not modal: the alarms above stay in sight and within reach.
+    form.element.show();
+    form.element.addEventListener('keydown', ({ key }) => key === 'Escape' && form.element.close());
     this.context.signal.addEventListener('abort', () => form.element.close());
   }
 }

@@ -327,7 +327,7 @@ class Trends {
     const body = /** @type {HTMLElement} */ (this.list.closest('.page-body'));
     const room = body.clientHeight - this.tools.offsetHeight - 100;
     const each = Math.floor(room / count) - 30;
-    const fit = each >= 60;
+    const fit = each >= 52;
     return { height: fit ? Math.min(this.#isNibp ? 240 : 170, each) : 92, fit };
   }
 
