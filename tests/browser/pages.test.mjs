@@ -196,9 +196,12 @@ describe('trends', () => {
     rmSync(join(dir, 'oximeter'), { force: true });
     await until('the bridge has lost it', WAIT_MS, async () => performance.now() - stoppedAt > LOST_MS + 2000
       && (await api('/api/v1/devices?patient=P-1')).body.devices.every(({ link }) => link !== 'live'));
+    const key = page.locator('.chart[data-chart="SpO₂"] .chart-key');
+    assert.match(await key.innerText(), /---/, 'an old number is not shown as one of now');
     oximeter = await plugIn();
     const gapOf = async () => (await drawnIn('SpO₂')).gaps[0]?.find(({ from, to }) => to - from > LOST_MS);
     const gap = await until('the line goes on after a gap', 2 * WAIT_MS, gapOf);
+    await until('a number of now', WAIT_MS, async () => /oximeter \d+$/.test(await key.innerText()));
     // The log says the same as what came live.
     await page.reload();
     await page.locator('main.page').waitFor();

@@ -10,8 +10,8 @@ import { columns, isAlone } from './series.js';
 /** @typedef {import('uplot')} Plot @typedef {typeof import('uplot')} Plotter */
 /**
  * @typedef {{name: string, unit: string, metrics: string[], colours: Record<string, string>, room: [number, number], spot?: boolean,
- *   always?: boolean, words?: Record<string, string>}} Kind What a chart is about: `room` is what its axis shows at least, `spot` that each value stands for
- *   itself, `always` that it is there without data.
+ *   always?: boolean, sparse?: boolean, words?: Record<string, string>}} Kind What a chart is about: `room` is what its axis shows at least, `spot` that each value stands for
+ *   itself, `always` that it is there without data, `sparse` that it is measured now and then.
  * @typedef {{from: number, to: number}} Span
  */
 
@@ -85,6 +85,7 @@ export class Chart {
   /** @type {Band[]} */ #bands = [];
   /** @type {Line[]} */ #lines = [];
   #made = '';
+  #read = '';
   #lostAfterMs = 10_000;
   #key = make('p', { class: 'chart-key' });
   #box;
@@ -93,7 +94,7 @@ export class Chart {
   /**
    * @param {Kind} kind
    * @param {() => Span} span what is shown
-   * @param {{zoom: (span: Span) => void, point: (at: number | undefined) => void}} told
+   * @param {{zoom: (span: Span) => void, point: (at: number | undefined) => void, now: () => number}} told `now`: the bridge's time
    */
   constructor(kind, span, told) {
     this.kind = kind;
@@ -139,21 +140,36 @@ export class Chart {
       this.#plot = new Made(this.#options({ width, height, hasTimes }), data, this.#box);
     }
     this.#describe();
-    this.readout(undefined);
+    this.readout(this.cursorAt);
   }
 
-  /** Shows the values at a moment, or the newest. @param {number | undefined} at */
+  /** Shows the values at a moment, or those of now. @param {number | undefined} at */
   readout(at) {
     const { from, to } = this.span();
-    const parts = this.#streams.map((stream) => {
-      const { newest } = stream.summary(from, to);
-      const point = at === undefined ? newest : nearest(stream, at, Math.max(this.#lostAfterMs, (to - from) / 100));
-      const value = point?.value === null ? (point.absent ?? '').replaceAll('_', ' ') : point?.text;
-      const label = make('span', { class: 'chart-label' }, `${this.#words(stream)} `, make('b', {}, value ?? '---'), point?.late && ' measured earlier');
-      label.style.setProperty('--colour', this.kind.colours[stream.metric] ?? '#ffffff');
-      return label;
+    const key = this.#streams.map((stream) => {
+      const point = at === undefined ? undefined : nearest(stream, at, Math.max(this.#lostAfterMs, (to - from) / 100));
+      const { value, note } = at === undefined ? this.#present(stream) : { value: point?.text ?? '---', note: (point?.absent ?? '').replaceAll('_', ' ') };
+      return { words: this.#words(stream), value, note: point?.late ? 'measured earlier' : note, colour: this.kind.colours[stream.metric] ?? '#ffffff' };
     });
-    this.#key.replaceChildren(...parts);
+    const form = JSON.stringify(key);
+    if (form === this.#read) return;
+    this.#read = form;
+    this.#key.replaceChildren(...key.map(({ words, value, note, colour }) => {
+      const label = make('span', { class: 'chart-label' }, `${words} `, make('b', {}, value), note && ` ${note}`);
+      label.style.setProperty('--colour', colour);
+      return label;
+    }));
+  }
+
+  /** The number of now; an old one is never taken for it. @param {Stream} stream @returns {{value: string, note: string}} */
+  #present(stream) {
+    const { newest } = stream.summary(-Infinity, Infinity);
+    const last = stream.points.at(-1);
+    if (!newest) return { value: '---', note: (last?.absent ?? '').replaceAll('_', ' ') };
+    if (this.kind.spot || this.kind.sparse) return { value: newest.text ?? '---', note: `at ${clockOf(newest.at, dayOf(newest.at) !== dayOf(this.told.now())).slice(0, -3)}` };
+    if (last && last.value === null) return { value: '---', note: (last.absent ?? '').replaceAll('_', ' ') };
+    if (this.told.now() - newest.at > this.#lostAfterMs) return { value: '---', note: `since ${clockOf(newest.at)}` };
+    return { value: newest.text ?? '---', note: '' };
   }
 
   /** Moves the cursor to a moment, or away. @param {number | undefined} at */

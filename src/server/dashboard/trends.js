@@ -44,11 +44,11 @@ const KINDS = [
   { name: 'ART', unit: 'mmHg', metrics: PRESSURE.map((part) => `arterial_pressure.${part}`), colours: Object.fromEntries(PRESSURE.map((part) => [`arterial_pressure.${part}`, '#ff8a80'])), room: [50, 150],
     words: { 'arterial_pressure.systolic': 'sys', 'arterial_pressure.diastolic': 'dia', 'arterial_pressure.mean': 'mean' } },
   { name: 'RESP', unit: 'rpm', metrics: ['respiratory_rate'], colours: { respiratory_rate: '#ffe14d' }, room: [5, 30], always: true },
-  { name: 'TEMP', unit: '°C', metrics: ['temperature'], colours: { temperature: '#c88bff' }, room: [35, 39], always: true },
+  { name: 'TEMP', unit: '°C', metrics: ['temperature'], colours: { temperature: '#c88bff' }, room: [35, 39], always: true, sparse: true },
   { name: 'EtCO₂', unit: 'mmHg', metrics: ['etco2'], colours: { etco2: '#f06db5' }, room: [20, 60] },
   { name: 'CVP', unit: 'mmHg', metrics: ['central_venous_pressure'], colours: { central_venous_pressure: '#8ab4ff' }, room: [0, 20] },
-  { name: 'Glucose', unit: 'mg/dL', metrics: ['glucose'], colours: { glucose: '#ffb86b' }, room: [60, 200] },
-  { name: 'NEWS2', unit: 'points', metrics: ['news2'], colours: { news2: '#f2f5f8' }, room: [0, 8] },
+  { name: 'Glucose', unit: 'mg/dL', metrics: ['glucose'], colours: { glucose: '#ffb86b' }, room: [60, 200], sparse: true },
+  { name: 'NEWS2', unit: 'points', metrics: ['news2'], colours: { news2: '#f2f5f8' }, room: [0, 8], sparse: true },
 ];
 
 /** The charts that are open, for whoever looks into them. @type {Trends | undefined} */
@@ -160,6 +160,8 @@ class Trends {
   }
 
   async #tick() {
+    // A number grows old also where nothing is drawn.
+    for (const chart of this.charts) chart.readout(chart.cursorAt);
     if (!this.#isLive || this.context.client.isLost) return;
     const now = performance.now();
     if (now - this.#loadedAt > Math.max(RELOAD_MS, this.#window.length / 120)) await this.load();
@@ -314,8 +316,12 @@ class Trends {
     for (const chart of this.charts) chart.destroy();
     this.charts = wanted.map((kind) => new Chart(kind, () => this.span(), {
       zoom: (span) => this.#zoom(span),
+      now: () => this.#now(),
       point: (at) => {
-        for (const chart of this.charts) chart.point(at);
+        for (const chart of this.charts) {
+          chart.cursorAt = at;
+          chart.point(at);
+        }
         sayTime(this.at, at);
       },
     }));
