@@ -67,20 +67,6 @@ export function mayAudit({ caps }) {
   return caps === undefined || caps.some(({ channels, allow }) => allow?.includes('hst') && channels?.some(shows));
 }
 
-/** What the page listens to, each with what a narrower token has to begin with to have some of it. @type {[string, RegExp][]} */
-const CHANNELS = [['patient/+/+', /^(#|patient\/|ward\/)/], ['alerts/+', /^(#|alerts\/|ward\/)/], ['device/+/status', /^(#|device\/|ward\/)/], ['system', /^(#|system$)/]];
-
-/**
- * The channels that the page listens to with this token; undefined for all of them. The bridge refuses a `subscribe` as a whole for a
- * channel of which a token has nothing, so a token for one patient must not ask for the states of all devices.
- * @param {Owner} owner
- */
-export function channelsOf({ caps }) {
-  if (caps === undefined) return undefined;
-  const has = (/** @type {RegExp} */ form) => caps.some(({ channels, allow }) => allow?.includes('sub') && channels?.some((channel) => form.test(channel)));
-  return CHANNELS.filter(([, form]) => has(form)).map(([channel]) => channel);
-}
-
 /** @param {Response} response @param {any} answer */
 function refusal(response, answer) {
   const wait = response.headers.get('Retry-After');
