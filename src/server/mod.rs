@@ -31,6 +31,7 @@ pub mod nudge;
 mod object;
 mod openapi;
 pub mod orders;
+mod pages;
 mod peer;
 mod plain;
 pub mod rate;

@@ -37,8 +37,8 @@ use crate::server::session::Manner;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
 use crate::server::{
-    accept, admission, audit, ble, commands, contract, limits, manage, notifications, openapi, peer, plain, rest,
-    rooms, sse, strict,
+    accept, admission, audit, ble, commands, contract, limits, manage, notifications, openapi, pages, peer, plain,
+    rest, rooms, sse, strict,
 };
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
@@ -70,10 +70,10 @@ pub struct Site {
 }
 
 /// A file of the dashboard, in the binary.
-struct Asset {
-    path: &'static str,
-    kind: &'static str,
-    body: &'static str,
+pub(super) struct Asset {
+    pub(super) path: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) body: &'static str,
 }
 
 const ASSETS: &[Asset] = &[
@@ -81,6 +81,12 @@ const ASSETS: &[Asset] = &[
     Asset { path: "/style.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/style.css") },
     Asset { path: "/app.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/app.js") },
     Asset { path: "/ward.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/ward.js") },
+    Asset { path: "/alarm.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/alarm.js") },
+    Asset { path: "/bedside.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/bedside.js") },
+    Asset { path: "/dom.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/dom.js") },
+    Asset { path: "/number.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/number.js") },
+    Asset { path: "/waves.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/waves.js") },
+    Asset { path: "/bedside.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/bedside.css") },
     Asset { path: "/sound.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/sound.js") },
     Asset { path: "/icon.svg", kind: "image/svg+xml", body: include_str!("dashboard/icon.svg") },
     Asset {
@@ -107,7 +113,7 @@ pub fn router(site: Site) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/sign-in", post(sign_in));
-    for asset in ASSETS {
+    for asset in ASSETS.iter().chain(pages::FILES) {
         router = router.route(asset.path, get(async || ([(CONTENT_TYPE, asset.kind)], asset.body)));
     }
     for (path, defaults) in SOCKETS {

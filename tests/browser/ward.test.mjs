@@ -351,3 +351,51 @@ test('ages are as short as they can be read', () => {
   const rows = [[0, '0 s'], [59_999, '59 s'], [60_000, '1 min'], [3_599_000, '59 min'], [3_600_000, '1 h'], [172_800_000, '2 d'], [-5, '0 s']];
   for (const [ms, text] of rows) assert.equal(ageText(ms), text);
 });
+
+const signals = (activation, presence, visual = 'on') => ({ audio: { activation, presence }, visual: { activation: 'on', presence: visual } });
+
+test('only what is on sounds, the most urgent first; what latched sounds on', () => {
+  const made = ward();
+  assert.equal(made.audible(), '');
+  made.alert(alert({ alert_id: 'acknowledged', priority: 'high', signal: signals('on', 'ack') }));
+  made.alert(alert({ alert_id: 'paused', priority: 'high', signal: signals('paused', 'off'), paused_until: '2026-11-20T22:02:00.000Z' }));
+  made.alert(alert({ alert_id: 'quiet', priority: 'medium', signal: signals('on', 'off', 'latched') }));
+  assert.equal(made.audible(), '');
+  made.alert(alert({ alert_id: 'low', priority: 'low', patient_id: 'P-1' }));
+  assert.equal(made.audible(), 'low', 'another bed is heard too');
+  made.alert(alert({ alert_id: 'latched', priority: 'high', signal: signals('on', 'latched', 'latched') }));
+  assert.equal(made.audible(), 'high');
+  made.alert(alert({ alert_id: 'latched', change: 'end' }));
+  assert.equal(made.audible(), 'low');
+});
+
+test('an alert knows its state and until when it is paused', () => {
+  const made = ward();
+  made.alert(alert({ alert_id: 'a', signal: signals('paused', 'off'), paused_until: '2026-11-20T22:02:00.000Z' }));
+  made.alert(alert({ alert_id: 'b', signal: signals('on', 'latched', 'latched') }));
+  made.alert(alert({ alert_id: 'c', signal: signals('on', 'ack') }));
+  made.alert(alert({ alert_id: 'd' }));
+  const states = Object.fromEntries(made.alertsOf(PATIENT).map(({ alertId, state, pausedUntil }) => [alertId, [state, pausedUntil]]));
+  assert.deepEqual(states, { a: ['paused', Date.parse('2026-11-20T22:02:00.000Z')], b: ['latched', NaN], c: ['acknowledged', NaN], d: ['alarming', NaN] });
+});
+
+test('the alarms of other beds are known apart from one\'s own and from the bridge\'s', () => {
+  const made = ward();
+  made.alert(alert({ alert_id: 'own' }));
+  made.alert(alert({ alert_id: 'other', patient_id: 'P-1', priority: 'high' }));
+  made.alert(alert({ alert_id: 'bridge', patient_id: null }));
+  assert.deepEqual(made.alertsOf(PATIENT).map(({ alertId }) => alertId), ['own']);
+  assert.deepEqual(made.alertsElsewhere(PATIENT).map(({ alertId }) => alertId), ['other']);
+  assert.deepEqual(made.about('P-1'), { bed: '1', name: 'One' });
+  assert.equal(made.about('P-99'), undefined);
+  assert.equal(made.tile('P-99', 0, true), undefined);
+});
+
+test('beside a number stand the limits that alarm first, and none that is off', () => {
+  const made = ward();
+  const rule = (different) => ({ kind: 'physiological', priority: 'medium', metrics: ['heart_rate', 'pulse_rate'], low: null, high: null, off: null, ...different });
+  made.inForce(PATIENT, [rule({ low: 50 }), rule({ low: 40, priority: 'high' }), rule({ high: 120 }), rule({ high: 140, priority: 'high' }),
+    rule({ high: 100, priority: 'info' }), rule({ metrics: ['spo2'], low: 90, off: { expires: '2026-11-20T22:30:00Z' } }), rule({ metrics: ['spo2'], low: 80 })]);
+  assert.deepEqual(Object.fromEntries(made.limitsOf(PATIENT)), { heart_rate: { low: 50, high: 120 }, spo2: { low: 80 } });
+  assert.equal(made.limitsOf('P-99').size, 0);
+});

@@ -123,6 +123,29 @@ async fn ten_minutes_of_the_demo_show_what_a_ward_can_show() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_bed_has_the_waves_of_its_instruments_marked_as_demo() {
+    let seen = demo(7, 30).await;
+    let waves: Vec<_> = seen
+        .iter()
+        .filter_map(|(_, message)| match message {
+            SourceMessage::Wave(block) => Some(block),
+            _ => None,
+        })
+        .collect();
+    assert!(waves.iter().all(|block| block.mode == Mode::Demo), "a wave that could be taken for real");
+    for bed in beds() {
+        for name in ["ecg", "pleth", "resp"] {
+            let count = waves
+                .iter()
+                .filter(|block| block.patient.as_ref() == Some(&bed.patient) && &*block.name == name)
+                .count();
+            // Five blocks a second; the Contec's and the Nonin's have their own length.
+            assert!((100..=150).contains(&count), "{} {name}: {count} blocks in 30 s", bed.patient);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_whole_source_repeats_itself_with_its_seed() {
     assert_eq!(demo(1, 90).await, demo(1, 90).await);
     assert_ne!(demo(1, 30).await, demo(2, 30).await);

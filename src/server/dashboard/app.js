@@ -1,15 +1,37 @@
 /**
- * The ward page: signs in, feeds the ward's knowledge from the connection and draws it.
+ * The page: signs in, feeds the ward's knowledge from the connection, chooses the view that the address names and draws it.
  *
- * Every text enters the document through `textContent`; nothing that the bridge sends is ever read as markup.
+ * `#/` is the ward, `#/patient/ID` a bed; every other `#/...` is opened by `pages.js`, which is loaded when it is needed.
  * @module
  */
 
+import { drawAlarm, inStep, isDrawn } from './alarm.js';
+import { Bedside, prepare } from './bedside.js';
+import { byId, describe, hide, isCut, isInSight, mark, stamp, within, write } from './dom.js';
+import { METRICS, drawNumber } from './number.js';
+import { isBlocked, sound, unlock } from './sound.js';
 import { VitalBridge } from './vitalbridge.js';
-import { isBlocked, sound } from './sound.js';
 import { Ward, timeText } from './ward.js';
 
-/** @typedef {import('./ward.js').Shown} Shown @typedef {import('./ward.js').ShownAlert} ShownAlert @typedef {import('./ward.js').Tile} Tile */
+/** @typedef {import('./ward.js').ShownAlert} ShownAlert @typedef {import('./ward.js').Tile} Tile */
+
+/**
+ * What every view may look at and do.
+ * @typedef {object} State
+ * @property {VitalBridge | undefined} client The connection, undefined while nobody has signed in.
+ * @property {Ward} ward What is known of the patients.
+ * @property {string} token For requests over HTTP.
+ * @property {string} role Of who has signed in.
+ * @property {string} user Who has signed in.
+ * @property {'live' | 'connecting' | 'lost'} link
+ * @property {boolean} isConnected Commands can be given.
+ * @property {boolean} hasSnapshot The ward is known.
+ * @property {boolean} mayAcknowledge
+ * @property {Set<string>} acknowledging Alerts whose acknowledgement, reset or pause is on its way.
+ * @property {(alerts: ShownAlert[]) => void} acknowledge Acknowledges alerts as they were drawn, and resets latched ones.
+ * @property {(alerts: ShownAlert[], seconds: number) => void} pauseAudio
+ * @property {(text: string) => void} toast A message at the lower edge.
+ */
 
 /** Key of the token in the tab's own storage. */
 const TOKEN_KEY = 'vitalbridge.token';
@@ -26,48 +48,43 @@ const TOKEN_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 const TILE = { minWidth: 180, minHeight: 182, ratio: 1.2 };
 /** Spoken lines that are kept. */
 const MAX_SPOKEN = 5;
+/** Tiles that are drawn before one frame: more would hold up what a person does. Those whose alarm changed do not wait. */
+const TILES_A_FRAME = 8;
 /** Alerts of the bridge that are drawn; the count in the bar tells of more. */
 const MAX_BRIDGE_ALERTS = 3;
-/** Characters that one line below a number has room for on the smallest tile. @type {Record<string, number>} */
-const NOTE_ROOM = { hr: 14, spo2: 14, pulse: 9, nibp: 16, resp: 9, temp: 13 };
-/** A longer text of an alert is drawn smaller, in characters. */
-const LONG_TITLE = 34;
-/** This share of a text has to be in sight before anybody can be said to read it. */
-const READABLE = 0.75;
-
-/** @template {HTMLElement} T @param {string} id @returns {T} */
-const byId = (id) => /** @type {T} */ (document.getElementById(id));
-/** @template {Element} T @param {ParentNode} parent @param {string} selector @returns {T} */
-const within = (parent, selector) => /** @type {T} */ (parent.querySelector(selector));
-
-/** Changes the document only where something changed. @param {Element} element @param {string} text */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** @param {HTMLElement} element @param {string} name @param {string | undefined} value */
-function mark(element, name, value) {
-  if (value === undefined || value === '') delete element.dataset[name];
-  else if (element.dataset[name] !== value) element.dataset[name] = value;
-}
-
-/** @param {HTMLElement} element @param {boolean} hidden */
-function hide(element, hidden) {
-  if (element.hidden !== hidden) element.hidden = hidden;
-}
-
-/** @param {string} templateId @returns {HTMLElement} */
-function stamp(templateId) {
-  const template = /** @type {HTMLTemplateElement} */ (document.getElementById(templateId));
-  return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
-}
+/** The audio of an alert cannot be paused for longer, in s. */
+const MAX_PAUSE_S = 120;
+/** The other views. */
+const PAGES = './pages.js';
+/** Titles of the views of other modules. @type {Record<string, string>} */
+const TITLES = { alarms: 'Alarms', trends: 'Trends', limits: 'Limits', devices: 'Devices', system: 'System' };
 
 /** @type {VitalBridge | undefined} */
 let bridge;
 let ward = new Ward();
 let bridgeName = 'vitalbridge';
-let mayAcknowledge = true;
-let hasSnapshot = false;
+/** @type {State} */
+const state = {
+  client: undefined,
+  ward,
+  token: '',
+  role: '',
+  user: '',
+  link: 'connecting',
+  isConnected: false,
+  hasSnapshot: false,
+  mayAcknowledge: true,
+  acknowledging: new Set(),
+  acknowledge,
+  pauseAudio,
+  toast,
+};
+/** The view that the address names: its first word, the patient it is about, and its whole text. */
+let view = { name: '', patient: '', route: '' };
+/** The views of other modules, once they are loaded. @type {{open: (route: string, seam: {client: VitalBridge, root: HTMLElement, state: State}) => unknown, close: () => void} | undefined} */
+let pages;
+/** The route that `pages` has opened. */
+let openedRoute = '';
 /** Somebody relies on this page: it has shown alerts, or was to, and nobody has signed out since. */
 let isWatched = false;
 /** When the next attempt is due, in ms of performance.now(). */
@@ -79,14 +96,15 @@ let limitsTimer;
 let waitsForDrawing = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
 const drawnTiles = new WeakMap();
+/** Tiles that wait for a frame. @type {Map<HTMLElement, {tile: Tile, content: string}>} */
+const waitingTiles = new Map();
+let drawsTiles = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let toastTimer;
-/** Alerts whose acknowledgement is on its way. @type {Set<string>} */
-const acknowledging = new Set();
 /** The newest event of each alert that the bridge was told to be shown here. @type {Map<string, number>} */
 const confirmed = new Map();
-/** What stands on the page. @type {{tiles: Tile[], bridgeAlerts: ShownAlert[]}} */
-let drawn = { tiles: [], bridgeAlerts: [] };
+/** What stands on the page: alerts with their text and where they are counted, and the tiles. @type {{texts: [Element, ShownAlert][], counts: [Element, {alertId: string, seq: number}[]][], tiles: Tile[]}} */
+let drawn = { texts: [], counts: [], tiles: [] };
 let confirms = false;
 /** Priorities of alerts that stand on a bed out of sight. @type {Set<string>} */
 const unseen = new Set();
@@ -95,7 +113,7 @@ const unseen = new Set();
 
 /** @param {string} [problem] */
 function showSignIn(problem) {
-  hide(byId('ward'), true);
+  hide(byId('app'), true);
   hide(byId('sign-in'), false);
   hide(byId('stop-watching'), !isWatched);
   const told = byId('sign-in-problem');
@@ -150,8 +168,12 @@ async function signIn(secret) {
 
 /** Forgets what the session showed. */
 function clearWard() {
+  closePage();
+  bedside.close();
   ward = new Ward();
-  hasSnapshot = false;
+  state.ward = ward;
+  state.hasSnapshot = false;
+  waitingTiles.clear();
   for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
 }
 
@@ -160,9 +182,10 @@ function signOut(problem) {
   sessionStorage.removeItem(TOKEN_KEY);
   bridge?.close();
   bridge = undefined;
+  Object.assign(state, { client: undefined, token: '', role: '', user: '' });
   isWatched = false;
   hide(byId('no-alarms'), true);
-  sound(false);
+  sound('');
   clearWard();
   showSignIn(problem);
 }
@@ -196,8 +219,7 @@ function sayEnd({ code, message, needsToken }) {
 /** @param {string} token */
 function start(token) {
   bridge?.close();
-  ward = new Ward();
-  hasSnapshot = false;
+  clearWard();
   const url = new URL('/ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   url.hash = '';
@@ -205,11 +227,12 @@ function start(token) {
   // be taken to have seen what stands when the connection is back.
   const current = new VitalBridge({ url: url.href, token, annunciator: true, queueCommands: false });
   bridge = current;
+  Object.assign(state, { client: current, token });
   hide(byId('sign-in'), true);
-  hide(byId('ward'), false);
+  hide(byId('app'), false);
   listen(current, token);
   current.connect();
-  draw();
+  showView();
 }
 
 /**
@@ -239,23 +262,23 @@ function listen(current, token) {
   const on = (name, act) => current.addEventListener(name, (event) => {
     if (current !== bridge) return;
     act(/** @type {CustomEvent} */ (event).detail);
-    drawSoon();
+    if (name !== 'waveform') drawSoon();
   });
   on('welcome', ({ data }) => {
     bridgeName = data.bridge_id ?? 'vitalbridge';
-    write(byId('bridge-id'), bridgeName);
     write(byId('site'), data.site ?? '');
   });
   on('authenticated', ({ data }) => {
-    mayAcknowledge = !['viewer', 'service'].includes(data?.role);
+    state.mayAcknowledge = !['viewer', 'service'].includes(data?.role);
+    Object.assign(state, { role: data?.role ?? '', user: String(data?.user_id ?? '') });
   });
   on('snapshot', ({ data }) => {
     ward.begin(data ?? {}, performance.now());
     confirmed.clear();
     current.receipt('delivered', ward.present());
     // Who opens the page hears what is alarming already, once.
-    if (!hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
-    hasSnapshot = true;
+    if (!state.hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
+    state.hasSnapshot = true;
     isWatched = true;
     askLimits(current, token, data?.patients ?? []);
   });
@@ -279,6 +302,7 @@ function listen(current, token) {
   });
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
   on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
+  on('waveform', (wave) => bedside.wave(wave));
   on('token_expiring', () => toast('Your session ends soon. Sign in again to go on watching.'));
   on('state', ({ retryInMs }) => {
     retryAt = performance.now() + (retryInMs ?? 0);
@@ -286,15 +310,34 @@ function listen(current, token) {
   on('stopped', stopped);
 }
 
-/** @param {ShownAlert} alert */
-async function acknowledge(alert) {
-  if (!bridge || acknowledging.has(alert.alertId)) return;
-  acknowledging.add(alert.alertId);
+/**
+ * Gives one command about each of these alerts, and says what was refused.
+ * @param {ShownAlert[]} alerts
+ * @param {(alert: ShownAlert) => Promise<import('./vitalbridge.js').Result>} send
+ * @param {string} failed
+ */
+async function each(alerts, send, failed) {
+  const fresh = alerts.filter(({ alertId }) => !state.acknowledging.has(alertId));
+  for (const { alertId } of fresh) state.acknowledging.add(alertId);
   draw();
-  const result = await bridge.acknowledge(alert.alertId, alert.seq);
-  acknowledging.delete(alert.alertId);
-  if (!result.ok) toast(`Not acknowledged: ${result.message ?? result.code ?? 'the bridge refused it'}`);
+  const results = await Promise.all(fresh.map(send));
+  for (const { alertId } of fresh) state.acknowledging.delete(alertId);
+  const refused = results.find(({ ok }) => !ok);
+  if (refused) toast(`${failed}: ${refused.message ?? refused.code ?? 'the bridge refused it'}`);
   draw();
+}
+
+/** @param {ShownAlert[]} alerts */
+function acknowledge(alerts) {
+  const current = bridge;
+  if (current) each(alerts, ({ alertId, seq }) => current.acknowledge(alertId, seq), 'Not acknowledged');
+}
+
+/** @param {ShownAlert[]} alerts @param {number} seconds */
+function pauseAudio(alerts, seconds) {
+  const current = bridge;
+  const command = (/** @type {ShownAlert} */ { alertId, seq }) => /** @type {VitalBridge} */ (current).command({ name: 'alert.pause_audio', alert_id: alertId, expected_seq: seq, seconds: Math.min(seconds, MAX_PAUSE_S) });
+  if (current) each(alerts, command, 'Audio not paused');
 }
 
 /** @param {string} text */
@@ -331,13 +374,14 @@ function draw() {
   if (!bridge) return;
   drawNoAlarms(bridge);
   if (bridge.state === 'stopped') return;
+  const now = performance.now();
   drawBar(bridge);
-  const bridgeAlerts = drawBridgeAlerts();
-  const tiles = ward.tiles(performance.now(), !bridge.isLost, bridge.wall);
-  hide(byId('empty'), tiles.length > 0);
-  write(byId('empty'), hasSnapshot ? 'No patient is assigned to this bridge.' : 'Waiting for the bridge …');
-  drawTiles(tiles);
-  drawn = { tiles, bridgeAlerts };
+  drawn = { texts: [], counts: [], tiles: [] };
+  drawBridgeAlerts();
+  drawElsewhere();
+  if (view.name === '') drawWard(now);
+  if (view.name === 'patient') drawBedside(now);
+  drawTitle();
   if (confirms) return;
   confirms = true;
   // After the next frame: what was drawn has then been on the screen. A page that nobody sees has no frames.
@@ -347,51 +391,42 @@ function draw() {
   }));
 }
 
-/**
- * True if a person who looks at the page can read this: most of it is inside the window and every box that cuts it off,
- * the scrolled list among them, and nothing lies over its middle.
- * @param {Element | null} node
- */
-function isInSight(node) {
-  if (!node?.checkVisibility({ visibilityProperty: true, opacityProperty: true })) return false;
-  const whole = node.getBoundingClientRect();
-  let { top, bottom, left, right } = whole;
-  const cut = (/** @type {{top: number, bottom: number, left: number, right: number}} */ box) => {
-    [top, bottom] = [Math.max(top, box.top), Math.min(bottom, box.bottom)];
-    [left, right] = [Math.max(left, box.left), Math.min(right, box.right)];
-  };
-  cut({ top: 0, left: 0, bottom: innerHeight, right: innerWidth });
-  for (let box = node.parentElement; box; box = box.parentElement) {
-    if (getComputedStyle(box).overflow !== 'visible') cut(box.getBoundingClientRect());
+/** @param {number} now */
+function drawWard(now) {
+  const tiles = ward.tiles(now, state.link !== 'lost', bridge?.wall);
+  hide(byId('empty'), tiles.length > 0);
+  write(byId('empty'), state.hasSnapshot ? 'No patient is assigned to this bridge. Patients stand in its configuration.' : 'Waiting for the bridge …');
+  drawTiles(tiles);
+  drawn.tiles = tiles;
+  const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
+  for (const tile of tiles) {
+    const node = nodes.get(tile.id);
+    if (!node) continue;
+    if (tile.alert && isDrawn(node, tile.alert)) drawn.texts.push([within(node, '.alarm-title'), tile.alert]);
+    if (tile.counted.length > 0) drawn.counts.push([within(node, '.more'), tile.counted]);
   }
-  const area = whole.width * whole.height;
-  if (!(area > 0) || bottom <= top || right <= left || (bottom - top) * (right - left) < READABLE * area) return false;
-  const front = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
-  return front !== null && (node.contains(front) || front.contains(node));
 }
 
-/** Tells the bridge which alerts a person can read here: those with their text, and those that a tile counts beside it. */
+/** @param {number} now */
+function drawBedside(now) {
+  const { tile, texts, counts } = bedside.draw(now);
+  write(byId('title'), tile ? tile.name : view.patient);
+  write(byId('place'), tile?.bed ?? '');
+  drawn.texts.push(...texts);
+  drawn.counts.push(...counts);
+}
+
+/** Tells the bridge which alerts a person can read here: those with their text, and those that are counted beside one. */
 function confirmShown() {
-  if (bridge?.state !== 'live' || !hasSnapshot || document.visibilityState !== 'visible') return;
+  if (bridge?.state !== 'live' || !state.hasSnapshot || document.visibilityState !== 'visible') return;
   /** @type {{alertId: string, seq: number}[]} */
   const shown = [];
-  const withText = (/** @type {Element | null | undefined} */ place, /** @type {ShownAlert | undefined} */ alert) => {
-    const button = /** @type {HTMLElement | null | undefined} */ (place?.querySelector('.acknowledge'));
-    const isDrawn = alert && button?.dataset.alert === alert.alertId && button.dataset.seq === String(alert.seq);
-    if (isDrawn && isInSight(/** @type {Element} */ (place).querySelector('.alarm-title'))) shown.push(alert);
-  };
-  const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
   unseen.clear();
-  for (const tile of drawn.tiles) {
-    const node = nodes.get(tile.id);
-    if (tile.alert && !isInSight(node?.querySelector('.alarm-title') ?? null)) unseen.add(tile.alert.priority);
-    withText(node, tile.alert);
-    if (node && isInSight(within(node, '.more'))) shown.push(...tile.counted);
+  for (const [text, alert] of drawn.texts) {
+    if (isInSight(text) && !isCut(text)) shown.push(alert);
+    else unseen.add(alert.priority);
   }
-  const list = byId('bridge-alerts').children;
-  drawn.bridgeAlerts.forEach((alert, place) => withText(list[place], alert));
-  // Those of the bridge that have no line are counted in the bar.
-  if (drawn.bridgeAlerts.length > MAX_BRIDGE_ALERTS && isInSight(byId('counts'))) shown.push(...drawn.bridgeAlerts.slice(MAX_BRIDGE_ALERTS));
+  for (const [count, alerts] of drawn.counts) if (isInSight(count)) shown.push(...alerts);
   const news = shown.filter(({ alertId, seq }) => (confirmed.get(alertId) ?? -1) < seq);
   if (news.length === 0) return;
   for (const { alertId, seq } of news) confirmed.set(alertId, seq);
@@ -403,26 +438,40 @@ function drawNoAlarms(current) {
   const missing = current.isAlarmless;
   const since = timeText(current.checkedWall, true);
   hide(byId('no-alarms'), !missing);
-  sound(missing);
+  const audible = current.state === 'stopped' ? '' : ward.audible();
+  // That no alarm would come is a medium alarm of its own.
+  sound(missing && audible !== 'high' ? 'medium' : audible);
+  hide(byId('audio-blocked'), !isBlocked());
   if (!missing) return;
   write(byId('no-alarms-title'), since ? `NO ALARMS FROM BRIDGE since ${since}` : 'NO ALARMS FROM BRIDGE');
   write(byId('no-alarms-more'), `Watch the patients and their own monitors.${isBlocked() ? ' AUDIO BLOCKED: touch the page.' : ''}`);
 }
 
+/** The window's own title, once the view has its name. */
+function drawTitle() {
+  const what = [ward.mark, view.name === 'patient' && ward.about(view.patient)?.bed, view.name ? byId('title').textContent : bridgeName];
+  const title = `${what.filter(Boolean).join(' · ')} – vitalbridge`;
+  if (document.title !== title) document.title = title;
+}
+
 /** @param {VitalBridge} current */
 function drawBar(current) {
   const lost = current.isLost;
-  const live = current.state === 'live' && hasSnapshot && !lost;
+  const live = current.state === 'live' && state.hasSnapshot && !lost;
   const link = live ? 'live' : lost ? 'lost' : 'connecting';
+  state.link = link;
+  state.isConnected = current.state === 'live';
   mark(byId('link'), 'link', link);
   write(byId('link-text'), { live: 'Live', lost: 'No connection', connecting: 'Connecting' }[link]);
-  mark(byId('ward'), 'link', link);
+  mark(byId('app'), 'link', link);
   write(byId('clock'), timeText(live ? current.wall : undefined, true) || '--:--:--');
   const modeMark = ward.mark;
   hide(byId('mark'), modeMark === '');
   write(byId('mark-text'), modeMark);
-  const title = `${modeMark && `${modeMark} · `}${bridgeName} – vitalbridge`;
-  if (document.title !== title) document.title = title;
+  if (view.name !== 'patient') {
+    write(byId('title'), TITLES[view.name] ?? bridgeName);
+    write(byId('place'), '');
+  }
   drawCounts();
   drawNoConnection(current, lost);
 }
@@ -449,6 +498,7 @@ const nodeOf = (tile) => [...byId('tiles').children].find((node) => /** @type {H
 
 /** Brings the next bed into sight whose most urgent alert has this priority. @param {string} priority */
 function goTo(priority) {
+  if (view.name !== '') location.hash = '#/';
   const nodes = drawn.tiles.filter(({ alert }) => alert?.priority === priority).map(nodeOf);
   const next = nodes.find((node) => !isInSight(node?.querySelector('.alarm-title') ?? null)) ?? nodes[0];
   next?.scrollIntoView({ block: 'center' });
@@ -464,7 +514,6 @@ function drawNoConnection(current, lost) {
   write(byId('no-connection-more'), current.state === 'waiting' && seconds > 0 ? `trying again in ${seconds} s` : 'trying again');
 }
 
-/** @returns {ShownAlert[]} all of them, also those that have no line */
 function drawBridgeAlerts() {
   const list = byId('bridge-alerts');
   const alerts = ward.bridgeAlerts();
@@ -472,55 +521,110 @@ function drawBridgeAlerts() {
   while (list.children.length > shown.length) list.lastElementChild?.remove();
   shown.forEach((alert, place) => {
     if (!list.children[place]) list.append(document.createElement('li'));
-    drawAlarm(/** @type {HTMLElement} */ (list.children[place]), alert, 'bridge');
+    const node = /** @type {HTMLElement} */ (list.children[place]);
+    drawAlarm(node, alert, 'bridge', state);
+    drawn.texts.push([within(node, '.alarm-title'), alert]);
   });
-  return alerts;
+  // Those of the bridge that have no line are counted in the bar.
+  if (alerts.length > shown.length) drawn.counts.push([byId('counts'), alerts.slice(MAX_BRIDGE_ALERTS)]);
+}
+
+/** Where not the whole ward is shown: the most urgent alarm of the other beds, which leads there, and how many more there are. */
+function drawElsewhere() {
+  const place = byId('elsewhere');
+  const [top, ...rest] = view.name === '' ? [] : ward.alertsElsewhere(view.name === 'patient' ? view.patient : '');
+  hide(place, top === undefined);
+  mark(byId('app'), 'elsewhere', top && 'true');
+  if (!top) return;
+  const { bed, name } = ward.about(top.patient) ?? { bed: '', name: top.patient };
+  mark(place, 'priority', top.priority);
+  mark(place, 'active', String(top.active));
+  describe(place, 'href', `#/patient/${encodeURIComponent(top.patient)}`);
+  describe(within(place, 'use'), 'href', `#icon-${top.unknown ? 'unknown' : top.priority}`);
+  const text = within(place, '.elsewhere-text');
+  write(within(place, '.elsewhere-name'), bed || name);
+  write(text, `${top.stars} ${top.title}${state.link === 'lost' ? ' · LAST KNOWN' : ''}${top.detail && ` · ${top.detail}`}`);
+  const more = within(place, '.elsewhere-more');
+  write(more, rest.length > 0 ? `+${rest.length}` : '');
+  drawn.texts.push([text, top]);
+  if (rest.length > 0) drawn.counts.push([more, rest]);
 }
 
 /** @param {Tile[]} tiles */
 function drawTiles(tiles) {
   const list = byId('tiles');
-  const known = new Map([...list.children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
+  const known = new Map([.../** @type {HTMLCollectionOf<HTMLElement>} */ (list.children)].map((node) => [node.dataset.patient, node]));
   tiles.forEach((tile, place) => {
-    let node = /** @type {HTMLElement | undefined} */ (known.get(tile.id));
+    let node = known.get(tile.id);
     known.delete(tile.id);
     if (!node) {
       node = stamp('tile-template');
       node.dataset.patient = tile.id;
+      const to = `#/patient/${encodeURIComponent(tile.id)}`;
+      within(node, '.open').setAttribute('href', to);
+      node.addEventListener('click', ({ target }) => {
+        if (!(/** @type {Element} */ (target).closest('button, a'))) location.hash = to;
+      });
     }
     if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
-    drawTile(node, tile);
+    const pending = tile.alert !== undefined && state.acknowledging.has(tile.alert.alertId);
+    const content = JSON.stringify([tile, state.link, bridge?.state, state.mayAcknowledge, pending]);
+    if (drawnTiles.get(node) === content) waitingTiles.delete(node);
+    else waitingTiles.set(node, { tile, content });
+    const button = within(node, '.acknowledge');
+    const alert = button instanceof HTMLElement ? `${button.dataset.alert} ${button.dataset.seq}` : '';
+    if (alert !== (tile.alert ? `${tile.alert.alertId} ${tile.alert.seq}` : '') || pending) drawWaiting(node);
   });
-  for (const node of known.values()) node.remove();
+  for (const node of known.values()) {
+    waitingTiles.delete(node);
+    node.remove();
+  }
   if (list.dataset.count !== String(tiles.length)) arrange();
+  drawSome();
+}
+
+/** @param {HTMLElement} node */
+function drawWaiting(node) {
+  const waiting = waitingTiles.get(node);
+  if (!waiting) return;
+  waitingTiles.delete(node);
+  drawnTiles.set(node, waiting.content);
+  drawTile(node, waiting.tile);
+}
+
+/** Draws tiles that have waited longest, and the rest before the next frames. */
+function drawSome() {
+  if (drawsTiles) return;
+  for (const node of [...waitingTiles.keys()].slice(0, TILES_A_FRAME)) drawWaiting(node);
+  if (waitingTiles.size === 0) return;
+  drawsTiles = true;
+  requestAnimationFrame(() => {
+    drawsTiles = false;
+    drawSome();
+  });
 }
 
 /** @param {HTMLElement} node @param {Tile} tile */
 function drawTile(node, tile) {
-  const pending = tile.alert !== undefined && acknowledging.has(tile.alert.alertId);
-  const content = JSON.stringify([tile, byId('ward').dataset.link, bridge?.state, mayAcknowledge, pending]);
-  if (drawnTiles.get(node) === content) return;
-  drawnTiles.set(node, content);
   write(within(node, '.bed'), tile.bed);
   write(within(node, '.name'), tile.name);
   const tileMark = /** @type {HTMLElement} */ (within(node, '.tile-mark'));
   write(tileMark, tile.mark);
   hide(tileMark, tile.mark === '');
   const { alert } = tile;
-  const changed = node.dataset.priority !== alert?.priority || node.dataset.active !== String(alert?.active ?? '');
+  const changed = alert !== undefined && (node.dataset.priority !== alert.priority || node.dataset.active !== String(alert.active));
   mark(node, 'priority', alert?.priority);
   mark(node, 'active', alert && String(alert.active));
   // All tiles flash in step: the start of the document's timeline is the common beginning.
-  if (changed) for (const animation of node.getAnimations()) animation.startTime = 0;
+  if (changed) inStep(node);
   const more = /** @type {HTMLElement} */ (within(node, '.more'));
   hide(more, tile.more === 0);
   write(more, `+${tile.more} ${tile.moreStars}`);
   mark(node, 'off', tile.off.length > 0 ? 'true' : '');
   drawOff(within(node, '.off'), tile.off);
   drawScore(within(node, '.news2'), tile.news2);
-  drawAlarm(within(node, '.alarm-place'), alert, tile.bed ? `bed ${tile.bed}` : tile.name);
-  const metrics = { hr: 'heart_rate', spo2: 'spo2', pulse: 'pulse_rate', nibp: 'blood_pressure', resp: 'respiratory_rate', temp: 'temperature' };
-  for (const [name, metric] of Object.entries(metrics)) {
+  drawAlarm(within(node, '.alarm-place'), alert, tile.bed ? `bed ${tile.bed}` : tile.name, state);
+  for (const [name, metric] of Object.entries(METRICS)) {
     const cell = /** @type {HTMLElement} */ (within(node, `[data-cell=${name}]`));
     const shown = name === 'pulse' ? tile.pulse : tile.cells[/** @type {import('./ward.js').CellName} */ (name)];
     mark(cell, 'priority', tile.marked[metric]);
@@ -548,79 +652,10 @@ function drawScore(place, score) {
   if (place.title !== score.inputs) place.title = score.inputs;
 }
 
-/** @param {HTMLElement} cell @param {Shown} shown */
-function drawNumber(cell, shown) {
-  mark(cell, 'state', shown.state);
-  mark(cell, 'seq', shown.seq === undefined ? '' : String(shown.seq));
-  mark(cell, 'device', shown.device);
-  mark(cell, 'digits', String(shown.text.length));
-  write(within(cell, '.number'), shown.text);
-  write(within(cell, '.mean'), shown.mean ? `(${shown.mean}) ` : '');
-  const { said, age } = noteOf(shown);
-  write(within(cell, '.said'), said);
-  write(within(cell, '.age'), age);
-  const room = NOTE_ROOM[cell.dataset.cell ?? ''] ?? 0;
-  mark(cell, 'note', said.length + age.length < room ? '' : said.length + age.length < 2 * room ? 'long' : 'longer');
-  const title = [shown.note, shown.pulsePressure && `pulse pressure ${shown.pulsePressure} mmHg`, shown.device && `from ${shown.device}`].filter(Boolean).join(' · ');
-  if (cell.title !== title) cell.title = title;
-}
-
-/** What stands under a number: the reason why it is not an ordinary one, time and age. @param {Shown} shown */
-function noteOf({ state, note, time, age }) {
-  const separated = age && `· ${age}`;
-  if (time !== undefined) return { said: [note, time].filter(Boolean).join(' · '), age: separated };
-  if (state === 'lost') return { said: note, age: separated };
-  if (state === 'stale') return { said: note, age: `${age} old` };
-  return { said: note, age: note ? '' : `${age} ago` };
-}
-
-/**
- * @param {HTMLElement} place
- * @param {ShownAlert | undefined} alert
- * @param {string} whose
- */
-function drawAlarm(place, alert, whose) {
-  let node = /** @type {HTMLElement | null} */ (place.querySelector('.alarm'));
-  if (!alert) {
-    write(place, byId('ward').dataset.link === 'live' ? 'no alert' : 'alert state unknown');
-    return;
-  }
-  const lastKnown = byId('ward').dataset.link === 'lost' ? 'LAST KNOWN' : '';
-  const detail = [lastKnown, alert.detail].filter(Boolean).join(' · ');
-  if (!node) {
-    node = stamp('alarm-template');
-    place.replaceChildren(node);
-    const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
-    button.addEventListener('click', () => {
-      const shown = [...ward.tiles(performance.now()).map((tile) => tile.alert), ...ward.bridgeAlerts()]
-        .find((candidate) => candidate?.alertId === button.dataset.alert);
-      // What the person saw counts, not what has come since.
-      if (shown) acknowledge({ ...shown, seq: Number(button.dataset.seq) });
-    });
-  }
-  mark(node, 'priority', alert.priority);
-  mark(node, 'active', String(alert.active));
-  mark(node, 'unknown', alert.unknown ? 'true' : '');
-  within(node, 'use').setAttribute('href', `#icon-${alert.unknown ? 'unknown' : alert.priority}`);
-  write(within(node, '.alarm-title'), `${alert.stars} ${alert.title}`);
-  mark(node, 'special', detail && 'true');
-  mark(node, 'long', alert.title.length > LONG_TITLE ? 'true' : '');
-  write(within(node, '.alarm-detail'), detail);
-  write(within(node, '.alarm-since'), alert.since);
-  const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
-  hide(button, alert.action === '' || !mayAcknowledge);
-  button.disabled = acknowledging.has(alert.alertId) || bridge?.state !== 'live';
-  mark(button, 'alert', alert.alertId);
-  mark(button, 'seq', String(alert.seq));
-  write(button, alert.action === 'Reset' ? 'Reset' : 'Ack');
-  const label = `${alert.action}: ${whose}, ${alert.title}`;
-  if (button.getAttribute('aria-label') !== label) button.setAttribute('aria-label', label);
-}
-
 /** Chooses the number of columns that makes the tiles largest; below the smallest readable tile the page scrolls instead. */
 function arrange() {
   const list = byId('tiles');
-  const space = /** @type {HTMLElement} */ (list.parentElement);
+  const space = within(document, 'main');
   const count = list.children.length;
   mark(list, 'count', String(count));
   const { clientWidth: width, clientHeight: height } = space;
@@ -636,16 +671,83 @@ function arrange() {
   mark(list, 'fits', bestSize > 0 ? 'true' : '');
 }
 
+// ------------------------------------------------------------------------------------------------------------- views
+
+/** Reads the address: `#/`, `#/patient/ID`, or a view of `pages.js`. */
+function readRoute() {
+  const route = location.hash.startsWith('#/') ? location.hash.slice(2) : '';
+  const [name = '', id = ''] = (route.split('?')[0] ?? '').split('/');
+  let patient = id;
+  try {
+    patient = decodeURIComponent(id);
+  } catch {
+    // An address that somebody typed: as it stands, it names nobody.
+  }
+  return { name, patient, route: `#/${route}` };
+}
+
+/** Shows the view that the address names. */
+function showView() {
+  const before = view;
+  view = readRoute();
+  const main = /** @type {HTMLElement} */ (within(document, 'main'));
+  const kind = view.name === '' ? 'ward' : view.name === 'patient' ? 'bedside' : 'page';
+  mark(byId('app'), 'view', kind);
+  hide(main, kind === 'page');
+  hide(byId('tiles'), kind !== 'ward');
+  hide(byId('empty'), kind !== 'ward');
+  hide(byId('bedside'), kind !== 'bedside');
+  hide(byId('page'), kind !== 'page');
+  hide(byId('back'), kind === 'ward');
+  byId('menu').hidePopover?.();
+  if (kind === 'bedside' && bridge) bedside.open(view.patient);
+  else bedside.close();
+  if (kind === 'page' && bridge) openPage(view.route);
+  else closePage();
+  if (before.route !== view.route) main.scrollTop = 0;
+  for (const link of byId('menu').querySelectorAll('a')) {
+    if (link.getAttribute('href') === `#/${view.name}`) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  draw();
+  if (kind === 'ward') arrange();
+}
+
+/** @param {string} route */
+async function openPage(route) {
+  if (route === openedRoute) return;
+  closePage();
+  openedRoute = route;
+  try {
+    pages ??= await import(PAGES);
+    if (route === openedRoute && bridge) await pages?.open(route, { client: bridge, root: byId('page'), state });
+  } catch (cause) {
+    if (route !== openedRoute) return;
+    openedRoute = '';
+    byId('page').replaceChildren();
+    toast(`This view cannot be opened: ${cause instanceof Error ? cause.message : cause}`);
+  }
+}
+
+function closePage() {
+  if (openedRoute === '') return;
+  openedRoute = '';
+  pages?.close();
+  byId('page').replaceChildren();
+}
+
 // ------------------------------------------------------------------------------------------------------------- start
 
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {
-  const fromAddress = location.hash.startsWith('#code=') ? secretIn(location.hash) : '';
-  if (fromAddress) {
-    history.replaceState(null, '', location.pathname + location.search);
-    signIn(fromAddress);
+  if (location.hash.startsWith('#code=')) {
+    // A screen that starts by itself names the view that it opens: `#code=...&view=/patient/P-1`.
+    const [secret = '', to] = location.hash.split('&view=');
+    history.replaceState(null, '', `${location.pathname}${location.search}${to ? `#${to}` : ''}`);
+    signIn(secretIn(secret));
     return;
   }
+  if (bridge && bridge.state !== 'stopped') return showView();
   const token = sessionStorage.getItem(TOKEN_KEY);
   if (!token) return showSignIn();
   // A page that watched before it was loaded again must not become a silent one.
@@ -653,13 +755,21 @@ function begin() {
   start(token);
 }
 
+prepare();
+const bedside = new Bedside(state);
 byId('sign-in-form').addEventListener('submit', (event) => {
   event.preventDefault();
   signIn(secretIn(/** @type {HTMLInputElement} */ (byId('sign-in-secret')).value));
 });
 for (const id of ['sign-out', 'stop-watching']) byId(id).addEventListener('click', () => signOut());
+for (const gesture of ['pointerdown', 'keydown']) addEventListener(gesture, () => unlock());
+addEventListener('keydown', ({ key, defaultPrevented }) => {
+  if (key === 'Escape' && !defaultPrevented && view.name === 'patient' && !document.querySelector(':popover-open')) location.hash = '#/';
+});
 addEventListener('hashchange', begin);
 new ResizeObserver(arrange).observe(within(document, 'main'));
 document.addEventListener('visibilitychange', draw);
 setInterval(draw, DRAW_MS);
+// Where the browser lets a page sound without a touch (a kiosk) it can from now on.
+unlock(draw);
 begin();

@@ -46,6 +46,9 @@ const MAX_OFFSETS = 12;
  * @typedef {{epoch: string, seq: number}} Position The last event that was seen.
  * @typedef {{data: any, frame: Frame, born: number, replayed: boolean}} Push A `health_update`, `alert` or other event.
  *   `born` is the moment of `performance.now()` at which it happened; `replayed` tells that it is older than the snapshot.
+ * @typedef {{channel: string, wave: string, patient_id?: string, device_id: string, first: number, n: number, hz: number,
+ *   baseline: number, saturated: number, gap: boolean, mode: string, samples: Uint8Array | Int16Array | Int32Array,
+ *   [member: string]: any}} Wave A block of samples; `first` is the number of the first one since the source started.
  * @typedef {'idle'|'connecting'|'live'|'waiting'|'stopped'} State
  * @typedef {{state: State, retryInMs?: number}} StateDetail
  * @typedef {{code: number, reason: string, message: string, needsToken: boolean}} Stopped
@@ -80,6 +83,20 @@ export function parseFrame(text) {
   const frame = JSON.parse(text, keepDigits);
   if (typeof frame?.type !== 'string') throw new TypeError('a frame without a type');
   return frame;
+}
+
+/**
+ * Reads a binary message with samples of a wave.
+ * @param {ArrayBuffer} message length of the header (2 bytes, least significant first), the header as JSON, the samples
+ * @returns {Wave} Throws RangeError, SyntaxError or TypeError if it is not one.
+ */
+export function parseWave(message) {
+  const begin = 2 + new DataView(message).getUint16(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(message, 2, begin - 2)));
+  // Browsers run on machines alone that keep the least significant byte first, as the samples have it.
+  const Samples = { u8: Uint8Array, i16le: Int16Array, i32le: Int32Array }[/** @type {'u8'} */ (header.format)];
+  if (header.type !== 'waveform' || !Samples) throw new TypeError('not a wave');
+  return { ...header, samples: new Samples(message.slice(begin), 0, header.n) };
 }
 
 /**
@@ -170,7 +187,8 @@ export class ServerClock {
  *
  * Events, each a CustomEvent: `state` {@link StateDetail}; `stopped` {@link Stopped}; `welcome`, `authenticated`,
  * `subscribed`, `snapshot`, `heartbeat`, `gap`, `token_expiring`, `error` with the {@link Frame}; `health_update`, `alert`,
- * `device_status`, `notification`, `system` with a {@link Push}. A frame of any other type is dispatched under its type.
+ * `device_status`, `notification`, `system` with a {@link Push}; `waveform` with a {@link Wave}, after
+ * {@link VitalBridge.watchWaves}. A frame of any other type is dispatched under its type.
  */
 export class VitalBridge extends EventTarget {
   /** @type {Options} */ #options;
@@ -199,6 +217,15 @@ export class VitalBridge extends EventTarget {
   /** @type {Map<string, {frame: object, sent: boolean, done: (result: Result) => void}>} */ #commands = new Map();
   #correlation = 0;
   #nonce;
+  /** The correlation id of the newest `subscribe`, and whether the token is for some patients alone. */
+  #subscribeId = '';
+  #isNarrow = false;
+  /** Channels of waves that are wished, and those that this connection may not have or has. @type {string[]} */ #waves = [];
+  /** @type {Set<string>} */ #waveRefused = new Set();
+  /** @type {Set<string>} */ #waveAsked = new Set();
+  /** Channels by the correlation id of their `subscribe`. @type {Map<string, string[]>} */ #waveRequests = new Map();
+  /** The next snapshot belongs to a subscription to waves, and says nothing. */
+  #isWaveSnapshot = false;
 
   /** @param {Options} options */
   constructor(options) {
@@ -333,6 +360,43 @@ export class VitalBridge extends EventTarget {
     if (this.#state === 'live') this.#subscribe(true);
   }
 
+  /**
+   * Chooses the waves that come, instead of those before; none costs nothing. What the token does not allow does not come.
+   * @param {string[]} channels such as `waveform/P-1/+`
+   */
+  watchWaves(channels) {
+    const left = this.#waves.filter((channel) => !channels.includes(channel) && this.#waveAsked.delete(channel));
+    this.#waves = [...channels];
+    if (this.#state !== 'live') return;
+    if (left.length > 0) this.#send({ type: 'unsubscribe', channels: left });
+    this.#askWaves();
+  }
+
+  /** Asks for waves by a `subscribe` of their own: one that is refused must not take the alerts with it. */
+  #askWaves() {
+    const channels = this.#waves.filter((channel) => !this.#waveRefused.has(channel) && !this.#waveAsked.has(channel));
+    if (channels.length === 0) return;
+    for (const channel of channels) this.#waveAsked.add(channel);
+    const id = this.#nextId();
+    this.#waveRequests.set(id, channels);
+    this.#send({ type: 'subscribe', channels, delivery: 'latest' }, id);
+  }
+
+  /** True if the frame belongs to a subscription to waves. @param {Frame} frame */
+  #isAboutWaves(frame) {
+    if (frame.type === 'snapshot' && this.#isWaveSnapshot) {
+      this.#isWaveSnapshot = false;
+      return true;
+    }
+    const id = frame.correlation_id ?? '';
+    const channels = frame.type === 'subscribed' || frame.type === 'error' ? this.#waveRequests.get(id) : undefined;
+    if (!channels) return false;
+    this.#waveRequests.delete(id);
+    if (frame.type === 'subscribed') this.#isWaveSnapshot = true;
+    else for (const channel of channels) this.#waveRefused.add(channel);
+    return true;
+  }
+
   #silentFor() {
     return this.#contactAt === undefined ? 0 : this.#now() - this.#contactAt;
   }
@@ -371,7 +435,11 @@ export class VitalBridge extends EventTarget {
   #open() {
     const Socket = this.#options.WebSocket ?? WebSocket;
     const socket = new Socket(this.#options.url);
+    socket.binaryType = 'arraybuffer';
     this.#socket = socket;
+    this.#waveAsked.clear();
+    this.#waveRequests.clear();
+    this.#isWaveSnapshot = false;
     this.#closing = undefined;
     this.#openedAt = this.#now();
     this.#enter('connecting');
@@ -449,14 +517,14 @@ export class VitalBridge extends EventTarget {
     if (socket === this.#socket && (value || type === 'authenticate')) this.#send({ type, token: value });
   }
 
-  /** @param {unknown} text */
-  #hear(text) {
-    if (typeof text !== 'string') return;
+  /** @param {unknown} message */
+  #hear(message) {
     const now = this.#now();
     this.#contactAt = now;
     let frame;
     try {
-      frame = parseFrame(text);
+      if (message instanceof ArrayBuffer) return this.#tell('waveform', parseWave(message));
+      frame = parseFrame(String(message));
     } catch (cause) {
       this.#tell('error', { type: 'error', data: { code: 'bad_frame', message: String(cause), scope: 'connection' } });
       return;
@@ -480,7 +548,12 @@ export class VitalBridge extends EventTarget {
 
   /** @param {Frame} frame @param {number} now */
   #control(frame, now) {
+    if (this.#isAboutWaves(frame)) return;
     const data = frame.data ?? {};
+    if (frame.type === 'error' && data.code === 'permission_denied' && frame.correlation_id === this.#subscribeId && !this.#isNarrow) {
+      this.#isNarrow = true;
+      return this.#subscribe();
+    }
     if (frame.type === 'welcome') {
       this.#clock.reset();
       this.#clock.sync(data.mono_ms, frame.timestamp, now);
@@ -504,6 +577,7 @@ export class VitalBridge extends EventTarget {
         command.sent = true;
         this.#send(command.frame, id);
       }
+      this.#askWaves();
     } else if (frame.type === 'snapshot') {
       this.#snapshotSeq = this.#lastSeq;
       // What was missed has come; a replay of other patients' events may have brought nothing for us.
@@ -528,8 +602,11 @@ export class VitalBridge extends EventTarget {
   /** @param {boolean} [again] the same once more, for a snapshot */
   #subscribe(again = false) {
     const { channels = ['patient/+/+', 'alerts/+', 'device/+/status', 'system'], annunciator = false } = this.#options;
+    // A token for some patients has what is theirs, and the state of their devices with it.
+    const chosen = this.#isNarrow ? channels.filter((channel) => /^(patient|alerts|ward)\//.test(channel)) : channels;
     const since = again ? undefined : this.#position;
+    this.#subscribeId = this.#nextId();
     // A screen wants the newest of each stream, also after it has caught up.
-    this.#send({ type: 'subscribe', channels, delivery: 'latest', ...(annunciator && { annunciator }), ...(since && { since }) });
+    this.#send({ type: 'subscribe', channels: chosen, delivery: 'latest', ...(annunciator && { annunciator }), ...(since && { since }) }, this.#subscribeId);
   }
 }

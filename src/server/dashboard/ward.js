@@ -23,10 +23,13 @@ const ZERO_POSSIBLE = new Set(['respiratory_rate']);
  * @typedef {'live'|'stale'|'doubtful'|'lost'|'absent'|'none'} NumberState
  * @typedef {{text: string, state: NumberState, note: string, age: string, seq?: number, device?: string, time?: string,
  *   mean?: string, pulsePressure?: string}} Shown One number as the page shows it; `note` says why it is not an ordinary one.
+ * @typedef {{low?: number, high?: number}} Limits
  * @typedef {'hr'|'spo2'|'nibp'|'resp'|'temp'} CellName
  * @typedef {{alertId: string, seq: number, priority: 'high'|'medium'|'low', stars: string, title: string, detail: string,
  *   since: string, active: boolean, unknown: boolean, action: '' | 'Acknowledge' | 'Reset', metric: string,
- *   technical: boolean}} ShownAlert `detail` says what is special about it and is often empty.
+ *   technical: boolean, patient: string, state: 'alarming' | 'acknowledged' | 'paused' | 'latched', audible: boolean,
+ *   pausedUntil: number}} ShownAlert `detail` says what is special about it and is often empty; `pausedUntil` is a time of the
+ *   bridge's day in ms, NaN while its audio is not paused.
  * @typedef {{text: string, complete: boolean, band: string, says: string, missing: string, age: string,
  *   inputs: string}} ShownScore An early warning score: `text` is a range while it is not complete, `says` the band in words.
  * @typedef {{id: string, bed: string, name: string, mark: string, cells: Record<CellName, Shown>, pulse: Shown,
@@ -229,6 +232,7 @@ export class Ward {
   /** The last event of alerts that have ended lately. @type {Map<string, {epoch: string, seq: number}>} */ #ended = new Map();
   /** ALARM OFF that holds, by patient and rule. @type {Map<string, any>} */ #off = new Map();
   /** The same as the bridge's limits have it, by patient: what the rule file switched off is only there. @type {Map<string, any[]>} */ #inForce = new Map();
+  /** The nearest limits by patient and metric. @type {Map<string, Map<string, Limits>>} */ #limits = new Map();
   #staleAfterMs = 5000;
   #lostAfterMs = 10000;
   /** The bridge's own mode. */ #mode = 'real';
@@ -273,6 +277,22 @@ export class Ward {
    */
   inForce(id, limits) {
     this.#inForce.set(id, limits.filter(({ off }) => off?.expires).map(({ rule, off }) => ({ patient_id: id, rule, until: off.expires })));
+    /** @type {Map<string, Limits>} */
+    const nearest = new Map();
+    for (const { kind, priority, metrics: [metric] = [], low, high, off } of limits) {
+      if (kind !== 'physiological' || priority === 'info' || off || !metric) continue;
+      const known = nearest.get(metric) ?? {};
+      // Of several rules the one that alarms first is what a number is looked at with.
+      if (Number.isFinite(low)) known.low = Math.max(low, known.low ?? -Infinity);
+      if (Number.isFinite(high)) known.high = Math.min(high, known.high ?? Infinity);
+      nearest.set(metric, known);
+    }
+    this.#limits.set(id, nearest);
+  }
+
+  /** The limits between which nothing alarms, by metric. @param {string} id @returns {Map<string, Limits>} */
+  limitsOf(id) {
+    return this.#limits.get(id) ?? new Map();
   }
 
   /** Takes a reading. @param {any} data @param {number} born */
@@ -353,6 +373,28 @@ export class Ward {
     return this.#shownAlerts((alert) => !this.#patients.has(alert.patient_id));
   }
 
+  /** Alerts of a patient, the most urgent first. @param {string} id @returns {ShownAlert[]} */
+  alertsOf(id) {
+    return this.#shownAlerts((alert) => alert.patient_id === id);
+  }
+
+  /** Alerts of all patients but one, the most urgent first. @param {string} id @returns {ShownAlert[]} */
+  alertsElsewhere(id) {
+    return this.#shownAlerts((alert) => alert.patient_id !== id && this.#patients.has(alert.patient_id));
+  }
+
+  /** The highest priority of all alerts that are to be heard. @returns {'' | 'high' | 'medium' | 'low'} */
+  audible() {
+    return this.#shownAlerts(() => true).filter(({ audible }) => audible).map(({ priority }) => priority)
+      .sort((a, b) => rank(b) - rank(a))[0] ?? '';
+  }
+
+  /** Bed and name of a patient, undefined if nobody of this name is known. @param {string} id @returns {{bed: string, name: string} | undefined} */
+  about(id) {
+    const about = this.#patients.get(id)?.about;
+    return about && { bed: about.bed ?? '', name: about.name ?? about.id };
+  }
+
   /** How many alerts of each priority are present. @returns {Record<'high'|'medium'|'low', number>} */
   counts() {
     const counts = { high: 0, medium: 0, low: 0 };
@@ -379,6 +421,19 @@ export class Ward {
     return [...this.#patients.values()]
       .sort((a, b) => place(a).map((part, i) => BED_ORDER.compare(part, place(b)[i] ?? '')).find((way) => way !== 0) ?? 0)
       .map((patient) => this.#tile(patient, now, connected, wall));
+  }
+
+  /**
+   * The tile of one patient.
+   * @param {string} id
+   * @param {number} now
+   * @param {boolean} connected
+   * @param {number} [wall]
+   * @returns {Tile | undefined}
+   */
+  tile(id, now, connected, wall = undefined) {
+    const patient = this.#patients.get(id);
+    return patient && this.#tile(patient, now, connected, wall);
   }
 
   /** @param {Patient} patient @param {number} now @param {boolean} connected @param {number | undefined} wall @returns {Tile} */
@@ -543,6 +598,7 @@ function shownAlert(alert) {
   const { audio = {}, visual = {} } = alert.signal ?? {};
   const latched = visual.presence === 'latched' || audio.presence === 'latched';
   const acknowledged = audio.presence === 'ack' || visual.presence === 'ack';
+  const paused = audio.activation === 'paused' || visual.activation === 'paused';
   const unknown = alert.condition?.presence !== 'true' && alert.condition?.presence !== 'false';
   const said = [
     unknown && 'state unknown: no data',
@@ -564,6 +620,11 @@ function shownAlert(alert) {
     action: acknowledged ? '' : latched ? 'Reset' : 'Acknowledge',
     metric: alert.metric ?? '',
     technical: alert.kind === 'technical',
+    patient: alert.patient_id ?? '',
+    state: latched ? 'latched' : acknowledged ? 'acknowledged' : paused ? 'paused' : 'alarming',
+    // What latched sounds on until somebody resets it.
+    audible: audio.activation === 'on' && (audio.presence === 'on' || audio.presence === 'latched'),
+    pausedUntil: paused ? Date.parse(alert.paused_until ?? '') : NaN,
   };
 }
 

@@ -7,7 +7,7 @@ use super::managed;
 use super::operation::{Operation, operation};
 use crate::ids::MAX_ID_BYTES;
 use crate::server::connections::State;
-use crate::server::rest;
+use crate::server::{pages, rest};
 use crate::vitals::Metric;
 
 /// All operations, in the order of the document.
@@ -332,16 +332,31 @@ fn sockets() -> Vec<Operation> {
 }
 
 fn files() -> Vec<Operation> {
-    const FILES: [(&str, &[&str]); 7] = [
+    const FILES: [(&str, &[&str]); 13] = [
         ("/", &["text/html"]),
         ("/style.css", &["text/css"]),
         ("/app.js", &["text/javascript"]),
         ("/ward.js", &["text/javascript"]),
+        ("/alarm.js", &["text/javascript"]),
+        ("/bedside.js", &["text/javascript"]),
+        ("/dom.js", &["text/javascript"]),
+        ("/number.js", &["text/javascript"]),
+        ("/waves.js", &["text/javascript"]),
+        ("/bedside.css", &["text/css"]),
         ("/sound.js", &["text/javascript"]),
         ("/icon.svg", &["image/svg+xml"]),
         ("/vitalbridge.js", &["text/javascript"]),
     ];
     let file =
         |(path, kinds)| operation("get", path, "A file of the dashboard").open().gives_text(200, kinds, "the file");
-    FILES.map(file).into()
+    FILES.into_iter().map(file).chain(pages::FILES.iter().map(|asset| file((asset.path, media(asset.kind))))).collect()
+}
+
+/// The media type of a file without its parameters.
+fn media(kind: &str) -> &'static [&'static str] {
+    match kind.split(';').next() {
+        Some("text/css") => &["text/css"],
+        Some("text/javascript") => &["text/javascript"],
+        _ => &["text/plain"],
+    }
 }

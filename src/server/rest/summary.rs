@@ -27,6 +27,9 @@ const PARTS: i64 = 3;
 /// Points of a bucket at most: its least, its greatest, its newest absent value.
 const POINTS_A_BUCKET: i64 = 3;
 
+/// What is told this much later than it was measured was kept somewhere meanwhile, in ms (docs/alerts.md, "Late").
+const LATE_MS: i64 = 60_000;
+
 /// How wide the buckets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Width {
@@ -106,6 +109,9 @@ pub(in crate::server) struct Point {
     /// Why there is no number.
     #[serde(skip_serializing_if = "Option::is_none")]
     absent: Option<&'static str>,
+    /// There only if true: a value of its span was kept somewhere and told more than a minute after it was measured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
 }
 
 /// The least and the greatest value of each span of time, and that something was absent in it.
@@ -230,6 +236,7 @@ struct Bucket {
     last: Option<At<Decimal>>,
     absent: BTreeMap<&'static str, u64>,
     newest_absent: Option<At<&'static str>>,
+    has_late: bool,
 }
 
 impl Buckets {
@@ -267,6 +274,7 @@ impl Buckets {
         let key = (patient, reading.device.to_string(), metric, reading.mode.name());
         let bucket = self.by_time.entry((floor(at, self.every), key)).or_default();
         bucket.is_score = reading.vital.metric() == Metric::News2;
+        bucket.has_late |= reading.quality == Quality::Historic || reading.received.wall.0.saturating_sub(at) > LATE_MS;
         match (value, reading.quality) {
             (Value::Absent(reason), _) => bucket.add_absent(at, Absent::name(reason)),
             (
@@ -287,10 +295,10 @@ impl Buckets {
         for ((_, key), bucket) in self.by_time {
             let (min, max) = (bucket.min, bucket.max.filter(|max| is_other(bucket.min, *max)));
             for (at, number) in [min, max].into_iter().flatten() {
-                points.push((at, point(&key, at, Some(number), None)));
+                points.push((at, point(&key, at, Some(number), None, bucket.has_late)));
             }
             if let Some((at, reason)) = bucket.newest_absent {
-                points.push((at, point(&key, at, None, Some(reason))));
+                points.push((at, point(&key, at, None, Some(reason), false)));
             }
         }
         points.sort_by_key(|(at, _)| *at);
@@ -309,6 +317,7 @@ fn point(
     at: i64,
     value: Option<Decimal>,
     absent: Option<&'static str>,
+    late: bool,
 ) -> Point {
     Point {
         patient_id: patient.clone(),
@@ -318,6 +327,7 @@ fn point(
         timestamp: Wall(at).to_string(),
         value,
         absent,
+        late,
     }
 }
 

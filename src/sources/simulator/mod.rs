@@ -6,6 +6,7 @@ pub mod pty;
 pub mod script;
 pub mod strap;
 pub mod ward;
+pub mod waves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Stamp};
-use crate::decode::{Decoded, gatt};
+use crate::decode::{Decoded, WaveSamples, gatt};
 use crate::event::LinkState;
 use crate::profile::{self, Profile};
 use crate::vitals::Mode;
@@ -225,6 +226,11 @@ impl Stage {
                     output.reading(Observation::of(vital), now).await?;
                 }
             }
+            Sent::Wave { bed, instrument, block } => {
+                if let Some(output) = self.outputs.get_mut(&(bed, instrument)) {
+                    output.wave(samples(block), now);
+                }
+            }
             Sent::Link { bed, instrument, state, status } => {
                 if let Some(output) = self.outputs.get_mut(&(bed, instrument)) {
                     output.link(state, &status.into_iter().collect(), None).await?;
@@ -313,6 +319,12 @@ impl Reader {
         }
         bytes
     }
+}
+
+/// A block of a simulated wave as decoders give it.
+fn samples(block: waves::Block) -> WaveSamples {
+    let waves::Block { name, hz, samples, after_gap } = block;
+    WaveSamples { name: Arc::from(name), hz: f64::from(hz), baseline: 0, samples, saturated: 0, after_gap }
 }
 
 /// The vitals of one notification of a strap, through the decoder that real straps have.

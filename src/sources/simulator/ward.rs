@@ -13,6 +13,7 @@ use super::oximeters::{CONTEC_HZ, Contec, NONIN_HZ, Nonin, Sensed};
 use super::physiology::{Baseline, Body, STEP, whole};
 use super::script::{Happening, Script};
 use super::strap;
+use super::waves::{Block, Waves};
 
 /// Number of patients.
 pub const BEDS: usize = 8;
@@ -214,6 +215,15 @@ pub enum Sent {
         /// What it measured.
         vital: Vital,
     },
+    /// Samples of a wave that need no decoding.
+    Wave {
+        /// The bed, from 0.
+        bed: usize,
+        /// Which of its instruments.
+        instrument: Instrument,
+        /// The samples.
+        block: Block,
+    },
     /// The link to an instrument without a line changed its state.
     Link {
         /// The bed, from 0.
@@ -232,6 +242,7 @@ pub enum Sent {
 struct Bed {
     index: usize,
     body: Body,
+    waves: Waves,
     /// How the oximeter's link and the strap's were last reported.
     oximeter: Option<(LinkState, Option<Status>)>,
     strap: Option<(LinkState, Option<Status>)>,
@@ -262,6 +273,7 @@ impl Ward {
         let bed = |(index, baseline): (usize, Baseline)| Bed {
             index,
             body: Body::new(baseline, random.u64(..)),
+            waves: Waves::default(),
             oximeter: None,
             strap: None,
         };
@@ -309,6 +321,9 @@ impl Ward {
         }
         for line in Line::ALL {
             self.run_line(line, elapsed, now, sent);
+        }
+        for bed in &mut self.beds {
+            bed.send_waves(&self.script, elapsed, sent);
         }
         if self.steps.is_multiple_of(STEPS_A_SECOND) {
             let second = self.steps / STEPS_A_SECOND;
@@ -404,6 +419,21 @@ impl Bed {
                 sent.push(Sent::Link { bed, instrument, state: LinkState::Live, status: None });
             }
         }
+    }
+
+    /// The waves of this step, but for that of an oximeter with a line.
+    fn send_waves(&mut self, script: &Script, elapsed: Duration, sent: &mut Vec<Sent>) {
+        let bed = self.index;
+        let is_on = |instrument| match instrument {
+            Instrument::Strap => !script.is_on(bed, Happening::StrapFallsOff, elapsed),
+            Instrument::Oximeter => {
+                !Line::ALL.iter().any(|line| line.bed() == bed)
+                    && !script.is_on(bed, Happening::OximeterFallsOff, elapsed)
+                    && !script.is_on(bed, Happening::OximeterUnplugged, elapsed)
+            }
+            Instrument::BreathMonitor | Instrument::Cuff | Instrument::Thermometer => true,
+        };
+        self.waves.step(&self.body, is_on, |instrument, block| sent.push(Sent::Wave { bed, instrument, block }));
     }
 
     fn send_oximetry(&mut self, script: &Script, elapsed: Duration, sent: &mut Vec<Sent>) {

@@ -344,6 +344,28 @@ async fn few_points_keep_the_least_the_greatest_and_that_something_was_absent() 
 }
 
 #[tokio::test]
+async fn points_say_what_was_kept_somewhere_and_told_later() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let now = server.clock.now().wall;
+    let ago = |ms: i64| Wall(now.0 - ms);
+    server.put(&patient, draft(Metric::Spo2, number(970), ago(0))).await;
+    server.put(&patient, draft(Metric::Spo2, number(960), ago(50_000))).await;
+    server.put(&patient, draft(Metric::Spo2, number(950), ago(120_000))).await;
+    server.put(&patient, Draft { quality: Quality::Historic, ..draft(Metric::HeartRate, number(700), ago(0)) }).await;
+    server.settled().await;
+    let path = format!("/api/v1/readings?patient={patient}&max_points=600&from={}&to={}", ago(600_000), ago(-1000));
+    let (points, _) = server.pages(&path).await;
+    // What the bridge says itself about a patient is among the points as well.
+    let told: Vec<(f64, Option<bool>)> =
+        points.iter().filter_map(|point| Some((point["value"].as_f64()?, point["late"].as_bool()))).collect();
+    assert_eq!(told.len(), 4, "{points:?}");
+    for expected in [(97.0, None), (96.0, None), (95.0, Some(true)), (70.0, Some(true))] {
+        assert!(told.contains(&expected), "{expected:?} in {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn few_points_keep_both_of_two_values_of_one_reading() {
     let server = Server::start();
     let patient = patients(&server)[0].clone();

@@ -1,0 +1,95 @@
+/**
+ * What the cuff measured, one measurement a row, the newest first.
+ * @module
+ */
+
+import { clockOf } from './chart.js';
+import { button, fill, hide, make, table, write } from './elements.js';
+import { ask } from './rest.js';
+
+/** Rows of a request, requests of a time, and rows that are added at once to what is shown. */
+const PAGE = 1000;
+const MAX_PAGES = 20;
+const SHOWN = 25;
+/** Told this much later than measured: it was kept in the cuff, in ms. */
+const LATE_MS = 60_000;
+
+/** Why a number is not an ordinary one. */
+const QUALITIES = /** @type {Record<string, string>} */ ({ valid: '', validated: '', questionable: 'doubtful', implausible: 'not plausible', historic: 'measured earlier' });
+
+/** @param {any} holder @param {string} part */
+const digits = (holder, part) => (typeof holder?.[part] === 'number' ? String(holder[`${part}_text`] ?? holder[part]) : undefined);
+
+/** A measurement as the cells of a row. @param {any} data */
+function cells(data) {
+  const [systolic, diastolic, mean] = ['systolic', 'diastolic', 'mean'].map((part) => digits(data.components, part));
+  const made = digits(data.derived, 'mean');
+  const isWithheld = ['invalid', 'calibrating', 'ongoing', 'overflow', 'underflow'].includes(data.quality);
+  const isNumber = !isWithheld && (systolic !== undefined || diastolic !== undefined || mean !== undefined);
+  const isLate = data.quality === 'historic' || Date.parse(data.received) - Date.parse(data.timestamp) > LATE_MS;
+  const said = [
+    !isNumber && String(data.absent ?? data.quality ?? 'no measurement').replaceAll('_', ' '),
+    isNumber && (QUALITIES[data.quality] ?? String(data.quality)),
+    isLate && `came ${clockOf(Date.parse(data.received), true)}`,
+    data.ts_source === 'unsynced' && 'the clock was not set',
+  ];
+  return [
+    data.timestamp ? clockOf(Date.parse(data.timestamp), true) : 'time unknown',
+    make('strong', {}, isNumber ? `${systolic ?? '---'}/${diastolic ?? '---'}` : '---'),
+    // What the bridge computed is never taken for what the cuff measured.
+    isNumber ? mean ?? (made ? `≈${made}` : '---') : '---',
+    isNumber ? digits(data.derived, 'pulse_pressure') ?? '---' : '---',
+    data.device_id,
+    said.filter(Boolean).join(' · '),
+  ];
+}
+
+/**
+ * The table of the cuff's measurements.
+ * @param {import('./pages.js').Context} context
+ */
+export function nibpHistory(context) {
+  /** By run and number. @type {Map<string, any>} */
+  let known = new Map();
+  let shown = SHOWN;
+  const place = make('div');
+  const says = make('p', { class: 'quiet-text' });
+  const more = button('Show more', () => {
+    shown += SHOWN;
+    draw();
+  });
+  const element = make('section', { class: 'nibp', 'aria-label': 'NIBP history' }, make('h3', {}, 'NIBP history', make('span', { class: 'unit' }, 'mmHg')), says, place, more);
+
+  function draw() {
+    const rows = [...known.values()].sort((a, b) => (Date.parse(b.timestamp ?? b.received) - Date.parse(a.timestamp ?? a.received)) || b.seq - a.seq);
+    const part = rows.slice(0, shown);
+    fill(place, rows.length > 0 && table('NIBP history, the newest first', ['Time', 'Sys/Dia', 'Mean', 'Pulse pressure', 'Device', 'Remarks'], part.map(cells)));
+    write(says, rows.length === 0 ? 'No cuff measured in this time.' : `${part.length} of ${rows.length} in this time`);
+    hide(more, part.length === rows.length);
+  }
+
+  return {
+    element,
+    /** @param {{from: number, to: number}} span @param {AbortSignal} signal */
+    async load({ from, to }, signal) {
+      /** @type {Map<string, any>} */
+      const found = new Map();
+      let cursor;
+      for (let page = 0; page < MAX_PAGES; page += 1) {
+        const query = { patient: context.patient?.id, metric: 'blood_pressure', from: new Date(from).toISOString(), to: new Date(to).toISOString(), limit: PAGE, cursor };
+        const { rows, next } = await ask('/api/v1/readings', { query, signal });
+        for (const { data, seq, epoch } of rows) found.set(`${epoch}:${seq}`, { ...data, seq });
+        cursor = next;
+        if (!next) break;
+      }
+      if (signal.aborted) return;
+      known = found;
+      draw();
+    },
+    /** A measurement came. @param {any} data */
+    heard(data) {
+      known.set(`${data.epoch}:${data.seq}`, data);
+      draw();
+    },
+  };
+}

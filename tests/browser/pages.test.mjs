@@ -1,0 +1,599 @@
+// The pages beside the ward in real Chromium against the real daemon: trends, alarms, limits, devices, system, and the way in.
+// `VITALBRIDGE_BIN=target/debug/vitalbridge npm run pages`; VITALBRIDGE_PAGE_DIR tries the files of a folder without building.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { chromium } from 'playwright-core';
+
+const BINARY = process.env.VITALBRIDGE_BIN;
+const PAGE_DIR = process.env.VITALBRIDGE_PAGE_DIR;
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  // What a test hands to the browser itself has no address, and Chromium would keep it from this machine.
+  ...(PAGE_DIR ? ['--disable-features=LocalNetworkAccessChecks'] : [])];
+/** Pictures that a person should look at. */
+const SHOTS = new URL('shots/', import.meta.url).pathname;
+const SIZES = [{ width: 800, height: 480 }, { width: 1280, height: 800 }, { width: 390, height: 844 }];
+const STARTED_MS = 20_000;
+const WAIT_MS = 30_000;
+const MAX_OUTPUT_BYTES = 64 * 1024;
+/** A continuous number is lost after this (the default rules), in ms. */
+const LOST_MS = 10_000;
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** Waits until `look` gives something true; fails with what was awaited. */
+async function until(what, deadlineMs, look) {
+  const end = performance.now() + deadlineMs;
+  while (performance.now() < end) {
+    const last = await look();
+    if (last) return last;
+    await new Promise((next) => setTimeout(next, 50));
+  }
+  return assert.fail(`not within ${deadlineMs} ms: ${what}`);
+}
+
+/** A process that is ended with the tests, with what it has said. */
+function begin(...command) {
+  const child = spawn(BINARY, command, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  const process = { child, output: '' };
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => {
+    process.output = (process.output + chunk).slice(-MAX_OUTPUT_BYTES);
+  });
+  process.stop = async () => {
+    child.kill('SIGKILL');
+    await ended;
+  };
+  return process;
+}
+
+const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-pages-'));
+const stateDir = join(dir, 'state');
+
+/** An oximeter on a serial line of its own, as long as it is plugged in. */
+async function plugIn() {
+  const oximeter = begin('emulate', '--profile', 'nonin-df2', '--pty', join(dir, 'oximeter'), '--seed', '7');
+  await until('the oximeter is there', STARTED_MS, () => existsSync(join(dir, 'oximeter')));
+  return oximeter;
+}
+
+let daemon;
+let oximeter;
+let origin;
+let browser;
+let context;
+let page;
+/** What went wrong in a page without anybody asking. */
+let trouble;
+const tokens = {};
+
+before(async () => {
+  assert.ok(BINARY, 'VITALBRIDGE_BIN must hold the path of the vitalbridge binary');
+  mkdirSync(SHOTS, { recursive: true });
+  // A heart rate that alarms, and a cuff that measures twice.
+  writeFileSync(join(dir, 'ward.csv'), 't_s,HR,RESP,NBPSys,NBPDias,NBPMean\n0,130,16,121,79,93\n20,131,17,0,0,0\n25,130,17,132,85,101\n3600,130,17,0,0,0\n');
+  writeFileSync(join(dir, 'vitalbridge.toml'), `[bridge]\nid = "pages"\n[server]\nlisten = "127.0.0.1:0"\n[server.limits]\nper_user = 40\n`
+    + `[[patient]]\nid = "P-1"\nname = "Ada Winter"\nbed = "1"\nward = "A"\n[[patient]]\nid = "P-2"\nname = "Bo Falk"\nbed = "2"\nward = "A"\n`
+    + `[[source]]\nid = "oximeter"\nkind = "serial"\nport = "${join(dir, 'oximeter')}"\nprofile = "nonin-df2"\npatient = "P-1"\nmode = "test"\n`
+    + `[[source]]\nid = "recording"\nkind = "replay"\nfile = "${join(dir, 'ward.csv')}"\npatient = "P-2"\nmode = "test"\n`);
+  oximeter = await plugIn();
+  daemon = begin('run', '--config', join(dir, 'vitalbridge.toml'), '--state-dir', stateDir);
+  const [, port] = await until('the daemon listens', STARTED_MS, () => {
+    assert.equal(daemon.child.exitCode, null, `the daemon ended:\n${daemon.output}`);
+    return /127\.0\.0\.1:(\d+)/.exec(daemon.output);
+  });
+  origin = `http://127.0.0.1:${port}`;
+  browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+});
+
+after(async () => {
+  await browser?.close();
+  for (const one of [daemon, oximeter]) await one?.stop();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+beforeEach(async () => {
+  trouble = [];
+  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', acceptDownloads: true });
+  page = await openPage();
+});
+
+afterEach(async () => {
+  await context?.close();
+});
+
+/** A window of the browser that tells what goes wrong in it. */
+async function openPage() {
+  const opened = await context.newPage();
+  opened.on('console', (message) => {
+    // Chromium writes down each answer that is a refusal, and that nobody has touched the page: both are the tests' own matter.
+    if (['error', 'warning'].includes(message.type()) && !/Failed to load resource|AudioContext was not allowed to start/.test(message.text())) trouble.push(`console: ${message.text()}`);
+  });
+  opened.on('pageerror', (error) => trouble.push(`error: ${error.stack}`));
+  opened.on('request', (request) => {
+    if (!request.url().startsWith('blob:') && new URL(request.url()).origin !== origin) trouble.push(`request to another host: ${request.url()}`);
+  });
+  await opened.addInitScript(() => document.addEventListener('securitypolicyviolation', (event) => {
+    console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
+  }));
+  if (PAGE_DIR) {
+    await opened.route((url) => existsSync(join(PAGE_DIR, url.pathname)) && !url.pathname.startsWith('/api'), async (route) => {
+      const { pathname } = new URL(route.request().url());
+      const body = readFileSync(join(PAGE_DIR, pathname === '/' ? 'index.html' : pathname));
+      const type = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml' }[pathname.split('.').at(-1)] ?? 'text/html';
+      await route.fulfill({ body, headers: { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'" } });
+    });
+  }
+  return opened;
+}
+
+/** A token, issued once; `limits` are further words of `token issue`. */
+function tokenFor(role, life = '1h', ...limits) {
+  const key = [role, life, ...limits].join(' ');
+  tokens[key] ??= execFileSync(BINARY, ['token', 'issue', '--state-dir', stateDir, '--role', role, '--user', `${role}-1`, '--for', life, ...limits], { encoding: 'utf8' }).trim();
+  return tokens[key];
+}
+
+/** Signs in and opens an address. */
+async function visit(route, role = 'clinician', to = page, ...limits) {
+  await to.goto(origin);
+  await to.locator('#sign-in-secret').fill(tokenFor(role, '1h', ...limits));
+  await to.keyboard.press('Enter');
+  await to.locator('.tile').first().waitFor();
+  await to.evaluate((hash) => {
+    location.hash = hash;
+  }, route);
+  await to.locator('main.page').waitFor();
+  return to;
+}
+
+async function signOut() {
+  await page.locator('#menu-button').click();
+  await page.locator('#sign-out').click();
+}
+
+const api = async (path, role = 'clinician', options = {}) => {
+  const response = await fetch(`${origin}${path}`, { ...options, headers: { Authorization: `Bearer ${tokenFor(role)}`, 'Content-Type': 'application/json' } });
+  return { status: response.status, body: await response.json() };
+};
+
+/** What a chart of the open page draws. */
+const drawnIn = (name, from = page) => from.evaluate(async (chart) => {
+  const { drawn } = await import('/trends.js');
+  return drawn().find((one) => one.name === chart);
+}, name);
+
+/** The places of a stream's numbers with no end of the line between them, and how long that is. */
+function joined({ x, y, streams }, metric) {
+  const line = y[streams.findIndex((stream) => stream.startsWith(`${metric}|`))] ?? [];
+  const found = [];
+  let before;
+  line.forEach((value, at) => {
+    if (value === null) before = undefined;
+    else if (typeof value === 'number') {
+      if (before !== undefined) found.push(x[at] - before);
+      before = x[at];
+    }
+  });
+  return found;
+}
+
+describe('trends', () => {
+  test('a source that stopped leaves a gap: no line joins what was before it and what came after', async () => {
+    await visit('#/trends/P-1');
+    const numbers = async () => {
+      const chart = await drawnIn('SpO₂');
+      return chart?.streams.length > 0 && chart.y[0].filter((value) => typeof value === 'number').length > 2 && chart;
+    };
+    await until('the oximeter is drawn', WAIT_MS, numbers);
+    await oximeter.stop();
+    const stoppedAt = performance.now();
+    rmSync(join(dir, 'oximeter'), { force: true });
+    await until('the bridge has lost it', WAIT_MS, async () => performance.now() - stoppedAt > LOST_MS + 2000
+      && (await api('/api/v1/devices?patient=P-1')).body.devices.every(({ link }) => link !== 'live'));
+    const key = page.locator('.chart[data-chart="SpO₂"] .chart-key');
+    assert.match(await key.innerText(), /---/, 'an old number is not shown as one of now');
+    oximeter = await plugIn();
+    const gapOf = async () => (await drawnIn('SpO₂')).gaps[0]?.find(({ from, to }) => to - from > LOST_MS);
+    const gap = await until('the line goes on after a gap', 2 * WAIT_MS, gapOf);
+    await until('a number of now', WAIT_MS, async () => /oximeter \d+$/.test(await key.innerText()));
+    // The log says the same as what came live.
+    await page.reload();
+    await page.locator('main.page').waitFor();
+    await until('the gap is there after a reload', WAIT_MS, async () => {
+      const again = await drawnIn('SpO₂');
+      return again?.gaps[0]?.some(({ from, to }) => Math.abs(from - gap.from) < 5000 && Math.abs(to - gap.to) < 5000);
+    });
+    const chart = await until('there are lines to look at', WAIT_MS, async () => {
+      const now = await drawnIn('SpO₂');
+      return joined(now, 'spo2').length > 3 && now;
+    });
+    assert.deepEqual(joined(chart, 'spo2').filter((ms) => ms > LOST_MS), [], 'no line is longer than a sensor may be silent');
+    assert.match(await page.locator('.chart[data-chart="SpO₂"] .chart-box').getAttribute('aria-label'), /[1-9]\d* gaps?/);
+    await page.screenshot({ path: join(SHOTS, 'trends-gap.png') });
+    assert.deepEqual(trouble, []);
+  });
+
+  test('alerts are bands, limits are lines, the cuff has marks and a history', async () => {
+    await visit('#/trends/P-2');
+    const heart = await until('the alert is a band', 2 * WAIT_MS, async () => {
+      const chart = await drawnIn('HR / PR');
+      return chart?.bands.length > 0 && chart;
+    });
+    assert.equal(heart.bands[0].rule, 'heart_rate_high');
+    assert.deepEqual(heart.lines.filter(({ side }) => side === 'high').map(({ level }) => level).sort((a, b) => a - b), [120, 140]);
+    assert.match(await page.locator('.alert-lane').getAttribute('aria-label'), /^\d+ alerts? in this time$/);
+    await page.getByRole('link', { name: 'NIBP history' }).click();
+    const rows = page.locator('.nibp tbody tr');
+    await until('both measurements, and the cuff that gave none', WAIT_MS, async () => await rows.count() === 3);
+    assert.match(await rows.first().innerText(), /132\/85/, 'the newest first');
+    assert.match(await rows.nth(1).innerText(), /---[\s\S]*zero reported/);
+    assert.match(await rows.nth(2).innerText(), /121\/79\s+93/);
+    const cuff = await until('the cuff is drawn', WAIT_MS, async () => {
+      const chart = await drawnIn('NIBP');
+      return chart?.streams.length === 3 && chart;
+    });
+    assert.deepEqual(cuff.streams.map((stream) => stream.split('|')[0]), ['blood_pressure.systolic', 'blood_pressure.diastolic', 'blood_pressure.mean']);
+    assert.equal(await page.locator('[data-span="86400000"]').getAttribute('aria-pressed'), 'true');
+    assert.deepEqual(trouble, []);
+  });
+
+  test('every time can be chosen, zoomed and left again, and the readings of it are a file', async () => {
+    await visit('#/trends/P-2');
+    for (const text of ['6 h', '24 h', '3 d', '7 d', '1 h']) {
+      await page.getByRole('button', { name: text, exact: true }).click();
+      await until(`${text} is shown`, WAIT_MS, async () => await page.getByRole('button', { name: text, exact: true }).getAttribute('aria-pressed') === 'true'
+        && await page.locator('.trend-says').innerText() === '');
+    }
+    await until('something is drawn', WAIT_MS, async () => (await drawnIn('RESP'))?.x.length > 2);
+    const box = await page.locator('.chart[data-chart="RESP"] .u-over').boundingBox();
+    await page.mouse.move(box.x + box.width * 0.5, box.y + 20);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.75, box.y + 24, { steps: 4 });
+    await page.mouse.up();
+    await until('a quarter of an hour', WAIT_MS, async () => !/now$/.test(await page.locator('.trend-when').innerText()));
+    const [from, to] = (await page.locator('.trend-when').innerText()).split(' – ').map((text) => Date.parse(text));
+    assert.ok(Math.abs((to - from) - 900_000) < 20_000, `${to - from} ms`);
+    await page.getByRole('button', { name: 'Now' }).click();
+    await until('the present', WAIT_MS, async () => /now$/.test(await page.locator('.trend-when').innerText()));
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: /^Download CSV/ }).click()]);
+    const lines = readFileSync(await download.path(), 'utf8').split('\r\n');
+    assert.match(lines[0], /^epoch,seq,timestamp/);
+    assert.ok(lines.some((line) => line.includes(',P-2,') && line.includes(',heart_rate,')), lines.slice(0, 3).join('\n'));
+    assert.match(download.suggestedFilename(), /^P-2-\d{8}T\d{6}Z-\d{8}T\d{6}Z\.csv$/);
+    assert.deepEqual(trouble, []);
+  });
+
+  test('the live end goes on by itself', async () => {
+    await visit('#/trends/P-2');
+    const last = async () => (await drawnIn('HR / PR'))?.x.at(-1) ?? 0;
+    const first = await until('something is drawn', WAIT_MS, last);
+    await until('newer readings are drawn', WAIT_MS, async () => await last() > first + 3000);
+  });
+});
+
+describe('alarms', () => {
+  test('an alert that the list shows is confirmed as shown', async () => {
+    const screen = await visit('#/alarms', 'viewer');
+    // What a reader of the list sees counts, and nothing of the ward's tiles is in sight.
+    const check = async () => (await api('/api/v1/alerts')).body.alerts.filter(({ rule }) => rule === 'alert_undelivered');
+    await until('the row is there', WAIT_MS, async () => await screen.locator('.present tbody tr').count() > 0);
+    const told = await screen.evaluate(() => new Promise((resolve, reject) => {
+      // The page's own connection, by what it hears.
+      const { prototype } = EventTarget;
+      const { dispatchEvent } = prototype;
+      prototype.dispatchEvent = function heard(event) {
+        if (event.type === 'alert_system' && event.detail.data.alerts.some(({ delivery }) => delivery === 'shown')) {
+          prototype.dispatchEvent = dispatchEvent;
+          resolve(event.detail.data);
+        }
+        return dispatchEvent.call(this, event);
+      };
+      setTimeout(() => reject(new Error('no alert is shown')), 25_000);
+    }));
+    assert.ok(told.alerts.some(({ delivery }) => delivery === 'shown'));
+    assert.deepEqual(await check(), []);
+  });
+
+  test('an alert stands with its time, is acknowledged here, and its life says by whom', async () => {
+    await visit('#/alarms', 'nurse');
+    const row = page.locator('.present tbody tr', { hasText: 'Heart rate' });
+    await until('it stands', 2 * WAIT_MS, async () => await row.count() === 1);
+    assert.match(await row.innerText(), /\*\* medium[\s\S]*Bed 2 · Bo Falk[\s\S]*\d\d:\d\d:\d\d/);
+    await row.getByRole('button', { name: /^Acknowledge: Bed 2/ }).click();
+    await until('it is acknowledged', WAIT_MS, async () => /ACKNOWLEDGED by nurse-1/.test(await row.innerText()));
+    const past = page.locator('.past tbody tr', { hasText: 'Heart rate' });
+    await until('the list says by whom', WAIT_MS, async () => /nurse-1 at \d\d:\d\d:\d\d/.test(await past.innerText()));
+    await past.locator('summary').click();
+    await until('its life', WAIT_MS, async () => /acknowledged by nurse-1/.test(await past.locator('ol').innerText()));
+    await page.getByLabel('Priority').selectOption('high');
+    assert.equal(await past.count(), 0, 'a filter leaves out what is not meant');
+    await page.getByLabel('Priority').selectOption('medium');
+    assert.equal(await past.count(), 1);
+    await page.getByLabel('About').selectOption('technical');
+    assert.equal(await past.count(), 0);
+    assert.deepEqual(trouble, []);
+  });
+
+  test('who may not acknowledge is told so', async () => {
+    await visit('#/alarms', 'viewer');
+    await until('the row is there', WAIT_MS, async () => await page.locator('.present tbody tr').count() > 0);
+    assert.equal(await page.locator('.present button').count(), 0);
+  });
+
+  test('the audit trail is for those whose token has it', async () => {
+    await visit('#/alarms?audit');
+    const rows = page.locator('tbody tr');
+    await until('rows', WAIT_MS, async () => await rows.count() > 0);
+    assert.match(await rows.first().innerText(), /\d\d:\d\d:\d\d/);
+    await page.getByLabel('Search in what was read').fill('no such thing');
+    await until('the search leaves out', WAIT_MS, async () => await rows.count() === 0);
+    await context.close();
+    context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
+    page = await openPage();
+    await visit('#/alarms?audit', 'nurse', page, '--patient', 'P-1');
+    await until('why there is none', WAIT_MS, async () => /does not show the audit trail/.test(await page.locator('main.page').innerText()));
+  });
+});
+
+describe('limits', () => {
+  test('a change with its reason is in force, seen in another window at once, and taken back again', async () => {
+    await visit('#/limits/P-1');
+    const other = await openPage();
+    await visit('#/limits/P-1', 'nurse', other);
+    const row = (from) => from.locator('tr[data-rule="spo2_low"]');
+    await until('what is in force', WAIT_MS, async () => /below 90 %/.test(await row(other).innerText()));
+    await row(page).getByRole('button').click();
+    await page.getByLabel('Alarm below (%)').fill('87');
+    await page.getByLabel('Reason').fill('COPD, target 88-92');
+    await page.getByLabel('Ends after').selectOption('4');
+    await page.getByRole('button', { name: 'Put in force' }).click();
+    await until('the other window has it', WAIT_MS, async () => {
+      const text = await row(other).innerText();
+      return /below 87 %/.test(text) && /clinician-1/.test(text) && /COPD, target 88-92/.test(text) && /\d\d:\d\d:\d\d/.test(text);
+    });
+    assert.match(await other.locator('.limit-list > .quiet-text').innerText(), /SpO₂ low set: below 87 %.* by clinician-1 \(COPD, target 88-92\)/);
+    const { body } = await api('/api/v1/patients/P-1/limits/spo2_low');
+    assert.deepEqual([body.low, body.source, body.decision.by, body.decision.reason], [87, 'runtime', 'clinician-1', 'COPD, target 88-92']);
+    const hours = (body.decision.expires - Date.now()) / 3_600_000;
+    assert.ok(hours > 3.9 && hours <= 4, `${hours} h`);
+    await row(page).getByRole('button').click();
+    await page.getByLabel('Reason').fill('weaned');
+    await page.getByRole('button', { name: /Back to the rule/ }).click();
+    await until('the rule\'s own limits', WAIT_MS, async () => /below 90 %/.test(await row(other).innerText()) && /built in/.test(await row(other).innerText()));
+    assert.deepEqual(trouble, []);
+  });
+
+  test('what the bridge refuses stands at its field', async () => {
+    await visit('#/limits/P-1');
+    await page.locator('tr[data-rule="spo2_low"] button').click();
+    await page.getByLabel('Alarm below (%)').fill('101');
+    await page.getByRole('button', { name: 'Put in force' }).click();
+    const reason = page.getByLabel('Reason');
+    await until('the reason is missing', WAIT_MS, async () => await reason.getAttribute('aria-invalid') === 'true');
+    const problemOf = (field) => field.evaluate((input) => document.getElementById(`${input.id}-problem`).textContent);
+    assert.match(await problemOf(reason), /1 to 200 bytes/);
+    const level = page.getByLabel('Alarm below (%)');
+    assert.match(await problemOf(level), /101 is outside 1 to 100/);
+    assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-invalid')), 'true', 'the first of them has the focus');
+    assert.equal(await page.locator('dialog').isVisible(), true);
+    assert.equal((await api('/api/v1/patients/P-1/limits/spo2_low')).body.low, 90);
+  });
+
+  test('ALARM OFF has an end of at most a day, stands here and on the ward, and is switched on again', async () => {
+    await visit('#/limits/P-1');
+    const row = page.locator('tr[data-rule="heart_rate_low"]');
+    await row.getByRole('button').click();
+    await page.getByLabel('ALARM OFF for a while').check();
+    assert.equal(await page.getByLabel('Alarm below (bpm)').isVisible(), false);
+    assert.equal(await page.locator('dialog select option[value="168"]').isDisabled(), true);
+    await page.getByLabel('Reason').fill('pacemaker test');
+    await page.getByLabel('Ends after').selectOption('24');
+    await page.getByRole('button', { name: 'Put in force' }).click();
+    await until('ALARM OFF', WAIT_MS, async () => /ALARM OFF/.test(await row.innerText()) && /pacemaker test/.test(await row.innerText()));
+    await page.getByRole('link', { name: 'Ward', exact: true }).click();
+    await until('the tile says so', WAIT_MS, async () => /ALARM OFF heart rate low/.test(await page.locator('.tile[data-patient=P-1] .off').innerText()));
+    await page.goBack();
+    await row.getByRole('button').click();
+    await page.getByLabel('Reason').fill('done');
+    await page.getByRole('button', { name: 'Switch the alarm on' }).click();
+    await until('it is on', WAIT_MS, async () => !/ALARM OFF/.test(await row.innerText()));
+    assert.deepEqual(trouble, []);
+  });
+
+  test('a role that may not change them reads them, and is told why there is no button', async () => {
+    for (const role of ['viewer', 'nurse']) {
+      await page.evaluate(() => sessionStorage.clear()).catch(() => {});
+      await visit('#/limits/P-1', role);
+      await until('the limits', WAIT_MS, async () => await page.locator('tr[data-rule="spo2_low"]').count() === 1);
+      assert.equal(await page.locator('.limit-list button').count(), 0);
+      assert.match(await page.locator('.page-note').innerText(), new RegExp(`takes a clinician or an admin; you are signed in as ${role}-1`));
+    }
+    const { status } = await api('/api/v1/patients/P-1/limits/spo2_low', 'nurse', { method: 'PUT', body: JSON.stringify({ below: 80, reason: 'x', expires: new Date(Date.now() + 60_000).toISOString() }) });
+    assert.equal(status, 403, 'the bridge itself refuses as well');
+  });
+});
+
+describe('devices and system', () => {
+  test('each device has its state, battery, signal and when it was heard; a scan without a radio says why', async () => {
+    await visit('#/devices');
+    const row = page.locator('tr[data-device="oximeter"]');
+    await until('the oximeter', WAIT_MS, async () => await row.count() === 1);
+    await until('it is live', WAIT_MS, async () => /live/.test(await row.innerText()) && /\d+ s ago/.test(await row.innerText()));
+    assert.match(await row.innerText(), /Bed 1 · Ada Winter[\s\S]*unknown/, 'nobody knows its battery');
+    await page.getByText('How a sensor is added').click();
+    assert.match(await page.locator('.help-steps').innerText(), /configuration of the bridge is a file, and this page does not write it/);
+    await page.getByRole('button', { name: 'Scan', exact: true }).click();
+    await until('the scan has ended', WAIT_MS, async () => /^(Scan failed: .{10}|Scan is done)/.test(await page.locator('section[aria-labelledby=add-title] .quiet-text').innerText()));
+    await signOut();
+    await visit('#/devices', 'viewer');
+    assert.equal(await page.getByRole('button', { name: 'Scan', exact: true }).count(), 0);
+    assert.match(await page.locator('section[aria-labelledby=add-title]').innerText(), /takes a clinician or an admin/);
+  });
+
+  test('the system page says what is known, and unknown where nobody tells', async () => {
+    await visit('#/system', 'admin');
+    const fact = (name) => page.locator('.fact', { has: page.getByText(name, { exact: true }) }).locator('dd');
+    await until('the bridge is ready', WAIT_MS, async () => await fact('State').innerText() === 'ready');
+    assert.match(await fact('Version').innerText(), /^\d+\.\d+\.\d+/);
+    assert.match(await fact('Running for').innerText(), /^\d+ (s|min)$/);
+    assert.equal(await fact('This browser').innerText(), 'agrees');
+    assert.match(await fact('Buffer').innerText(), /^(unknown|[\d.]+ h)/);
+    assert.match(await fact('Connection').innerText(), /^not connected/);
+    assert.ok(await page.locator('table tbody tr').count() > 0, 'an admin sees who is connected');
+    assert.match(await page.locator('table tbody').innerText(), /admin-1/);
+    await signOut();
+    await visit('#/system', 'viewer');
+    await until('the bridge is ready', WAIT_MS, async () => await fact('State').innerText() === 'ready');
+    assert.equal(await page.locator('table').count(), 0);
+    assert.equal(await fact('Running for').innerText().then((text) => text === 'unknown' || /^\d+ /.test(text)), true);
+  });
+});
+
+describe('the way in', () => {
+  test('a token or a code is never in the address, the history or another page\'s referrer', async () => {
+    const code = /#code=(\S+)/.exec(execFileSync(BINARY, ['token', 'code', '--state-dir', stateDir, '--role', 'nurse', '--user', 'nurse-2'], { encoding: 'utf8' }))?.[1];
+    assert.ok(code, 'a sign-in link');
+    const urls = [];
+    page.on('framenavigated', (frame) => urls.push(frame.url()));
+    page.on('request', (request) => urls.push(request.url()));
+    await page.goto(`${origin}/#code=${code}`);
+    await page.locator('.tile').first().waitFor();
+    for (const hash of ['#/alarms', '#/system', '#/']) {
+      await page.evaluate((to) => {
+        location.hash = to;
+      }, hash);
+      await page.waitForURL((url) => url.hash === hash);
+    }
+    const token = await page.evaluate(() => sessionStorage.getItem('vitalbridge.token'));
+    assert.ok(token.length > 40);
+    assert.ok(!urls.some((url) => url.includes(token)), 'no address ever had the token');
+    // The entry that had the code was replaced, not left.
+    for (let back = 0; back < 4; back += 1) {
+      await page.goBack({ waitUntil: 'commit' }).catch(() => null);
+      assert.ok(!page.url().includes(code) && !page.url().includes(token), page.url());
+      if (!page.url().startsWith(origin)) break;
+      const kept = await page.evaluate(() => document.cookie + JSON.stringify(localStorage));
+      assert.ok(!kept.includes(token) && !kept.includes(code), kept);
+    }
+    // A code works once.
+    const second = await openPage();
+    await second.goto(`${origin}/#code=${code}`);
+    await until('it is refused', WAIT_MS, async () => /wrong, already used or too old/.test(await second.locator('#sign-in-problem').innerText()));
+    assert.equal(new URL(second.url()).hash, '');
+  });
+
+  test('a token that is taken back leaves no page behind it, and an expired one is refused', async () => {
+    await visit('#/limits/P-1', 'viewer');
+    await page.locator('tr[data-rule="spo2_low"]').waitFor();
+    const { status } = await api('/api/v1/tokens/revoke', 'admin', { method: 'POST', body: JSON.stringify({ user: 'viewer-1' }) });
+    assert.equal(status, 200);
+    await until('the session has ended', WAIT_MS, () => page.locator('#sign-in').isVisible());
+    assert.equal(await page.locator('main.page').count(), 0, 'who is not signed in sees no patient');
+    delete tokens['viewer 1h'];
+    const short = tokenFor('clinician', '1s');
+    await until('it is over', WAIT_MS, async () => (await fetch(`${origin}/api/v1/patients`, { headers: { Authorization: `Bearer ${short}` } })).status === 401);
+    await page.locator('#sign-in-secret').fill(short);
+    await page.keyboard.press('Enter');
+    await until('the old one is refused', WAIT_MS, async () => /not valid here, or it has expired/.test(await page.locator('#sign-in-problem').innerText()));
+    assert.equal(await page.locator('.tile').count(), 0);
+  });
+
+  test('a token for one patient opens the page with this patient alone', async () => {
+    await visit('#/limits/P-2', 'nurse', page, '--patient', 'P-2');
+    await page.locator('tr[data-rule="spo2_low"]').waitFor();
+    assert.equal(await page.locator('.tile').count(), 1);
+    assert.equal(await page.locator('.tile').getAttribute('data-patient'), 'P-2');
+    assert.deepEqual(trouble, []);
+  });
+
+  test('an address of nobody\'s says so, and a patient of somebody else\'s is as one who does not exist', async () => {
+    await visit('#/trends/P-1', 'nurse', page, '--patient', 'P-2');
+    await until('no such patient', WAIT_MS, async () => /no such patient/.test(await page.locator('main.page').innerText()));
+    await page.evaluate(() => {
+      location.hash = '#/nowhere/%E0%A4%A';
+    });
+    await until('no such page', WAIT_MS, async () => /no page of this address/.test(await page.locator('main.page').innerText()));
+    assert.deepEqual(trouble, []);
+  });
+});
+
+describe('for everybody', () => {
+  const ROUTES = ['#/trends/P-2', '#/trends/P-2?nibp', '#/alarms', '#/alarms?audit', '#/limits/P-1', '#/devices', '#/system'];
+  for (const size of SIZES) {
+    test(`${size.width}x${size.height}: axe finds nothing, nothing goes sideways, all can be pressed with a finger`, async () => {
+      await page.setViewportSize(size);
+      await visit('#/alarms', 'admin');
+      for (const route of ROUTES) {
+        await page.evaluate((to) => {
+          location.hash = to;
+        }, route);
+        const name = route.split(/[/?]/)[1];
+        await page.locator(`main.page[data-page=${name}] .page-body > :not(.say)`).first().waitFor();
+        await until(`${route} is there`, WAIT_MS, () => page.evaluate(() => !document.querySelector('.page-body .say') && document.querySelectorAll('.page-body table, .page-body canvas, .page-body dl').length > 0));
+        await page.screenshot({ path: join(SHOTS, `${route.replace(/\W+/g, '-')}-${size.width}x${size.height}.png`) });
+        await page.evaluate(AXE);
+        const { violations } = await page.evaluate(() => globalThis.axe.run());
+        assert.deepEqual(violations.map(({ id, nodes }) => `${route} ${id}: ${nodes.map(({ html }) => html).join(' | ').slice(0, 300)}`), []);
+        const layout = await page.evaluate(() => ({
+          sideways: document.documentElement.scrollWidth > innerWidth || document.querySelector('.page-body').scrollWidth > document.querySelector('.page-body').clientWidth + 1,
+          small: [...document.querySelectorAll('.page button, .page select, .page input, .page nav a')].filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 47).map((one) => one.outerHTML.slice(0, 80)),
+        }));
+        assert.deepEqual(layout, { sideways: false, small: [] }, route);
+      }
+      assert.deepEqual(trouble, []);
+    });
+  }
+
+  test('by keyboard alone: from the ward\'s address to the limits, through the form and back', async () => {
+    await visit('#/limits/P-1');
+    await until('the heading has the focus', WAIT_MS, () => page.evaluate(() => document.activeElement?.classList.contains('page-title')));
+    const rule = () => page.evaluate(() => document.activeElement?.closest('tr')?.dataset.rule);
+    await until('tab reaches the rule', WAIT_MS, async () => {
+      await page.keyboard.press('Tab');
+      return await rule() === 'spo2_low';
+    });
+    await page.keyboard.press('Enter');
+    const inDialog = () => page.evaluate(() => Boolean(document.activeElement?.closest('dialog')));
+    await until('the form has the focus', WAIT_MS, inDialog);
+    // Every part of the form is reached, and the banner of alarms is not covered by it.
+    const reached = new Set();
+    for (let press = 0; press < 9 && await inDialog(); press += 1) {
+      reached.add(await page.evaluate(() => document.activeElement.labels?.[0]?.textContent ?? document.activeElement.textContent));
+      await page.keyboard.press('Tab');
+    }
+    for (const name of ['Other limits', 'Alarm below (%)', 'For at least (s)', 'Reason', 'Ends after', 'Put in force', 'Cancel']) assert.ok(reached.has(name), `${name} in ${[...reached]}`);
+    await page.getByLabel('Reason').focus();
+    await page.keyboard.press('Escape');
+    await until('it is closed and the button has the focus', WAIT_MS, async () => await rule() === 'spo2_low');
+    // A focus can be seen.
+    assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
+    await page.evaluate(() => {
+      location.hash = '#/trends/P-2';
+    });
+    await until('a chart is drawn', WAIT_MS, async () => (await drawnIn('RESP'))?.x.length > 2);
+    await page.locator('.chart[data-chart="RESP"] .chart-box').focus();
+    for (const key of ['End', 'ArrowLeft']) await page.keyboard.press(key);
+    await until('a time is read aloud', WAIT_MS, async () => /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(await page.locator('.trend-at').innerText()));
+    const before = await page.locator('.trend-at').innerText();
+    await page.keyboard.press('PageUp');
+    await until('and another one', WAIT_MS, async () => await page.locator('.trend-at').innerText() !== before);
+    assert.deepEqual(trouble, []);
+  });
+
+  test('without a connection a page says that what stands on it is old', async () => {
+    await visit('#/alarms');
+    daemon.child.kill('SIGSTOP');
+    try {
+      await until('it says so', WAIT_MS, async () => /NO CONNECTION: what stands here was last known at \d\d:\d\d:\d\d/.test(await page.locator('.page-old').innerText()));
+    } finally {
+      daemon.child.kill('SIGCONT');
+    }
+    await until('it is over', WAIT_MS, async () => !(await page.locator('.page-old').isVisible()));
+  });
+});
