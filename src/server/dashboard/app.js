@@ -393,7 +393,7 @@ function draw() {
 function drawWard(now) {
   const tiles = ward.tiles(now, state.link !== 'lost', bridge?.wall);
   hide(byId('empty'), tiles.length > 0);
-  write(byId('empty'), state.hasSnapshot ? 'No patient is assigned to this bridge.' : 'Waiting for the bridge …');
+  write(byId('empty'), state.hasSnapshot ? 'No patient is assigned to this bridge. Patients stand in its configuration.' : 'Waiting for the bridge …');
   drawTiles(tiles);
   drawn.tiles = tiles;
   const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
@@ -541,7 +541,7 @@ function drawElsewhere() {
   describe(within(place, 'use'), 'href', `#icon-${top.unknown ? 'unknown' : top.priority}`);
   const text = within(place, '.elsewhere-text');
   write(within(place, '.elsewhere-name'), bed || name);
-  write(text, `${top.stars} ${top.title}${top.detail && ` · ${top.detail}`}`);
+  write(text, `${top.stars} ${top.title}${state.link === 'lost' ? ' · LAST KNOWN' : ''}${top.detail && ` · ${top.detail}`}`);
   const more = within(place, '.elsewhere-more');
   write(more, rest.length > 0 ? `+${rest.length}` : '');
   drawn.texts.push([text, top]);
@@ -610,7 +610,7 @@ function drawTile(node, tile) {
   write(tileMark, tile.mark);
   hide(tileMark, tile.mark === '');
   const { alert } = tile;
-  const changed = node.dataset.priority !== alert?.priority || node.dataset.active !== String(alert?.active ?? '');
+  const changed = alert !== undefined && (node.dataset.priority !== alert.priority || node.dataset.active !== String(alert.active));
   mark(node, 'priority', alert?.priority);
   mark(node, 'active', alert && String(alert.active));
   // All tiles flash in step: the start of the document's timeline is the common beginning.
