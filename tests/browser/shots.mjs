@@ -14,8 +14,15 @@ const browser = await launch();
 const wanted = process.argv.slice(2);
 const isWanted = (state) => wanted.length === 0 || wanted.includes(state);
 
-/** A picture of the view at each size. */
-async function shoot(daemon, state, view, ready, settle = 500) {
+/** A picture of the view at each size; one that cannot be made does not stop the others. */
+async function shoot(...wish) {
+  await take(...wish).catch((cause) => {
+    process.exitCode = 1;
+    console.error(`${wish[1]} ${wish[2]}: ${cause.message}`);
+  });
+}
+
+async function take(daemon, state, view, ready, settle = 500) {
   // A panel at a bed knows its own patient only.
   const patient = /patient\/(.+)/.exec(view)?.[1];
   const context = await browser.newContext({ reducedMotion: 'no-preference' });
@@ -61,12 +68,26 @@ try {
     await changeLimit(demo, QUIET, 'heart_rate_high', { above: 52, clear: { at_most: 51 } });
     for (const view of ['#/', BEDSIDE]) await shoot(demo, 'high', view, alarm('high'), 5000);
     await press(demo, 'pause');
-    for (const view of ['#/', BEDSIDE]) await shoot(demo, 'paused', view, says('AUDIO PAUSED'));
+    // Two minutes, and the machine may be busy: the bed first.
+    for (const view of [BEDSIDE, '#/']) await shoot(demo, 'paused', view, says('AUDIO PAUSED'));
     await changeLimit(demo, QUIET, 'heart_rate_high');
     for (const view of ['#/', BEDSIDE]) await shoot(demo, 'latched', view, says('over, not yet seen'));
     await press(demo, 'acknowledge');
   }
-  if (isWanted('sensor-off')) for (const view of ['#/', '#/patient/P-0002']) await shoot(demo, 'sensor-off', view, says('sensor off'), 200);
+  if (isWanted('sensor-off')) {
+    // Half a minute of every ten: the windows wait for it, as many as one user may have.
+    const context = await browser.newContext();
+    const pages = [];
+    for (const [view, sizes] of [['#/patient/P-0002', SIZES], ['#/', SIZES.slice(0, 2)]]) for (const size of sizes) {
+      const page = await openAt(context, demo, view);
+      await page.setViewportSize(size);
+      pages.push({ page, name: `sensor-off-${view === '#/' ? 'ward' : 'bedside'}-${size.width}x${size.height}.png` });
+    }
+    await until('the sensor falls off', 600_000, () => says('sensor off')(pages[0].page));
+    for (const { page, name } of pages) await page.screenshot({ path: `${FOLDER}${name}` });
+    await context.close();
+    console.log('sensor-off');
+  }
   if (['stale', 'no-connection'].some(isWanted)) {
     const contexts = [];
     for (const view of ['#/', BEDSIDE]) for (const size of SIZES) {

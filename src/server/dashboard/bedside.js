@@ -176,7 +176,7 @@ export class Bedside {
   #drawTile(tile, top, rest) {
     const bedside = byId('bedside');
     const whose = tile.bed ? `bed ${tile.bed}` : tile.name;
-    const changed = bedside.dataset.priority !== top?.priority || bedside.dataset.active !== String(top?.active ?? '');
+    const changed = top !== undefined && (bedside.dataset.priority !== top.priority || bedside.dataset.active !== String(top.active));
     mark(bedside, 'priority', top?.priority);
     mark(bedside, 'active', top && String(top.active));
     drawAlarm(byId('bedside-alarm'), top, whose, this.#state);

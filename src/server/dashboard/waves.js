@@ -29,6 +29,8 @@ const MAX_STEP_MS = 500;
 /** How much of a lane a wave takes, and what part of its range it keeps from sweep to sweep. */
 const FILL = 0.82;
 const KEEP = 0.8;
+/** So many points that have left the screen are kept before they are thrown away together. */
+const MAX_OLD = 64;
 /** Blocks that may wait; more are a device that sends faster than it says. */
 const MAX_BLOCKS = 64;
 
@@ -99,12 +101,14 @@ export class Range {
   #seenLow = Infinity;
   #seenHigh = -Infinity;
 
-  /** @param {number} value */
+  /** @param {number} value @returns {boolean} true if what is on the screen has another place now */
   see(value) {
+    const isWider = value < this.low || value > this.high;
     this.low = Math.min(this.low, value);
     this.high = Math.max(this.high, value);
     this.#seenLow = Math.min(this.#seenLow, value);
     this.#seenHigh = Math.max(this.#seenHigh, value);
+    return isWider;
   }
 
   /** A sweep is over. */
@@ -142,7 +146,8 @@ export function erased(from, to, width) {
 /**
  * One lane on the screen.
  * @typedef {{canvas: HTMLCanvasElement, context: CanvasRenderingContext2D, track: Track, range: Range, colour: string,
- *   width: number, height: number, last?: {x: number, y: number}}} Lane
+ *   width: number, height: number, points: Point[], isRescaled: boolean, last?: {x: number, y: number}}} Lane `points` are
+ *   those on the screen.
  */
 
 /** Several lanes whose beams move side by side. */
@@ -169,7 +174,7 @@ export class Sweep {
   add(name, canvas, colour) {
     const context = canvas.getContext('2d');
     if (!context) return;
-    this.#lanes.set(name, { canvas, context, track: new Track(), range: new Range(), colour, width: 0, height: 0 });
+    this.#lanes.set(name, { canvas, context, track: new Track(), range: new Range(), colour, width: 0, height: 0, points: [], isRescaled: false });
     this.#resize.observe(canvas);
   }
 
@@ -179,7 +184,7 @@ export class Sweep {
     if (!lane) return;
     lane.track.push(wave, performance.now());
     // Before they are drawn: a beat does not grow while it is on the screen.
-    for (const value of wave.samples) lane.range.see(value);
+    for (const value of wave.samples) lane.isRescaled = lane.range.see(value) || lane.isRescaled;
   }
 
   /** @param {string} name @param {string} colour */
@@ -226,6 +231,7 @@ export class Sweep {
       context.clearRect(0, 0, lane.width, lane.height);
       Object.assign(context, { lineWidth: 2, lineJoin: 'round', lineCap: 'round', strokeStyle: lane.colour });
       lane.last = undefined;
+      lane.points = [];
     }
     this.#origin = performance.now();
     this.#drawn = this.#origin;
@@ -247,10 +253,25 @@ export class Sweep {
     for (const [left, length] of erased(from, to, width)) context.clearRect(left, 0, length, height);
     if (Math.floor(from / width) !== Math.floor(to / width)) range.turn();
     const points = track.take(now);
-    if (points.length === 0) {
-      if (!track.isLive(now)) lane.last = undefined;
-      return;
-    }
+    if (points.length === 0 && !track.isLive(now)) lane.last = undefined;
+    // What the bar has reached is not on the screen any more.
+    const oldest = now - (width - ERASE_PX) / perMs;
+    const kept = lane.points.findIndex(({ at }) => at > oldest);
+    if (kept < 0) lane.points = [];
+    else if (kept > MAX_OLD) lane.points.splice(0, kept);
+    for (const point of points) lane.points.push(point);
+    if (!lane.isRescaled) return this.#stroke(lane, points, perMs);
+    lane.isRescaled = false;
+    // A wave that grows is drawn anew as a whole: on the screen all of it has one scale.
+    context.clearRect(0, 0, width, height);
+    lane.last = undefined;
+    this.#stroke(lane, lane.points.slice(Math.max(0, lane.points.findIndex(({ at }) => at > oldest))), perMs);
+  }
+
+  /** Draws a line through these points, from where the last one ended. @param {Lane} lane @param {Point[]} points @param {number} perMs */
+  #stroke(lane, points, perMs) {
+    const { context, range, width, height } = lane;
+    if (points.length === 0) return;
     context.beginPath();
     let { last } = lane;
     let isDown = false;
