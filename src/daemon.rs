@@ -1,6 +1,7 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
 mod expecting;
+pub mod resending;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use crate::host;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Notifier;
-use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
+use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, ResendQueue, Resending, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::accept::Door;
@@ -307,6 +308,7 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
         clock: clock.clone(),
     });
     pipeline.remember_messages(opened.messages);
+    let resends = take_wishes_for_more(&config, &running, &opened.reader, &mut pipeline, &clock).await?;
     start_writer(&running, opened.writer);
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
@@ -330,17 +332,21 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
 
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
-    let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
+    let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds, resends);
     watching::start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
-    on_listening(&Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
-    if let Some(fingerprint) = fingerprint {
-        info!(%fingerprint, "TLS with this certificate (SHA-256)");
-    }
+    tell_where(on_listening, &Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
+}
+
+fn tell_where(on_listening: fn(&Listening<'_>), listening: &Listening<'_>) {
+    on_listening(listening);
+    if let Some(fingerprint) = listening.fingerprint {
+        info!(%fingerprint, "TLS with this certificate (SHA-256)");
+    }
 }
 
 /// The audit rows of connections.
@@ -615,6 +621,27 @@ fn start_sources(
     metrics.count_sources(counted);
 }
 
+/// With a broker, ranges of the log can be asked for again: by commands, and by orders in the state directory.
+async fn take_wishes_for_more(
+    config: &Config,
+    running: &Running,
+    reader: &store::Reader,
+    pipeline: &mut Pipeline,
+    clock: &Clock,
+) -> anyhow::Result<ResendQueue> {
+    let queue = ResendQueue::default();
+    if config.broker.is_some() {
+        let runs = reader.epochs().await.context("cannot read the runs of the log")?;
+        let runs = runs.into_iter().map(|run| (run.epoch, run.first_seq)).collect();
+        pipeline.resend_by(Resending { queue: queue.clone(), runs });
+    }
+    let file = resending::OrderFile::new(config.state_dir.clone());
+    let stop = running.stages.inputs.clone();
+    let orders = resending::carry_out_orders(file, running.control.clone(), clock.clone(), stop);
+    running.tasks.spawn("orders to send again", Role::Helper, orders.map_or_ok());
+    Ok(queue)
+}
+
 /// Starts the uplink if a broker is configured; it is started again if it ends.
 fn start_uplink(
     config: &Config,
@@ -623,6 +650,7 @@ fn start_uplink(
     reader: &store::Reader,
     clock: &Clock,
     seed: u64,
+    resends: ResendQueue,
 ) -> Option<watch::Receiver<uplink::UplinkStatus>> {
     let mut settings = config.uplink(epoch)?;
     let allow = config.broker.as_ref().map_or_else(Vec::new, |broker| broker.commands.clone());
@@ -631,7 +659,7 @@ fn start_uplink(
     }
     let about = &mut settings.about;
     (about.config_hash, about.control) = (Some(running.config_hash.subscribe()), Some(running.control.clone()));
-    (about.expected, about.boot) = (expected(&config.sources), boot_id());
+    (about.expected, about.boot, about.resends) = (expected(&config.sources), boot_id(), resends);
     let (status, told) = watch::channel(uplink::UplinkStatus::default());
     let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();

@@ -10,6 +10,7 @@ use tracing::error;
 
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::Suspicion;
+use super::handle::Moves;
 use super::retention::Keeper;
 use super::{
     DeviceIdentity, KeptChanges, KeptObservation, SeqRange, StoreError, StoreOptions, chat, inbox, records, schema,
@@ -282,12 +283,9 @@ impl Ledger {
     /// Stores a batch and the moves of cursors in one transaction, synced to the disk when this returns.
     ///
     /// After an error only [`Self::reopen`] may follow: numbers that were given to new streams are void.
-    pub(super) fn commit(
-        &mut self,
-        batch: &[Arc<Event>],
-        moved: &BTreeMap<String, Seq>,
-    ) -> Result<Committed, StoreError> {
+    pub(super) fn commit(&mut self, batch: &[Arc<Event>], moves: &Moves) -> Result<Committed, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot store events");
+        let moved = &moves.cursors;
         let mut cursors = self.cursors.clone();
         cursors.extend(moved.iter().map(|(lane, seq)| (lane.clone(), *seq)));
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
@@ -298,6 +296,7 @@ impl Ledger {
         if times::is_beyond(newest, self.newest) {
             times::note(&transaction, newest).map_err(&failed)?;
         }
+        moves.parking.store(&transaction).map_err(&failed)?;
         let mut ahead = BTreeMap::new();
         for (lane, seq) in moved {
             if *seq > newest {

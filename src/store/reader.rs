@@ -52,7 +52,7 @@ pub(super) struct ReadSide {
     pub(super) connection: Connection,
     pub(super) streams: HashMap<i64, Stream>,
     /// Keeps the state directory locked while anybody can read.
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
 }
 
 /// Which rows of a part a read wants.
@@ -266,7 +266,8 @@ where
     let mut side = Arc::clone(side).lock_owned().await;
     tokio::task::spawn_blocking(move || {
         let outcome = work(&mut side);
-        if outcome.as_ref().is_err_and(StoreError::is_damage) {
+        // Who only looks leaves no trace: the daemon meets the damage itself.
+        if side.directory.is_claimed() && outcome.as_ref().is_err_and(StoreError::is_damage) {
             side.directory.suspicion().note()?;
         }
         outcome

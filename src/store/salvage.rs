@@ -36,7 +36,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 19] = [
+const TABLES: [(&str, &str); 20] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -60,6 +60,7 @@ const TABLES: [(&str, &str); 19] = [
     ("request", "rowid, id, digest, wall, seq"),
     ("chat_line", "seq, room, id"),
     ("chat_cleared", "rowid, room, user, seq"),
+    ("parked", "id, seq, lane, wall, reason"),
 ];
 
 /// Moves the database aside and opens a new one with what can be read of the old.

@@ -226,6 +226,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- The life of one alert. Only alerts pay for it. A row that salvage brought and that is no JSON has no place in it.
     CREATE INDEX alert_life ON event (CASE WHEN json_valid(body) THEN body ->> '$.alert' END) WHERE kind = 'alert';
 ",
+    "
+    -- Rows that the broker did not take, in the order in which they were given up, and why. wall: when (ms since 1970).
+    CREATE TABLE parked (
+        id INTEGER PRIMARY KEY,
+        seq INTEGER NOT NULL UNIQUE,
+        lane TEXT NOT NULL,
+        wall INTEGER NOT NULL,
+        reason TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

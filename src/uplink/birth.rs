@@ -12,7 +12,7 @@ use crate::clock::Stamp;
 use crate::host;
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::patient::Patient;
-use crate::pipeline::{Control, Expected};
+use crate::pipeline::{Control, Expected, ResendQueue};
 use crate::wire::{BirthClock, BirthData, ClockEpoch};
 use crate::{systemd, wire};
 
@@ -40,6 +40,8 @@ pub struct About {
     pub control: Option<mpsc::Sender<Control>>,
     /// This boot of the machine.
     pub boot: String,
+    /// Ranges of the log that are to be sent again.
+    pub resends: ResendQueue,
     /// Home Assistant learns of the bridge under this prefix; `None`: it does not.
     pub home_assistant: Option<String>,
 }

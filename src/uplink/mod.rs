@@ -8,10 +8,12 @@ mod lane;
 mod mqtt;
 mod pieces;
 pub mod plan;
+mod resend;
 mod retained;
 mod state;
 pub mod token;
 pub mod topic;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,17 +32,19 @@ pub use self::birth::{About, KnownDevice};
 pub use self::downlink::Downlink;
 pub use self::plan::{Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
+pub use self::waiting::Waiting;
 
 use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, RESULTS};
 use self::home_assistant::Seen;
 use self::mqtt::{Announcement, Link, LinkEvent, Memory};
 use self::pieces::Pieces;
 use self::plan::{Action, EndKind, Lane, Message, Plan, ReadRequest, Row};
+use self::resend::Resend;
 use self::state::State;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
-use crate::store::{Reader, StoreError, StoreHandle};
+use crate::store::{ParkedRow, Reader, StoreError, StoreHandle};
 use crate::wire::{self, BridgeNews};
 
 /// On stop: the wait for answers to what is under way, and to the farewell.
@@ -221,10 +225,13 @@ pub async fn run(
     let through = *durable.borrow_and_update();
     let plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
     let state = State::begin(&config, &reader, through).await?;
+    let resend = Resend::begin(&reader).await.map_err(UplinkError::Cursor)?;
+    let resends = config.about.resends.clone();
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
         state,
+        resend,
         link: None,
         memory: Memory::default(),
         reads: FuturesUnordered::new(),
@@ -255,6 +262,8 @@ pub async fn run(
                 let now = uplink.clock.now();
                 uplink.state.on_look(&uplink.config, look, now)?;
             }
+            // A range is to be sent again; the next turn takes it.
+            () = resends.pushed() => {}
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -276,6 +285,7 @@ struct Uplink {
     config: Arc<UplinkConfig>,
     plan: Plan,
     state: State,
+    resend: Resend,
     link: Option<Link>,
     memory: Memory,
     /// At most one read a lane.
@@ -295,6 +305,7 @@ impl Uplink {
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
         self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
+        self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle);
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;
         }
@@ -345,6 +356,8 @@ impl Uplink {
             Action::Save(cursors) => self.handle.set_cursors(cursors),
             Action::Park(parked) => {
                 warn!(lane = %parked.lane, seq = %parked.seq, reason = %parked.reason, "the broker does not take a row");
+                let (seq, lane, reason) = (parked.seq, parked.lane.to_string(), parked.reason);
+                self.handle.park(ParkedRow { seq, lane, at: now.wall, reason });
             }
         }
         Ok(())

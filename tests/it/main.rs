@@ -14,6 +14,7 @@ mod bluetooth_api;
 mod bluez;
 mod bridge;
 mod broker;
+mod buffer;
 mod chat;
 mod cli;
 mod connections;

@@ -493,7 +493,7 @@ impl Session {
             }
             Request::Command(command) => {
                 let Some(rights) = &self.rights else { return };
-                let (scope, by) = (rights.scope(command.needs()), rights.user.clone());
+                let (scope, by) = (rights.scope_of(&command), rights.user.clone());
                 let correlation_id = id.unwrap_or_default();
                 out.push(Action::Command(CommandRequest { correlation_id, command, by, scope }));
             }
