@@ -1,5 +1,6 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
+mod buffering;
 mod expecting;
 pub mod resending;
 mod watching;
@@ -332,8 +333,8 @@ async fn build(start: Start, clock: Clock) -> anyhow::Result<Running> {
 
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
-    let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds, resends);
-    watching::start_watchers(&running, &metrics, opened.dropped, uplink_status, config.confirms_delivery);
+    let uplink = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds, resends);
+    watching::start_watchers(&running, &metrics, opened.dropped, uplink, config.confirms_delivery);
     start_host_watcher(&running, config.state_dir.clone());
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
@@ -651,7 +652,7 @@ fn start_uplink(
     clock: &Clock,
     seed: u64,
     resends: ResendQueue,
-) -> Option<watch::Receiver<uplink::UplinkStatus>> {
+) -> Option<watching::Uplink> {
     let mut settings = config.uplink(epoch)?;
     let allow = config.broker.as_ref().map_or_else(Vec::new, |broker| broker.commands.clone());
     if !allow.is_empty() {
@@ -660,6 +661,14 @@ fn start_uplink(
     let about = &mut settings.about;
     (about.config_hash, about.control) = (Some(running.config_hash.subscribe()), Some(running.control.clone()));
     (about.expected, about.boot, about.resends) = (expected(&config.sources), boot_id(), resends);
+    let (measured, buffer) = watch::channel(None);
+    about.buffer = Some(buffer.clone());
+    let measuring = {
+        let max_bytes = config.store_options().max_bytes;
+        buffering::measure(reader.clone(), max_bytes, clock.clone(), measured)
+    };
+    let inputs = running.stages.inputs.clone();
+    running.tasks.spawn("room of the buffer", Role::Helper, inputs.run_until_cancelled_owned(measuring).map_or_ok());
     let (status, told) = watch::channel(uplink::UplinkStatus::default());
     let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
@@ -679,7 +688,8 @@ fn start_uplink(
         }
         Ok(())
     });
-    Some(told)
+    let low = config.broker.as_ref().and_then(|broker| broker.buffer_low);
+    Some(watching::Uplink { status: told, buffer, low: buffering::Watch::new(low) })
 }
 
 /// Ends what an earlier run may have left open and this one rules out; what is not told stays unknown in the engine.
@@ -690,7 +700,7 @@ async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
         absent.push(BridgeCondition::FallbackFailed);
     }
     if config.broker.is_none() {
-        absent.extend([BridgeCondition::UplinkDown, BridgeCondition::UplinkRejected]);
+        absent.extend([BridgeCondition::UplinkDown, BridgeCondition::UplinkRejected, BridgeCondition::BufferLow]);
     }
     for condition in absent {
         // A closed pipeline means that the daemon is about to end, and the main loop knows.

@@ -2311,6 +2311,8 @@ export type Status = "no_sensor" | "sensor_off" | "sensor_fault" | "searching" |
 
 /** The `data` of a bridge's `status`. */
 export interface StatusData {
+  /** While it is online: for how many seconds its buffer would last without the broker; null if that is unknown. */
+  buffer_seconds_left?: number | null;
   reason: string | null;
   state: "online" | "offline";
 }

@@ -175,6 +175,11 @@ impl UplinkConfig {
         }
     }
 
+    /// That the bridge is there, and how long its buffer would last without the broker.
+    fn online(&self) -> BridgeNews {
+        BridgeNews::Online(self.about.buffer_left().map(|left| left.as_secs()))
+    }
+
     fn announcement(&self, news: BridgeNews, now: Stamp) -> Result<Announcement, UplinkError> {
         let body = wire::bridge_news(news, &self.site, &self.bridge, &self.epoch, now.wall)?;
         Ok(Announcement { topic: self.topic.topic(&self.site, &self.bridge, news.kind(), None), body })
@@ -305,6 +310,7 @@ impl Uplink {
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
         self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
+        self.state.tell_buffer(&self.config, now)?;
         self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle);
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;

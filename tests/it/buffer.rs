@@ -4,17 +4,22 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vitalbridge::clock::{Mono, Stamp, Wall};
 use vitalbridge::event::{Event, EventBody};
-use vitalbridge::ids::Seq;
+use vitalbridge::ids::{Epoch, Seq};
+use vitalbridge::store::{self, Opened, StoreOptions};
 use vitalbridge::uplink::plan::Lane;
 use vitalbridge::wire;
 
 use crate::bridge::{Bridge, eventually, program, token};
-use crate::mqtt::{Broker, Consumer, Running, Store, bridge, config, id_of};
+use crate::mqtt::{Broker, Consumer, Running, Store, bridge, config, id_of, reading};
 
 /// A configuration for the store in `dir`, with a broker at this port.
 fn configuration(dir: &Path, port: u16, more: &str) -> PathBuf {
@@ -207,6 +212,47 @@ async fn a_log_that_is_whole_is_said_to_be_and_what_is_wrong_is_named() {
     std::fs::write(&file, bytes).unwrap();
     let text = said(&buffer(&config, &["verify"]), 1);
     assert!(text.contains("damaged: "), "{text}");
+}
+
+#[tokio::test]
+async fn the_room_lasts_as_long_as_the_pace_of_the_last_hour_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |seconds: u64| Stamp {
+        mono: Mono::from_millis((5000 + seconds) * 1000),
+        wall: Wall(1_795_219_200_000 + i64::try_from(seconds).unwrap() * 1000),
+    };
+    let opened = store::open(dir.path(), &StoreOptions::default(), Epoch::from_bits(1), "boot", at(0)).unwrap();
+    let Opened { writer, reader, handle, epoch, first_seq, .. } = opened;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(writer.run(stop.clone()));
+    // Two readings a second for an hour, then one.
+    let seconds = (0..3600).flat_map(|second| [second, second]).chain(3600..7200);
+    let mut durable = handle.durable();
+    let mut newest = Seq::ZERO;
+    for (second, seq) in seconds.zip(first_seq.0..) {
+        newest = Seq(seq);
+        let event = Arc::new(Event { epoch: epoch.clone(), seq: newest, at: at(second), body: reading(seq) });
+        while handle.try_append(Arc::clone(&event)).is_err() {
+            durable.changed().await.unwrap();
+        }
+    }
+    durable.wait_for(|seq| *seq >= newest).await.unwrap();
+    let budget = Some(8 << 20);
+    let room = reader.room(budget, Seq::ZERO, Some(at(7200))).await.unwrap();
+    let bytes = room.bytes_a_row.unwrap();
+    assert_eq!((room.rows_lately, room.lately), (3600, Some(Duration::from_hours(1))));
+    assert!((30..200).contains(&bytes), "{bytes}");
+    assert_eq!(room.free_bytes, (8 << 20) - 10_800 * bytes);
+    assert_eq!(room.left.map(|left| left.as_secs()), Some(room.free_bytes * 3600 / (3600 * bytes)));
+    // What was confirmed makes room.
+    let confirmed = reader.room(budget, newest, Some(at(7200))).await.unwrap();
+    assert_eq!((confirmed.free_bytes, confirmed.left > room.left), (8 << 20, true));
+    // An hour without anything, and a run of some seconds, say nothing.
+    assert_eq!(reader.room(budget, newest, Some(at(10_801))).await.unwrap().left, None);
+    assert_eq!(reader.room(budget, newest, Some(at(59))).await.unwrap().left, None);
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap().unwrap();
 }
 
 #[test]
