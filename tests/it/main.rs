@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod api_page;
+mod backlog;
 mod ble;
 mod ble_faults;
 mod ble_load;
