@@ -109,7 +109,7 @@ fn recording() -> String {
 
 fn configuration(folder: &Path, port: u16, per_second: u16) -> String {
     std::fs::write(folder.join("numerics.csv"), recording()).unwrap();
-    let rule = "[[rule]]\nid = \"spo2_low\"\nmetric = \"spo2\"\nkind = \"physiological\"\npriority = \"high\"\n\
+    let rule = "[[rule]]\nid = \"spo2_falls\"\nmetric = \"spo2\"\nkind = \"physiological\"\npriority = \"high\"\n\
                 when = { below = 90 }\nclear = { at_least = 92 }\ndelay = \"0s\"\nclear_delay = \"0s\"\nlatching = \"none\"\n";
     std::fs::write(folder.join("rules.toml"), rule).unwrap();
     let file = folder.join("c.toml");
