@@ -5,6 +5,7 @@
 
 mod limits;
 mod notify;
+mod resend;
 
 use std::borrow::Cow;
 
@@ -16,13 +17,14 @@ use crate::event::{OrderKind, Preferences};
 use crate::ids::{AlertId, PatientId, Seq, SourceId};
 use crate::vitals::{Breathing, Consciousness};
 
+pub use self::resend::{MAX_RESEND, ResendWish};
 pub use limits::{LimitOperation, LimitWish, MAX_LINES_BYTES};
 
 /// Longest audio pause (IEC 60601-1-8 leaves it to the maker; docs/alerts.md says 120 s).
 pub const MAX_AUDIO_PAUSE_S: u64 = 120;
 
 /// The names of the commands that can be allowed over the broker.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "alert.acknowledge",
     "alert.pause_audio",
     "alert.reset",
@@ -32,12 +34,13 @@ pub const NAMES: [&str; 9] = [
     "rule.enable",
     "device.confirm",
     "device.command",
+    "uplink.resend",
 ];
 
 /// The names of all commands, as an error lists them.
 const KNOWN: &str = "is alert.acknowledge, alert.pause_audio, alert.reset, limits.set, limits.clear, rule.disable, \
-     rule.enable, observation.set, device.confirm, device.command, notification.send, notification.withdraw or \
-     preferences.set";
+     rule.enable, observation.set, device.confirm, device.command, notification.send, notification.withdraw, \
+     preferences.set or uplink.resend";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub enum Command {
     Withdraw(uuid::Uuid),
     /// Choose what to be told of.
     Prefer(Preferences),
+    /// Send a range of the log to the broker once more.
+    Resend(ResendWish),
 }
 
 /// What a person says about one thing that can be entered.
@@ -170,6 +175,7 @@ impl Command {
             Some("notification.send") => notify::send(members),
             Some("notification.withdraw") => notify::withdraw(members),
             Some("preferences.set") => notify::prefer(members),
+            Some("uplink.resend") => resend::read(members),
             Some("observation.set") => observe(members),
             Some("alert.acknowledge") => alert(members, AlertOperation::Acknowledge),
             Some("alert.reset") => alert(members, AlertOperation::Reset),
@@ -205,11 +211,16 @@ impl Command {
         match self {
             // Who sees the patients sees this; a nurse does both.
             Self::Alert { .. } | Self::Observe { .. } => Operation::Acknowledge,
-            Self::Device { .. } | Self::Limits(_) => Operation::Command,
+            Self::Device { .. } | Self::Limits(_) | Self::Resend(_) => Operation::Command,
             Self::Notify(_) | Self::Withdraw(_) => Operation::Publish,
             // One's own; nobody is kept from it.
             Self::Prefer(_) => Operation::Subscribe,
         }
+    }
+
+    /// Whether it is about the bridge as a whole: such a command is for administrators.
+    pub const fn is_about_the_bridge(&self) -> bool {
+        matches!(self, Self::Resend(_))
     }
 }
 
@@ -290,6 +301,10 @@ mod tests {
                 },
             ),
             (
+                json!({"name": "uplink.resend", "epoch": "k3f9", "first_seq": 1, "last_seq": MAX_RESEND}),
+                Command::Resend(ResendWish { epoch: "k3f9".parse().unwrap(), first: Seq(1), last: Seq(MAX_RESEND) }),
+            ),
+            (
                 json!({"name": "observation.set", "patient_id": "P-1", "oxygen": "oxygen", "consciousness": "unknown"}),
                 Command::Observe {
                     patient: "P-1".parse().unwrap(),
@@ -318,6 +333,20 @@ mod tests {
             (json!({"name": "observation.set", "patient_id": "P-1", "consciousness": "a"}), "`consciousness` is A, C"),
             (json!({"name": "device.confirm", "source_id": "port"}), "`serial_number` is missing"),
             (json!({"name": "device.command", "command": "x"}), "`source_id` is not the id of a source"),
+            (json!({"name": "uplink.resend", "first_seq": 1, "last_seq": 2}), "`epoch` is missing"),
+            (
+                json!({"name": "uplink.resend", "epoch": "a b", "first_seq": 1, "last_seq": 2}),
+                "`epoch` is not the name",
+            ),
+            (
+                json!({"name": "uplink.resend", "epoch": "k3f9", "first_seq": 0, "last_seq": 2}),
+                "`first_seq` is not the",
+            ),
+            (json!({"name": "uplink.resend", "epoch": "k3f9", "first_seq": 3, "last_seq": 2}), "`last_seq` is before"),
+            (
+                json!({"name": "uplink.resend", "epoch": "k3f9", "first_seq": 1, "last_seq": 1_000_001}),
+                "`last_seq` is too far",
+            ),
         ] {
             let error = Command::read(Members(&json)).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{json}: {error}");

@@ -1,6 +1,8 @@
 //! The composition root: builds each part from the configuration, wires the channels and owns the order of shutdown.
 
+mod buffering;
 mod expecting;
+pub mod resending;
 mod timekeeping;
 mod watching;
 
@@ -32,7 +34,7 @@ use crate::host;
 use crate::ids::{DeviceId, Epoch, Seq, SourceId};
 use crate::metrics::Metrics;
 use crate::notifier::Notifier;
-use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, SOURCE_QUEUE};
+use crate::pipeline::{Annunciation, CONTROL_QUEUE, Control, Parts, Pipeline, ResendQueue, Resending, SOURCE_QUEUE};
 use crate::record::KnownRecords;
 use crate::secret::Secret;
 use crate::server::accept::Door;
@@ -331,6 +333,7 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
         clock: clock.clone(),
     });
     pipeline.remember_messages(opened.messages);
+    let resends = take_wishes_for_more(&config, &running, &opened.reader, &mut pipeline, &clock).await?;
     start_writer(&running, opened.writer);
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
@@ -353,15 +356,12 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
 
     start_air(&config, &running, &opened.reader, &clock);
     start_sources(&config, ties, &running, &clock, &metrics);
-    let uplink_status = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds);
-    watching::start_watchers(&running, &metrics, (opened.dropped, opened.salvages), uplink_status, &config);
+    let uplink = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds, resends);
+    watching::start_watchers(&running, &metrics, (opened.dropped, opened.salvages), uplink, &config);
     start_host_watcher(&running, config.state_dir.clone(), keeper);
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
-    on_listening(&Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
-    if let Some(fingerprint) = fingerprint {
-        info!(%fingerprint, "TLS with this certificate (SHA-256)");
-    }
+    tell_where(on_listening, &Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
     info!(%address, bridge = %config.bridge, %epoch, patients = config.patients.len(), sources = config.sources.len(), "started");
     Ok(running)
 }
@@ -369,6 +369,13 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
 /// Begins the first clock epoch of this run.
 async fn keep_time(machine: &Machine, config: &Config, epoch: &Epoch, opened: &store::Opened) -> Timekeeper {
     Timekeeper::begin(machine, config.clock_trust, &boot_of(epoch), &opened.handle, opened.first_seq).await
+}
+
+fn tell_where(on_listening: fn(&Listening<'_>), listening: &Listening<'_>) {
+    on_listening(listening);
+    if let Some(fingerprint) = listening.fingerprint {
+        info!(%fingerprint, "TLS with this certificate (SHA-256)");
+    }
 }
 
 /// The audit rows of connections.
@@ -659,6 +666,27 @@ fn start_sources(
     metrics.count_sources(counted);
 }
 
+/// With a broker, ranges of the log can be asked for again: by commands, and by orders in the state directory.
+async fn take_wishes_for_more(
+    config: &Config,
+    running: &Running,
+    reader: &store::Reader,
+    pipeline: &mut Pipeline,
+    clock: &Clock,
+) -> anyhow::Result<ResendQueue> {
+    let queue = ResendQueue::default();
+    if config.broker.is_some() {
+        let runs = reader.epochs().await.context("cannot read the runs of the log")?;
+        let runs = runs.into_iter().map(|run| (run.epoch, run.first_seq)).collect();
+        pipeline.resend_by(Resending { queue: queue.clone(), runs });
+    }
+    let file = resending::OrderFile::new(config.state_dir.clone());
+    let stop = running.stages.inputs.clone();
+    let orders = resending::carry_out_orders(file, running.control.clone(), clock.clone(), stop);
+    running.tasks.spawn("orders to send again", Role::Helper, orders.map_or_ok());
+    Ok(queue)
+}
+
 /// Starts the uplink if a broker is configured; it is started again if it ends.
 fn start_uplink(
     config: &Config,
@@ -667,7 +695,8 @@ fn start_uplink(
     reader: &store::Reader,
     clock: &Clock,
     seed: u64,
-) -> Option<watch::Receiver<uplink::UplinkStatus>> {
+    resends: ResendQueue,
+) -> Option<watching::Uplink> {
     let mut settings = config.uplink(epoch)?;
     let allow = config.broker.as_ref().map_or_else(Vec::new, |broker| broker.commands.clone());
     if !allow.is_empty() {
@@ -675,7 +704,15 @@ fn start_uplink(
     }
     let about = &mut settings.about;
     (about.config_hash, about.control) = (Some(running.config_hash.subscribe()), Some(running.control.clone()));
-    (about.expected, about.boot) = (expected(&config.sources), boot_id());
+    (about.expected, about.boot, about.resends) = (expected(&config.sources), boot_id(), resends);
+    let (measured, buffer) = watch::channel(None);
+    about.buffer = Some(buffer.clone());
+    let measuring = {
+        let max_bytes = config.store_options().max_bytes;
+        buffering::measure(reader.clone(), max_bytes, clock.clone(), measured)
+    };
+    let inputs = running.stages.inputs.clone();
+    running.tasks.spawn("room of the buffer", Role::Helper, inputs.run_until_cancelled_owned(measuring).map_or_ok());
     let (status, told) = watch::channel(uplink::UplinkStatus::default());
     let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
@@ -695,7 +732,8 @@ fn start_uplink(
         }
         Ok(())
     });
-    Some(told)
+    let low = config.broker.as_ref().and_then(|broker| broker.buffer_low);
+    Some(watching::Uplink { status: told, buffer, low: buffering::Watch::new(low) })
 }
 
 /// Ends what an earlier run may have left open and this one rules out; what is not told stays unknown in the engine.
@@ -706,7 +744,7 @@ async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
         absent.push(BridgeCondition::FallbackFailed);
     }
     if config.broker.is_none() {
-        absent.extend([BridgeCondition::UplinkDown, BridgeCondition::UplinkRejected]);
+        absent.extend([BridgeCondition::UplinkDown, BridgeCondition::UplinkRejected, BridgeCondition::BufferLow]);
     }
     for condition in absent {
         // A closed pipeline means that the daemon is about to end, and the main loop knows.

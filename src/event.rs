@@ -521,6 +521,8 @@ named_enum! {
         ObservationSet = "observation_set",
         /// Tokens were revoked; the object is `jti` or `user` with its name.
         TokenRevoke = "token_revoke",
+        /// A range of the log was asked for again; the object is `epoch:first-last`.
+        UplinkResend = "uplink_resend",
         /// Somebody signed in over the WebSocket; the object is the connection.
         Connect = "connect",
         /// A sign-in code was exchanged for a token, or a token or code was refused; the object of a refused one is the

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
+
 use crate::ids::SourceId;
+use crate::wire::UplinkNow;
 
 /// A number that other tasks change while it is read.
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ macro_rules! metrics {
             $(#[doc = $doc] pub $name: Number,)+
             /// What each source has counted; set once, when the sources are started.
             sources: OnceLock<Vec<(SourceId, Arc<SourceCounters>)>>,
+            /// The connection to the broker; `None`: none is configured, or it has not begun.
+            pub uplink: watch::Sender<Option<UplinkNow>>,
         }
 
         impl Metrics {
@@ -59,6 +64,7 @@ macro_rules! metrics {
                     // Writing to a String cannot fail.
                     let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}", $doc);
                 )+
+                self.write_buffer(&mut text);
                 SourceCounters::write(self.sources.get().map_or(&[], Vec::as_slice), &mut text);
                 text
             }
@@ -122,6 +128,16 @@ source_counters! {
 }
 
 impl Metrics {
+    /// How long the buffer lasts. What is unknown is no number, and never 0 or without end.
+    fn write_buffer(&self, text: &mut String) {
+        let left = self.uplink.borrow().as_ref().and_then(|uplink| uplink.buffer_seconds_left);
+        let left = left.map_or_else(|| "NaN".to_owned(), |seconds| seconds.to_string());
+        let name = "vitalbridge_uplink_buffer_seconds";
+        let help = "For how many seconds the buffer lasts without the broker at the pace of lately; NaN while that is unknown.";
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {left}");
+    }
+
     /// Shows what these sources count. Only the first call counts: sources are started once.
     pub fn count_sources(&self, sources: Vec<(SourceId, Arc<SourceCounters>)>) {
         if self.sources.set(sources).is_err() {
@@ -179,6 +195,17 @@ mod tests {
         let text = metrics.to_prometheus();
         assert!(text.contains("# TYPE vitalbridge_connections gauge\nvitalbridge_connections 2\n"), "{text}");
         assert_eq!(Metrics::default().to_prometheus().lines().filter(|line| line.contains('{')).count(), 0);
+    }
+
+    #[test]
+    fn a_buffer_of_unknown_length_is_no_number() {
+        let metrics = Metrics::default();
+        let shown = |metrics: &Metrics| metrics.to_prometheus().contains("\nvitalbridge_uplink_buffer_seconds NaN\n");
+        assert!(shown(&metrics));
+        metrics.uplink.send_replace(Some(UplinkNow::default()));
+        assert!(shown(&metrics));
+        metrics.uplink.send_replace(Some(UplinkNow { buffer_seconds_left: Some(0), ..UplinkNow::default() }));
+        assert!(metrics.to_prometheus().contains("\nvitalbridge_uplink_buffer_seconds 0\n"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod keeping;
 mod limits;
 mod people;
 mod repeating;
+mod resending;
 mod restoring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use tracing::{error, warn};
 use self::annunciation::Annunciators;
 pub use self::annunciation::{Annunciation, NOT_CONFIRMED, Receipt, SELF_CHECK_EVERY};
 pub use self::chatting::{ChatAct, ChatDone, ChatWish, Sign, chat, members};
+pub use self::resending::{MAX_ORDERED, ResendQueue, Resending};
 use crate::alerts::{AlertCommand, BridgeCondition, EffectiveLimit, Engine, RuleSet};
 use crate::channel::{Pattern, routes};
 use crate::clock::{Clock, Mono, Stamp};
@@ -261,6 +263,8 @@ pub struct Pipeline {
     notifier: Notifier,
     rooms: Rooms,
     desk: Desk,
+    /// Where wishes to send the log again go; `None`: there is no broker.
+    resending: Option<Resending>,
     /// The last event of each present alert at which it began to alarm (again).
     alarmed: BTreeMap<AlertId, Seq>,
     annunciators: Annunciators,
@@ -296,6 +300,7 @@ impl Pipeline {
             notifier: parts.notifier,
             rooms: Rooms::default(),
             desk: Desk::default(),
+            resending: None,
             alarmed: BTreeMap::new(),
             annunciators: Annunciators::new(Annunciation::default(), now),
             looked: Mono(0),
@@ -621,6 +626,7 @@ impl Pipeline {
                 self.on_observe(&patient, (oxygen, consciousness), by, &scope, now)
             }
             Command::Limits(wish) => self.on_limit_wish(&wish, &by, &scope, now),
+            Command::Resend(wish) => self.on_resend(&wish, by, &scope, now),
             Command::Notify(_) | Command::Withdraw(_) | Command::Prefer(_) => {
                 self.on_message_command(command, &by, &scope, now)
             }

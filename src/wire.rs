@@ -10,6 +10,7 @@ mod dated;
 mod list;
 mod notification;
 pub mod shape;
+mod uplink;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub use self::list::{alert, device, reading};
 use self::notification::UserPush;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
 use self::shape::{AnyUpload, Kind, Timestamp, Uuid};
+use self::uplink::StatusData;
+pub use self::uplink::{BridgeNews, UplinkNow, bridge_news};
 use crate::clock::{Mono, Wall};
 use crate::derive::pressure;
 use crate::event::{
@@ -794,34 +797,6 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// What a receiver of many bridges is told about one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BridgeNews {
-    /// It is connected.
-    Online,
-    /// It has left on purpose.
-    Stopped,
-    /// The receiver's broker has lost it.
-    Lost,
-}
-
-impl BridgeNews {
-    /// The envelope's `type`.
-    pub const fn kind(self) -> &'static str {
-        match self {
-            Self::Online | Self::Stopped | Self::Lost => "status",
-        }
-    }
-}
-
-/// The `data` of a bridge's `status`.
-#[derive(Serialize, JsonSchema)]
-struct StatusData {
-    #[schemars(extend("enum" = ["online", "offline"]))]
-    state: &'static str,
-    reason: Option<&'static str>,
-}
-
 /// The envelope of what a receiver of many bridges is told about one of them.
 #[derive(Serialize, JsonSchema)]
 struct News<'a, D> {
@@ -837,25 +812,6 @@ struct News<'a, D> {
 
 /// The name of the form of these messages; it changes when a reader of the old form could misread the new one.
 pub const SCHEMA: &str = "vitals/v1";
-
-/// The text of a bridge's `status`. It is no event: it has no number and is not in the log.
-///
-/// # Errors
-/// As [`push`].
-pub fn bridge_news(
-    news: BridgeNews,
-    site: &SiteId,
-    bridge: &BridgeId,
-    epoch: &Epoch,
-    at: Wall,
-) -> Result<String, serde_json::Error> {
-    let (state, reason) = match news {
-        BridgeNews::Online => ("online", None),
-        BridgeNews::Stopped => ("offline", Some("stopped")),
-        BridgeNews::Lost => ("offline", Some("connection_lost")),
-    };
-    bridge_message(news.kind(), &StatusData { state, reason }, (site, bridge, epoch), at)
-}
 
 /// The text of a message of this `type` about the bridge itself.
 ///
@@ -988,23 +944,6 @@ mod tests {
             serde_json::from_str(&bundle(&[historical.clone(), historical], &bridge, (&event, &event))).unwrap();
         assert_eq!((both["type"].as_str(), both["data"][1]["historical"].as_bool()), (Some("batch"), Some(true)));
         assert_eq!((both["first_seq"].as_u64(), both["timestamp"].is_string()), (Some(event.seq.0), true));
-    }
-
-    #[test]
-    fn news_of_a_bridge_say_which_bridge_and_how_it_left() {
-        let text = |news| {
-            let (site, bridge, epoch) = ("icu".parse().unwrap(), "b1".parse().unwrap(), "k3f9".parse().unwrap());
-            bridge_news(news, &site, &bridge, &epoch, Wall(0)).unwrap()
-        };
-        assert_eq!(
-            text(BridgeNews::Lost),
-            concat!(
-                r#"{"type":"status","data":{"state":"offline","reason":"connection_lost"},"#,
-                r#""timestamp":"1970-01-01T00:00:00.000Z","site":"icu","bridge":"b1","epoch":"k3f9"}"#
-            )
-        );
-        assert!(text(BridgeNews::Online).contains(r#""data":{"state":"online","reason":null}"#));
-        assert!(text(BridgeNews::Stopped).contains(r#""data":{"state":"offline","reason":"stopped"}"#));
     }
 
     #[test]

@@ -230,7 +230,7 @@ export interface Audit {
 }
 
 /** What was done, for the audit trail. */
-export type AuditAction = "device_bound" | "device_changed" | "device_confirmed" | "device_command" | "records_taken" | "records_deleted" | "alert_acknowledge" | "alert_pause_audio" | "alert_reset" | "limits_set" | "limits_clear" | "rule_disable" | "rule_enable" | "limits_end" | "remote_command" | "bluetooth_pair" | "bluetooth_remove" | "alert_escalated" | "notification_send" | "notification_withdraw" | "preferences_set" | "observation_set" | "token_revoke" | "connect" | "sign_in" | "subscribe" | "close" | "connection_close" | "user_reconnect" | "user_disconnect" | "drain" | "conversation_clear";
+export type AuditAction = "device_bound" | "device_changed" | "device_confirmed" | "device_command" | "records_taken" | "records_deleted" | "alert_acknowledge" | "alert_pause_audio" | "alert_reset" | "limits_set" | "limits_clear" | "rule_disable" | "rule_enable" | "limits_end" | "remote_command" | "bluetooth_pair" | "bluetooth_remove" | "alert_escalated" | "notification_send" | "notification_withdraw" | "preferences_set" | "observation_set" | "token_revoke" | "uplink_resend" | "connect" | "sign_in" | "subscribe" | "close" | "connection_close" | "user_reconnect" | "user_disconnect" | "drain" | "conversation_clear";
 
 export interface AuditData {
   action: AuditAction;
@@ -623,6 +623,16 @@ export type CommandRequest = {
 } | {
   /** The client's name for it, echoed in the answer. */
   correlation_id?: string | number;
+  epoch: Epoch;
+  first_seq: number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  last_seq: number;
+  name: "uplink.resend";
+  type: "command";
+} | {
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
   data: {
     alert_id: Uuid;
     /** The newest event of the alert that the person saw. */
@@ -706,6 +716,11 @@ export type CommandRequest = {
   } | {
     mute: NotificationKind[];
     name: "preferences.set";
+  } | {
+    epoch: Epoch;
+    first_seq: number;
+    last_seq: number;
+    name: "uplink.resend";
   };
   /** The client's name for it, echoed in the answer. */
   id?: string | number;
@@ -2333,6 +2348,8 @@ export type Status = "no_sensor" | "sensor_off" | "sensor_fault" | "searching" |
 
 /** The `data` of a bridge's `status`. */
 export interface StatusData {
+  /** While it is online: for how many seconds its buffer would last without the broker; null if that is unknown. */
+  buffer_seconds_left?: number | null;
   reason: string | null;
   state: "online" | "offline";
 }

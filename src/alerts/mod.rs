@@ -43,6 +43,8 @@ named_enum! {
         UplinkDown = "uplink_down",
         /// The backend refuses data.
         UplinkRejected = "uplink_rejected",
+        /// The backend cannot be reached, and the room for what waits for it ends soon.
+        BufferLow = "buffer_low",
         /// The clock has not been synchronised since boot.
         ClockUnsynchronised = "clock_unsynchronised",
         /// The configuration was refused.
@@ -65,6 +67,7 @@ impl BridgeCondition {
             Self::DiskFull => "Disk more than 90 % full",
             Self::UplinkDown => "Backend not reachable",
             Self::UplinkRejected => "Backend refuses data",
+            Self::BufferLow => "Room for data that waits for the backend ends soon",
             Self::ClockUnsynchronised => "Clock not synchronised",
             Self::ConfigurationError => "Configuration error",
             Self::AlertUndelivered => "Alert not shown anywhere",

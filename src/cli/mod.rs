@@ -1,6 +1,7 @@
 //! The commands: arguments, and what each of them exits with.
 
 mod alerts;
+mod buffer;
 mod check;
 mod contract;
 mod demo;
@@ -34,6 +35,8 @@ use crate::host::reachable;
 
 /// Exit codes, those of sysexits.h; systemd does not restart after 78.
 pub mod exit {
+    /// What was checked is not as it should be.
+    pub const UNSOUND: u8 = 1;
     /// Wrong arguments.
     pub const USAGE: u8 = 64;
     /// Something that is needed is not there: bluetoothd, an adapter, the device.
@@ -86,6 +89,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Write one file for somebody who helps from afar, without patients and secrets.
     SupportBundle(support_bundle::BundleArgs),
+    /// What waits for the broker: look at it, export it, check it, send it again.
+    Buffer(buffer::BufferArgs),
     /// Be a serial device without the hardware, by its profile, with faults.
     Emulate(emulate::EmulateArgs),
 }
@@ -133,6 +138,9 @@ enum CommandError {
     Bluez(#[from] BluezError),
     #[error("{0}")]
     Unavailable(String),
+    /// What was looked at is not as it should be.
+    #[error("{0}")]
+    Unsound(String),
 }
 
 impl From<anyhow::Error> for CommandError {
@@ -156,6 +164,7 @@ impl CommandError {
             | Self::Bluez(BluezError { cause: Cause::AccessDenied(_), .. }) => exit::PERMISSION,
             Self::Daemon(DaemonError::Internal(_)) => exit::INTERNAL,
             Self::Bluez(_) | Self::Unavailable(_) => exit::UNAVAILABLE,
+            Self::Unsound(_) => exit::UNSOUND,
         }
     }
 }
@@ -191,6 +200,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(&args),
         Command::Pair(args) => pair::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Buffer(args) => buffer::run(args),
         Command::Emulate(args) => emulate::run(args),
         Command::SupportBundle(args) => support_bundle::run(args),
         Command::Doctor(args) => return ended(doctor::run(&args)),

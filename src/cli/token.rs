@@ -83,8 +83,9 @@ struct RevokeArgs {
     json: bool,
 }
 
+/// Which state directory.
 #[derive(Debug, Args)]
-struct StateArgs {
+pub(super) struct StateArgs {
     /// The configuration file; without it and without --state-dir, /etc/vitalbridge/vitalbridge.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -122,7 +123,8 @@ fn seconds(text: &str) -> Result<i64, String> {
 }
 
 impl StateArgs {
-    fn config(&self, listen: Option<SocketAddr>) -> Result<Config, CommandError> {
+    /// The configuration with this state directory.
+    pub(super) fn config(&self, listen: Option<SocketAddr>) -> Result<Config, CommandError> {
         let place = Place { listen, state_dir: self.state_dir.clone() };
         match (&self.config, &self.state_dir) {
             (Some(file), _) => Ok(Config::load(file, &place)?),

@@ -209,6 +209,7 @@ pub(super) struct Mqtt {
     pub(super) backlog_per_second: Option<Spanned<u64>>,
     pub(super) backlog_bundle: Option<Spanned<u64>>,
     pub(super) clock_hold: Option<Spanned<Time>>,
+    pub(super) buffer_low_hours: Option<Spanned<u64>>,
     #[serde(default)]
     pub(super) home_assistant: bool,
     pub(super) home_assistant_prefix: Option<Spanned<String>>,

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::alerts::RuleSet;
 use crate::alerts::escalation::Route;
@@ -110,6 +111,8 @@ pub struct Broker {
     pub commands: Vec<String>,
     /// Bounds and times.
     pub limits: Limits,
+    /// Less room than this without the broker is an alert; `None`: never.
+    pub buffer_low: Option<Duration>,
     /// The prefix under which Home Assistant learns of the bridge; `None`: it does not.
     pub home_assistant: Option<String>,
 }

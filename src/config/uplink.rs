@@ -23,6 +23,12 @@ const MAX_BACKLOG_PER_SECOND: u16 = 1000;
 /// Most readings in one message of the backlog: their bodies are then about as large as a packet may be.
 const MAX_BUNDLE: usize = 500;
 
+/// With less room than this without a broker an alert says so.
+const BUFFER_LOW: Duration = Duration::from_hours(24);
+
+/// See [`BUFFER_LOW`].
+const MAX_BUFFER_LOW_HOURS: u64 = 24 * 366;
+
 /// Where Home Assistant looks for descriptions unless it is told otherwise.
 const HOME_ASSISTANT: &str = "homeassistant";
 
@@ -50,6 +56,7 @@ impl Builder<'_> {
         let username = mqtt.username.clone();
         let limits = self.uplink_limits(mqtt);
         let home_assistant = self.home_assistant(mqtt);
+        let buffer_low = self.buffer_low(mqtt);
         Some(Broker {
             address: address?,
             client_id,
@@ -58,6 +65,7 @@ impl Builder<'_> {
             topic: topic?,
             commands,
             limits,
+            buffer_low,
             home_assistant,
         })
     }
@@ -170,6 +178,18 @@ impl Builder<'_> {
         mqtt.home_assistant.then(|| text.clone())
     }
 
+    /// When an alert says that the room for what waits ends soon.
+    fn buffer_low(&mut self, mqtt: &file::Mqtt) -> Option<Duration> {
+        let Some(hours) = &mqtt.buffer_low_hours else { return Some(BUFFER_LOW) };
+        if *hours.get_ref() > MAX_BUFFER_LOW_HOURS {
+            let range = format!("0 (no alert) to {MAX_BUFFER_LOW_HOURS}");
+            self.problem(hours, format!("buffer_low_hours is {}; it can be {range}", hours.get_ref()));
+            return None;
+        }
+        let low = Duration::from_secs(hours.get_ref().saturating_mul(3600));
+        (!low.is_zero()).then_some(low)
+    }
+
     /// How fast what waited goes out, and how much of it at once.
     fn uplink_limits(&mut self, mqtt: &file::Mqtt) -> Limits {
         let mut limits = Limits::default();
@@ -241,6 +261,10 @@ mod tests {
         };
         assert_eq!(limits(""), (20, 50));
         assert_eq!(limits("backlog_per_second = 0\nbacklog_bundle = 1"), (0, 1));
+        let low = |rest: &str| parsed(rest).unwrap().broker.unwrap().buffer_low.map(|low| low.as_secs() / 3600);
+        assert_eq!((low(""), low("buffer_low_hours = 0"), low("buffer_low_hours = 72")), (Some(24), None, Some(72)));
+        let problems = parsed("buffer_low_hours = 8785").unwrap_err();
+        assert!(problems.contains("buffer_low_hours is 8785; it can be 0"), "{problems}");
         let problems = parsed("backlog_per_second = 1001\nbacklog_bundle = 0").unwrap_err();
         assert!(problems.contains("backlog_per_second is 1001; it can be 0"), "{problems}");
         assert!(problems.contains("backlog_bundle is 0; it can be 1"), "{problems}");

@@ -86,7 +86,11 @@ impl Pipeline {
                 let audit = AuditEvent { object: muted.join(","), ..row(by, AuditAction::PreferencesSet, None) };
                 (audit, self.notifier.prefer(&by.user, preferences))
             }
-            Command::Alert { .. } | Command::Device { .. } | Command::Limits(_) | Command::Observe { .. } => {
+            Command::Alert { .. }
+            | Command::Device { .. }
+            | Command::Limits(_)
+            | Command::Observe { .. }
+            | Command::Resend(_) => {
                 return Err(Refusal { code: "validation", reason: "this is no command about messages".to_owned() });
             }
         };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::channel::Operation;
 use crate::channel::Pattern;
 use crate::clock::Wall;
+use crate::command::Command;
 use crate::hub::Scope;
 use crate::named::named_enum;
 use crate::server::jwt::{Claims, Verified};
@@ -117,6 +118,14 @@ impl Rights {
         };
         let found = scopes.iter().find(|(allowed, _)| *allowed == operation);
         found.map_or_else(|| Scope::Only(Vec::new()), |(_, scope)| scope.clone())
+    }
+
+    /// On which channels a command is allowed. What is about the bridge as a whole is for administrators.
+    pub fn scope_of(&self, command: &Command) -> Scope {
+        if command.is_about_the_bridge() && self.role != Role::Admin {
+            return Scope::Only(Vec::new());
+        }
+        self.scope(command.needs())
     }
 
     /// True for an administrator whose token is not narrowed: what is about the bridge as a whole is for him.

@@ -92,7 +92,7 @@ pub(super) async fn carry_out_as_named(
         Ok(key) => key,
         Err(refused) => return *refused,
     };
-    let scope = rights.scope(command.needs());
+    let scope = rights.scope_of(&command);
     match pipeline::carry_out_once(&site.gate.control, command, peer::actor(rights), scope, key).await {
         Ok(done) => {
             let durable = is_durable(site, done).await;

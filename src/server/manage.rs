@@ -137,6 +137,8 @@ struct Status<'a> {
     queues: Json,
     limits: Json,
     version: &'static str,
+    /// `null`: no broker is configured.
+    uplink: Option<wire::UplinkNow>,
 }
 
 impl<'a> Status<'a> {
@@ -167,6 +169,7 @@ impl<'a> Status<'a> {
             }),
             limits: limits_in_force(limits),
             version: env!("CARGO_PKG_VERSION"),
+            uplink: None,
         }
     }
 }
@@ -196,8 +199,9 @@ async fn status(State(site): State<Site>, headers: HeaderMap) -> Response {
     };
     let (totals, timestamp) = (gate.connections.totals(), gate.clock.now().wall.to_string());
     let epoch = gate.shared.epoch.to_string();
-    axum::Json(Status::new(word, gate.metrics.connections_total.get(), &totals, timestamp, &epoch, &gate.shared.limits))
-        .into_response()
+    let total = gate.metrics.connections_total.get();
+    let status = Status::new(word, total, &totals, timestamp, &epoch, &gate.shared.limits);
+    axum::Json(Status { uplink: gate.metrics.uplink.borrow().clone(), ..status }).into_response()
 }
 
 /// One connection, as `GET /ws/connection/{id}/health` has it.

@@ -44,6 +44,7 @@ pub mod session;
 pub mod socket;
 mod sse;
 pub mod strict;
+pub mod table;
 pub mod tickets;
 pub mod tls;
 pub mod tokens;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::StoreError;
+use super::look::Owner;
 use crate::clock::Stamp;
 
 /// Name of the file whose lock says that a daemon is using the directory.
@@ -27,7 +28,7 @@ const MAX_PID_BYTES: u64 = 16;
 /// The default budget is at most this: 512 MiB hold about five months of one reading a second.
 pub(super) const DEFAULT_BUDGET: u64 = 512 << 20;
 
-/// The directory while this process owns it. The lock goes with the last of its holders.
+/// The directory: while this process owns it, or for looking into it. The lock goes with the last of its holders.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -35,8 +36,9 @@ pub(super) struct Directory {
     replaced: AtomicU64,
     /// Calls the writer, because somebody has met damage.
     suspected: Notify,
-    /// Keeps the lock. The file itself stays: removing it would let two daemons lock two files of one name.
-    _lock: File,
+    /// Keeps the lock. The file itself stays: removing it would let two daemons lock two files of one name. `None`: this
+    /// process only looks, and another one may work there.
+    lock: Option<File>,
 }
 
 impl Directory {
@@ -65,7 +67,35 @@ impl Directory {
             Err(errno) => return Err(failed("cannot lock it", errno.into())),
         }
         write_pid(&mut file).map_err(|error| failed("cannot write to it", error))?;
-        Ok(Self { path: path.to_owned(), replaced: AtomicU64::new(0), suspected: Notify::new(), _lock: file })
+        Ok(Self { lock: Some(file), ..Self::seen(path) })
+    }
+
+    /// The directory without owning it: nothing in it is changed.
+    pub(super) fn seen(path: &Path) -> Self {
+        Self { path: path.to_owned(), replaced: AtomicU64::new(0), suspected: Notify::new(), lock: None }
+    }
+
+    /// Whether this process owns it.
+    pub(super) const fn is_claimed(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Who works in it, if anybody does.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        let mut file = File::open(self.path.join(LOCK_FILE)).ok()?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Some(Owner { pid: read_pid(&mut file) }),
+            // The lock goes with the file.
+            _ => None,
+        }
+    }
+
+    /// Bytes of its file system that are free for this process.
+    pub(super) fn free_bytes(&self) -> Result<u64, StoreError> {
+        let failed =
+            |source| StoreError::Directory { path: self.path.clone(), doing: "cannot ask for its free space", source };
+        let space = statvfs(&self.path).map_err(|errno| failed(errno.into()))?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     /// Where the database lies.

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::SeqRange;
+use super::parked::{ParkedRow, Parking, Parkings};
 use super::queue::Queue;
 use crate::clock::Stamp;
 use crate::event::Event;
@@ -39,19 +41,37 @@ pub enum StoreHealth {
     },
 }
 
-/// Cursors that were moved and not stored yet.
+/// What readers of the log want to have remembered: it goes to the disk with the next group.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// The newest place of each lane. As many as there are lanes.
+    pub(super) cursors: BTreeMap<String, Seq>,
+    /// Rows that were parked or taken up again, in this order.
+    pub(super) parking: Parkings,
+}
+
+impl Moves {
+    pub(super) fn is_empty(&self) -> bool {
+        self.cursors.is_empty() && self.parking.is_empty()
+    }
+}
+
+/// Moves that are not stored yet.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
-    /// The newest place of each lane. As many as there are lanes.
-    cursors: Mutex<BTreeMap<String, Seq>>,
+    moves: Mutex<Moves>,
     /// Clock epochs that were begun; the writer takes them at least once a second.
     clocks: Mutex<Vec<ClockEpoch>>,
 }
 
 impl Moved {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Moves> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes all moves.
-    pub(super) fn take(&self) -> BTreeMap<String, Seq> {
-        std::mem::take(&mut *self.cursors.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take(&self) -> Moves {
+        std::mem::take(&mut *self.lock())
     }
 
     pub(super) fn has_clocks(&self) -> bool {
@@ -79,11 +99,12 @@ impl Moved {
     }
 
     /// Puts moves back that could not be stored, except where a newer one has come.
-    pub(super) fn put_back(&self, moves: BTreeMap<String, Seq>) {
-        let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
-        for (lane, seq) in moves {
-            cursors.entry(lane).or_insert(seq);
+    pub(super) fn put_back(&self, before: Moves) {
+        let mut moves = self.lock();
+        for (lane, seq) in before.cursors {
+            moves.cursors.entry(lane).or_insert(seq);
         }
+        moves.parking.put_before(before.parking);
     }
 }
 
@@ -185,7 +206,17 @@ impl StoreHandle {
     /// Stored with the next group; a crash before that only means that some of it is done again. A place beyond the newest
     /// stored event is kept in memory until that event is stored.
     pub fn set_cursors(&self, moved: Vec<(String, Seq)>) {
-        self.moved.cursors.lock().unwrap_or_else(PoisonError::into_inner).extend(moved);
+        self.moved.lock().cursors.extend(moved);
+    }
+
+    /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered.
+    pub fn park(&self, row: ParkedRow) {
+        self.moved.lock().parking.push(Parking::Parked(row));
+    }
+
+    /// Forgets the parked rows of a range: they are tried again.
+    pub fn unpark(&self, range: SeqRange) {
+        self.moved.lock().parking.push(Parking::TakenUp(range));
     }
 
     /// What is known of clocks. Whoever reads the log sees it by this.

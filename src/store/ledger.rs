@@ -10,6 +10,7 @@ use tracing::error;
 
 use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::{Directory, Suspicion};
+use super::handle::Moves;
 use super::retention::Keeper;
 use super::{
     DeviceIdentity, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat,
@@ -337,10 +338,11 @@ impl Ledger {
     pub(super) fn commit(
         &mut self,
         batch: &[Arc<Event>],
-        moved: &BTreeMap<String, Seq>,
+        moves: &Moves,
         clocks: &[ClockEpoch],
     ) -> Result<Committed, StoreError> {
         let failed = StoreError::sqlite(&self.path, "cannot store events");
+        let moved = &moves.cursors;
         let mut cursors = self.cursors.clone();
         cursors.extend(moved.iter().map(|(lane, seq)| (lane.clone(), *seq)));
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
@@ -352,6 +354,7 @@ impl Ledger {
         if times::is_beyond(newest, self.newest) {
             times::note(&transaction, newest).map_err(&failed)?;
         }
+        moves.parking.store(&transaction).map_err(&failed)?;
         let mut ahead = BTreeMap::new();
         for (lane, seq) in moved {
             if *seq > newest {

@@ -15,7 +15,10 @@ mod handle;
 mod inbox;
 mod inspect;
 mod ledger;
+mod look;
+mod parked;
 mod past;
+mod proof;
 mod queue;
 mod reader;
 mod records;
@@ -25,6 +28,7 @@ mod retention;
 mod salvage;
 mod schema;
 mod search;
+mod survey;
 mod times;
 mod writer;
 
@@ -45,11 +49,15 @@ pub use chat::{MAX_CLEARED, PageWanted};
 pub use fault::Fault;
 pub use handle::{Refused, StoreHandle, StoreHealth};
 pub use inspect::{Holder, Inspection, Soundness, holder, inspect, newest_time};
+pub use look::{Look, Owner, look};
+pub use parked::{MAX_PARKED, ParkedRow};
+pub use proof::{Proof, ProvenPage, ProvenRow};
 pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
 pub use resume::{MAX_LOST_RANGES, ResumePoint};
 pub use salvage::SalvageReport;
 pub use search::{MAX_SCANNED, Scan, Scanned, StreamInfo};
+pub use survey::{Counted, Room, Rows};
 pub use writer::{MAX_BATCH, RETRY_EVERY, Writer};
 
 use directory::Directory;
@@ -196,6 +204,18 @@ pub enum StoreError {
         "{path} was written by a newer vitalbridge (schema {found}, this version knows {known}); install that version, or move the file away"
     )]
     Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// The last schema version this program knows.
+        known: usize,
+    },
+    /// The database has tables of an earlier version, and was only to be looked at.
+    #[error(
+        "{path} was written by an older vitalbridge (schema {found}, this version knows {known}); start the daemon of this version once, which brings it up to date"
+    )]
+    Older {
         /// The database.
         path: PathBuf,
         /// Its schema version.

@@ -58,7 +58,7 @@ pub(super) struct ReadSide {
     /// What is known of clocks now: rows are read with the times that they have by it.
     pub(super) timeline: watch::Receiver<Arc<Timeline>>,
     /// Keeps the state directory locked while anybody can read.
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
 }
 
 /// Which rows of a part a read wants.
@@ -284,7 +284,8 @@ where
     tokio::task::spawn_blocking(move || {
         side.follow()?;
         let outcome = work(&mut side);
-        if outcome.as_ref().is_err_and(StoreError::is_damage) {
+        // Who only looks leaves no trace: the daemon meets the damage itself.
+        if side.directory.is_claimed() && outcome.as_ref().is_err_and(StoreError::is_damage) {
             side.directory.suspect();
         }
         outcome

@@ -62,6 +62,7 @@ const TABLES: [(&str, &str); 20] = [
     ("chat_line", "seq, room, id"),
     ("chat_cleared", "rowid, room, user, seq"),
     ("clock_epoch", "first_seq, boot, since_mono, offset_ms, uncertainty_ms, state"),
+    ("parked", "id, seq, lane, wall, reason"),
 ];
 
 /// Fills a new database with what can be read of the damaged one, moves that aside, and opens the new one in its place.

@@ -239,6 +239,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
         state TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    -- Rows that the broker did not take, in the order in which they were given up, and why. wall: when (ms since 1970).
+    CREATE TABLE parked (
+        id INTEGER PRIMARY KEY,
+        seq INTEGER NOT NULL UNIQUE,
+        lane TEXT NOT NULL,
+        wall INTEGER NOT NULL,
+        reason TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

@@ -1,6 +1,5 @@
 //! The task that writes: gathers readings into groups, lets nothing else wait, and outlasts a disk that fails.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,13 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::directory::Directory;
-use super::handle::{Ends, StoreHealth};
+use super::handle::{Ends, Moves, StoreHealth};
 use super::ledger::{Committed, Ledger};
 use super::queue::is_reading;
 use super::{SalvageReport, SeqRange, StoreError};
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
-use crate::ids::Seq;
 
 /// Most events in one transaction.
 pub const MAX_BATCH: usize = 1024;
@@ -216,7 +214,7 @@ impl Writer {
         let (moved, outcome) = self.on_disk(moved).await?;
         match outcome {
             Ok(committed) => {
-                self.ends.moved.put_back(committed.ahead);
+                self.ends.moved.put_back(Moves { cursors: committed.ahead, ..Moves::default() });
                 self.report(committed.dropped);
                 self.recover();
                 self.ends.durable.send_if_modified(|durable| {
@@ -327,10 +325,7 @@ impl Writer {
     ///
     /// That thread itself tells what is durable, where nothing has to be told first (dropped rows, a disk that works
     /// again): whoever waits for it has one change of threads less to wait for.
-    async fn on_disk(
-        &mut self,
-        moved: BTreeMap<String, Seq>,
-    ) -> Result<(BTreeMap<String, Seq>, Result<Committed, StoreError>), StoreError> {
+    async fn on_disk(&mut self, moved: Moves) -> Result<(Moves, Result<Committed, StoreError>), StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
         let ledger = Arc::clone(&self.ledger);
         let durable = self.ends.durable.clone();

@@ -11,7 +11,7 @@ use super::UplinkConfig;
 use crate::clock::Stamp;
 use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::patient::Patient;
-use crate::pipeline::{Control, Expected};
+use crate::pipeline::{Control, Expected, ResendQueue};
 use crate::timeline::{self, ClockEpoch, ClockState};
 use crate::wire::{self, BirthClock, BirthData};
 
@@ -39,8 +39,19 @@ pub struct About {
     pub control: Option<mpsc::Sender<Control>>,
     /// This boot of the machine.
     pub boot: String,
+    /// How long the buffer lasts without the broker, as it was measured last; `None` inside: unknown.
+    pub buffer: Option<watch::Receiver<Option<Duration>>>,
+    /// Ranges of the log that are to be sent again.
+    pub resends: ResendQueue,
     /// Home Assistant learns of the bridge under this prefix; `None`: it does not.
     pub home_assistant: Option<String>,
+}
+
+impl About {
+    /// How long the buffer lasts without the broker, if that is known.
+    pub(super) fn buffer_left(&self) -> Option<Duration> {
+        self.buffer.as_ref().and_then(|buffer| *buffer.borrow())
+    }
 }
 
 /// A source as a backend sees it.

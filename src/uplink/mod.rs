@@ -9,10 +9,12 @@ mod lane;
 mod mqtt;
 mod pieces;
 pub mod plan;
+mod resend;
 mod retained;
 mod state;
 pub mod token;
 pub mod topic;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,17 +34,19 @@ pub use self::downlink::Downlink;
 pub use self::mqtt::{Probe, ProbeStep, probe};
 pub use self::plan::{DEFAULT_CLOCK_HOLD, Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
+pub use self::waiting::Waiting;
 
 use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, RESULTS};
 use self::home_assistant::Seen;
 use self::mqtt::{Announcement, Link, LinkEvent, Memory};
 use self::pieces::Pieces;
 use self::plan::{Action, EndKind, Lane, Message, Plan, ReadRequest, Row};
+use self::resend::Resend;
 use self::state::State;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
-use crate::store::{Reader, StoreError, StoreHandle};
+use crate::store::{ParkedRow, Reader, StoreError, StoreHandle};
 use crate::timeline::{ClockState, Timeline};
 use crate::wire::{self, BridgeNews};
 
@@ -180,6 +184,11 @@ impl UplinkConfig {
         }
     }
 
+    /// That the bridge is there, and how long its buffer would last without the broker.
+    fn online(&self) -> BridgeNews {
+        BridgeNews::Online(self.about.buffer_left().map(|left| left.as_secs()))
+    }
+
     fn announcement(&self, news: BridgeNews, now: Stamp) -> Result<Announcement, UplinkError> {
         let body = wire::bridge_news(news, &self.site, &self.bridge, &self.epoch, now.wall)?;
         Ok(Announcement { topic: self.topic.topic(&self.site, &self.bridge, news.kind(), None), body })
@@ -233,10 +242,13 @@ pub async fn run(
     plan.on_clock(timeline.borrow_and_update().unset_from(), clock.now());
     let known = Arc::clone(&timeline.borrow());
     let state = State::begin(&config, &reader, &known, through).await?;
+    let resend = Resend::begin(&reader).await.map_err(UplinkError::Cursor)?;
+    let resends = config.about.resends.clone();
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
         state,
+        resend,
         link: None,
         memory: Memory::default(),
         reads: FuturesUnordered::new(),
@@ -273,6 +285,8 @@ pub async fn run(
                 let now = uplink.clock.now();
                 uplink.state.on_look(&uplink.config, &uplink.handle, look, now)?;
             }
+            // A range is to be sent again; the next turn takes it.
+            () = resends.pushed() => {}
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -294,6 +308,7 @@ struct Uplink {
     config: Arc<UplinkConfig>,
     plan: Plan,
     state: State,
+    resend: Resend,
     link: Option<Link>,
     memory: Memory,
     /// At most one read a lane.
@@ -333,6 +348,8 @@ impl Uplink {
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
         self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
+        self.state.tell_buffer(&self.config, now)?;
+        self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle);
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;
         }
@@ -388,6 +405,8 @@ impl Uplink {
             Action::Save(cursors) => self.handle.set_cursors(cursors),
             Action::Park(parked) => {
                 warn!(lane = %parked.lane, seq = %parked.seq, reason = %parked.reason, "the broker does not take a row");
+                let (seq, lane, reason) = (parked.seq, parked.lane.to_string(), parked.reason);
+                self.handle.park(ParkedRow { seq, lane, at: now.wall, reason });
             }
         }
         Ok(())

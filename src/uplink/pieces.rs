@@ -70,6 +70,16 @@ impl Pieces {
         named.flat_map(|((after, through), (from, to))| [(after, from), (through, to)]).collect()
     }
 
+    /// The events after one number and up to another of each piece, oldest first.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (Seq, Seq)> {
+        self.pieces.iter().map(|piece| (piece.after, piece.through))
+    }
+
+    /// Something is left of what somebody asked for again.
+    pub(super) fn has_wishes(&self) -> bool {
+        self.pieces.iter().any(|piece| piece.every_kind)
+    }
+
     /// The one that is to be sent now.
     pub(super) fn first(&self) -> Option<Piece> {
         self.pieces.front().copied()
@@ -106,22 +116,38 @@ impl Pieces {
         self.join();
     }
 
-    /// What of these events was sent is to be sent again, of every kind.
+    /// These events are to be sent again, of every kind. Of a piece that still waits what is among them is sent once, with
+    /// what is no reading: that was sent already.
     pub(super) fn ask_again(&mut self, first: Seq, last: Seq) {
         let mut after = Seq(first.0.saturating_sub(1));
         let mut again = Vec::new();
-        for piece in &self.pieces {
-            let through = piece.after.min(last);
-            if after < through {
-                again.push(Piece { after, through, every_kind: true });
+        for piece in std::mem::take(&mut self.pieces) {
+            let (from, to) = (after.max(piece.after), last.min(piece.through));
+            if after < piece.after.min(last) {
+                again.push(Piece { after, through: piece.after.min(last), every_kind: true });
+            }
+            if from < to {
+                again.push(Piece { through: from, ..piece });
+                again.push(Piece { after: from, through: to, every_kind: true });
+                again.push(Piece { after: to, ..piece });
+            } else {
+                again.push(piece);
             }
             after = after.max(piece.through);
         }
         if after < last {
             again.push(Piece { after, through: last, every_kind: true });
         }
-        self.pieces.extend(again);
-        self.pieces.make_contiguous().sort_by_key(|piece| piece.after);
+        again.retain(|piece| piece.after < piece.through);
+        again.sort_by_key(|piece| piece.after);
+        for piece in again {
+            match self.pieces.back_mut() {
+                Some(before) if before.through == piece.after && before.every_kind && piece.every_kind => {
+                    before.through = piece.through;
+                }
+                _ => self.pieces.push_back(piece),
+            }
+        }
         self.generation = self.generation.saturating_add(1);
         self.join();
     }
@@ -177,12 +203,28 @@ mod tests {
         let mut pieces = Pieces::default();
         pieces.add(Seq(50), Seq(60));
         pieces.ask_again(Seq(41), Seq(80));
-        assert_eq!(ranges(&pieces), [(40, 50), (50, 60), (60, 80)]);
-        assert_eq!(pieces.pieces.iter().map(|piece| piece.every_kind).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(ranges(&pieces), [(40, 80)]);
+        assert!(pieces.has_wishes());
         pieces.ask_again(Seq(55), Seq(58));
-        assert_eq!(ranges(&pieces).len(), 3);
+        assert_eq!(ranges(&pieces), [(40, 80)]);
         pieces.ask_again(Seq(1), Seq(5));
-        assert_eq!(ranges(&pieces)[0], (0, 5));
+        assert_eq!(ranges(&pieces), [(0, 5), (40, 80)]);
+    }
+
+    #[test]
+    fn what_waits_anyway_is_sent_once_and_with_every_kind_where_it_was_asked_for() {
+        let kinds = |pieces: &Pieces| -> Vec<bool> { pieces.pieces.iter().map(|piece| piece.every_kind).collect() };
+        let mut pieces = Pieces::default();
+        pieces.add(Seq(50), Seq(60));
+        pieces.add(Seq(70), Seq(90));
+        pieces.ask_again(Seq(56), Seq(75));
+        assert_eq!(ranges(&pieces), [(50, 55), (55, 75), (75, 90)]);
+        assert_eq!(kinds(&pieces), [false, true, false]);
+        assert_eq!(pieces.left(Seq(50)), 40);
+        let mut inside = Pieces::default();
+        inside.add(Seq(50), Seq(60));
+        inside.ask_again(Seq(53), Seq(55));
+        assert_eq!((ranges(&inside), kinds(&inside)), (vec![(50, 52), (52, 55), (55, 60)], vec![false, true, false]));
     }
 
     #[test]

@@ -383,6 +383,11 @@ impl Plan {
         true
     }
 
+    /// Something that was asked for again has not been sent yet.
+    pub fn is_resending(&self) -> bool {
+        self.resend.is_some() || self.pieces.has_wishes()
+    }
+
     /// The pieces can change only while nothing of them is under way.
     fn take_up_resend(&mut self) {
         let is_idle = !self.flights.values().any(|flight| flight.lane == Lane::Backlog);

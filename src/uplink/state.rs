@@ -18,7 +18,7 @@ use crate::event::{AlertEvent, Event, EventBody, SystemKind};
 use crate::ids::{DeviceId, Seq};
 use crate::store::{Reader, StoreError, StoreHandle};
 use crate::timeline::Timeline;
-use crate::wire::BridgeNews;
+use crate::wire;
 
 /// The `{kind}` of the topics of alerts that stand.
 const PRESENT: &str = "alert_present";
@@ -38,6 +38,9 @@ const SAVE_EVERY: u64 = 4096;
 
 /// Events that one look into the log may bring.
 const LOOK_BATCH: usize = 256;
+
+/// While connected the broker is told this often at most how long the buffer would last.
+const BUFFER_EVERY: Duration = Duration::from_mins(10);
 
 /// Wait after a look that failed.
 const LOOK_RETRY: Duration = Duration::from_secs(1);
@@ -66,6 +69,8 @@ pub(super) struct State {
     is_birth_old: bool,
     /// At most one.
     pub(super) asked: FuturesUnordered<BoxFuture<'static, Option<Json>>>,
+    /// When the broker was told how long the buffer lasts, and what.
+    told_buffer: (Mono, Option<Duration>),
     /// The largest packet that the broker takes; `None`: there is no connection.
     max_packet_bytes: Option<u32>,
     catalogue: Catalogue,
@@ -101,6 +106,7 @@ impl State {
             thresholds: birth::thresholds(config.about.clone()).await,
             is_birth_old: false,
             asked: FuturesUnordered::new(),
+            told_buffer: (Mono(0), None),
             max_packet_bytes: None,
             catalogue: Catalogue::expected(config),
             documents,
@@ -121,8 +127,25 @@ impl State {
         self.retained.on_connected();
         self.max_packet_bytes = Some(max_packet_bytes.unwrap_or(u32::MAX).min(config.limits.max_packet_bytes));
         self.tell_birth(config, handle, now)?;
-        let Announcement { topic, body } = config.announcement(BridgeNews::Online, now)?;
+        self.tell_online(config, now)
+    }
+
+    fn tell_online(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+        self.told_buffer = (now.mono, config.about.buffer_left());
+        let Announcement { topic, body } = config.announcement(config.online(), now)?;
         self.retained.bridge(topic, body);
+        Ok(())
+    }
+
+    /// Tells another length of the buffer, now and then.
+    pub(super) fn tell_buffer(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+        let (at, known) = self.told_buffer;
+        let left = config.about.buffer_left();
+        // One that has just become known is told at once.
+        let is_due = known.is_none() || now.mono.since(at) >= BUFFER_EVERY;
+        if self.max_packet_bytes.is_some() && left != known && is_due {
+            self.tell_online(config, now)?;
+        }
         Ok(())
     }
 

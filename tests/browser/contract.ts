@@ -114,6 +114,7 @@ export const said: ClientMessage[] = [
   { type: 'command', name: 'notification.send', kind: 'system', users: [7, 'lena'], title: 't', message: 'm' },
   { type: 'command', name: 'notification.withdraw', notification_id: id },
   { type: 'command', name: 'preferences.set', mute: ['system'] },
+  { type: 'command', name: 'uplink.resend', epoch: 'k3f9', first_seq: 1042, last_seq: 1091 },
   { type: 'set_preferences', mute: [] },
   { type: 'get_preferences' },
   { type: 'ping' },

@@ -23,6 +23,20 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts one whose files lie in `folder`.
     pub(crate) fn start(folder: &Path) -> Self {
+        // Everything is written at each change, so that a killed broker knows its subscriber's session again.
+        let memory = format!(
+            "persistence true\npersistence_location {}/\nautosave_on_changes true\nautosave_interval 1\n",
+            folder.join("mosquitto").display()
+        );
+        Self::start_with(folder, &memory)
+    }
+
+    /// Starts one that writes nothing to the disk.
+    pub(crate) fn without_memory(folder: &Path) -> Self {
+        Self::start_with(folder, "persistence false\n")
+    }
+
+    fn start_with(folder: &Path, memory: &str) -> Self {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         Self::start_on(folder, port)
     }
@@ -32,11 +46,8 @@ impl Broker {
         let data = folder.join("mosquitto");
         std::fs::create_dir_all(&data).unwrap();
         let config = folder.join("mosquitto.conf");
-        // Everything is written at each change, so that a killed broker knows its subscriber's session again.
         let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\nuser root\nmax_queued_messages 0\n\
-             persistence true\npersistence_location {}/\nautosave_on_changes true\nautosave_interval 1\n",
-            data.display()
+            "listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\nuser root\nmax_queued_messages 0\n{memory}"
         );
         std::fs::write(&config, text).unwrap();
         let mut broker = Self { config, port, process: None };

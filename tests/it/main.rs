@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod api_page;
+mod backlog;
 mod ble;
 mod ble_faults;
 mod ble_load;
@@ -14,6 +15,7 @@ mod bluetooth_api;
 mod bluez;
 mod bridge;
 mod broker;
+mod buffer;
 mod chat;
 mod cli;
 mod client_frames;
@@ -57,14 +59,14 @@ mod store;
 mod store_faults;
 mod store_kills;
 mod stub_broker;
-mod tally;
 mod support_bundle;
+mod tally;
 mod tidy;
 mod timekeeping;
 mod tls;
 mod token_keys;
 mod trial;
-mod ward;
 mod uplink_faults;
+mod ward;
 mod waves;
 mod whole;

@@ -548,6 +548,15 @@ enum CommandMembers {
     /// Chooses what to be told of.
     #[serde(rename = "preferences.set")]
     Prefer { mute: Vec<NotificationKind> },
+    /// Sends a range of the log to the broker once more: at most 1,000,000 numbers of one run. For administrators.
+    #[serde(rename = "uplink.resend")]
+    Resend {
+        epoch: Epoch,
+        #[schemars(with = "u64", range(min = 1))]
+        first_seq: Seq,
+        #[schemars(with = "u64", range(min = 1))]
+        last_seq: Seq,
+    },
 }
 
 /// What a person entered.

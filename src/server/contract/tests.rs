@@ -91,6 +91,7 @@ fn good() -> Vec<Json> {
         ),
         command("notification.withdraw", json!({"notification_id": ID})),
         command("preferences.set", json!({"mute": ["health_alert"]})),
+        command("uplink.resend", json!({"epoch": "k3f9", "first_seq": 1042, "last_seq": 1091})),
     ]
 }
 
@@ -180,6 +181,9 @@ fn what_the_reader_refuses_is_not_in_the_contract() {
         ("/session_id", json!([])),
         ("/is_typing", json!("yes")),
         ("/everybody", json!(1)),
+        ("/first_seq", json!(0)),
+        ("/last_seq", json!("7")),
+        ("/epoch", json!("a b")),
         ("/type", json!("fly")),
     ] {
         let mut tried = 0;

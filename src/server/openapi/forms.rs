@@ -271,7 +271,7 @@ pub(in crate::server) struct Command {
     #[schemars(extend("enum" = [
         "alert.acknowledge", "alert.pause_audio", "alert.reset", "limits.set", "limits.clear", "rule.disable",
         "rule.enable", "observation.set", "device.confirm", "device.command", "notification.send",
-        "notification.withdraw", "preferences.set",
+        "notification.withdraw", "preferences.set", "uplink.resend",
     ]))]
     name: String,
     #[schemars(extend("format" = "uuid"))]

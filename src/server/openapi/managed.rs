@@ -113,6 +113,9 @@ pub(super) struct Connected {
     /// The limits in force.
     limits: BTreeMap<String, u64>,
     version: String,
+    /// The connection to the broker; `null`: none is configured.
+    #[schemars(with = "Option<crate::wire::UplinkNow>")]
+    uplink: Option<serde_json::Value>,
 }
 
 /// How a connection ended.

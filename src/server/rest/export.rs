@@ -18,13 +18,14 @@ use tracing::warn;
 
 use super::query::{BadQuery, Given};
 use super::readings::Choice;
-use super::{Answer, Viewer, answered, csv};
+use super::{Answer, Viewer, answered};
 use crate::clock::Wall;
 use crate::event::{Event, EventBody};
 use crate::ids::Seq;
 use crate::server::auth::Rights;
 use crate::server::jwt::LEEWAY_SECONDS;
 use crate::server::routes::{Site, failure};
+use crate::server::table;
 use crate::store::Scan;
 use crate::tasks::Role;
 use crate::wire;
@@ -165,7 +166,7 @@ async fn write(site: Site, (rights, choice): (Rights, Choice), format: Format, p
     let through = *site.gate.durable.borrow();
     let (from, to) = (choice.from.unwrap_or(Wall(i64::MIN)), choice.to.unwrap_or(Wall(i64::MAX)));
     let mut after = Seq::ZERO;
-    if format == Format::Csv && !send(Piece::Rows(row(&csv::HEADER.map(str::to_owned)))).await {
+    if format == Format::Csv && !send(Piece::Rows(table::header().into())).await {
         return;
     }
     loop {
@@ -199,17 +200,9 @@ fn may_go_on(site: &Site, rights: &Rights) -> bool {
 
 fn line(event: &Event, format: Format) -> Bytes {
     match (&event.body, format) {
-        (EventBody::Reading(reading), Format::Csv) => row(&csv::cells(event, reading)),
+        (EventBody::Reading(reading), Format::Csv) => table::row(event, reading).into(),
         // Its text is made of plain data and cannot fail.
         (_, Format::Ndjson) => wire::push(event).map(|text| text + "\n").unwrap_or_default().into(),
         (_, Format::Csv) => Bytes::new(),
     }
-}
-
-/// Cells with the quotes they need.
-fn row(cells: &[String]) -> Bytes {
-    let mut writer = ::csv::WriterBuilder::new().terminator(::csv::Terminator::CRLF).from_writer(Vec::new());
-    // Writing into memory does not fail.
-    let written = writer.write_record(cells).ok().and_then(|()| writer.into_inner().ok());
-    written.unwrap_or_default().into()
 }

@@ -3,7 +3,6 @@
 #![expect(clippy::unnecessary_box_returns, reason = "a refusal is boxed wherever it stands beside an answer")]
 
 mod alerts;
-mod csv;
 mod devices;
 mod export;
 mod patients;

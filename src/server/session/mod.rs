@@ -526,7 +526,7 @@ impl Session {
                     *name = self.key_of(name);
                 }
                 let Some(rights) = &self.rights else { return };
-                let (scope, by) = (rights.scope(command.needs()), rights.user.clone());
+                let (scope, by) = (rights.scope_of(&command), rights.user.clone());
                 let correlation_id = id.unwrap_or_default();
                 let key = self.key_of(&correlation_id);
                 out.push(Action::Command(Box::new(CommandRequest { correlation_id, key, command, by, scope })));

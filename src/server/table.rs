@@ -4,7 +4,7 @@ use crate::event::Event;
 use crate::vitals::{Absent, Decimal, Pressure, Reading, Value, Vital, rr_millis};
 
 /// The columns.
-pub(super) const HEADER: [&str; 22] = [
+const HEADER: [&str; 22] = [
     "epoch",
     "seq",
     "timestamp",
@@ -29,8 +29,25 @@ pub(super) const HEADER: [&str; 22] = [
     "device_time",
 ];
 
+/// The first line.
+pub fn header() -> Vec<u8> {
+    line(&HEADER.map(str::to_owned))
+}
+
+/// A reading as a line.
+pub fn row(event: &Event, reading: &Reading) -> Vec<u8> {
+    line(&cells(event, reading))
+}
+
+/// Cells with the quotes they need.
+fn line(cells: &[String]) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    // Writing into memory does not fail.
+    writer.write_record(cells).ok().and_then(|()| writer.into_inner().ok()).unwrap_or_default()
+}
+
 /// The cells of a reading, in the order of [`HEADER`]. What is absent is an empty cell, and `absent` says why.
-pub(super) fn cells(event: &Event, reading: &Reading) -> [String; 22] {
+fn cells(event: &Event, reading: &Reading) -> [String; 22] {
     let metric = reading.vital.metric();
     let info = metric.info();
     let leading = reading.vital.leading();
@@ -67,7 +84,7 @@ pub(super) fn cells(event: &Event, reading: &Reading) -> [String; 22] {
 
 /// A cell that no spreadsheet takes for a formula: what begins like one gets an apostrophe before it. Numbers are not
 /// touched: they are written by this file alone and may be negative.
-pub(super) fn text(of: &str) -> String {
+fn text(of: &str) -> String {
     match of.chars().next() {
         Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '\'') => format!("'{of}"),
         _ => of.to_owned(),
