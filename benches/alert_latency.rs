@@ -130,8 +130,14 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
         stop: stop.clone(),
     };
     let (codes, air) = (Codes::Demo(Secret::new("c0de")), Air::new(AirSettings::default()).status());
-    let site =
-        Site { gate, codes, hosts: Arc::new(Hosts::default()), tasks: tasks.clone(), air, models: Models::built_in() };
+    let site = Site {
+        gate: Arc::new(gate),
+        codes,
+        hosts: Arc::new(Hosts::default()),
+        tasks: tasks.clone(),
+        air,
+        models: Models::built_in(),
+    };
     let mut socket = connect(site, &key, &clock).await?;
 
     let (mut alerts, mut bare, mut bytes) = (Vec::new(), Vec::new(), 0);

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Transaction;
+use tokio::sync::watch;
 
 use super::codec::seq_of;
 use super::directory::Directory;
 use super::reader::Reader;
-use super::{StoreError, schema};
+use super::{StoreError, clock_epochs, schema};
 use crate::ids::Seq;
 
 /// A store that is only looked at.
@@ -48,7 +49,11 @@ pub fn look(dir: &Path) -> Result<Look, StoreError> {
         std::cmp::Ordering::Equal => {}
     }
     let owner = directory.owner();
-    Ok(Look { reader: Reader::open(&directory)?, owner })
+    // As it is now: who only looks does not see a clock that is set meanwhile.
+    let timeline = schema::connect_reader(&path).and_then(|connection| clock_epochs::load(&connection));
+    let timeline = timeline.map_err(StoreError::sqlite(&path, "cannot read the clock epochs"))?;
+    let timeline = watch::Sender::new(Arc::new(timeline)).subscribe();
+    Ok(Look { reader: Reader::open(&directory, &timeline)?, owner })
 }
 
 impl Reader {

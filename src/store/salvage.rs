@@ -37,7 +37,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 20] = [
+const TABLES: [(&str, &str); 21] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (

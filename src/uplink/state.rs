@@ -18,7 +18,6 @@ use crate::event::{AlertEvent, Event, EventBody, SystemKind};
 use crate::ids::{DeviceId, Seq};
 use crate::store::{Reader, StoreError, StoreHandle};
 use crate::timeline::Timeline;
-use crate::wire;
 
 /// The `{kind}` of the topics of alerts that stand.
 const PRESENT: &str = "alert_present";

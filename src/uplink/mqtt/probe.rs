@@ -1,7 +1,7 @@
 //! One attempt to reach a broker, step by step, with one message and its answer: for `doctor`. Nothing of the log is sent.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,6 +100,9 @@ async fn encrypt(config: &UplinkConfig, tcp: TcpStream, now: Wall) -> Result<boo
         broker: config.broker.clone(),
         access: config.access.clone(),
         now,
+        // What the clock has to do with it is for who asks.
+        is_unset: false,
+        parting: AtomicU8::new(0),
         refuses_version: AtomicBool::new(false),
         has_spoken: AtomicBool::new(false),
     };
@@ -117,7 +120,7 @@ async fn talk(config: &UplinkConfig, clock: &Clock) -> Result<Duration, Failed> 
     for _ in 0..ATTEMPTS {
         // Published only if this program is killed meanwhile, and then as empty as the message.
         let will = Announcement { topic: topic.clone(), body: String::new() };
-        let mut link = Link::open(config, &memory, will, clock);
+        let mut link = Link::open(config, &memory, will, false, clock);
         match timeout(STEP, link.next()).await {
             Ok(LinkEvent::Connected(_)) => return exchange(link, &topic, clock).await,
             Ok(LinkEvent::Ended { kind: EndKind::Again, reason }) => ended.1 = reason,
