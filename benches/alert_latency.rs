@@ -75,6 +75,20 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn shared(epoch: Epoch) -> anyhow::Result<Shared> {
+    Ok(Shared {
+        bridge: "bench".parse()?,
+        site: "bench".parse()?,
+        epoch,
+        patients: Vec::new(),
+        stale_and_lost_ms: (5000, 10_000),
+        users: Users::default(),
+        limits: ServerLimits::default(),
+        close_codes: CloseCodes::Own,
+        streams: Streams::default(),
+    })
+}
+
 async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
     let dir = tempfile::tempdir()?;
     let clock = Clock::System;
@@ -107,17 +121,7 @@ async fn measure() -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
     tasks.spawn("store", Role::Vital, async move { Ok(writer.run(stopped).await?) });
     let key = TokenKey::new(&Secret::new("s".repeat(32)), "vitalbridge", "vitalbridge")?;
     let gate = Gate {
-        shared: Arc::new(Shared {
-            bridge: "bench".parse()?,
-            site: "bench".parse()?,
-            epoch,
-            patients: Vec::new(),
-            stale_and_lost_ms: (5000, 10_000),
-            users: Users::default(),
-            limits: ServerLimits::default(),
-            close_codes: CloseCodes::Own,
-            streams: Streams::default(),
-        }),
+        shared: Arc::new(shared(epoch)?),
         control: control.clone(),
         reader: opened.reader,
         durable,

@@ -1,6 +1,7 @@
 //! HTTP: the dashboard's files, sign-in, health, metrics and the upgrade to WebSocket.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
@@ -29,10 +32,12 @@ use crate::profile::Models;
 use crate::server::accept::{HANDSHAKE_DEADLINE, Slot, UpgradeBy};
 use crate::server::auth::Rights;
 use crate::server::codes::{Codes, hex, random_bytes};
+use crate::server::connections::Visit;
 use crate::server::form::Form;
 use crate::server::hosts::Hosts;
 use crate::server::jwt::Claims;
 use crate::server::object::Object;
+use crate::server::seats::Waiting;
 use crate::server::session::Manner;
 use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
@@ -424,21 +429,8 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
     let by = request.extensions().get::<UpgradeBy>().copied();
     let by = by.map_or_else(|| accept::from_now(HANDSHAKE_DEADLINE), |UpgradeBy(by)| by);
     // In a box of its own: what the beginning needs is given back before the session waits.
-    let beginning = Box::pin(async move {
-        match (tokio::time::timeout_at(by, upgraded).await, comer) {
-            (Ok(Ok(stream)), Comer::Welcome(rights)) => {
-                let manner = Manner::new(defaults, form);
-                return Some(Box::pin(socket::run(TokioIo::new(stream), gate, visit, rights, waiting, manner)));
-            }
-            (Ok(Ok(stream)), Comer::Closed) => {
-                visit.on_refused_before();
-                tokens::close_refused(TokioIo::new(stream)).await;
-            }
-            (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),
-            (Err(_), _) => debug!("the upgrade was not complete in time"),
-        }
-        None
-    });
+    let upgraded = tokio::time::timeout_at(by, upgraded);
+    let beginning = Box::pin(begin(upgraded, comer, gate, visit, waiting, Manner::new(defaults, form)));
     site.tasks.spawn(format!("session {connection_id}"), TaskRole::Helper, async move {
         if let Some(session) = beginning.await {
             session.await;
@@ -448,4 +440,27 @@ fn upgrade(site: &Site, defaults: &'static [&'static str], mut request: Request)
         Ok(())
     });
     response
+}
+
+/// Waits for the upgrade: the session of who is welcome.
+async fn begin(
+    upgraded: Timeout<OnUpgrade>,
+    comer: Comer,
+    gate: Arc<Gate>,
+    visit: Visit,
+    waiting: Option<Waiting>,
+    manner: Manner,
+) -> Option<Pin<Box<impl Future<Output = ()> + Send>>> {
+    match (upgraded.await, comer) {
+        (Ok(Ok(stream)), Comer::Welcome(rights)) => {
+            return Some(Box::pin(socket::run(TokioIo::new(stream), gate, visit, rights, waiting, manner)));
+        }
+        (Ok(Ok(stream)), Comer::Closed) => {
+            visit.on_refused_before();
+            tokens::close_refused(TokioIo::new(stream)).await;
+        }
+        (Ok(Err(error)), _) => debug!(%error, "the upgrade did not complete"),
+        (Err(_), _) => debug!("the upgrade was not complete in time"),
+    }
+    None
 }

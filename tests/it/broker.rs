@@ -23,26 +23,25 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts one whose files lie in `folder`.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_on(folder, free_port())
+    }
+
+    /// The same on a port that was chosen before.
+    pub(crate) fn start_on(folder: &Path, port: u16) -> Self {
         // Everything is written at each change, so that a killed broker knows its subscriber's session again.
         let memory = format!(
             "persistence true\npersistence_location {}/\nautosave_on_changes true\nautosave_interval 1\n",
             folder.join("mosquitto").display()
         );
-        Self::start_with(folder, &memory)
+        Self::start_with(folder, port, &memory)
     }
 
     /// Starts one that writes nothing to the disk.
     pub(crate) fn without_memory(folder: &Path) -> Self {
-        Self::start_with(folder, "persistence false\n")
+        Self::start_with(folder, free_port(), "persistence false\n")
     }
 
-    fn start_with(folder: &Path, memory: &str) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        Self::start_on(folder, port)
-    }
-
-    /// The same on a port that was chosen before.
-    pub(crate) fn start_on(folder: &Path, port: u16) -> Self {
+    fn start_with(folder: &Path, port: u16, memory: &str) -> Self {
         let data = folder.join("mosquitto");
         std::fs::create_dir_all(&data).unwrap();
         let config = folder.join("mosquitto.conf");
@@ -85,4 +84,8 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

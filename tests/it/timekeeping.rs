@@ -168,7 +168,7 @@ async fn readings_wait_for_the_clock_alerts_do_not_and_then_every_time_is_right(
         let found = wall(time);
         assert!((before..=wall(&alert.body["timestamp"]) + 20 * YEAR_MS).contains(&found), "{}", first.text);
     }
-    let is_set = |received: &Received| received.body["data"]["clock"]["synchronised"] == Json::from(true);
+    let is_set = |received: &Received| received.body["data"]["clock"]["synchronised"] == true;
     consumer.find("a birth with a clock that is set", is_set).await;
     // What stands on the broker says the time that holds now.
     let is_dated = |received: &Received| {

@@ -188,8 +188,8 @@ pub struct Session {
     expiry_due: Option<Mono>,
     listener: Option<ListenerId>,
     patterns: Vec<Pattern>,
-    /// Channels were left, or rights changed: what waited then is looked at once more.
-    has_left: bool,
+    /// How often channels were left or rights changed. Once that was, what waits is looked at once more.
+    narrowings: u32,
     /// What is wanted of some of them.
     filters: BTreeMap<Pattern, Arc<Filter>>,
     acking: Acking,
@@ -248,7 +248,7 @@ impl Session {
             expiry_due: None,
             listener: None,
             patterns: Vec::new(),
-            has_left: false,
+            narrowings: 0,
             filters: BTreeMap::new(),
             acking: Acking::default(),
             histories: 0,

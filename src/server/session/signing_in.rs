@@ -60,7 +60,7 @@ impl Session {
         self.say(out, &data, correlation_id, now);
         self.watch_expiry(out, now);
         if self.listener.is_some() {
-            self.has_left = true;
+            self.narrowings = self.narrowings.saturating_add(1);
             // The new token may allow less: the hub is told, and so is the client.
             let gone: Vec<Pattern> = self.patterns.iter().filter(|p| !self.may_hear(p)).cloned().collect();
             let narrowed = self.narrowed(&before);

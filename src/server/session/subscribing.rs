@@ -197,7 +197,7 @@ impl Session {
                 }
                 Parcel::Event(published) => {
                     // Rights may have been narrowed while it waited, or channels left.
-                    if !self.has_left || self.hears(&published.routes) {
+                    if self.narrowings == 0 || self.hears(&published.routes) {
                         self.push(published, &mut out, now);
                         self.overtake(published);
                     }
@@ -301,7 +301,7 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, patterns: &[Pattern], id: Option<&str>, out: &mut Vec<Action>, now: Stamp) {
-        self.has_left = true;
+        self.narrowings = self.narrowings.saturating_add(1);
         self.patterns.retain(|pattern| !patterns.contains(pattern));
         self.filters.retain(|pattern, _| !patterns.contains(pattern));
         self.forget_newest();

@@ -35,6 +35,7 @@ enum Happening {
 }
 
 /// The broker, the store and the network around one plan.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault that is on or off by itself")]
 struct World {
     random: Rng,
     now: Stamp,
