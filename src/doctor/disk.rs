@@ -148,7 +148,8 @@ fn of_space(path: &Path, space: &Space) -> Finding {
         return Finding::error(Area::Disk, "read_only", format!("the file system of {path} is read-only"), advice);
     }
     let room = "`journalctl --vacuum-size=50M`, `sudo apt clean`, or a larger card; `store.max_mib` bounds what the bridge keeps";
-    if percent > FULL_ABOVE {
+    let total = used.saturating_add(*available);
+    if used.saturating_mul(100) > total.saturating_mul(FULL_ABOVE) {
         let message = format!("the file system of {path} is full: {percent} % used, {free} MiB free");
         return Finding::error(Area::Disk, "full", message, format!("make room: {room}"));
     }
