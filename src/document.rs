@@ -114,7 +114,7 @@ pub fn read<T: DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<
             problems.add(text, &span, message);
         }
         let part = match whole_table(&rest, &span) {
-            Some(table) if message.starts_with("missing field") => Some(table),
+            Some(table) if message.starts_with("missing field") || message.starts_with("unknown field") => Some(table),
             _ => broken_item(&rest, &span),
         };
         let changed = part.as_ref().is_some_and(|part| blank(&mut rest, part));
@@ -255,6 +255,14 @@ mod tests {
         assert_eq!(found[0], "line 1: missing field `port`");
         assert!(found[1].starts_with("line 4"), "{found:#?}");
         assert!(found[2].starts_with("line 7"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_table_that_nobody_knows_is_one_problem() {
+        let found = problems_of("[nonsense]\ncolour = 1\n[server]\nport = 'x'\n");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with("line 1: unknown field `nonsense`"), "{found:#?}");
+        assert!(found[1].starts_with("line 4"), "{found:#?}");
     }
 
     #[test]

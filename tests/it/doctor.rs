@@ -242,7 +242,9 @@ async fn a_message_of_the_doctor_is_empty_and_stays_nowhere_and_the_daemon_keeps
     assert_eq!(bridge.stop(), Some(0));
 }
 
-const STRAP: &str = "[[source]]\nid = 'strap'\nkind = 'ble'\naddress = 'C0:FF:EE:00:00:01'\npatient = 'P-1'\n";
+/// Of another patient than the recording, whose mode is another one.
+const STRAP: &str = "[[patient]]\nid = 'P-2'\nname = 'Otto Normal'\n\
+     [[source]]\nid = 'strap'\nkind = 'ble'\naddress = 'C0:FF:EE:00:00:01'\npatient = 'P-2'\n";
 
 #[tokio::test]
 async fn bluetooth_is_followed_from_the_bus_to_the_adapter() {
@@ -285,7 +287,8 @@ async fn a_serial_port_is_there_or_not_or_in_other_hands() {
     let ward = Ward::new();
     let port = ward.path("port");
     let source = format!(
-        "[[source]]\nid = 'oximeter'\nkind = 'serial'\nport = '{}'\nprofile = 'nonin-df8'\npatient = 'P-1'\n",
+        "[[patient]]\nid = 'P-2'\nname = 'Otto Normal'\n\
+         [[source]]\nid = 'oximeter'\nkind = 'serial'\nport = '{}'\nprofile = 'nonin-df8'\npatient = 'P-2'\n",
         port.display()
     );
     assert_eq!(ward.with(&source).await.of_area("serial"), ["absent error"]);
