@@ -14,6 +14,7 @@ pub mod codes;
 mod commands;
 pub mod connections;
 pub mod contract;
+pub mod ending;
 pub mod form;
 pub mod frames;
 pub mod history;

@@ -30,6 +30,7 @@ use crate::server::auth::Rights;
 use crate::server::chat;
 use crate::server::close::Close;
 use crate::server::connections::{Connections, Visit};
+use crate::server::ending::{End, Ending};
 use crate::server::history::{self, Page, Query};
 use crate::server::interrupts::{Interrupt, Interrupts};
 use crate::server::joining;
@@ -193,53 +194,6 @@ async fn overdue(access: Access, rights: Option<Rights>) {
         }
         if revoked.changed().await.is_err() {
             return std::future::pending().await;
-        }
-    }
-}
-
-/// Why no more is read.
-enum Ending {
-    /// The other side went away.
-    Gone,
-    /// It said so, with this code or none, and waits for the answer.
-    Closed(Option<u16>),
-    /// It broke the protocol, and is told so.
-    Wrong(Violation),
-}
-
-/// Why a connection ended.
-enum End {
-    /// The other side closed, with this code or none.
-    Left(Option<u16>),
-    /// The other side went away.
-    Peer,
-    /// We closed, for this reason.
-    Ours(Close),
-    /// We closed, because the client broke the protocol.
-    Broke(Violation),
-    /// A write took too long or failed.
-    Write,
-}
-
-impl End {
-    const fn reason(&self) -> &'static str {
-        match self {
-            Self::Left(_) => "the other side closed",
-            Self::Peer => "the other side went away without a close frame",
-            Self::Ours(close) => close.name(),
-            Self::Broke(_) => "the client broke the protocol",
-            Self::Write => "a write took too long or failed",
-        }
-    }
-
-    /// The code of the close frame; 1005 stands for a frame without one (RFC 6455, 7.4.1).
-    const fn code(&self) -> Option<u16> {
-        match self {
-            Self::Left(Some(code)) => Some(*code),
-            Self::Left(None) => Some(1005),
-            Self::Ours(close) => Some(close.code()),
-            Self::Broke(violation) => Some(violation.code()),
-            Self::Peer | Self::Write => None,
         }
     }
 }
