@@ -523,8 +523,11 @@ impl Lanes {
         (gap.from, gap.to, gap.count) = (gap.from.min(seq), gap.to.max(seq), gap.count + 1);
         let Some(channel) = skipped.routes.first() else { return };
         if let Some(stream) = gap.streams.get_mut(channel) {
-            // Of one stream they go in the order of their numbers.
-            (stream.last, stream.skipped) = (Arc::clone(skipped), stream.skipped + 1);
+            // Two devices may share a channel, so that an older one may go later.
+            (stream.from, stream.skipped) = (stream.from.min(seq), stream.skipped + 1);
+            if stream.last.event.seq < seq {
+                stream.last = Arc::clone(skipped);
+            }
         } else if gap.streams.len() < GAP_STREAMS {
             let first = GapStream { from: seq, last: Arc::clone(skipped), skipped: 1 };
             gap.streams.insert(channel.clone(), first);

@@ -3,7 +3,7 @@
 
 run.py fan-out   1,000 dashboards, 50 messages a second        [--clients 1000] [--seconds 10] [--rounds 3] [SERVER...]
 run.py ward      64 beds of 5 vitals at 1 Hz, 200 dashboards   the same options
-run.py slow      5 that never read, one at half the stream's speed, 40 s
+run.py slow      5 that never read, one at half the stream's speed, 40 s   [--warm 1] [SERVER...]
 """
 
 import argparse
@@ -125,10 +125,10 @@ def wait_for_port(port):
     sys.exit(f"nothing listens on {port}")
 
 
-def measure(server, clients, seconds, more=()):
+def measure(server, clients, seconds, more=(), warm=1):
     started = server.start(0)
     try:
-        time.sleep(1)
+        time.sleep(warm)
         command = [PEERS / "load", "--address", f"127.0.0.1:{server.port}", "--path", server.path, "--protocol", server.protocol,
                    "--clients", clients, "--seconds", seconds, "--pid", started[0].pid, *more]
         for text in server.hello:
@@ -180,7 +180,7 @@ def slow(arguments):
             continue
         alone = measure(server, 10, 10)
         speed = alone["bytes"] * RATE / 2
-        beside = measure(server, 10, 40, ["--stalled", 5, "--slow", f"{speed:.0f}"])
+        beside = measure(server, 10, 40, ["--stalled", 5, "--slow", f"{speed:.0f}"], arguments.warm)
         print(f"{name}: {json.dumps(alone)}\n{name}: {json.dumps(beside)}", file=sys.stderr)
         print(f"| {name} | {alone['p50_ms']:.1f} / {alone['p99_ms']:.1f} | {beside['p50_ms']:.1f} / {beside['p99_ms']:.1f} | {beside['lost']} | "
               f"{beside['slow_max_ms']:.0f} / {beside['slow_last_ms']:.0f} | {beside['alerts']}, {beside['alerts_fewest']}, {beside['alerts_slow']} | {beside['rss_before_kib']} / {beside['rss_kib']} |", flush=True)
@@ -192,6 +192,7 @@ def main():
     parser.add_argument("--clients", type=int)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm", type=float, default=1, help="seconds before `slow` begins: ours keeps its recent events, and grows until it has all")
     parser.add_argument("servers", nargs="*")
     arguments = parser.parse_intermixed_args()
     arguments.clients = arguments.clients or {"fan-out": 1000, "ward": 200}.get(arguments.load, 10)

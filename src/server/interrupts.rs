@@ -50,9 +50,11 @@ impl Interrupts {
     /// Of a session that has no place among those of a user yet.
     pub fn new(
         stop: CancellationToken,
-        revoked: watch::Receiver<Arc<Revocations>>,
+        mut revoked: watch::Receiver<Arc<Revocations>>,
         order: Arc<SetOnce<Close>>,
     ) -> Self {
+        // The token was looked at before this began to listen: what was revoked between is the first interrupt.
+        revoked.mark_changed();
         let above = Box::pin(from_above(Above { stop, revoked, order }));
         Self { nudge: Nudge::default(), above, seat: None }
     }
@@ -98,4 +100,32 @@ async fn from_above(mut above: Above) -> (Interrupt, Above) {
 async fn from_seat(orders: Arc<Orders<Order>>) -> (Interrupt, Arc<Orders<Order>>) {
     let order = orders.next().await;
     (Interrupt::Asked(order), orders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_revoked_before_a_session_listens_is_looked_at_and_each_interrupt_comes_once() {
+        let (stop, order) = (CancellationToken::new(), Arc::new(SetOnce::new()));
+        let revoked = watch::Sender::new(Arc::new(Revocations::default()));
+        revoked.send_replace(Arc::default());
+        let mut interrupts = Interrupts::new(stop.clone(), revoked.subscribe(), Arc::clone(&order));
+        assert_eq!(interrupts.next().await, Interrupt::Revoked);
+        revoked.send_replace(Arc::default());
+        assert_eq!(interrupts.next().await, Interrupt::Revoked);
+        let seat = Arc::new(Orders::default());
+        interrupts.on_seated(Arc::clone(&seat));
+        let quiet = poll_fn(|cx| Poll::Ready(interrupts.poll(cx).is_pending())).await;
+        assert!(quiet, "nothing has come");
+        seat.give(Order::Answer);
+        assert_eq!(interrupts.next().await, Interrupt::Asked(Order::Answer));
+        seat.give(Order::Leave);
+        assert_eq!(interrupts.next().await, Interrupt::Asked(Order::Leave));
+        order.set(Close::ClosedByAdmin).unwrap();
+        assert_eq!(interrupts.next().await, Interrupt::Ordered(Close::ClosedByAdmin));
+        stop.cancel();
+        assert_eq!(interrupts.next().await, Interrupt::Stop, "the daemon's end goes before all");
+    }
 }

@@ -118,7 +118,8 @@ impl Seats {
     /// leave; `None`: none is idle.
     pub fn sit(self: &Arc<Self>, user: &str, now: Mono) -> Option<UserSeat> {
         self.sit_instead(user, now, |sitting| {
-            let idle = !sitting.is_subscribed.load(Ordering::Relaxed);
+            // Whoever gets what it missed says nothing, and listens.
+            let idle = !sitting.is_subscribed.load(Ordering::Relaxed) && !sitting.is_busy.load(Ordering::Relaxed);
             let said = mono(&sitting.said);
             (idle && now.since(said) >= IDLE_BEFORE_EVICTION).then_some(said)
         })
@@ -417,6 +418,9 @@ mod tests {
         for seat in &sitting {
             seat.subscribed(true);
         }
+        new.busy(true);
+        assert!(seats.sit("lena", at(1000)).is_none(), "who gets what it missed listens too");
+        new.busy(false);
         new.subscribed(true);
         assert!(seats.sit("lena", at(1000)).is_none(), "nobody who listens is thrown out for being silent");
     }

@@ -730,6 +730,12 @@ where
                     break;
                 }
             };
+            // Who has to go gets nothing more.
+            if let Some(close) = self.must_go() {
+                let actions = self.session.close_now(close, self.gate.clock.now());
+                Box::pin(self.carry_out(actions)).await?;
+                break;
+            }
             let until = events.partition_point(|event| event.seq <= through);
             let Some(newest) = events.get(..until).and_then(<[_]>::last).map(|event| event.seq) else {
                 break;
@@ -743,16 +749,23 @@ where
             }
             actions.extend(self.on_durable());
             actions.extend(self.session.on_deadline(self.gate.clock.now()));
-            actions.extend(self.on_revocations());
-            if self.gate.stop.is_cancelled() {
-                actions.extend(self.session.close_now(Close::ServerShutdown, self.gate.clock.now()));
-            }
             Box::pin(self.carry_out(actions)).await?;
         }
         if let Some(seat) = &self.seat {
             seat.busy(false);
         }
         Ok(self.session.on_replayed(self.gate.clock.now()))
+    }
+
+    /// Why the connection has to be closed, as far as others say.
+    fn must_go(&self) -> Option<Close> {
+        if self.gate.stop.is_cancelled() {
+            return Some(Close::ServerShutdown);
+        }
+        if self.session.rights().is_some_and(|rights| self.gate.access.forbids(rights)) {
+            return Some(Close::TokenRevoked);
+        }
+        self.visit.order().get().copied()
     }
 
     fn feed(&mut self, frame: Frame) {
@@ -769,7 +782,10 @@ where
             return written.map_err(|_| End::Write);
         }
         self.is_slow = true;
-        Box::pin(self.drain()).await
+        let drained = Box::pin(self.drain()).await;
+        // The library may have waited for the same room, to answer a ping.
+        self.said.renew();
+        drained
     }
 
     /// Waits for a client that takes nothing, and no longer than it may be here.
