@@ -6,6 +6,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::codec::{row_id, seq_of};
 use crate::clock::Mono;
+use crate::ids::Seq;
 use crate::timeline::{ClockEpoch, ClockState, MAX_EPOCHS, Timeline};
 
 /// All clock epochs of the log.
@@ -56,6 +57,11 @@ pub(super) fn keep(transaction: &Transaction<'_>, epochs: &[ClockEpoch]) -> rusq
         [most],
     )?;
     Ok(())
+}
+
+/// Forgets the epochs that begin at this number or later.
+pub(super) fn forget_from(connection: &Connection, first: Seq) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM clock_epoch WHERE first_seq >= ?1", [row_id(first)]).map(drop)
 }
 
 /// Forgets the epochs of which no row is left.

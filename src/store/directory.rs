@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::StoreError;
+use super::inspect::{self, Holder};
 use super::look::Owner;
 use crate::clock::Stamp;
 
@@ -82,11 +83,10 @@ impl Directory {
 
     /// Who works in it, if anybody does.
     pub(super) fn owner(&self) -> Option<Owner> {
-        let mut file = File::open(self.path.join(LOCK_FILE)).ok()?;
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Err(Errno::WOULDBLOCK) => Some(Owner { pid: read_pid(&mut file) }),
-            // The lock goes with the file.
-            _ => None,
+        // Trying the lock would keep out a daemon that starts just then.
+        match inspect::holder(&self.path) {
+            Ok(Holder::Process(pid)) => Some(Owner { pid: Some(pid) }),
+            Ok(Holder::Nobody) | Err(_) => None,
         }
     }
 

@@ -150,6 +150,8 @@ impl Ledger {
         self.load().map_err(&failed)?;
         let first = self.newest.next();
         let run = Run { epoch: epoch.clone(), boot: boot.to_owned(), first, began: now };
+        // Of an earlier run that ended before its events were on disk: they are of its boot, and not of this run.
+        clock_epochs::forget_from(&self.connection, first).map_err(&failed)?;
         self.enter(&run).map_err(failed)?;
         self.run = Some(run);
         Ok(first)

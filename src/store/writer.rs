@@ -48,6 +48,8 @@ pub struct Writer {
     checked: Option<Mono>,
     /// When it was replaced last.
     replaced: Option<Mono>,
+    /// The last try to replace it was in vain: the next one waits.
+    replacing_failed: bool,
     salvages: mpsc::Sender<SalvageReport>,
 }
 
@@ -93,6 +95,7 @@ impl Writer {
             damage: None,
             checked: None,
             replaced: None,
+            replacing_failed: false,
             salvages,
         }
     }
@@ -152,7 +155,7 @@ impl Writer {
     fn pause(&self) -> Duration {
         if self.state == State::Healthy {
             self.group_commit
-        } else if self.damage.is_some() && self.is_due(self.replaced) {
+        } else if self.damage.is_some() && !self.replacing_failed && self.is_due(self.replaced) {
             Duration::ZERO
         } else {
             RETRY_EVERY
@@ -261,7 +264,7 @@ impl Writer {
         let (problem, mended) = self.beside(work).await?;
         match mended {
             Ok(report) => {
-                self.replaced = Some(self.latest.mono);
+                (self.replaced, self.replacing_failed) = (Some(self.latest.mono), false);
                 self.recover();
                 if let Err(unsent) = self.salvages.try_send(report) {
                     error!(report = ?unsent.into_inner(), "nobody takes the report of a damaged database");
@@ -270,6 +273,7 @@ impl Writer {
             }
             Err(error) if error.may_pass() || error.is_damage() => {
                 warn!(%error, "the damaged database cannot be replaced yet");
+                self.replacing_failed = true;
                 self.degrade(&error);
                 self.damage = Some(problem);
                 Ok(false)

@@ -101,7 +101,8 @@ impl ClockWatch {
         let by = offset.saturating_sub(self.current.offset_ms);
         if by.saturating_abs() > STEP_MS {
             self.begin_epoch(offset, now);
-            // What nobody confirms any more is not confirmed for a time that somebody else has set.
+            // What nobody confirms any more is not confirmed for a time that somebody else has set: the next look tells.
+            self.looked.synchronised = None;
             self.current.state = self.state(false, now);
             self.current.uncertainty_ms = self.uncertainty(now);
             return Some(self.news(What::Stepped(by)));

@@ -301,8 +301,8 @@ async fn a_serial_port_is_there_or_not_or_in_other_hands() {
     eventually("the port", Duration::from_secs(20), || port.exists().then_some(())).await;
     assert_eq!(ward.doctor().await.of_area("serial"), ["there ok"]);
     let opened = std::fs::OpenOptions::new().read(true).write(true).open(&port).unwrap();
-    let mut reader = tokio::process::Command::new("sleep");
-    let mut reader = reader.arg("60").stdin(opened).kill_on_drop(true).spawn().unwrap();
+    // The command keeps the port open too, and goes at once.
+    let mut reader = tokio::process::Command::new("sleep").arg("60").stdin(opened).kill_on_drop(true).spawn().unwrap();
     let report = ward.doctor().await;
     assert_eq!(report.of_area("serial"), ["taken error"]);
     assert!(report.finding("serial", "taken")["message"].as_str().unwrap().contains("sleep (process"));
