@@ -59,9 +59,10 @@ pub(super) fn keep(transaction: &Transaction<'_>, epochs: &[ClockEpoch]) -> rusq
     Ok(())
 }
 
-/// Forgets the epochs that begin at this number or later.
-pub(super) fn forget_from(connection: &Connection, first: Seq) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM clock_epoch WHERE first_seq >= ?1", [row_id(first)]).map(drop)
+/// Forgets the epochs of other boots that begin at this number or later.
+pub(super) fn forget_ahead(connection: &Connection, first: Seq, boot: &str) -> rusqlite::Result<()> {
+    let ahead = "DELETE FROM clock_epoch WHERE first_seq >= ?1 AND boot <> ?2";
+    connection.execute(ahead, params![row_id(first), boot]).map(drop)
 }
 
 /// Forgets the epochs of which no row is left.
@@ -133,5 +134,12 @@ mod tests {
         drop((opened.reader, opened.handle));
         let again = open(folder.path(), &StoreOptions::default(), "last".parse().unwrap(), "b", now).unwrap();
         assert_eq!(again.handle.timeline().borrow().epochs(), [epoch], "stored although no event came with it");
+        drop(again);
+        let other = open(folder.path(), &StoreOptions::default(), "rebooted".parse().unwrap(), "c", now).unwrap();
+        assert_eq!(
+            other.handle.timeline().borrow().epochs(),
+            [],
+            "no event of that boot is there, and this is another"
+        );
     }
 }

@@ -150,8 +150,8 @@ impl Ledger {
         self.load().map_err(&failed)?;
         let first = self.newest.next();
         let run = Run { epoch: epoch.clone(), boot: boot.to_owned(), first, began: now };
-        // Of an earlier run that ended before its events were on disk: they are of its boot, and not of this run.
-        clock_epochs::forget_from(&self.connection, first).map_err(&failed)?;
+        // Of a boot whose last events never came to the disk: they say nothing about this run's.
+        clock_epochs::forget_ahead(&self.connection, first, boot).map_err(&failed)?;
         self.enter(&run).map_err(failed)?;
         self.run = Some(run);
         Ok(first)

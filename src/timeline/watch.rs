@@ -102,7 +102,7 @@ impl ClockWatch {
         if by.saturating_abs() > STEP_MS {
             self.begin_epoch(offset, now);
             // What nobody confirms any more is not confirmed for a time that somebody else has set: the next look tells.
-            self.looked.synchronised = None;
+            self.looked.synchronised = self.looked.synchronised.filter(|is_synchronised| !is_synchronised);
             self.current.state = self.state(false, now);
             self.current.uncertainty_ms = self.uncertainty(now);
             return Some(self.news(What::Stepped(by)));
