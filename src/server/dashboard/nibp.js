@@ -11,6 +11,8 @@ import { ask } from './rest.js';
 const PAGE = 1000;
 const MAX_PAGES = 20;
 const SHOWN = 25;
+/** Measurements that are remembered from what came live. */
+const MAX_LIVE = 100;
 /** Told this much later than measured: it was kept in the cuff, in ms. */
 const LATE_MS = 60_000;
 
@@ -51,6 +53,8 @@ function cells(data) {
 export function nibpHistory(context) {
   /** By run and number. @type {Map<string, any>} */
   let known = new Map();
+  /** What came while the page was open: the log may not have had it yet when it was asked. @type {Map<string, any>} */
+  const live = new Map();
   let shown = SHOWN;
   const place = make('div');
   const says = make('p', { class: 'quiet-text' });
@@ -74,6 +78,7 @@ export function nibpHistory(context) {
     async load({ from, to }, signal) {
       /** @type {Map<string, any>} */
       const found = new Map();
+      const before = new Set(live.keys());
       let cursor;
       for (let page = 0; page < MAX_PAGES; page += 1) {
         const query = { patient: context.patient?.id, metric: 'blood_pressure', from: new Date(from).toISOString(), to: new Date(to).toISOString(), limit: PAGE, cursor };
@@ -83,12 +88,19 @@ export function nibpHistory(context) {
         if (!next) break;
       }
       if (signal.aborted) return;
+      for (const [key, data] of live) {
+        const at = Date.parse(data.timestamp ?? data.received);
+        if (!found.has(key) && (!before.has(key) || (at >= from && at <= to))) found.set(key, data);
+      }
       known = found;
       draw();
     },
     /** A measurement came. @param {any} data */
     heard(data) {
-      known.set(`${data.epoch}:${data.seq}`, data);
+      const key = `${data.epoch}:${data.seq}`;
+      live.set(key, data);
+      if (live.size > MAX_LIVE) live.delete(/** @type {string} */ (live.keys().next().value));
+      known.set(key, data);
       draw();
     },
   };
