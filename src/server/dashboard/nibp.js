@@ -11,6 +11,8 @@ import { ask } from './rest.js';
 const PAGE = 1000;
 const MAX_PAGES = 20;
 const SHOWN = 25;
+/** By then what was measured is on disk, in ms. */
+const ON_DISK_MS = 7000;
 /** Measurements that are remembered from what came live. */
 const MAX_LIVE = 100;
 /** Told this much later than measured: it was kept in the cuff, in ms. */
@@ -74,8 +76,8 @@ export function nibpHistory(context) {
 
   return {
     element,
-    /** @param {{from: number, to: number}} span @param {AbortSignal} signal */
-    async load({ from, to }, signal) {
+    /** @param {{from: number, to: number}} span @param {AbortSignal} signal @param {boolean} [again] */
+    async load({ from, to }, signal, again = false) {
       /** @type {Map<string, any>} */
       const found = new Map();
       const before = new Set(live.keys());
@@ -94,6 +96,8 @@ export function nibpHistory(context) {
       }
       known = found;
       draw();
+      // What was measured in the last seconds may not have been on disk. A refusal is told by the next load of the page.
+      if (!again) setTimeout(() => signal.aborted || this.load({ from, to }, signal, true).catch(() => undefined), ON_DISK_MS);
     },
     /** A measurement came. @param {any} data */
     heard(data) {
