@@ -98,6 +98,8 @@ impl Timekeeper {
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looking: Option<Looking> = None;
         let mut asked = self.clock.now();
+        // What was asked before a step says nothing of the time after it.
+        let mut must_ask = false;
         let mut told = None;
         loop {
             if tell_condition(&control, self.watch.epoch().state, &mut told).await.is_err() {
@@ -106,24 +108,21 @@ impl Timekeeper {
             let news = tokio::select! {
                 biased;
                 // Comparing costs nothing and comes first.
-                _ = seconds.tick() => {
-                    let now = self.clock.now();
-                    let news = self.watch.on_second(now);
-                    let is_stepped = news.as_ref().is_some_and(|news| matches!(news.what, What::Stepped(_)));
-                    if is_stepped || self.is_due(asked, now) {
-                        asked = now;
-                        if let Some(witness) = self.witness.take() {
-                            looking = Some(Box::pin(witness.look()));
-                        }
-                    }
-                    news
-                }
+                _ = seconds.tick() => self.watch.on_second(self.clock.now()),
                 // The operating system has answered.
                 (witness, looked) = answer(&mut looking) => {
                     (self.witness, looking) = (Some(witness), None);
-                    self.watch.on_look(looked, self.clock.now())
+                    if must_ask { None } else { self.watch.on_look(looked, self.clock.now()) }
                 }
             };
+            must_ask |= news.as_ref().is_some_and(|news| matches!(news.what, What::Stepped(_)));
+            let now = self.clock.now();
+            if (must_ask || self.is_due(asked, now))
+                && let Some(witness) = self.witness.take()
+            {
+                (asked, must_ask) = (now, false);
+                looking = Some(Box::pin(witness.look()));
+            }
             if let Some(news) = news
                 && control.send(Control::Clock(news)).await.is_err()
             {

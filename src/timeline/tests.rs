@@ -159,6 +159,16 @@ fn more_than_250_ms_is_a_step_and_less_is_drift() {
 }
 
 #[test]
+fn a_step_that_an_answer_finds_is_a_step_and_the_answer_counts_for_nothing() {
+    let mut bench = Bench::new(Trust::Synchronised, Some(false), at(10, SET));
+    let late = at(11, SET + 3_600_000);
+    let stepped = (What::Stepped(3_600_000), ClockState::Unsynchronised);
+    assert_eq!(bench.look(Some(true), late), Some(stepped), "it was asked before the step, or after it");
+    assert_eq!(bench.second(late), None);
+    assert_eq!(bench.look(Some(true), late), Some((What::Told, ClockState::Synchronised)));
+}
+
+#[test]
 fn drift_and_the_loss_of_the_time_server_only_make_the_time_less_certain() {
     let mut bench = Bench::new(Trust::Synchronised, Some(true), at(10, SET));
     assert_eq!(bench.second(at(11, SET + 90)), None, "less than is worth a word");

@@ -97,15 +97,9 @@ impl ClockWatch {
 
     /// A second has passed. A step begins an epoch; whether the time that it brought is right, only a look can tell.
     pub fn on_second(&mut self, now: Stamp) -> Option<ClockNews> {
-        let offset = offset_ms(now);
-        let by = offset.saturating_sub(self.current.offset_ms);
-        if by.saturating_abs() > STEP_MS {
-            self.begin_epoch(offset, now);
-            // What nobody confirms any more is not confirmed for a time that somebody else has set: the next look tells.
-            self.looked.synchronised = self.looked.synchronised.filter(|is_synchronised| !is_synchronised);
-            self.current.state = self.state(false, now);
-            self.current.uncertainty_ms = self.uncertainty(now);
-            return Some(self.news(What::Stepped(by)));
+        let by = self.parted_by(now);
+        if let Some(news) = self.step(by, now) {
+            return Some(news);
         }
         self.deviation_ms = self.deviation_ms.max(u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX));
         let uncertainty = self.uncertainty(now)?;
@@ -117,8 +111,12 @@ impl ClockWatch {
         Some(self.news(What::Drifted))
     }
 
-    /// The operating system was asked.
+    /// The operating system was asked. An answer that finds a step may be older than it: it counts for nothing, and has to
+    /// be asked for again.
     pub fn on_look(&mut self, looked: Looked, now: Stamp) -> Option<ClockNews> {
+        if let Some(news) = self.step(self.parted_by(now), now) {
+            return Some(news);
+        }
         self.looked = looked;
         if looked.synchronised == Some(true) {
             self.confirmed = now.mono;
@@ -131,6 +129,24 @@ impl ClockWatch {
         self.current.state = state;
         self.current.uncertainty_ms = self.uncertainty(now);
         Some(self.news(What::Told))
+    }
+
+    /// How far the clock went from the epoch's offset, in ms.
+    fn parted_by(&self, now: Stamp) -> i64 {
+        offset_ms(now).saturating_sub(self.current.offset_ms)
+    }
+
+    /// Begins an epoch where the clocks were parted by a step.
+    fn step(&mut self, by: i64, now: Stamp) -> Option<ClockNews> {
+        if by.saturating_abs() <= STEP_MS {
+            return None;
+        }
+        self.begin_epoch(offset_ms(now), now);
+        // What nobody confirms any more is not confirmed for a time that somebody else has set: the next look tells.
+        self.looked.synchronised = self.looked.synchronised.filter(|is_synchronised| !is_synchronised);
+        self.current.state = self.state(false, now);
+        self.current.uncertainty_ms = self.uncertainty(now);
+        Some(self.news(What::Stepped(by)))
     }
 
     fn begin_epoch(&mut self, offset_ms: i64, now: Stamp) {

@@ -5,7 +5,7 @@
 
 import { clockOf } from './chart.js';
 import { button, fill, hide, make, table, write } from './elements.js';
-import { ask } from './rest.js';
+import { ask, isAbort, wordsOf } from './rest.js';
 
 /** Rows of a request, requests of a time, and rows that are added at once to what is shown. */
 const PAGE = 1000;
@@ -74,7 +74,16 @@ export function nibpHistory(context) {
     hide(more, part.length === rows.length);
   }
 
-  return {
+  /** Asks once more: what was measured in the last seconds may not have been on disk. @param {{from: number, to: number}} span @param {AbortSignal} signal */
+  async function once(span, signal) {
+    try {
+      if (!signal.aborted) await history.load(span, signal, true);
+    } catch (cause) {
+      if (!isAbort(cause)) write(says, wordsOf(cause));
+    }
+  }
+
+  const history = {
     element,
     /** @param {{from: number, to: number}} span @param {AbortSignal} signal @param {boolean} [again] */
     async load({ from, to }, signal, again = false) {
@@ -96,8 +105,7 @@ export function nibpHistory(context) {
       }
       known = found;
       draw();
-      // What was measured in the last seconds may not have been on disk. A refusal is told by the next load of the page.
-      if (!again) setTimeout(() => signal.aborted || this.load({ from, to }, signal, true).catch(() => undefined), ON_DISK_MS);
+      if (!again) setTimeout(() => once({ from, to }, signal), ON_DISK_MS);
     },
     /** A measurement came. @param {any} data */
     heard(data) {
@@ -108,4 +116,5 @@ export function nibpHistory(context) {
       draw();
     },
   };
+  return history;
 }

@@ -319,10 +319,10 @@ pub fn whole(value: f64) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const ADULT: Baseline = Baseline {
+    pub(in crate::sources::simulator) const ADULT: Baseline = Baseline {
         heart_rate: 72.0,
         respiratory_rate: 15.0,
         spo2: 97.0,

@@ -81,18 +81,9 @@ impl Waves {
 
 #[cfg(test)]
 mod tests {
-    use super::super::physiology::{Baseline, Strain};
+    use super::super::physiology::Strain;
+    use super::super::physiology::tests::ADULT;
     use super::*;
-
-    const ADULT: Baseline = Baseline {
-        heart_rate: 72.0,
-        respiratory_rate: 15.0,
-        spo2: 97.0,
-        systolic: 122.0,
-        diastolic: 78.0,
-        temperature: 36.8,
-        perfusion: 4.0,
-    };
 
     /// The blocks of one wave in so many steps; `is_on` is asked with the number of the step.
     fn blocks(name: &str, steps: u32, is_on: impl Fn(u32) -> bool) -> Vec<Block> {
