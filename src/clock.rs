@@ -91,7 +91,27 @@ impl fmt::Display for Wall {
         let (year, month, day) = civil_from_days(days);
         let (hour, minute) = (millis / 3_600_000, millis / 60_000 % 60);
         let (second, milli) = (millis / 1000 % 60, millis % 1000);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+        if !(0..=9999).contains(&year) {
+            return write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z");
+        }
+        // Each reading has some of these: the general way costs more than everything else of its message.
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (number, digits) in [
+            (year, 0..4),
+            (month, 5..7),
+            (day, 8..10),
+            (hour, 11..13),
+            (minute, 14..16),
+            (second, 17..19),
+            (milli, 20..23),
+        ] {
+            let mut rest = number;
+            for digit in text.get_mut(digits).into_iter().flatten().rev() {
+                *digit = b'0'.saturating_add(u8::try_from(rest % 10).unwrap_or_default());
+                rest /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

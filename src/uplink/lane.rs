@@ -9,7 +9,10 @@ use crate::ids::Seq;
 use crate::uplink::plan::{Message, ReadRequest, Row};
 
 /// Rows that one read may bring.
-pub(super) const READ_BATCH: usize = 64;
+pub(super) const READ_BATCH: usize = 128;
+
+/// Messages that wait to be sent and stop further reading.
+const READ_AHEAD: usize = 32;
 
 /// Rows of one lane between its cursor and its furthest row that stop further reading while the first is unsettled.
 const LANE_SPAN: usize = 256;
@@ -161,8 +164,7 @@ impl LaneState {
 
     fn has_room(&self) -> bool {
         let idle = self.rows.values().filter(|waiting| !waiting.in_flight).count();
-        idle < READ_BATCH / 2
-            && (self.rows.is_empty() || self.rows.len().saturating_add(self.settled.len()) < LANE_SPAN)
+        idle < READ_AHEAD && (self.rows.is_empty() || self.rows.len().saturating_add(self.settled.len()) < LANE_SPAN)
     }
 
     /// Takes what a read has brought. `more`: it brought as many events as it may, so others may follow before the end

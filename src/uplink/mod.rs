@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -209,6 +210,12 @@ pub enum UplinkError {
     Encode(#[from] serde_json::Error),
 }
 
+/// How often counts are shown of what is under way.
+const COUNTS_EVERY: Duration = Duration::from_millis(100);
+
+/// So many events are written as messages where they are; more by a thread that may block, beside what goes out meanwhile.
+const WRITTEN_HERE: usize = 8;
+
 /// The text of an answer to a command.
 type CommandAnswer = Result<String, serde_json::Error>;
 
@@ -217,7 +224,8 @@ type ReadResult = (ReadRequest, Result<(Vec<Row>, bool), StoreError>, BTreeSet<S
 
 /// Sends the stored log to the broker until `stop`, then says that the bridge leaves.
 ///
-/// `status` always shows what it is doing; `seed` fixes the jitter of its waits.
+/// `status` shows what it is doing: what people must know at once, counts of what is under way ten times a second. `seed`
+/// fixes the jitter of its waits.
 ///
 /// # Errors
 /// See [`UplinkError`]: only trouble with the store.
@@ -257,6 +265,7 @@ pub async fn run(
         handle,
         status,
         logged: clock.now().mono,
+        told: Mono(0),
         is_held: false,
         clock,
     };
@@ -267,7 +276,7 @@ pub async fn run(
             // Stopping comes before everything that could go on for ever.
             () = stop.cancelled() => return uplink.leave().await,
             // Answers free the window.
-            event = next_event(&mut uplink.link) => uplink.on_link_event(event)?,
+            event = next_event(&mut uplink.link) => uplink.on_link_events(event)?,
             // The clock was set. The handle has the other end, so this fails never.
             _ = timeline.changed() => {
                 let known = Arc::clone(&timeline.borrow_and_update());
@@ -321,6 +330,8 @@ struct Uplink {
     clock: Clock,
     /// When the progress of the backlog was logged last, or there was none.
     logged: Mono,
+    /// When the status was shown last.
+    told: Mono,
     /// Readings wait for the clock.
     is_held: bool,
 }
@@ -361,12 +372,27 @@ impl Uplink {
             self.logged = now.mono;
             info!(left = status.backlog, seconds = status.backlog_seconds, "what waited for the broker goes out");
         }
-        self.status.send_if_modified(|shown| {
-            let changed = *shown != status;
-            *shown = status;
-            changed
-        });
-        Ok(self.plan.next_deadline(now).into_iter().chain(self.state.next_deadline(now)).min())
+        let told_again = self.tell_status(status, now.mono);
+        Ok(self.plan.next_deadline(now).into_iter().chain(self.state.next_deadline(now)).chain(told_again).min())
+    }
+
+    /// Shows what it is doing; tells when counts that are not shown yet are due. Each change wakes whoever looks, which for
+    /// each answer of the broker would cost more than the answer.
+    fn tell_status(&mut self, status: UplinkStatus, now: Mono) -> Option<Mono> {
+        let due = self.told + COUNTS_EVERY;
+        let is_shown = {
+            let shown = self.status.borrow();
+            if *shown == status {
+                return None;
+            }
+            !status.differs_for_people(&shown)
+        };
+        if is_shown && now < due {
+            return Some(due);
+        }
+        self.told = now;
+        self.status.send_replace(status);
+        None
     }
 
     fn carry_out(&mut self, action: Action, now: Stamp) -> Result<(), UplinkError> {
@@ -392,9 +418,20 @@ impl Uplink {
                         Lane::Backlog if every_kind => reader.events_through(after, through, limit).await,
                         Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
                     };
-                    let seen = events.as_ref().map_or_else(|_| BTreeSet::new(), |events| state::seen(&config, events));
-                    let rows = |events: &[Event]| config.rows(&request, events, &timeline);
-                    (request, events.map(|events| (rows(&events), events.len() >= limit)), seen)
+                    let events = match events {
+                        Ok(events) => events,
+                        Err(error) => return (request, Err(error), BTreeSet::new()),
+                    };
+                    let is_few = events.len() <= WRITTEN_HERE;
+                    let written = move || {
+                        let seen = state::seen(&config, &events);
+                        (config.rows(&request, &events, &timeline), events.len() >= limit, seen)
+                    };
+                    let written = if is_few { Ok(written()) } else { tokio::task::spawn_blocking(written).await };
+                    match written {
+                        Ok((rows, more, seen)) => (request, Ok((rows, more)), seen),
+                        Err(error) => (request, Err(error.into()), BTreeSet::new()),
+                    }
                 }));
             }
             Action::Publish { ticket, message } => {
@@ -410,6 +447,17 @@ impl Uplink {
             }
         }
         Ok(())
+    }
+
+    /// Takes this and what else the broker has said by now, so that a burst of answers is one turn.
+    fn on_link_events(&mut self, event: LinkEvent) -> Result<(), UplinkError> {
+        let mut next = Some(event);
+        for _ in 0..self.config.limits.window {
+            let Some(event) = next else { break };
+            self.on_link_event(event)?;
+            next = self.link.as_mut().and_then(|link| link.next().now_or_never());
+        }
+        next.map_or(Ok(()), |event| self.on_link_event(event))
     }
 
     fn on_link_event(&mut self, event: LinkEvent) -> Result<(), UplinkError> {

@@ -17,6 +17,9 @@ pub const HOLDING: [&str; 2] = [ALERTS, READINGS];
 /// smallest range between them, which is sent twice.
 const MAX_PIECES: usize = 8;
 
+/// The ranges that were sent ahead of the readings' cursor: after one number and up to another. Unused places are zero.
+pub(super) type SentRanges = [(Seq, Seq); MAX_PIECES + 1];
+
 /// The events after one number and up to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
@@ -61,12 +64,18 @@ impl Pieces {
         (pieces, end)
     }
 
-    /// What the store has to keep of the ranges that were sent. Unused places are zero.
-    pub(super) fn sent(&self, live: Seq) -> Vec<(String, Seq)> {
+    /// What was sent ahead of the readings' cursor.
+    pub(super) fn sent_ranges(&self, live: Seq) -> SentRanges {
         let ends = self.pieces.iter().skip(1).map(|next| next.after).chain([live]);
         let ranges = self.pieces.iter().map(|piece| piece.through).zip(ends).filter(|(after, through)| after < through);
-        let ranges = ranges.chain(std::iter::repeat((Seq::ZERO, Seq::ZERO)));
-        let named = (0..=MAX_PIECES).map(names).zip(ranges);
+        let mut sent = [(Seq::ZERO, Seq::ZERO); MAX_PIECES + 1];
+        sent.iter_mut().zip(ranges).for_each(|(place, range)| *place = range);
+        sent
+    }
+
+    /// What the store has to keep of it, under the names of the cursors.
+    pub(super) fn sent(&self, live: Seq) -> Vec<(String, Seq)> {
+        let named = (0..=MAX_PIECES).map(names).zip(self.sent_ranges(live));
         named.flat_map(|((after, through), (from, to))| [(after, from), (through, to)]).collect()
     }
 

@@ -22,7 +22,7 @@ use crate::uplink::hold::ClockHold;
 pub use crate::uplink::hold::DEFAULT_CLOCK_HOLD;
 use crate::uplink::lane::{LaneState, READ_BATCH, Wish};
 pub use crate::uplink::pieces::HOLDING;
-use crate::uplink::pieces::{ALERTS, Pieces, READINGS};
+use crate::uplink::pieces::{ALERTS, Pieces, READINGS, SentRanges};
 
 /// So many numbers of the log that wait at a new connection are sent as if they were live: a moment's interruption.
 const BACKLOG_FROM: u64 = 256;
@@ -30,8 +30,8 @@ const BACKLOG_FROM: u64 = 256;
 /// The end of a lane that goes on with the log.
 const LAST: Seq = Seq(u64::MAX);
 
-/// Events of one piece of the backlog that one read may bring: two bundles.
-const BUNDLES_A_READ: usize = 2;
+/// Events of one piece of the backlog that one read may bring, in bundles: the next ones are read while they go out.
+const BUNDLES_A_READ: usize = 8;
 
 /// Answers of "unspecified" or "implementation specific" error after which a row is parked.
 const MAX_REFUSALS: u8 = 3;
@@ -266,11 +266,28 @@ pub struct UplinkStatus {
     pub reason: Option<String>,
 }
 
+impl UplinkStatus {
+    /// What people must know at once is not as it was; counts of what is under way change with each message.
+    pub fn differs_for_people(&self, before: &Self) -> bool {
+        let of_people = |status: &Self| (status.connected, status.since, status.parked, status.held_seconds.is_some());
+        let is_done = |status: &Self| (status.waiting == 0 && status.in_flight == 0, status.backlog == 0);
+        of_people(self) != of_people(before) || is_done(self) != is_done(before) || self.reason != before.reason
+    }
+}
+
 #[derive(Debug)]
 enum Link {
     Down { retry_at: Mono },
     Connecting { deadline: Mono },
     Up { since: Mono, window: u16, max_packet_bytes: u32 },
+}
+
+/// Where the cursors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Marks {
+    alerts: Seq,
+    readings: Seq,
+    sent: SentRanges,
 }
 
 /// One unconfirmed publication.
@@ -294,6 +311,8 @@ pub struct Plan {
     pieces: Pieces,
     /// What the store knows of the cursors.
     saved: BTreeMap<String, Seq>,
+    /// The same without names, once it was compared: nothing is to be stored as long as nothing moves.
+    marks: Option<Marks>,
     /// The next publication of the backlog, if it is paced.
     backlog_at: Mono,
     /// When the backlog of this connection was looked at first, and how much it was then.
@@ -339,6 +358,7 @@ impl Plan {
             backlog: LaneState::new(Seq::ZERO, Seq::ZERO),
             pieces,
             saved: stored.clone(),
+            marks: None,
             backlog_at: now.mono,
             progress: None,
             single_through: Seq::ZERO,
@@ -667,6 +687,11 @@ impl Plan {
     }
 
     fn save_cursors(&mut self) -> Option<Action> {
+        let sent = self.pieces.sent_ranges(self.live.cursor());
+        let marks = Marks { alerts: self.alerts.cursor(), readings: self.readings_cursor(), sent };
+        if self.marks.replace(marks) == Some(marks) {
+            return None;
+        }
         let mut cursors = self.pieces.sent(self.live.cursor());
         cursors.extend([(ALERTS.to_owned(), self.alerts.cursor()), (READINGS.to_owned(), self.readings_cursor())]);
         cursors.retain(|(name, seq)| self.saved.get(name).copied().unwrap_or(Seq::ZERO) != *seq);
@@ -760,11 +785,9 @@ impl Plan {
             };
             let singly = split || after < self.single_through;
             let bundle = if lane == Lane::Backlog && !singly { self.limits.bundle.max(1) } else { 1 };
-            let through = if bundle == 1 && !split && lane == Lane::Backlog {
-                through.min(self.single_through.max(after.next()))
-            } else {
-                through
-            };
+            // What goes singly because of a refusal ends there; after it bundles are read again.
+            let is_refused = lane == Lane::Backlog && !split && singly;
+            let through = if is_refused { through.min(self.single_through) } else { through };
             let limit = READ_BATCH.max(bundle.saturating_mul(BUNDLES_A_READ));
             let every_kind = lane == Lane::Backlog && self.pieces.first().is_some_and(|piece| piece.every_kind);
             let request = ReadRequest {

@@ -666,3 +666,42 @@ fn much_that_has_waited_for_the_clock_is_of_the_past_and_live_readings_do_not_wa
     bench.turn(&more);
     assert_eq!((bench.tickets[1].lane, bench.tickets[1].first), (Lane::Live, Seq(401)));
 }
+
+#[test]
+fn a_backlog_without_bundles_is_read_many_rows_at_a_time() {
+    let log = "r".repeat(1000);
+    let now = Stamp { mono: Mono::from_millis(1_000_000), wall: Wall(0) };
+    let limits = Limits { bundle: 1, backlog_a_second: 0, ..Limits::default() };
+    let mut plan = Plan::new(limits, &BTreeMap::new(), Seq(1000), 1, now);
+    assert_eq!(plan.next_action(now), Some(Action::Connect));
+    plan.on_connected(BROAD, now);
+    let mut asked = Vec::new();
+    while let Some(action) = plan.next_action(now) {
+        if let Action::Read(request) = action {
+            let (rows, more) = bundled(&log, request);
+            if request.lane == Lane::Backlog {
+                asked.push((request.after.0, request.through.0, rows.len()));
+            }
+            plan.on_rows(request, rows, more);
+        }
+    }
+    assert_eq!(asked, [(0, 1000, READ_BATCH)], "one read fills the window, and what goes out next");
+}
+
+#[test]
+fn what_people_must_know_is_told_apart_from_counts() {
+    let shown =
+        UplinkStatus { connected: true, waiting: 9, backlog: 4, sent: 3, in_flight: 2, ..UplinkStatus::default() };
+    let counts = UplinkStatus { waiting: 8, backlog: 3, sent: 4, in_flight: 1, ..shown.clone() };
+    assert!(!counts.differs_for_people(&shown));
+    for news in [
+        UplinkStatus { connected: false, ..shown.clone() },
+        UplinkStatus { parked: 1, ..shown.clone() },
+        UplinkStatus { held_seconds: Some(7), ..shown.clone() },
+        UplinkStatus { reason: Some("lost".to_owned()), ..shown.clone() },
+        UplinkStatus { waiting: 0, in_flight: 0, ..shown.clone() },
+        UplinkStatus { backlog: 0, ..shown.clone() },
+    ] {
+        assert!(news.differs_for_people(&shown), "{news:?}");
+    }
+}
