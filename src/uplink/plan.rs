@@ -33,6 +33,9 @@ const LAST: Seq = Seq(u64::MAX);
 /// Events of one piece of the backlog that one read may bring, in bundles: the next ones are read while they go out.
 const BUNDLES_A_READ: usize = 8;
 
+/// The pace of the backlog is known after this.
+const PACE_KNOWN_AFTER: Duration = Duration::from_secs(1);
+
 /// Answers of "unspecified" or "implementation specific" error after which a row is parked.
 const MAX_REFUSALS: u8 = 3;
 
@@ -642,8 +645,10 @@ impl Plan {
         let behind = self.alerts.cursor().min(self.readings_cursor());
         let backlog = self.pieces.left(self.backlog.cursor());
         let backlog_seconds = self.progress.and_then(|(since, then)| {
-            let (took, done) = (now.mono.since(since).as_secs(), then.saturating_sub(backlog));
-            backlog.saturating_mul(took).checked_div(done).filter(|_| backlog > 0)
+            let (took, done) = (now.mono.since(since), then.saturating_sub(backlog));
+            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let left = backlog.saturating_mul(millis).checked_div(done)?.div_ceil(1000);
+            Some(left).filter(|_| backlog > 0 && took >= PACE_KNOWN_AFTER)
         });
         UplinkStatus {
             held_seconds: self.clock_hold.seconds(now.mono),
