@@ -3,6 +3,7 @@
 mod buffering;
 mod expecting;
 pub mod resending;
+mod storing;
 mod timekeeping;
 mod watching;
 
@@ -359,6 +360,7 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     let uplink = start_uplink(&config, &epoch, &running, &opened.reader, &clock, seeds, resends);
     watching::start_watchers(&running, &metrics, (opened.dropped, opened.salvages), uplink, &config);
     start_host_watcher(&running, config.state_dir.clone(), keeper);
+    watch_storage(&config, &running, &opened.reader, &clock, &metrics);
     tell_what_cannot_be(&config, &running.control).await;
     let fingerprint = secured.as_ref().map(|loaded| &loaded.fingerprint);
     tell_where(on_listening, &Listening { address, codes: &codes, fingerprint, config_file: config_file.as_ref() });
@@ -750,6 +752,18 @@ async fn tell_what_cannot_be(config: &Config, control: &mpsc::Sender<Control>) {
         // A closed pipeline means that the daemon is about to end, and the main loop knows.
         let _ = control.send(Control::Condition(condition, false)).await;
     }
+}
+
+fn watch_storage(config: &Config, running: &Running, reader: &store::Reader, clock: &Clock, metrics: &Arc<Metrics>) {
+    let storing = storing::Storing {
+        state_dir: config.state_dir.clone(),
+        reader: reader.clone(),
+        max_bytes: config.store_options().max_bytes,
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    let watching = running.stages.inputs.clone().run_until_cancelled_owned(storing.watch());
+    running.tasks.spawn("room of the disk", Role::Helper, watching.map_or_ok());
 }
 
 fn start_host_watcher(running: &Running, state_dir: PathBuf, keeper: Timekeeper) {

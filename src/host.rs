@@ -12,13 +12,42 @@ const FULL_ABOVE: u128 = 90;
 /// And no longer full once at most this is used, so that a disk at the limit does not come and go.
 const ROOM_AGAIN_AT: u128 = 88;
 
+/// The space of a file system as `df` counts it: what is reserved for root is neither used nor available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes that hold something.
+    pub used_bytes: u64,
+    /// Bytes that this process can still write.
+    pub available_bytes: u64,
+}
+
+impl DiskSpace {
+    /// How much is used, in whole percent, rounded up as `df` does; 100 on a file system without any space.
+    pub fn used_percent(self) -> u8 {
+        let (used, all) = (u128::from(self.used_bytes), u128::from(self.used_bytes) + u128::from(self.available_bytes));
+        let percent = (used * 100).div_ceil(all.max(1));
+        if all == 0 { 100 } else { u8::try_from(percent).unwrap_or(100) }
+    }
+}
+
+/// The space of the file system of `path`. Blocks, for as long as a dead disk does.
+///
+/// # Errors
+/// Those of the file system.
+pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+    let space = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+    let used_bytes = bytes(space.f_blocks.saturating_sub(space.f_bfree));
+    Ok(DiskSpace { used_bytes, available_bytes: bytes(space.f_bavail) })
+}
+
 /// Whether the file system of `path` counts as full; `was_full` is the last answer.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn is_disk_full(path: &Path, was_full: bool) -> io::Result<bool> {
-    let space = rustix::fs::statvfs(path)?;
-    Ok(is_full(space.f_blocks.saturating_sub(space.f_bfree), space.f_bavail, was_full))
+    let DiskSpace { used_bytes, available_bytes } = disk_space(path)?;
+    Ok(is_full(used_bytes, available_bytes, was_full))
 }
 
 /// As `df` counts: what is reserved for root is neither used nor available.
@@ -137,6 +166,19 @@ mod tests {
             std::fs::write(folder.join("since_epoch"), since_epoch).unwrap();
             assert_eq!(has_hardware_clock(dir.path(), now), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_disk_is_as_full_as_df_says() {
+        for (used, available, expected) in
+            [(0, 10, 0), (1, 999, 1), (1, 1, 50), (501, 499, 51), (10, 0, 100), (0, 0, 100), (u64::MAX, u64::MAX, 50)]
+        {
+            let space = DiskSpace { used_bytes: used, available_bytes: available };
+            assert_eq!(space.used_percent(), expected, "{space:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert!(disk_space(dir.path()).unwrap().used_bytes > 0);
+        assert!(disk_space(&dir.path().join("nothing")).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use crate::ids::SourceId;
-use crate::wire::UplinkNow;
+use crate::wire::{StorageNow, UplinkNow};
 
 /// A number that other tasks change while it is read.
 #[derive(Debug, Default)]
@@ -51,6 +51,8 @@ macro_rules! metrics {
             sources: OnceLock<Vec<(SourceId, Arc<SourceCounters>)>>,
             /// The connection to the broker; `None`: none is configured, or it has not begun.
             pub uplink: watch::Sender<Option<UplinkNow>>,
+            /// The disk of the state directory and the room of the log; `None`: not looked at yet, or it cannot be.
+            pub storage: watch::Sender<Option<StorageNow>>,
         }
 
         impl Metrics {

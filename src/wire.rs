@@ -10,6 +10,7 @@ mod dated;
 mod list;
 mod notification;
 pub mod shape;
+mod storage;
 mod uplink;
 
 use schemars::JsonSchema;
@@ -26,6 +27,7 @@ pub use self::list::{alert, device, reading};
 use self::notification::UserPush;
 pub use self::notification::{ToUser, preferences, to_user, user_id};
 use self::shape::{AnyUpload, Kind, Timestamp, Uuid};
+pub use self::storage::{DiskNow, LogNow, StorageNow};
 use self::uplink::StatusData;
 pub use self::uplink::{BridgeNews, UplinkNow, bridge_news};
 use crate::clock::{Mono, Wall};

@@ -68,6 +68,8 @@ pub(super) fn start_watchers(
         stop.clone().run_until_cancelled_owned(tell_salvaged(control, salvages)).map_or_ok()
     });
     if let Some(Uplink { status, buffer, low }) = uplink {
+        // From the first moment on: without it nobody could tell it from a bridge that has no broker.
+        metrics.uplink.send_replace(Some(UplinkNow::default()));
         running.tasks.spawn("uplink status", Role::Helper, {
             let (control, metrics) = (running.control.clone(), Arc::clone(metrics));
             stop.clone().run_until_cancelled_owned(watch_uplink(control, metrics, status, (buffer, low))).map_or_ok()

@@ -1,56 +1,16 @@
 // The pages beside the ward in real Chromium against the real daemon: trends, alarms, limits, devices, system, and the way in.
-// `VITALBRIDGE_BIN=target/debug/vitalbridge npm run pages`; VITALBRIDGE_PAGE_DIR tries the files of a folder without building.
+// `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { chromium } from 'playwright-core';
+import { SIZES, begin, launch, observed, picture, run, startConfigured, tokenFor as issue, until, violationsIn } from './real.mjs';
 
-const BINARY = process.env.VITALBRIDGE_BIN;
-const PAGE_DIR = process.env.VITALBRIDGE_PAGE_DIR;
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  // What a test hands to the browser itself has no address, and Chromium would keep it from this machine.
-  ...(PAGE_DIR ? ['--disable-features=LocalNetworkAccessChecks'] : [])];
-/** Pictures that a person should look at. */
-const SHOTS = new URL('shots/', import.meta.url).pathname;
-const SIZES = [{ width: 800, height: 480 }, { width: 1280, height: 800 }, { width: 390, height: 844 }];
-const STARTED_MS = 20_000;
-const WAIT_MS = 30_000;
-const MAX_OUTPUT_BYTES = 64 * 1024;
 /** A continuous number is lost after this (the default rules), in ms. */
 const LOST_MS = 10_000;
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-
-/** Waits until `look` gives something true; fails with what was awaited. */
-async function until(what, deadlineMs, look) {
-  const end = performance.now() + deadlineMs;
-  while (performance.now() < end) {
-    const last = await look();
-    if (last) return last;
-    await new Promise((next) => setTimeout(next, 50));
-  }
-  return assert.fail(`not within ${deadlineMs} ms: ${what}`);
-}
-
-/** A process that is ended with the tests, with what it has said. */
-function begin(...command) {
-  const child = spawn(BINARY, command, { stdio: ['ignore', 'pipe', 'pipe'] });
-  const ended = new Promise((resolve) => child.once('exit', resolve));
-  const process = { child, output: '' };
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => {
-    process.output = (process.output + chunk).slice(-MAX_OUTPUT_BYTES);
-  });
-  process.stop = async () => {
-    child.kill('SIGKILL');
-    await ended;
-  };
-  return process;
-}
 
 const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-pages-'));
 const stateDir = join(dir, 'state');
@@ -58,7 +18,7 @@ const stateDir = join(dir, 'state');
 /** An oximeter on a serial line of its own, as long as it is plugged in. */
 async function plugIn() {
   const oximeter = begin('emulate', '--profile', 'nonin-df2', '--pty', join(dir, 'oximeter'), '--seed', '7');
-  await until('the oximeter is there', STARTED_MS, () => existsSync(join(dir, 'oximeter')));
+  await until('the oximeter is there', () => existsSync(join(dir, 'oximeter')));
   return oximeter;
 }
 
@@ -70,11 +30,12 @@ let context;
 let page;
 /** What went wrong in a page without anybody asking. */
 let trouble;
-const tokens = {};
+/** What a page and the daemon said to each other and the contract does not allow. */
+let broken;
+/** The tokens that were issued. */
+const tokens = new Map();
 
 before(async () => {
-  assert.ok(BINARY, 'VITALBRIDGE_BIN must hold the path of the vitalbridge binary');
-  mkdirSync(SHOTS, { recursive: true });
   // A heart rate that alarms, and a cuff that measures twice.
   writeFileSync(join(dir, 'ward.csv'), 't_s,HR,RESP,NBPSys,NBPDias,NBPMean\n0,130,16,121,79,93\n20,131,17,0,0,0\n25,130,17,132,85,101\n3600,130,17,0,0,0\n');
   writeFileSync(join(dir, 'vitalbridge.toml'), `[bridge]\nid = "pages"\n[server]\nlisten = "127.0.0.1:0"\n[server.limits]\nper_user = 40\n`
@@ -83,66 +44,45 @@ before(async () => {
     + `[[source]]\nid = "recording"\nkind = "replay"\nfile = "${join(dir, 'ward.csv')}"\npatient = "P-2"\nmode = "test"\n`);
   oximeter = await plugIn();
   daemon = begin('run', '--config', join(dir, 'vitalbridge.toml'), '--state-dir', stateDir);
-  const [, port] = await until('the daemon listens', STARTED_MS, () => {
+  const [, port] = await until('the daemon listens', () => {
     assert.equal(daemon.child.exitCode, null, `the daemon ended:\n${daemon.output}`);
     return /127\.0\.0\.1:(\d+)/.exec(daemon.output);
   });
   origin = `http://127.0.0.1:${port}`;
-  browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+  browser = await launch();
 });
 
 after(async () => {
   await browser?.close();
-  for (const one of [daemon, oximeter]) await one?.stop();
+  for (const one of [daemon, oximeter]) await one?.kill();
   rmSync(dir, { recursive: true, force: true });
 });
 
 beforeEach(async () => {
-  trouble = [];
+  [trouble, broken] = [[], []];
   context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', acceptDownloads: true });
   page = await openPage();
 });
 
 afterEach(async () => {
   await context?.close();
+  assert.deepEqual(broken, [], 'not in the contract');
 });
 
 /** A window of the browser that tells what goes wrong in it. */
 async function openPage() {
   const opened = await context.newPage();
-  opened.on('console', (message) => {
-    // Chromium writes down each answer that is a refusal, and that nobody has touched the page: both are the tests' own matter.
-    if (['error', 'warning'].includes(message.type()) && !/Failed to load resource|AudioContext was not allowed to start/.test(message.text())) trouble.push(`console: ${message.text()}`);
-  });
-  opened.on('pageerror', (error) => trouble.push(`error: ${error.stack}`));
-  opened.on('request', (request) => {
-    if (!request.url().startsWith('blob:') && new URL(request.url()).origin !== origin) trouble.push(`request to another host: ${request.url()}`);
-  });
-  await opened.addInitScript(() => document.addEventListener('securitypolicyviolation', (event) => {
-    console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
-  }));
-  if (PAGE_DIR) {
-    await opened.route((url) => existsSync(join(PAGE_DIR, url.pathname)) && !url.pathname.startsWith('/api'), async (route) => {
-      const { pathname } = new URL(route.request().url());
-      const body = readFileSync(join(PAGE_DIR, pathname === '/' ? 'index.html' : pathname));
-      const type = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml' }[pathname.split('.').at(-1)] ?? 'text/html';
-      await route.fulfill({ body, headers: { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'" } });
-    });
-  }
+  await observed(opened, origin, { trouble, broken, allowsRefusals: true });
   return opened;
 }
 
-/** A token, issued once; `limits` are further words of `token issue`. */
-function tokenFor(role, life = '1h', ...limits) {
-  const key = [role, life, ...limits].join(' ');
-  tokens[key] ??= execFileSync(BINARY, ['token', 'issue', '--state-dir', stateDir, '--role', role, '--user', `${role}-1`, '--for', life, ...limits], { encoding: 'utf8' }).trim();
-  return tokens[key];
-}
+/** A token of the user `ROLE-1`. */
+const tokenFor = (role, options) => issue({ stateDir, tokens }, role, { user: `${role}-1`, ...options });
 
 /** Signs in and opens an address. */
-async function visit(route, role = 'clinician', to = page, ...limits) {
+async function visit(route, role = 'clinician', { patients = [], to = page } = {}) {
   await to.goto(origin);
-  await to.locator('#sign-in-secret').fill(tokenFor(role, '1h', ...limits));
+  await to.locator('#sign-in-secret').fill(await tokenFor(role, { patients }));
   await to.keyboard.press('Enter');
   await to.locator('.tile').first().waitFor();
   await to.evaluate((hash) => {
@@ -158,7 +98,7 @@ async function signOut() {
 }
 
 const api = async (path, role = 'clinician', options = {}) => {
-  const response = await fetch(`${origin}${path}`, { ...options, headers: { Authorization: `Bearer ${tokenFor(role)}`, 'Content-Type': 'application/json' } });
+  const response = await fetch(`${origin}${path}`, { ...options, headers: { Authorization: `Bearer ${await tokenFor(role)}`, 'Content-Type': 'application/json' } });
   return { status: response.status, body: await response.json() };
 };
 
@@ -190,38 +130,38 @@ describe('trends', () => {
       const chart = await drawnIn('SpO₂');
       return chart?.streams.length > 0 && chart.y[0].filter((value) => typeof value === 'number').length > 2 && chart;
     };
-    await until('the oximeter is drawn', WAIT_MS, numbers);
-    await oximeter.stop();
+    await until('the oximeter is drawn', numbers);
+    await oximeter.kill();
     const stoppedAt = performance.now();
     rmSync(join(dir, 'oximeter'), { force: true });
-    await until('the bridge has lost it', WAIT_MS, async () => performance.now() - stoppedAt > LOST_MS + 2000
+    await until('the bridge has lost it', async () => performance.now() - stoppedAt > LOST_MS + 2000
       && (await api('/api/v1/devices?patient=P-1')).body.devices.every(({ link }) => link !== 'live'));
     const key = page.locator('.chart[data-chart="SpO₂"] .chart-key');
     assert.match(await key.innerText(), /---/, 'an old number is not shown as one of now');
     oximeter = await plugIn();
     const gapOf = async () => (await drawnIn('SpO₂')).gaps[0]?.find(({ from, to }) => to - from > LOST_MS);
-    const gap = await until('the line goes on after a gap', 2 * WAIT_MS, gapOf);
-    await until('a number of now', WAIT_MS, async () => /oximeter \d+$/.test(await key.innerText()));
+    const gap = await until('the line goes on after a gap', gapOf);
+    await until('a number of now', async () => /oximeter \d+$/.test(await key.innerText()));
     // The log says the same as what came live.
     await page.reload();
     await page.locator('main.page').waitFor();
-    await until('the gap is there after a reload', WAIT_MS, async () => {
+    await until('the gap is there after a reload', async () => {
       const again = await drawnIn('SpO₂');
       return again?.gaps[0]?.some(({ from, to }) => Math.abs(from - gap.from) < 5000 && Math.abs(to - gap.to) < 5000);
     });
-    const chart = await until('there are lines to look at', WAIT_MS, async () => {
+    const chart = await until('there are lines to look at', async () => {
       const now = await drawnIn('SpO₂');
       return joined(now, 'spo2').length > 3 && now;
     });
     assert.deepEqual(joined(chart, 'spo2').filter((ms) => ms > LOST_MS), [], 'no line is longer than a sensor may be silent');
     assert.match(await page.locator('.chart[data-chart="SpO₂"] .chart-box').getAttribute('aria-label'), /[1-9]\d* gaps?/);
-    await page.screenshot({ path: join(SHOTS, 'trends-gap.png') });
+    await picture(page, 'trends-gap');
     assert.deepEqual(trouble, []);
   });
 
   test('alerts are bands, limits are lines, the cuff has marks and a history', async () => {
     await visit('#/trends/P-2');
-    const heart = await until('the alert is a band', 2 * WAIT_MS, async () => {
+    const heart = await until('the alert is a band', async () => {
       const chart = await drawnIn('HR / PR');
       return chart?.bands.length > 0 && chart;
     });
@@ -230,11 +170,11 @@ describe('trends', () => {
     assert.match(await page.locator('.alert-lane').getAttribute('aria-label'), /^\d+ alerts? in this time$/);
     await page.getByRole('link', { name: 'NIBP history' }).click();
     const rows = page.locator('.nibp tbody tr');
-    await until('both measurements, and the cuff that gave none', WAIT_MS, async () => await rows.count() === 3);
+    await until('both measurements, and the cuff that gave none', async () => await rows.count() === 3);
     assert.match(await rows.first().innerText(), /132\/85/, 'the newest first');
     assert.match(await rows.nth(1).innerText(), /---[\s\S]*zero reported/);
     assert.match(await rows.nth(2).innerText(), /121\/79\s+93/);
-    const cuff = await until('the cuff is drawn', WAIT_MS, async () => {
+    const cuff = await until('the cuff is drawn', async () => {
       const chart = await drawnIn('NIBP');
       return chart?.streams.length === 3 && chart;
     });
@@ -247,20 +187,20 @@ describe('trends', () => {
     await visit('#/trends/P-2');
     for (const text of ['6 h', '24 h', '3 d', '7 d', '1 h']) {
       await page.getByRole('button', { name: text, exact: true }).click();
-      await until(`${text} is shown`, WAIT_MS, async () => await page.getByRole('button', { name: text, exact: true }).getAttribute('aria-pressed') === 'true'
+      await until(`${text} is shown`, async () => await page.getByRole('button', { name: text, exact: true }).getAttribute('aria-pressed') === 'true'
         && await page.locator('.trend-says').innerText() === '');
     }
-    await until('something is drawn', WAIT_MS, async () => (await drawnIn('RESP'))?.x.length > 2);
+    await until('something is drawn', async () => (await drawnIn('RESP'))?.x.length > 2);
     const box = await page.locator('.chart[data-chart="RESP"] .u-over').boundingBox();
     await page.mouse.move(box.x + box.width * 0.5, box.y + 20);
     await page.mouse.down();
     await page.mouse.move(box.x + box.width * 0.75, box.y + 24, { steps: 4 });
     await page.mouse.up();
-    await until('a quarter of an hour', WAIT_MS, async () => !/now$/.test(await page.locator('.trend-when').innerText()));
+    await until('a quarter of an hour', async () => !/now$/.test(await page.locator('.trend-when').innerText()));
     const [from, to] = (await page.locator('.trend-when').innerText()).split(' – ').map((text) => Date.parse(text));
     assert.ok(Math.abs((to - from) - 900_000) < 20_000, `${to - from} ms`);
     await page.getByRole('button', { name: 'Now' }).click();
-    await until('the present', WAIT_MS, async () => /now$/.test(await page.locator('.trend-when').innerText()));
+    await until('the present', async () => /now$/.test(await page.locator('.trend-when').innerText()));
     const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: /^Download CSV/ }).click()]);
     const lines = readFileSync(await download.path(), 'utf8').split('\r\n');
     assert.match(lines[0], /^epoch,seq,timestamp/);
@@ -272,8 +212,8 @@ describe('trends', () => {
   test('the live end goes on by itself', async () => {
     await visit('#/trends/P-2');
     const last = async () => (await drawnIn('HR / PR'))?.x.at(-1) ?? 0;
-    const first = await until('something is drawn', WAIT_MS, last);
-    await until('newer readings are drawn', WAIT_MS, async () => await last() > first + 3000);
+    const first = await until('something is drawn', last);
+    await until('newer readings are drawn', async () => await last() > first + 3000);
   });
 });
 
@@ -282,7 +222,7 @@ describe('alarms', () => {
     const screen = await visit('#/alarms', 'viewer');
     // What a reader of the list sees counts, and nothing of the ward's tiles is in sight.
     const check = async () => (await api('/api/v1/alerts')).body.alerts.filter(({ rule }) => rule === 'alert_undelivered');
-    await until('the row is there', WAIT_MS, async () => await screen.locator('.present tbody tr').count() > 0);
+    await until('the row is there', async () => await screen.locator('.present tbody tr').count() > 0);
     const told = await screen.evaluate(() => new Promise((resolve, reject) => {
       // The page's own connection, by what it hears.
       const { prototype } = EventTarget;
@@ -303,14 +243,14 @@ describe('alarms', () => {
   test('an alert stands with its time, is acknowledged here, and its life says by whom', async () => {
     await visit('#/alarms', 'nurse');
     const row = page.locator('.present tbody tr', { hasText: 'Heart rate' });
-    await until('it stands', 2 * WAIT_MS, async () => await row.count() === 1);
+    await until('it stands', async () => await row.count() === 1);
     assert.match(await row.innerText(), /\*\* medium[\s\S]*Bed 2 · Bo Falk[\s\S]*\d\d:\d\d:\d\d/);
     await row.getByRole('button', { name: /^Acknowledge: Bed 2/ }).click();
-    await until('it is acknowledged', WAIT_MS, async () => /ACKNOWLEDGED by nurse-1/.test(await row.innerText()));
+    await until('it is acknowledged', async () => /ACKNOWLEDGED by nurse-1/.test(await row.innerText()));
     const past = page.locator('.past tbody tr', { hasText: 'Heart rate' });
-    await until('the list says by whom', WAIT_MS, async () => /nurse-1 at \d\d:\d\d:\d\d/.test(await past.innerText()));
+    await until('the list says by whom', async () => /nurse-1 at \d\d:\d\d:\d\d/.test(await past.innerText()));
     await past.locator('summary').click();
-    await until('its life', WAIT_MS, async () => /acknowledged by nurse-1/.test(await past.locator('ol').innerText()));
+    await until('its life', async () => /acknowledged by nurse-1/.test(await past.locator('ol').innerText()));
     await page.getByLabel('Priority').selectOption('high');
     assert.equal(await past.count(), 0, 'a filter leaves out what is not meant');
     await page.getByLabel('Priority').selectOption('medium');
@@ -322,22 +262,22 @@ describe('alarms', () => {
 
   test('who may not acknowledge is told so', async () => {
     await visit('#/alarms', 'viewer');
-    await until('the row is there', WAIT_MS, async () => await page.locator('.present tbody tr').count() > 0);
+    await until('the row is there', async () => await page.locator('.present tbody tr').count() > 0);
     assert.equal(await page.locator('.present button').count(), 0);
   });
 
   test('the audit trail is for those whose token has it', async () => {
     await visit('#/alarms?audit');
     const rows = page.locator('tbody tr');
-    await until('rows', WAIT_MS, async () => await rows.count() > 0);
+    await until('rows', async () => await rows.count() > 0);
     assert.match(await rows.first().innerText(), /\d\d:\d\d:\d\d/);
     await page.getByLabel('Search in what was read').fill('no such thing');
-    await until('the search leaves out', WAIT_MS, async () => await rows.count() === 0);
+    await until('the search leaves out', async () => await rows.count() === 0);
     await context.close();
     context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
     page = await openPage();
-    await visit('#/alarms?audit', 'nurse', page, '--patient', 'P-1');
-    await until('why there is none', WAIT_MS, async () => /does not show the audit trail/.test(await page.locator('main.page').innerText()));
+    await visit('#/alarms?audit', 'nurse', { patients: ['P-1'] });
+    await until('why there is none', async () => /does not show the audit trail/.test(await page.locator('main.page').innerText()));
   });
 });
 
@@ -345,15 +285,15 @@ describe('limits', () => {
   test('a change with its reason is in force, seen in another window at once, and taken back again', async () => {
     await visit('#/limits/P-1');
     const other = await openPage();
-    await visit('#/limits/P-1', 'nurse', other);
+    await visit('#/limits/P-1', 'nurse', { to: other });
     const row = (from) => from.locator('tr[data-rule="spo2_low"]');
-    await until('what is in force', WAIT_MS, async () => /below 90 %/.test(await row(other).innerText()));
+    await until('what is in force', async () => /below 90 %/.test(await row(other).innerText()));
     await row(page).getByRole('button').click();
     await page.getByLabel('Alarm below (%)').fill('87');
     await page.getByLabel('Reason').fill('COPD, target 88-92');
     await page.getByLabel('Ends after').selectOption('4');
     await page.getByRole('button', { name: 'Put in force' }).click();
-    await until('the other window has it', WAIT_MS, async () => {
+    await until('the other window has it', async () => {
       const text = await row(other).innerText();
       return /below 87 %/.test(text) && /clinician-1/.test(text) && /COPD, target 88-92/.test(text) && /\d\d:\d\d:\d\d/.test(text);
     });
@@ -365,7 +305,7 @@ describe('limits', () => {
     await row(page).getByRole('button').click();
     await page.getByLabel('Reason').fill('weaned');
     await page.getByRole('button', { name: /Back to the rule/ }).click();
-    await until('the rule\'s own limits', WAIT_MS, async () => /below 90 %/.test(await row(other).innerText()) && /built in/.test(await row(other).innerText()));
+    await until('the rule\'s own limits', async () => /below 90 %/.test(await row(other).innerText()) && /built in/.test(await row(other).innerText()));
     assert.deepEqual(trouble, []);
   });
 
@@ -375,7 +315,7 @@ describe('limits', () => {
     await page.getByLabel('Alarm below (%)').fill('101');
     await page.getByRole('button', { name: 'Put in force' }).click();
     const reason = page.getByLabel('Reason');
-    await until('the reason is missing', WAIT_MS, async () => await reason.getAttribute('aria-invalid') === 'true');
+    await until('the reason is missing', async () => await reason.getAttribute('aria-invalid') === 'true');
     const problemOf = (field) => field.evaluate((input) => document.getElementById(`${input.id}-problem`).textContent);
     assert.match(await problemOf(reason), /1 to 200 bytes/);
     const level = page.getByLabel('Alarm below (%)');
@@ -395,14 +335,14 @@ describe('limits', () => {
     await page.getByLabel('Reason').fill('pacemaker test');
     await page.getByLabel('Ends after').selectOption('24');
     await page.getByRole('button', { name: 'Put in force' }).click();
-    await until('ALARM OFF', WAIT_MS, async () => /ALARM OFF/.test(await row.innerText()) && /pacemaker test/.test(await row.innerText()));
+    await until('ALARM OFF', async () => /ALARM OFF/.test(await row.innerText()) && /pacemaker test/.test(await row.innerText()));
     await page.getByRole('link', { name: 'Ward', exact: true }).click();
-    await until('the tile says so', WAIT_MS, async () => /ALARM OFF heart rate low/.test(await page.locator('.tile[data-patient=P-1] .off').innerText()));
+    await until('the tile says so', async () => /ALARM OFF heart rate low/.test(await page.locator('.tile[data-patient=P-1] .off').innerText()));
     await page.goBack();
     await row.getByRole('button').click();
     await page.getByLabel('Reason').fill('done');
     await page.getByRole('button', { name: 'Switch the alarm on' }).click();
-    await until('it is on', WAIT_MS, async () => !/ALARM OFF/.test(await row.innerText()));
+    await until('it is on', async () => !/ALARM OFF/.test(await row.innerText()));
     assert.deepEqual(trouble, []);
   });
 
@@ -410,7 +350,7 @@ describe('limits', () => {
     for (const role of ['viewer', 'nurse']) {
       await page.evaluate(() => sessionStorage.clear()).catch(() => {});
       await visit('#/limits/P-1', role);
-      await until('the limits', WAIT_MS, async () => await page.locator('tr[data-rule="spo2_low"]').count() === 1);
+      await until('the limits', async () => await page.locator('tr[data-rule="spo2_low"]').count() === 1);
       assert.equal(await page.locator('.limit-list button').count(), 0);
       assert.match(await page.locator('.page-note').innerText(), new RegExp(`takes a clinician or an admin; you are signed in as ${role}-1`));
     }
@@ -423,41 +363,69 @@ describe('devices and system', () => {
   test('each device has its state, battery, signal and when it was heard; a scan without a radio says why', async () => {
     await visit('#/devices');
     const row = page.locator('tr[data-device="oximeter"]');
-    await until('the oximeter', WAIT_MS, async () => await row.count() === 1);
-    await until('it is live', WAIT_MS, async () => /live/.test(await row.innerText()) && /\d+ s ago/.test(await row.innerText()));
+    await until('the oximeter', async () => await row.count() === 1);
+    await until('it is live', async () => /live/.test(await row.innerText()) && /\d+ s ago/.test(await row.innerText()));
     assert.match(await row.innerText(), /Bed 1 · Ada Winter[\s\S]*unknown/, 'nobody knows its battery');
     await page.getByText('How a sensor is added').click();
     assert.match(await page.locator('.help-steps').innerText(), /configuration of the bridge is a file, and this page does not write it/);
     await page.getByRole('button', { name: 'Scan', exact: true }).click();
-    await until('the scan has ended', WAIT_MS, async () => /^(Scan failed: .{10}|Scan is done)/.test(await page.locator('section[aria-labelledby=add-title] .quiet-text').innerText()));
+    await until('the scan has ended', async () => /^(Scan failed: .{10}|Scan is done)/.test(await page.locator('section[aria-labelledby=add-title] .quiet-text').innerText()));
     await signOut();
     await visit('#/devices', 'viewer');
     assert.equal(await page.getByRole('button', { name: 'Scan', exact: true }).count(), 0);
     assert.match(await page.locator('section[aria-labelledby=add-title]').innerText(), /takes a clinician or an admin/);
   });
 
-  test('the system page says what is known, and unknown where nobody tells', async () => {
-    await visit('#/system', 'admin');
-    const fact = (name) => page.locator('.fact', { has: page.getByText(name, { exact: true }) }).locator('dd');
-    await until('the bridge is ready', WAIT_MS, async () => await fact('State').innerText() === 'ready');
-    assert.match(await fact('Version').innerText(), /^\d+\.\d+\.\d+/);
-    assert.match(await fact('Running for').innerText(), /^\d+ (s|min)$/);
-    assert.equal(await fact('This browser').innerText(), 'agrees');
-    assert.match(await fact('Buffer').innerText(), /^(unknown|[\d.]+ h)/);
-    assert.match(await fact('Connection').innerText(), /^not connected/);
-    assert.ok(await page.locator('table tbody tr').count() > 0, 'an admin sees who is connected');
-    assert.match(await page.locator('table tbody').innerText(), /admin-1/);
-    await signOut();
-    await visit('#/system', 'viewer');
-    await until('the bridge is ready', WAIT_MS, async () => await fact('State').innerText() === 'ready');
-    assert.equal(await page.locator('table').count(), 0);
-    assert.equal(await fact('Running for').innerText().then((text) => text === 'unknown' || /^\d+ /.test(text)), true);
+  const factOf = (from) => (name) => from.locator('.fact', { has: from.getByText(name, { exact: true }) }).locator('dd');
+
+  test('the system page says for how long the bridge runs, how full the disk is and what there is of a broker, to every role', async () => {
+    const fact = factOf(page);
+    for (const role of ['admin', 'viewer']) {
+      await visit('#/system', role);
+      await until('the bridge is ready', async () => await fact('State').innerText() === 'ready');
+      assert.match(await fact('Version').innerText(), /^\d+\.\d+\.\d+/);
+      assert.match(await fact('Running for').innerText(), /^\d+ (s|min)$/);
+      await until('the disk was looked at', async () => /^\d+ % used\s+[\d.]+ [kMG]B free$/.test(await fact('Disk').innerText()));
+      assert.match(await fact('Log').innerText(), /^[\d.]+ [kMG]B of [\d.]+ [kMG]B$/);
+      // The first minute of a run says nothing of how fast the log grows.
+      assert.match(await fact('Log full').innerText(), /^(unknown|in \d+ (min|h|d))/);
+      assert.match(await fact('Connection').innerText(), /^no broker configured/);
+      assert.equal(await fact('Buffer').count(), 0, 'nothing waits for a broker that there is not');
+      assert.equal(await fact('This browser').innerText(), 'agrees');
+      if (role === 'admin') assert.match(await page.locator('table tbody').innerText(), /admin-1/, 'an admin sees who is connected');
+      else assert.equal(await page.locator('table').count(), 0);
+      await signOut();
+    }
+    assert.deepEqual(trouble, []);
+  });
+
+  test('a broker that was never reached is told from none, and why is for administrators', async () => {
+    const port = await new Promise((resolve) => {
+      const server = createServer().listen(0, '127.0.0.1', () => {
+        const { port: free } = server.address();
+        server.close(() => resolve(free));
+      });
+    });
+    const alone = await startConfigured(`[bridge]\nid = "alone"\n[mqtt]\nbroker = "mqtt://127.0.0.1:${port}"\n[[patient]]\nid = "P-1"\nbed = "1"\n`);
+    try {
+      const other = await context.newPage();
+      const connection = factOf(other)('Connection');
+      for (const [role, expected] of [['admin', /^not reached since the start of the bridge\s+\S+/], ['nurse', /^not reached since the start of the bridge$/]]) {
+        await other.goto(alone.origin);
+        await other.evaluate((token) => sessionStorage.setItem('vitalbridge.token', token), await issue(alone, role));
+        await other.goto(`${alone.origin}/#/system`);
+        await other.reload();
+        await until(`what a ${role} is told`, async () => await connection.count() === 1 && expected.test(await connection.innerText()));
+      }
+    } finally {
+      await alone.stop();
+    }
   });
 });
 
 describe('the way in', () => {
   test('a token or a code is never in the address, the history or another page\'s referrer', async () => {
-    const code = /#code=(\S+)/.exec(execFileSync(BINARY, ['token', 'code', '--state-dir', stateDir, '--role', 'nurse', '--user', 'nurse-2'], { encoding: 'utf8' }))?.[1];
+    const code = /#code=(\S+)/.exec(await run('token', 'code', '--state-dir', stateDir, '--role', 'nurse', '--user', 'nurse-2'))?.[1];
     assert.ok(code, 'a sign-in link');
     const urls = [];
     page.on('framenavigated', (frame) => urls.push(frame.url()));
@@ -484,7 +452,7 @@ describe('the way in', () => {
     // A code works once.
     const second = await openPage();
     await second.goto(`${origin}/#code=${code}`);
-    await until('it is refused', WAIT_MS, async () => /wrong, already used or too old/.test(await second.locator('#sign-in-problem').innerText()));
+    await until('it is refused', async () => /wrong, already used or too old/.test(await second.locator('#sign-in-problem').innerText()));
     assert.equal(new URL(second.url()).hash, '');
   });
 
@@ -493,19 +461,19 @@ describe('the way in', () => {
     await page.locator('tr[data-rule="spo2_low"]').waitFor();
     const { status } = await api('/api/v1/tokens/revoke', 'admin', { method: 'POST', body: JSON.stringify({ user: 'viewer-1' }) });
     assert.equal(status, 200);
-    await until('the session has ended', WAIT_MS, () => page.locator('#sign-in').isVisible());
+    await until('the session has ended', () => page.locator('#sign-in').isVisible());
     assert.equal(await page.locator('main.page').count(), 0, 'who is not signed in sees no patient');
-    delete tokens['viewer 1h'];
-    const short = tokenFor('clinician', '1s');
-    await until('it is over', WAIT_MS, async () => (await fetch(`${origin}/api/v1/patients`, { headers: { Authorization: `Bearer ${short}` } })).status === 401);
+    tokens.clear();
+    const short = await tokenFor('clinician', { life: '1s' });
+    await until('it is over', async () => (await fetch(`${origin}/api/v1/patients`, { headers: { Authorization: `Bearer ${short}` } })).status === 401);
     await page.locator('#sign-in-secret').fill(short);
     await page.keyboard.press('Enter');
-    await until('the old one is refused', WAIT_MS, async () => /not valid here, or it has expired/.test(await page.locator('#sign-in-problem').innerText()));
+    await until('the old one is refused', async () => /not valid here, or it has expired/.test(await page.locator('#sign-in-problem').innerText()));
     assert.equal(await page.locator('.tile').count(), 0);
   });
 
   test('a token for one patient opens the page with this patient alone', async () => {
-    await visit('#/limits/P-2', 'nurse', page, '--patient', 'P-2');
+    await visit('#/limits/P-2', 'nurse', { patients: ['P-2'] });
     await page.locator('tr[data-rule="spo2_low"]').waitFor();
     assert.equal(await page.locator('.tile').count(), 1);
     assert.equal(await page.locator('.tile').getAttribute('data-patient'), 'P-2');
@@ -513,12 +481,12 @@ describe('the way in', () => {
   });
 
   test('an address of nobody\'s says so, and a patient of somebody else\'s is as one who does not exist', async () => {
-    await visit('#/trends/P-1', 'nurse', page, '--patient', 'P-2');
-    await until('no such patient', WAIT_MS, async () => /no such patient/.test(await page.locator('main.page').innerText()));
+    await visit('#/trends/P-1', 'nurse', { patients: ['P-2'] });
+    await until('no such patient', async () => /no such patient/.test(await page.locator('main.page').innerText()));
     await page.evaluate(() => {
       location.hash = '#/nowhere/%E0%A4%A';
     });
-    await until('no such page', WAIT_MS, async () => /no page of this address/.test(await page.locator('main.page').innerText()));
+    await until('no such page', async () => /no page of this address/.test(await page.locator('main.page').innerText()));
     assert.deepEqual(trouble, []);
   });
 });
@@ -535,11 +503,9 @@ describe('for everybody', () => {
         }, route);
         const name = route.split(/[/?]/)[1];
         await page.locator(`main.page[data-page=${name}] .page-body > :not(.say)`).first().waitFor();
-        await until(`${route} is there`, WAIT_MS, () => page.evaluate(() => !document.querySelector('.page-body .say') && document.querySelectorAll('.page-body table, .page-body canvas, .page-body dl').length > 0));
-        await page.screenshot({ path: join(SHOTS, `${route.replace(/\W+/g, '-')}-${size.width}x${size.height}.png`) });
-        await page.evaluate(AXE);
-        const { violations } = await page.evaluate(() => globalThis.axe.run());
-        assert.deepEqual(violations.map(({ id, nodes }) => `${route} ${id}: ${nodes.map(({ html }) => html).join(' | ').slice(0, 300)}`), []);
+        await until(`${route} is there`, () => page.evaluate(() => !document.querySelector('.page-body .say') && document.querySelectorAll('.page-body table, .page-body canvas, .page-body dl').length > 0));
+        await picture(page, `${route.replace(/\W+/g, '-').slice(1)}-${size.width}x${size.height}`);
+        assert.deepEqual(await violationsIn(page), [], route);
         const layout = await page.evaluate(() => ({
           sideways: document.documentElement.scrollWidth > innerWidth || document.querySelector('.page-body').scrollWidth > document.querySelector('.page-body').clientWidth + 1,
           small: [...document.querySelectorAll('.page button, .page select, .page input, .page nav a')].filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 47).map((one) => one.outerHTML.slice(0, 80)),
@@ -552,15 +518,15 @@ describe('for everybody', () => {
 
   test('by keyboard alone: from the ward\'s address to the limits, through the form and back', async () => {
     await visit('#/limits/P-1');
-    await until('the heading has the focus', WAIT_MS, () => page.evaluate(() => document.activeElement?.classList.contains('page-title')));
+    await until('the heading has the focus', () => page.evaluate(() => document.activeElement?.classList.contains('page-title')));
     const rule = () => page.evaluate(() => document.activeElement?.closest('tr')?.dataset.rule);
-    await until('tab reaches the rule', WAIT_MS, async () => {
+    await until('tab reaches the rule', async () => {
       await page.keyboard.press('Tab');
       return await rule() === 'spo2_low';
     });
     await page.keyboard.press('Enter');
     const inDialog = () => page.evaluate(() => Boolean(document.activeElement?.closest('dialog')));
-    await until('the form has the focus', WAIT_MS, inDialog);
+    await until('the form has the focus', inDialog);
     // Every part of the form is reached, and the banner of alarms is not covered by it.
     const reached = new Set();
     for (let press = 0; press < 9 && await inDialog(); press += 1) {
@@ -570,19 +536,19 @@ describe('for everybody', () => {
     for (const name of ['Other limits', 'Alarm below (%)', 'For at least (s)', 'Reason', 'Ends after', 'Put in force', 'Cancel']) assert.ok(reached.has(name), `${name} in ${[...reached]}`);
     await page.getByLabel('Reason').focus();
     await page.keyboard.press('Escape');
-    await until('it is closed and the button has the focus', WAIT_MS, async () => await rule() === 'spo2_low');
+    await until('it is closed and the button has the focus', async () => await rule() === 'spo2_low');
     // A focus can be seen.
     assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
     await page.evaluate(() => {
       location.hash = '#/trends/P-2';
     });
-    await until('a chart is drawn', WAIT_MS, async () => (await drawnIn('RESP'))?.x.length > 2);
+    await until('a chart is drawn', async () => (await drawnIn('RESP'))?.x.length > 2);
     await page.locator('.chart[data-chart="RESP"] .chart-box').focus();
     for (const key of ['End', 'ArrowLeft']) await page.keyboard.press(key);
-    await until('a time is read aloud', WAIT_MS, async () => /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(await page.locator('.trend-at').innerText()));
+    await until('a time is read aloud', async () => /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(await page.locator('.trend-at').innerText()));
     const before = await page.locator('.trend-at').innerText();
     await page.keyboard.press('PageUp');
-    await until('and another one', WAIT_MS, async () => await page.locator('.trend-at').innerText() !== before);
+    await until('and another one', async () => await page.locator('.trend-at').innerText() !== before);
     assert.deepEqual(trouble, []);
   });
 
@@ -590,10 +556,10 @@ describe('for everybody', () => {
     await visit('#/alarms');
     daemon.child.kill('SIGSTOP');
     try {
-      await until('it says so', WAIT_MS, async () => /NO CONNECTION: what stands here was last known at \d\d:\d\d:\d\d/.test(await page.locator('.page-old').innerText()));
+      await until('it says so', async () => /NO CONNECTION: what stands here was last known at \d\d:\d\d:\d\d/.test(await page.locator('.page-old').innerText()));
     } finally {
       daemon.child.kill('SIGCONT');
     }
-    await until('it is over', WAIT_MS, async () => !(await page.locator('.page-old').isVisible()));
+    await until('it is over', async () => !(await page.locator('.page-old').isVisible()));
   });
 });

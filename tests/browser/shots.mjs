@@ -1,12 +1,10 @@
 // Pictures of every state at every size, for people to look at: `VITALBRIDGE_BIN=... node shots.mjs [state ...]` writes shots/.
 
 import { mkdirSync } from 'node:fs';
-import { SIZES, changeLimit, launch, openAt, startConfigured, startDemo, startWard, until, untilOver } from './real.mjs';
+import { BEDSIDE, NEIGHBOUR, QUIET } from './bedside.mjs';
+import { SIZES, WAIT_MS, changeLimit, launch, openAt, startConfigured, startDemo, startWard, until, untilOver } from './real.mjs';
 
 const FOLDER = new URL('shots/', import.meta.url).pathname;
-const WAIT_MS = 60_000;
-const QUIET = 'P-0008';
-const BEDSIDE = `#/patient/${QUIET}`;
 const FAST_BREATH = { above: 8, clear: { at_most: 6 }, delay: '0s' };
 
 mkdirSync(FOLDER, { recursive: true });
@@ -23,16 +21,17 @@ async function shoot(...wish) {
 }
 
 async function take(daemon, state, view, ready, settle = 500) {
-  // A panel at a bed knows its own patient only.
-  const patient = /patient\/(.+)/.exec(view)?.[1];
+  // A panel at a bed knows its own patient only, or its neighbour too.
+  const patients = view === BEDSIDE ? [QUIET, ...(state === 'two-beds' ? [NEIGHBOUR] : [])] : [];
   const context = await browser.newContext({ reducedMotion: 'no-preference' });
   for (const size of SIZES) {
-    const page = await openAt(context, daemon, view, patient);
+    const page = await openAt(context, daemon, view, ...patients);
     await page.setViewportSize(size);
     await page.locator('#clock').click();
-    await until(`${state} at ${size.width}x${size.height}`, WAIT_MS, () => ready(page));
+    await until(`${state} at ${size.width}x${size.height}`, () => ready(page));
     await page.waitForTimeout(settle);
-    const name = `${state}-${view.startsWith('#/p') ? 'bedside' : 'ward'}-${size.width}x${size.height}.png`;
+    const place = view === '#/' ? 'ward' : view === BEDSIDE ? 'bedside' : view.split('/')[1];
+    const name = `${state}-${place}-${size.width}x${size.height}.png`;
     await page.screenshot({ path: `${FOLDER}${name}` });
     await page.close();
   }
@@ -43,6 +42,9 @@ async function take(daemon, state, view, ready, settle = 500) {
 const live = (page) => page.evaluate(() => document.querySelectorAll('[data-cell=hr][data-state=live]').length > 0);
 const says = (text) => (page) => page.evaluate((wantedText) => document.body.innerText.includes(wantedText), text);
 const alarm = (priority) => (page) => page.evaluate((level) => document.querySelector(`.alarm[data-priority=${level}][data-active=true]`) !== null, priority);
+
+const isOpen = (page) => page.evaluate(() => document.querySelector('main.page .page-body > :not(.say)') && !document.querySelector('.page-body .say')
+  && document.querySelector('.page-body table, .page-body canvas, .page-body dl') !== null);
 
 /** Presses a button of the bedside, once it may be pressed. */
 async function press(daemon, id) {
@@ -74,6 +76,21 @@ try {
     for (const view of ['#/', BEDSIDE]) await shoot(demo, 'latched', view, says('over, not yet seen'));
     await press(demo, 'acknowledge');
   }
+  if (isWanted('two-beds')) {
+    for (const patient of [QUIET, NEIGHBOUR]) await changeLimit(demo, patient, 'respiration_high', FAST_BREATH);
+    await shoot(demo, 'two-beds', BEDSIDE, (page) => page.locator('#elsewhere').isVisible(), 3000);
+    for (const patient of [QUIET, NEIGHBOUR]) await changeLimit(demo, patient, 'respiration_high');
+  }
+  if (isWanted('pages')) {
+    for (const view of [`#/trends/${QUIET}`, '#/alarms', `#/limits/${QUIET}`, '#/devices', '#/system']) await shoot(demo, 'pages', view, isOpen, 2000);
+    for (const size of SIZES) {
+      const page = await browser.newPage({ viewport: size });
+      await page.goto(demo.origin);
+      await page.locator('#sign-in').waitFor();
+      await page.screenshot({ path: `${FOLDER}sign-in-${size.width}x${size.height}.png` });
+      await page.close();
+    }
+  }
   if (isWanted('sensor-off')) {
     // Half a minute of every ten: the windows wait for it, as many as one user may have.
     const context = await browser.newContext();
@@ -83,7 +100,7 @@ try {
       await page.setViewportSize(size);
       pages.push({ page, name: `sensor-off-${view === '#/' ? 'ward' : 'bedside'}-${size.width}x${size.height}.png` });
     }
-    await until('the sensor falls off', 600_000, () => says('sensor off')(pages[0].page));
+    await until('the sensor falls off', () => says('sensor off')(pages[0].page), 600_000);
     for (const { page, name } of pages) await page.screenshot({ path: `${FOLDER}${name}` });
     await context.close();
     console.log('sensor-off');
@@ -95,7 +112,7 @@ try {
       const page = await openAt(context, demo, view);
       contexts.push({ context, page, name: `${view === '#/' ? 'ward' : 'bedside'}-${size.width}x${size.height}.png` });
       // One user has five windows at once; the others look on without the bridge's leave.
-      await until('live', WAIT_MS, () => live(page));
+      await until('live', () => live(page));
       if (contexts.length === 5 || (view === BEDSIDE && size === SIZES.at(-1))) {
         await page.waitForTimeout(4000);
         demo.child.kill('SIGSTOP');

@@ -168,7 +168,8 @@ fn memory(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse().unwrap()
 }
 
-fn get(address: &str, token: &str, path: &str) -> String {
+/// The body of an answer.
+pub(crate) fn get(address: &str, token: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,

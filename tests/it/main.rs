@@ -45,6 +45,7 @@ mod mqtt_access;
 mod mqtt_restart;
 mod mqtt_state;
 mod notifications;
+mod own_state;
 mod oximeter;
 mod ports;
 mod profiles;

@@ -18,6 +18,7 @@ mod rest;
 mod slow;
 mod sse;
 mod stalled;
+mod system;
 mod token_security;
 mod tokens;
 

@@ -532,6 +532,9 @@ function drawBridgeAlerts() {
 /** Where not the whole ward is shown: the most urgent alarm of the other beds, which leads there, and how many more there are. */
 function drawElsewhere() {
   const place = byId('elsewhere');
+  // At a bed it shares the banner's row: the digits keep their size, whoever else alarms.
+  const row = view.name === 'patient' ? within(byId('bedside'), '.banner') : within(document, '.other-alerts');
+  if (place.parentElement !== row) row.prepend(place);
   const [top, ...rest] = view.name === '' ? [] : ward.alertsElsewhere(view.name === 'patient' ? view.patient : '');
   hide(place, top === undefined);
   mark(byId('app'), 'elsewhere', top && 'true');

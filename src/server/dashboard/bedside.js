@@ -37,9 +37,9 @@ const nameOf = (wave) => NAMES[wave] ?? wave.replace(/^ecg_?/i, 'ECG ').replaceA
 /** @param {string} wave */
 const place = (wave) => (BEST.includes(wave) ? BEST.indexOf(wave) : BEST.length);
 
+const STYLE = getComputedStyle(document.documentElement);
 /** The colour of what a lane shows: the number beside it has the same. @param {string} lane @param {string} wave */
-const colourOf = (lane, wave) => getComputedStyle(byId('bedside')).getPropertyValue(
-  /^co2/i.test(wave) ? '--etco2' : { ecg: '--hr', pleth: '--spo2', resp: '--resp' }[lane] ?? '--nibp').trim();
+const colourOf = (lane, wave) => STYLE.getPropertyValue(/^co2/i.test(wave) ? '--etco2' : { ecg: '--hr', pleth: '--spo2', resp: '--resp' }[lane] ?? '--nibp').trim();
 
 /** The bedside view of one patient at a time. */
 export class Bedside {
@@ -118,14 +118,13 @@ export class Bedside {
     for (const [lane, known] of this.#lanes) if (known === wave) return lane;
     const own = Object.entries(LANES).find(([, pattern]) => pattern.test(wave))?.[0];
     const known = own && this.#lanes.get(own);
-    if (own && (!known || place(wave) < place(known) || !this.#sweep.isLive(own))) {
-      this.#lanes.set(own, wave);
-      return own;
-    }
-    if (own) return undefined;
-    const free = Object.keys(LANES).find((lane) => !this.#lanes.has(lane));
-    if (free) this.#lanes.set(free, wave);
-    return free;
+    if (own && known && place(wave) >= place(known) && this.#sweep.isLive(own)) return undefined;
+    const lane = own ?? Object.keys(LANES).find((free) => !this.#lanes.has(free));
+    if (!lane) return undefined;
+    this.#lanes.set(lane, wave);
+    // Read when the wave comes, and not in each frame: it makes the browser work out the style of the page.
+    this.#sweep.colour(lane, colourOf(lane, wave));
+    return lane;
   }
 
   /** Alerts on which somebody has to act. @returns {ShownAlert[]} */
@@ -242,7 +241,6 @@ export class Bedside {
       const wave = this.#lanes.get(lane);
       write(within(node, '.lane-name'), wave ? nameOf(wave) : nameOf(lane));
       write(within(node, '.lane-note'), this.#sweep.isLive(lane) || (waits && !wave) ? '' : 'no wave');
-      if (wave) this.#sweep.colour(lane, colourOf(lane, wave));
     }
   }
 

@@ -25,7 +25,7 @@ const NO_TIMES_PX = 5;
 const DAY_MS = 24 * 60 * 60 * 1000;
 /** Several devices of one metric differ by their dashes. */
 const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3]];
-const COLOURS = { high: '#ff4d5e', medium: '#ffd400', low: '#00c8e0', off: '#8a96a3', text: '#a9b4c0', grid: '#1a232e', behind: '#0b0f14' };
+const COLOURS = { high: '#ff4d5e', medium: '#ffd400', low: '#00c8e0', off: '#92a2b1', text: '#a9b4c0', grid: '#1a232e', behind: '#0b0f14' };
 const PARTS = ['systolic', 'diastolic', 'mean'];
 const FONT = '12px "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif';
 
@@ -310,6 +310,8 @@ export class Chart {
     ctx.lineWidth = devicePixelRatio;
     ctx.textAlign = 'left';
     ctx.textBaseline = 'middle';
+    /** Where labels stand already. @type {{begin: number, end: number, top: number}[]} */
+    const labels = [];
     for (const { level, side, priority, off, metric } of this.#lines) {
       const top = Math.round(plot.valToPos(level, 'y', true));
       if (top < bbox.top || top > bbox.top + bbox.height) continue;
@@ -323,8 +325,13 @@ export class Chart {
       const part = metric.includes('.') ? metric.split('.')[1] ?? '' : '';
       const text = `${side === 'low' ? '↓' : '↑'}${level}${part && ` ${part}`}${off ? ' OFF' : ''}`;
       // On the side of the oldest readings; each part of a pressure has a place of its own.
-      const begin = bbox.left + (Math.max(0, PARTS.indexOf(part)) * 84 + 6) * devicePixelRatio;
+      let begin = bbox.left + (Math.max(0, PARTS.indexOf(part)) * 84 + 6) * devicePixelRatio;
       const width = ctx.measureText(text).width;
+      // Two limits that lie close together: one label beside the other.
+      for (const label of labels) {
+        if (Math.abs(label.top - top) < 12 * devicePixelRatio && begin < label.end && begin + width > label.begin) begin = label.end + 9 * devicePixelRatio;
+      }
+      labels.push({ begin, end: begin + width, top });
       const colour = ctx.fillStyle;
       ctx.fillStyle = COLOURS.behind;
       ctx.fillRect(begin - 3 * devicePixelRatio, top - 6 * devicePixelRatio, width + 6 * devicePixelRatio, 12 * devicePixelRatio);

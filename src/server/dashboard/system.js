@@ -1,5 +1,5 @@
 /**
- * The bridge itself: store and its hours, broker, clock, radio, connections, versions. What nobody tells is shown as unknown.
+ * The bridge itself: disk and log and how long they last, broker, clock, radio, connections, versions. What nobody tells is shown as unknown.
  * @module
  */
 
@@ -10,12 +10,14 @@ import { Refused, ask, askText, isAbort } from './rest.js';
 import { ageText } from './ward.js';
 
 /** @typedef {import('./pages.js').Context} Context */
-/** @typedef {{metrics: Map<string, number> | undefined, sockets: any, connections: any[] | undefined, alerts: any[] | undefined, version: string | undefined, isReady: boolean | undefined, ble: any, asked: number}} Found */
+/** @typedef {{metrics: Map<string, number> | undefined, system: any, connections: any[] | undefined, alerts: any[] | undefined, isReady: boolean | undefined, ble: any}} Found */
 
 /** How often it is asked for, in ms. */
 const LOOK_MS = 5000;
 /** The browser's clock may differ by this much before it is said, in ms. */
 const CLOCKS_MS = 2000;
+/** The disk is looked at once a minute; what is older than this is not known any more, in ms. */
+const STORAGE_OLD_MS = 3 * 60_000;
 const UNKNOWN = 'unknown';
 
 /** @param {HTMLElement} place @param {Context} context */
@@ -24,16 +26,13 @@ export async function show(place, context) {
   const cards = make('div', { class: 'cards' });
   const sockets = make('section', { 'aria-label': 'Connections' });
   place.append(says, cards, sockets);
-  /** The version does not change while a page is open. @type {string | undefined} */
-  let version;
   let isAsking = false;
   const load = async () => {
     if (isAsking) return;
     isAsking = true;
-    const found = await findAll(context, version);
+    const found = await findAll(context);
     isAsking = false;
     if (context.signal.aborted) return;
-    version = found.version;
     draw(context, found, cards);
     drawConnections(found, sockets);
     write(says, `As of ${clockOf(context.client.wall ?? Date.now())}, asked every ${LOOK_MS / 1000} s`);
@@ -46,24 +45,21 @@ export async function show(place, context) {
 /**
  * Everything that the bridge tells; what it does not tell is undefined.
  * @param {Context} context
- * @param {string | undefined} version
  * @returns {Promise<Found>}
  */
-async function findAll({ signal, owner }, version) {
+async function findAll({ signal, owner }) {
   const maybe = async (/** @type {Promise<any>} */ asked) => asked.catch((cause) => (isAbort(cause) || cause instanceof Refused ? undefined : Promise.reject(cause)));
   const isAdmin = owner.role === 'admin';
-  const [text, sockets, connections, alerts, document, ready, ble] = await Promise.all([
+  const [text, system, connections, alerts, ready, ble] = await Promise.all([
     maybe(askText('/metrics', signal)),
-    isAdmin ? maybe(ask('/ws/status', { signal })) : undefined,
+    maybe(ask('/api/v1/system', { signal })),
     isAdmin ? maybe(ask('/ws/connections', { signal })) : undefined,
     maybe(ask('/api/v1/alerts', { signal })),
-    version ? undefined : maybe(ask('/api/v1/openapi.json', { signal })),
     askText('/readyz', signal).then(() => true, (cause) => (cause instanceof Refused && cause.status > 0 ? false : undefined)),
     maybe(ask('/api/v1/ble', { signal })),
   ]);
   return {
-    metrics: text === undefined ? undefined : metricsOf(text), sockets, connections: connections?.connections, alerts: alerts?.alerts,
-    version: version ?? document?.info?.version, isReady: ready, ble, asked: Date.now(),
+    metrics: text === undefined ? undefined : metricsOf(text), system, connections: connections?.connections, alerts: alerts?.alerts, isReady: ready, ble,
   };
 }
 
@@ -83,7 +79,7 @@ export function metricsOf(text) {
  * @param {string} name
  * @param {string | number | undefined | null} value undefined: nobody tells
  * @param {'good' | 'bad' | ''} [judged]
- * @param {string} [more]
+ * @param {string | null} [more]
  */
 function fact(name, value, judged = '', more = '') {
   const isUnknown = value === undefined || value === null || value === '' || (typeof value === 'number' && !Number.isFinite(value));
@@ -109,47 +105,66 @@ const stands = ({ alerts }, rule) => (alerts === undefined ? undefined : alerts.
 const longOf = (seconds) => (typeof seconds === 'number' && Number.isFinite(seconds) ? ageText(seconds * 1000) : undefined);
 
 /** @param {Context} context @param {Found} found */
-function bridgeCard({ client }, { version, sockets, isReady }) {
+function bridgeCard({ client }, { system, isReady }) {
   return card('Bridge',
     fact('State', isReady === undefined ? undefined : isReady ? 'ready' : 'not ready', isReady ? 'good' : 'bad', isReady === false ? 'the pipeline does not answer, or connections are sent away' : ''),
-    fact('Version', sockets?.version ?? version),
-    fact('Running for', longOf(sockets?.uptime)),
-    fact('This run', sockets?.epoch ?? client.position?.epoch));
+    fact('Version', system?.version),
+    fact('Running for', longOf(system?.uptime_seconds)),
+    fact('This run', system?.epoch ?? client.position?.epoch));
+}
+
+/** What is known of disk and log; nothing if it is too old to be true. @param {Found} found */
+function storageOf({ system }) {
+  const age = Date.parse(system?.timestamp) - Date.parse(system?.storage?.at);
+  return age < STORAGE_OLD_MS ? system.storage : undefined;
 }
 
 /** @param {Found} found */
 function storeCard(found) {
-  const { metrics } = found;
+  const { metrics, system } = found;
+  const { disk, log } = storageOf(found) ?? {};
   const degraded = stands(found, 'storage_degraded');
   const full = stands(found, 'disk_full');
   const low = stands(found, 'buffer_low');
   const refused = metrics?.get('store_refused_total');
   return card('Store',
-    fact('Buffer', bufferOf(metrics), low ? 'bad' : '', bufferOf(metrics) ? 'room for what waits for the broker' : ''),
+    fact('Disk', disk && `${disk.used_percent} % used`, full ? 'bad' : '', full?.message ?? (disk ? `${sizeOf(disk.available_bytes)} free` : '')),
+    fact('Log', log && `${sizeOf(log.used_bytes)} of ${sizeOf(log.max_bytes)}`),
+    fact('Log full', leftOf(log?.full_in_seconds), '', log && 'then the oldest readings make room'),
+    system?.uplink && fact('Buffer', bufferOf(system.uplink), low ? 'bad' : '', bufferOf(system.uplink) ? 'room for what waits for the broker' : ''),
     fact('Recording', found.alerts === undefined ? undefined : degraded ? degraded.message : 'on disk', degraded ? 'bad' : 'good'),
     fact('On disk through event', metrics?.get('durable_through')),
-    fact('Not recorded since the start', refused, refused ? 'bad' : 'good', refused ? 'the disk was too far behind; they were shown live only' : ''),
-    fact('Disk', full?.message, full ? 'bad' : '', found.alerts !== undefined && !full ? 'how full it is nobody tells; there is no alert that it is full' : ''));
+    fact('Not recorded since the start', refused, refused ? 'bad' : 'good', refused ? 'the disk was too far behind; they were shown live only' : ''));
 }
 
-/** For how long there is room for what waits for the broker, at the pace of lately; unknown is no number. @param {Map<string, number> | undefined} metrics */
-export function bufferOf(metrics) {
-  const hours = (metrics?.get('uplink_buffer_seconds') ?? NaN) / 3600;
+/** Bytes as people say them. @param {number} bytes */
+export function sizeOf(bytes) {
+  const [size, unit] = bytes < 1e6 ? [bytes / 1e3, 'kB'] : bytes < 1e9 ? [bytes / 1e6, 'MB'] : [bytes / 1e9, 'GB'];
+  return `${size < 10 ? size.toFixed(1) : Math.floor(size)} ${unit}`;
+}
+
+/** When the log is full; nobody knows it of a run that has just begun. @param {number | null | undefined} seconds */
+const leftOf = (seconds) => (typeof seconds !== 'number' ? undefined : seconds === 0 ? 'now' : `in ${ageText(seconds * 1000)}`);
+
+/** For how long there is room for what waits for the broker, at the pace of lately; unknown is no number. @param {{buffer_seconds_left: number | null}} uplink */
+export function bufferOf({ buffer_seconds_left: seconds }) {
+  const hours = (seconds ?? NaN) / 3600;
   return Number.isFinite(hours) ? `${hours < 100 ? hours.toFixed(1) : Math.floor(hours)} h` : undefined;
 }
 
 /** @param {Found} found */
 function brokerCard(found) {
-  const { metrics } = found;
-  const connected = metrics?.get('uplink_connected');
-  const down = stands(found, 'uplink_down');
+  const { system } = found;
+  const uplink = system?.uplink;
+  if (uplink === null) return card('Broker', fact('Connection', 'no broker configured', '', 'what is measured stays on this bridge'));
   const rejected = stands(found, 'uplink_rejected');
-  const seconds = metrics?.get('uplink_backlog_seconds');
+  const since = uplink?.since ? `since ${clockOf(Date.parse(uplink.since), true)}` : uplink && 'since the start of the bridge';
+  const parked = uplink?.parked;
   return card('Broker',
-    fact('Connection', connected === undefined ? undefined : connected ? 'connected' : down ? down.message : 'not connected, or none is configured', connected ? 'good' : down ? 'bad' : ''),
-    fact('Waiting for it', metrics?.get('uplink_waiting'), '', 'events that it has not confirmed'),
-    fact('Backlog', metrics?.get('uplink_backlog'), '', seconds ? `sent in about ${longOf(seconds)}` : ''),
-    fact('Parked', metrics?.get('uplink_parked'), metrics?.get('uplink_parked') ? 'bad' : '', metrics?.get('uplink_parked') ? 'it refused them; they are kept and not sent' : ''),
+    fact('Connection', uplink && `${uplink.connected ? 'connected' : 'not reached'} ${since}`, uplink?.connected ? 'good' : 'bad', uplink?.connected ? '' : uplink?.reason),
+    fact('Waiting for it', uplink?.waiting, '', 'events that it has not confirmed'),
+    fact('Backlog', uplink?.backlog, '', uplink?.backlog_seconds ? `sent in about ${longOf(uplink.backlog_seconds)}` : ''),
+    fact('Parked', parked, parked ? 'bad' : '', parked ? 'it refused them; they are kept and not sent' : ''),
     rejected && fact('It says', rejected.message, 'bad'));
 }
 

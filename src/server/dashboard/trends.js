@@ -35,20 +35,23 @@ const MAX_FILE = 256 * 1024 * 1024;
 const LOST_AFTER_MS = 10_000;
 
 const PRESSURE = ['systolic', 'diastolic', 'mean'];
+const STYLE = getComputedStyle(document.documentElement);
+/** A vital sign has one colour in every view. @param {string} name */
+const colour = (name) => STYLE.getPropertyValue(`--${name}`).trim();
 /** @type {Kind[]} */
 const KINDS = [
-  { name: 'HR / PR', unit: 'bpm', metrics: ['heart_rate', 'pulse_rate'], colours: { heart_rate: '#2be05a', pulse_rate: '#35d0ff' }, room: [50, 110], always: true, words: { heart_rate: 'HR', pulse_rate: 'PR' } },
-  { name: 'SpO₂', unit: '%', metrics: ['spo2'], colours: { spo2: '#35d0ff' }, room: [88, 100], always: true },
-  { name: 'NIBP', unit: 'mmHg', metrics: PRESSURE.map((part) => `blood_pressure.${part}`), colours: Object.fromEntries(PRESSURE.map((part) => [`blood_pressure.${part}`, '#ffffff'])), room: [50, 150], spot: true, always: true,
+  { name: 'HR / PR', unit: 'bpm', metrics: ['heart_rate', 'pulse_rate'], colours: { heart_rate: colour('hr'), pulse_rate: colour('spo2') }, room: [50, 110], always: true, words: { heart_rate: 'HR', pulse_rate: 'PR' } },
+  { name: 'SpO₂', unit: '%', metrics: ['spo2'], colours: { spo2: colour('spo2') }, room: [88, 100], always: true },
+  { name: 'NIBP', unit: 'mmHg', metrics: PRESSURE.map((part) => `blood_pressure.${part}`), colours: Object.fromEntries(PRESSURE.map((part) => [`blood_pressure.${part}`, colour('nibp')])), room: [50, 150], spot: true, always: true,
     words: { 'blood_pressure.systolic': '▼ sys', 'blood_pressure.diastolic': '▲ dia', 'blood_pressure.mean': '● mean' } },
   { name: 'ART', unit: 'mmHg', metrics: PRESSURE.map((part) => `arterial_pressure.${part}`), colours: Object.fromEntries(PRESSURE.map((part) => [`arterial_pressure.${part}`, '#ff8a80'])), room: [50, 150],
     words: { 'arterial_pressure.systolic': 'sys', 'arterial_pressure.diastolic': 'dia', 'arterial_pressure.mean': 'mean' } },
-  { name: 'RESP', unit: 'rpm', metrics: ['respiratory_rate'], colours: { respiratory_rate: '#ffe14d' }, room: [5, 30], always: true },
-  { name: 'TEMP', unit: '°C', metrics: ['temperature'], colours: { temperature: '#c88bff' }, room: [35, 39], always: true, sparse: true },
-  { name: 'EtCO₂', unit: 'mmHg', metrics: ['etco2'], colours: { etco2: '#f06db5' }, room: [20, 60] },
+  { name: 'RESP', unit: 'rpm', metrics: ['respiratory_rate'], colours: { respiratory_rate: colour('resp') }, room: [5, 30], always: true },
+  { name: 'TEMP', unit: '°C', metrics: ['temperature'], colours: { temperature: colour('temp') }, room: [35, 39], always: true, sparse: true },
+  { name: 'EtCO₂', unit: 'mmHg', metrics: ['etco2'], colours: { etco2: colour('etco2') }, room: [20, 60] },
   { name: 'CVP', unit: 'mmHg', metrics: ['central_venous_pressure'], colours: { central_venous_pressure: '#8ab4ff' }, room: [0, 20] },
   { name: 'Glucose', unit: 'mg/dL', metrics: ['glucose'], colours: { glucose: '#ffb86b' }, room: [60, 200], sparse: true },
-  { name: 'NEWS2', unit: 'points', metrics: ['news2'], colours: { news2: '#f2f5f8' }, room: [0, 8], sparse: true },
+  { name: 'NEWS2', unit: 'points', metrics: ['news2'], colours: { news2: colour('text') }, room: [0, 8], sparse: true },
 ];
 
 /** The charts that are open, for whoever looks into them. @type {Trends | undefined} */

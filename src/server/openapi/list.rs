@@ -70,6 +70,10 @@ fn patients() -> Vec<Operation> {
             .gives::<rest::DevicesNow>(200, "by source")
             .refuses(&[404]),
         operation("get", "/api/v1/devices/{id}", "One device").reads().gives::<rest::DeviceNow>(200, "its sources"),
+        operation("get", "/api/v1/system", "The bridge itself: how long it runs, its disk, its log and its broker")
+            .reads()
+            .gives::<rest::SystemNow>(200, "now")
+            .refuses(&[400]),
         operation("get", "/api/v1/patients/{id}/limits", "The limits in force for a patient, and who set them")
             .reads()
             .gives::<forms::Limits>(200, "by rule"),

@@ -9,6 +9,7 @@ mod patients;
 pub(super) mod query;
 mod readings;
 mod summary;
+mod system;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub(super) use self::alerts::{AlertLife, AlertPage, AlertsNow, MAX_PAGE as MAX_A
 pub(super) use self::devices::{DeviceNow, DevicesNow};
 pub(super) use self::patients::{Patients, ShownPatient};
 pub(super) use self::readings::{LatestReadings, MAX_PAGE as MAX_READINGS, MAX_POINTS, ReadingsAnswer};
+pub(super) use self::system::SystemNow;
 
 /// The routes of this folder.
 pub(super) fn router(site: Site) -> Router {
@@ -43,6 +45,7 @@ pub(super) fn router(site: Site) -> Router {
         .merge(devices::router(site.clone()))
         .merge(readings::router(site.clone()))
         .merge(alerts::router(site.clone()))
+        .merge(system::router(site.clone()))
         .merge(export::router(site))
 }
 

@@ -449,6 +449,7 @@ async fn who_may_read_what_is_answered_the_same_everywhere() {
         ("/api/v1/patients/nobody".to_owned(), [404, 403, 403, 403, 401]),
         ("/api/v1/patients/no%20name".to_owned(), [404, 403, 403, 403, 401]),
         ("/api/v1/devices".to_owned(), [200, 200, 403, 200, 401]),
+        ("/api/v1/system".to_owned(), [200, 200, 403, 403, 401]),
         ("/api/v1/devices/nothing".to_owned(), [404, 403, 403, 403, 401]),
         (format!("/api/v1/readings?patient={own}"), [200, 200, 403, 200, 401]),
         (format!("/api/v1/readings?patient={foreign}"), [200, 403, 403, 200, 401]),
@@ -679,6 +680,7 @@ async fn what_a_user_reads_is_bounded_and_the_refusal_says_when_to_come_again() 
     let paths = [
         "/api/v1/patients",
         "/api/v1/devices",
+        "/api/v1/system",
         "/api/v1/readings",
         "/api/v1/readings/latest",
         "/api/v1/alerts",

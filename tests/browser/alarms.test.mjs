@@ -1,0 +1,156 @@
+// Alarms in two windows at once, and what is heard of them: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { pulsesOf } from '../../src/server/dashboard/sound.js';
+import { BEDSIDE, NEIGHBOUR, QUIET, bannerOf, untilLive, whileAlarming } from './bedside.mjs';
+import { SIZES, changeLimit, launch, openAt, remember, remembered, startDemo, until, withMemory } from './real.mjs';
+
+let browser;
+let daemon;
+let context;
+
+before(async () => {
+  browser = await launch();
+  daemon = await startDemo();
+});
+
+after(async () => {
+  await browser?.close();
+  await daemon?.stop();
+});
+
+afterEach(async () => {
+  await context?.close();
+});
+
+/** Begins with new windows, which keep each tone with its time and length. */
+const fresh = async (options = {}) => {
+  await context?.close();
+  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', ...options });
+  await context.addInitScript(() => {
+    globalThis.tones = [];
+    const { start, stop } = OscillatorNode.prototype;
+    OscillatorNode.prototype.start = function begin(at) {
+      globalThis.tones.push({ at, hz: this.frequency.value });
+      return start.call(this, at);
+    };
+    OscillatorNode.prototype.stop = function end(at) {
+      globalThis.tones.at(-1).length = at - globalThis.tones.at(-1).at;
+      return stop.call(this, at);
+    };
+  });
+};
+
+/**
+ * Two windows, somebody's touch in each, and no tone yet. They have this patient alone: what happens to others in the demo is not
+ * heard in between.
+ */
+async function twoWindows() {
+  await fresh();
+  await withMemory(context);
+  const bedside = await openAt(context, daemon, BEDSIDE, QUIET);
+  const ward = await openAt(context, daemon, '#/', QUIET);
+  for (const page of [ward, bedside]) {
+    await page.bringToFront();
+    await page.locator('#clock').click();
+  }
+  await untilLive(bedside);
+  await until('sound is allowed', async () => !(await bedside.locator('#audio-blocked').isVisible()));
+  const tile = ward.locator(`.tile[data-patient=${QUIET}]`);
+  const tileOf = () => tile.evaluate((node) => ({ active: node.dataset.active, text: node.querySelector('.alarm-place').textContent.replaceAll(/\s+/g, ' ').trim() }));
+  return { bedside, ward, tileOf };
+}
+
+test('a medium alarm in two windows: it sounds as the standard says, and what one acknowledges the other shows within a heartbeat', async () => {
+  const { bedside, ward, tileOf } = await twoWindows();
+  assert.equal(await bedside.locator('#acknowledge').isDisabled(), true);
+  await whileAlarming(daemon, async () => {
+    const banner = await until('the banner', () => bannerOf(bedside));
+    assert.deepEqual([banner.priority, banner.active], ['medium', 'true']);
+    assert.match(banner.text, /^\*\* SpO/);
+    await until('the tile', async () => (await tileOf()).active === 'true');
+    const tones = await until('a whole burst', async () => {
+      const heard = await bedside.evaluate(() => globalThis.tones);
+      return heard.length >= 3 && heard;
+    });
+    const { begins } = pulsesOf('medium');
+    tones.slice(0, 3).forEach(({ at, length }, pulse) => {
+      assert.ok(Math.abs(at - tones[0].at - begins[pulse]) < 0.001 && Math.abs(length - 0.2) < 0.001, JSON.stringify(tones));
+    });
+    await remember(ward, 'ACKNOWLEDGED', `.tile[data-patient=${QUIET}] .alarm-place`, /ACKNOWLEDGED by nurse/);
+    await bedside.locator('#acknowledge').click();
+    const { heartbeats } = await remembered(ward, 'ACKNOWLEDGED');
+    assert.ok(heartbeats <= 1, `the other window shows it after ${heartbeats} heartbeats`);
+    await until('ACKNOWLEDGED in this one', async () => /ACKNOWLEDGED by nurse/.test((await bannerOf(bedside)).text));
+    const heard = await bedside.evaluate(() => globalThis.tones.length);
+    await new Promise((next) => setTimeout(next, 1000 * pulsesOf('medium').every + 500));
+    assert.equal(await bedside.evaluate(() => globalThis.tones.length), heard, 'it is still');
+  });
+  await until('the alarm is over in both', async () => !(await bannerOf(bedside)) && (await tileOf()).text === 'no alert');
+});
+
+test('a high alarm: the audio pause counts down in every window, a latched alarm waits for its reset', async () => {
+  const { bedside, ward, tileOf } = await twoWindows();
+  // The extreme limit stands 20 beyond this one.
+  await changeLimit(daemon, QUIET, 'heart_rate_high', { above: 52, clear: { at_most: 51 } });
+  try {
+    await until('a high alarm', async () => (await bannerOf(bedside))?.priority === 'high');
+    const fast = await until('ten pulses', async () => {
+      const tones = (await bedside.evaluate(() => globalThis.tones)).filter(({ hz }) => hz > 700);
+      return tones.length >= 10 && tones;
+    });
+    pulsesOf('high').begins.forEach((begin, pulse) => assert.ok(Math.abs(fast[pulse].at - fast[0].at - begin) < 0.001));
+    await remember(ward, 'AUDIO PAUSED', `.tile[data-patient=${QUIET}] .alarm-place`, /AUDIO PAUSED until/);
+    await bedside.locator('#pause').click();
+    const left = async () => Number(/^Audio paused (\d):(\d\d)$/.exec((await bedside.locator('#pause').innerText()).replaceAll(/\s+/g, ' '))?.slice(1).reduce((m, s) => 60 * Number(m) + Number(s)));
+    const first = await until('it counts', left);
+    assert.ok(first <= 120 && first > 90, `${first} s`);
+    assert.match((await bannerOf(bedside)).text, /AUDIO PAUSED until \d\d:\d\d:\d\d/);
+    assert.ok((await remembered(ward, 'AUDIO PAUSED')).heartbeats <= 1, 'in the other window within a heartbeat');
+    const heard = await ward.evaluate(() => globalThis.tones.length);
+    await until('it counts down', async () => (await left()) <= first - 4);
+    assert.equal(await ward.evaluate(() => globalThis.tones.length), heard, 'no window sounds');
+  } finally {
+    await changeLimit(daemon, QUIET, 'heart_rate_high');
+  }
+  await until('it is latched', async () => /over, not yet seen/.test((await bannerOf(bedside))?.text ?? ''));
+  assert.equal(await bedside.locator('#acknowledge').innerText(), 'Reset');
+  await remember(ward, 'gone', `.tile[data-patient=${QUIET}] .alarm-place`, /^no alert$/);
+  await bedside.locator('#acknowledge').click();
+  assert.ok((await remembered(ward, 'gone')).heartbeats <= 1, 'in the other window within a heartbeat');
+  await until('it is gone in both', async () => !(await bannerOf(bedside)) && (await tileOf()).text === 'no alert');
+});
+
+test('an alarm of another bed is seen and heard at this one, and leads there', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, `#/patient/${NEIGHBOUR}`, NEIGHBOUR, QUIET);
+  await page.locator('#clock').click();
+  await untilLive(page);
+  await whileAlarming(daemon, async () => {
+    await until('it stands above', async () => /^B4 *\*\* SpO/.test((await page.locator('#elsewhere').textContent()).trim()));
+    await until('it sounds', async () => (await page.evaluate(() => globalThis.tones.length)) >= 3);
+    await page.locator('#elsewhere').click();
+    await until('the bed that alarms', async () => (await bannerOf(page))?.priority === 'medium');
+  });
+});
+
+test('without a touch the browser blocks the sound, and the page says AUDIO BLOCKED until somebody touches it', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, BEDSIDE, QUIET);
+  const blocked = page.locator('#audio-blocked');
+  await blocked.waitFor();
+  await blocked.click();
+  await until('it may sound', async () => !(await blocked.isVisible()));
+});
+
+test('a kiosk may sound at once', async () => {
+  const kiosk = await launch('--autoplay-policy=no-user-gesture-required');
+  try {
+    const page = await openAt(await kiosk.newContext(), daemon, BEDSIDE);
+    await page.locator('#vitals').waitFor();
+    await until('it may sound', async () => !(await page.locator('#audio-blocked').isVisible()));
+  } finally {
+    await kiosk.close();
+  }
+});
