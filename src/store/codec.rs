@@ -249,7 +249,7 @@ pub(super) fn insert_reading(
         at.mono.0.wrapping_sub(received.mono.0).cast_signed(),
         at.wall.0.wrapping_sub(received.wall.0),
         taken_ms,
-        reading.taken.uncertainty_ms.map_or(-1, i64::from),
+        own_uncertainty(&reading.taken).map_or(-1, i64::from),
         reading.taken.device_time,
         columns.mantissa,
         columns.exponent,
@@ -257,6 +257,14 @@ pub(super) fn insert_reading(
         columns.parts,
     ])?;
     Ok(())
+}
+
+/// What is stored of an uncertainty: of a mapped time the part that is not our own clock's, which is known when it is read.
+const fn own_uncertainty(taken: &Taken) -> Option<u32> {
+    match taken.source {
+        TimeSource::DeviceMapped => taken.mapping_ms,
+        _ => taken.uncertainty_ms,
+    }
 }
 
 /// The event of a row of [`SELECT_READINGS`]; `stream_of` knows the streams by number.
@@ -285,7 +293,8 @@ pub(super) fn reading_row(
         taken: Taken {
             wall: taken_ms.map(|earlier| Wall(received.wall.0.wrapping_sub(earlier))),
             source: stream.time_source,
-            uncertainty_ms: uncertainty(row.get(7)?)?,
+            uncertainty_ms: uncertainty(row.get(7)?)?.filter(|_| stream.time_source != TimeSource::DeviceMapped),
+            mapping_ms: uncertainty(row.get(7)?)?.filter(|_| stream.time_source == TimeSource::DeviceMapped),
             device_time: row.get(8)?,
         },
         received,
