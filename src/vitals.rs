@@ -699,12 +699,12 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Taken when it arrived.
+    /// Taken when it arrived. How far that may be off is what our own clock may be, which is known when it is read.
     pub const fn on_arrival(received: Stamp) -> Self {
         Self {
             wall: Some(received.wall),
             source: TimeSource::Received,
-            uncertainty_ms: Some(0),
+            uncertainty_ms: None,
             mapping_ms: None,
             device_time: None,
         }
