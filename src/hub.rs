@@ -425,6 +425,14 @@ impl Hub {
         match &published.event.body {
             EventBody::Reading(reading) => {
                 let stream = (reading.patient.clone(), reading.device.clone(), reading.vital.metric());
+                // What a device had kept and hands over late must not hide a newer measurement.
+                let is_hidden = |known: &Arc<Published>| match &known.event.body {
+                    EventBody::Reading(known) => reading.is_older_than(known),
+                    _ => false,
+                };
+                if self.streams.get(&stream).is_some_and(is_hidden) {
+                    return;
+                }
                 if self.streams.len() < MAX_STREAMS || self.streams.contains_key(&stream) {
                     self.streams.insert(stream, Arc::clone(published));
                 }

@@ -91,7 +91,7 @@ fn millis(mono: Mono) -> i64 {
 }
 
 /// How far a clock may have run off in this time, in ms, rounded up.
-fn drift_ms(span: Duration) -> u32 {
+pub fn drift_ms(span: Duration) -> u32 {
     let drift_ns = span.as_nanos().saturating_mul(DRIFT_NS_A_SECOND) / 1_000_000_000;
     u32::try_from(drift_ns.div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

@@ -692,14 +692,22 @@ pub struct Taken {
     pub source: TimeSource,
     /// How far it may be off, in milliseconds; `None`: nobody knows.
     pub uncertainty_ms: Option<u32>,
+    /// Of [`TimeSource::DeviceMapped`]: the part of it, in milliseconds, that is not our own clock's.
+    pub mapping_ms: Option<u32>,
     /// What the device's own clock said, as it said it.
     pub device_time: Option<String>,
 }
 
 impl Taken {
-    /// Taken when it arrived.
+    /// Taken when it arrived. How far that may be off is what our own clock may be, which is known when it is read.
     pub const fn on_arrival(received: Stamp) -> Self {
-        Self { wall: Some(received.wall), source: TimeSource::Received, uncertainty_ms: Some(0), device_time: None }
+        Self {
+            wall: Some(received.wall),
+            source: TimeSource::Received,
+            uncertainty_ms: None,
+            mapping_ms: None,
+            device_time: None,
+        }
     }
 }
 
@@ -735,11 +743,34 @@ pub const DERIVED_SOURCE: &str = "derived";
 
 impl Reading {
     /// True if it was measured long before `now`. Both times are of one clock reading, so that a step of the wall clock
-    /// does not make a reading old.
+    /// does not make a reading old. Of what a device's clock says its source has judged whether it is of the past: in doubt
+    /// it may have to alarm.
     pub fn is_late(&self, now: Stamp) -> bool {
-        let kept = self.taken.wall.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
+        let by_ours = self.taken.wall.filter(|_| self.taken.source != TimeSource::DeviceMapped);
+        let kept = by_ours.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
         let kept = Duration::from_millis(u64::try_from(kept).unwrap_or(0));
         self.quality == Quality::Historic || kept + now.mono.since(self.received.mono) > LATE_AFTER
+    }
+
+    /// True if it came later than `known`, of the same stream, and was measured before it: its device had kept it. Both
+    /// are placed by the clock that does not step.
+    pub fn is_older_than(&self, known: &Self) -> bool {
+        match (self.lag(), known.lag()) {
+            // Nobody knows when it was measured, but not now.
+            (None, known) => known.is_some(),
+            // What is measured as it comes is the newest.
+            (Some(Duration::ZERO), _) | (_, None) => false,
+            (Some(lag), Some(known_lag)) => self.received.mono - lag < known.received.mono - known_lag,
+        }
+    }
+
+    /// How long it was kept by its device; `None`: for so long that it is of the past, and nobody knows how long.
+    fn lag(&self) -> Option<Duration> {
+        let Some(taken) = self.taken.wall else {
+            return (self.quality != Quality::Historic).then_some(Duration::ZERO);
+        };
+        let kept = self.received.wall.0.saturating_sub(taken.0);
+        Some(Duration::from_millis(u64::try_from(kept).unwrap_or(0)))
     }
 
     /// True if the bridge computed it from other readings.
@@ -751,6 +782,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Mono;
 
     #[test]
     fn a_decimal_keeps_the_digits_of_the_sensor() {
@@ -825,5 +857,58 @@ mod tests {
         assert_eq!(rr_millis(1024).unwrap().to_string(), "1000.0");
         assert_eq!(rr_millis(1107).unwrap().to_string(), "1081.1");
         assert_eq!(Vital::RrIntervals(vec![]).leading(), Value::Absent(Absent::NotMeasured));
+    }
+
+    /// A pressure that came so long after boot, of a clock that says `taken` s of the same clock as its arrival, or nothing.
+    fn pressure(arrived_s: u64, wall_s: i64, taken_s: Option<i64>, quality: Quality) -> Reading {
+        let received = Stamp { mono: Mono::from_millis(arrived_s * 1000), wall: Wall(wall_s * 1000) };
+        let wall = taken_s.map(|taken| Wall(taken * 1000));
+        let source = if wall.is_some() { TimeSource::DeviceMapped } else { TimeSource::Unknown };
+        Reading {
+            patient: None,
+            device: "cuff".parse().unwrap(),
+            source: "s".parse().unwrap(),
+            vital: Vital::scalar(Metric::Weight, Value::Valid(Decimal::integer(70))),
+            mdc: None,
+            quality,
+            mode: Mode::Test,
+            taken: Taken { wall, source, ..Taken::on_arrival(received) },
+            received,
+        }
+    }
+
+    #[test]
+    fn what_a_device_had_kept_is_older_than_what_came_before_it() {
+        use Quality::{Historic, Valid};
+        // Arrived 1000 s after boot, measured as it came.
+        let now = pressure(1000, 5000, Some(5000), Valid);
+        for (what, later, expected) in [
+            ("measured now", pressure(1010, 5010, Some(5010), Valid), false),
+            ("measured now, and the clock was set back", pressure(1010, 100, Some(100), Valid), false),
+            ("measured since", pressure(1010, 5010, Some(5005), Valid), false),
+            ("kept for 11 s", pressure(1010, 5010, Some(4999), Historic), true),
+            ("kept for 11 s, and the clock was set back", pressure(1010, 100, Some(89), Historic), true),
+            ("kept for 9 s, and the clock was set on", pressure(1010, 9000, Some(8991), Historic), false),
+            ("kept, nobody knows how long", pressure(1010, 5010, None, Historic), true),
+            ("perhaps of now", pressure(1010, 5010, None, Valid), false),
+        ] {
+            assert_eq!(later.is_older_than(&now), expected, "{what}");
+        }
+        let kept = pressure(1000, 5000, None, Historic);
+        assert!(
+            !pressure(1010, 5010, None, Historic).is_older_than(&kept),
+            "of two of the past the one that came last"
+        );
+        assert!(!pressure(1010, 5010, Some(4000), Historic).is_older_than(&kept));
+    }
+
+    #[test]
+    fn what_the_devices_clock_dates_back_is_late_only_if_its_source_says_so() {
+        let now = Stamp { mono: Mono::from_millis(1_010_000), wall: Wall(0) };
+        assert!(!pressure(1000, 5000, Some(4800), Quality::Valid).is_late(now), "it may have to alarm");
+        assert!(pressure(1000, 5000, Some(4800), Quality::Historic).is_late(now));
+        let taken =
+            Taken { source: TimeSource::DeviceSynced, ..pressure(1000, 5000, Some(4800), Quality::Valid).taken };
+        assert!(Reading { taken, ..pressure(1000, 5000, Some(4800), Quality::Valid) }.is_late(now));
     }
 }

@@ -885,7 +885,7 @@ mod tests {
                 r#"{"type":"health_update","data":{"metric":"heart_rate","value":72,"unit":"bpm","ucum":"/min","#,
                 r#""timestamp":"2026-11-20T22:00:00.123Z","device_id":"polar-h10-1","patient_id":"P-0001","#,
                 r#""quality":"valid","mdc":147842,"loinc":"8867-4","source_id":"strap","mode":"real","#,
-                r#""received":"2026-11-20T22:00:00.123Z","ts_source":"received","ts_uncertainty_ms":0},"#,
+                r#""received":"2026-11-20T22:00:00.123Z","ts_source":"received"},"#,
                 r#""timestamp":"2026-11-20T22:00:00.123Z","correlation_id":"k3f9:1042","#,
                 r#""channel":"patient/P-0001/heart_rate","seq":1042,"epoch":"k3f9"}"#
             )

@@ -5,6 +5,7 @@
 //! panic), and [`run`] starts it again after a jittered pause, for ever.
 
 pub mod ble;
+mod device_clock;
 pub mod output;
 pub mod replay;
 pub mod serial;

@@ -12,6 +12,7 @@ use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::record::RecordEvent;
 use crate::vitals::{Mode, Quality, Reading, Status, Taken, TimeSource, Value, Vital};
 
+use super::device_clock::Mapped;
 use super::{SourceConfig, SourceError};
 
 pub use crate::metrics::SourceCounters;
@@ -60,6 +61,36 @@ pub(super) struct RecordBytes {
     pub(super) found: Vec<String>,
     /// It was kept in the sensor until now.
     pub(super) is_late: bool,
+}
+
+/// When something was measured, as far as its source knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// As it arrived.
+    OnArrival,
+    /// By the device's clock.
+    Mapped(Mapped),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl When {
+    /// What was measured then and arrived at `received`, of which the device's clock said `device_time`.
+    fn taken(self, device_time: Option<String>, received: Stamp) -> Taken {
+        let on_arrival = Taken { device_time, ..Taken::on_arrival(received) };
+        match self {
+            Self::OnArrival => on_arrival,
+            // How far our own clock may be off is added when it is read: it may become known only later.
+            Self::Mapped(Mapped { wall, uncertainty_ms, .. }) => Taken {
+                wall: Some(wall),
+                source: TimeSource::DeviceMapped,
+                uncertainty_ms: None,
+                mapping_ms: Some(uncertainty_ms),
+                ..on_arrival
+            },
+            Self::Unknown => Taken { wall: None, source: TimeSource::Unknown, uncertainty_ms: None, ..on_arrival },
+        }
+    }
 }
 
 /// What was last reported about a link.
@@ -146,32 +177,32 @@ impl SourceOutput {
         self.reported.as_ref().map(|(state, ..)| *state)
     }
 
-    /// Hands a reading on. Waits while the pipeline's queue is full; fails when the pipeline has gone.
+    /// Hands a reading on that was measured as it arrived. Waits while the pipeline's queue is full; fails when the pipeline
+    /// has gone.
     pub async fn reading(&self, observation: Observation, received: Stamp) -> Result<(), SourceError> {
-        let taken = Taken { device_time: observation.device_time.clone(), ..Taken::on_arrival(received) };
-        self.send(SourceMessage::Reading(self.compose(observation, taken, received))).await
+        self.reading_of(observation, When::OnArrival, received).await
     }
 
-    /// Hands on a reading that was kept in the device until now: it was measured some time ago, nobody knows exactly when.
-    pub(super) async fn late_reading(&self, observation: Observation, received: Stamp) -> Result<(), SourceError> {
-        let device_time = observation.device_time.clone();
-        let taken = Taken { device_time, wall: None, source: TimeSource::Unknown, ..Taken::on_arrival(received) };
-        self.send(SourceMessage::Reading(self.compose(observation, taken, received))).await
+    /// Hands a reading on that was measured then.
+    pub(super) async fn reading_of(
+        &self,
+        observation: Observation,
+        when: When,
+        received: Stamp,
+    ) -> Result<(), SourceError> {
+        self.send(SourceMessage::Reading(self.compose(observation, when, received))).await
     }
 
-    /// Hands a record on with the readings in it. A late one was measured some time ago, nobody knows exactly when.
+    /// Hands a record on with the readings in it, which were measured then.
     pub(super) async fn record(
         &self,
         bytes: RecordBytes,
         observations: Vec<Observation>,
+        when: When,
         received: Stamp,
     ) -> Result<(), SourceError> {
-        let RecordBytes { characteristic, number, user, device_time, raw, context, found, is_late } = bytes;
-        let compose = |observation: Observation| {
-            let taken = Taken { device_time: observation.device_time.clone(), ..Taken::on_arrival(received) };
-            let unknown = Taken { wall: None, source: TimeSource::Unknown, ..taken.clone() };
-            self.compose(observation, if is_late { unknown } else { taken }, received)
-        };
+        let RecordBytes { characteristic, number, user, device_time, raw, context, found, .. } = bytes;
+        let compose = |observation: Observation| self.compose(observation, when, received);
         let readings = observations.into_iter().map(compose).collect();
         let record = RecordEvent {
             source: self.source.clone(),
@@ -190,7 +221,7 @@ impl SourceOutput {
         self.send(SourceMessage::Record { record, readings }).await
     }
 
-    fn compose(&self, observation: Observation, taken: Taken, received: Stamp) -> Reading {
+    fn compose(&self, observation: Observation, when: When, received: Stamp) -> Reading {
         let is_absent = matches!(Observation::of(observation.vital.clone()).quality, Quality::NotAvailable);
         let counter = if is_absent { &self.counters.absent } else { &self.counters.valid };
         SourceCounters::add(counter, 1);
@@ -202,7 +233,7 @@ impl SourceOutput {
             mdc: observation.mdc,
             quality: observation.quality,
             mode: self.mode,
-            taken,
+            taken: when.taken(observation.device_time, received),
             received,
         }
     }

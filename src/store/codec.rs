@@ -249,7 +249,7 @@ pub(super) fn insert_reading(
         at.mono.0.wrapping_sub(received.mono.0).cast_signed(),
         at.wall.0.wrapping_sub(received.wall.0),
         taken_ms,
-        reading.taken.uncertainty_ms.map_or(-1, i64::from),
+        own_uncertainty(&reading.taken),
         reading.taken.device_time,
         columns.mantissa,
         columns.exponent,
@@ -257,6 +257,25 @@ pub(super) fn insert_reading(
         columns.parts,
     ])?;
     Ok(())
+}
+
+/// What is stored of an uncertainty: of a mapped time the part that is not our own clock's, which is known when it is read;
+/// of a time of arrival nothing, for the same reason. 0 stands for that, as in rows of earlier versions.
+fn own_uncertainty(taken: &Taken) -> i64 {
+    match taken.source {
+        TimeSource::DeviceMapped => taken.mapping_ms.map_or(-1, i64::from),
+        TimeSource::Received => taken.uncertainty_ms.map_or(0, i64::from),
+        _ => taken.uncertainty_ms.map_or(-1, i64::from),
+    }
+}
+
+/// The uncertainty of a row, and the part of it that is not our own clock's.
+fn read_uncertainty(stored: i64, source: TimeSource) -> Result<(Option<u32>, Option<u32>), BadRow> {
+    Ok(match source {
+        TimeSource::DeviceMapped => (None, uncertainty(stored)?),
+        TimeSource::Received if stored == 0 => (None, None),
+        _ => (uncertainty(stored)?, None),
+    })
 }
 
 /// The event of a row of [`SELECT_READINGS`]; `stream_of` knows the streams by number.
@@ -273,6 +292,7 @@ pub(super) fn reading_row(
         wall: Wall(at.wall.0.wrapping_sub(received_ms)),
     };
     let taken_ms: Option<i64> = row.get(6)?;
+    let (uncertainty_ms, mapping_ms) = read_uncertainty(row.get(7)?, stream.time_source)?;
     let columns = Columns { mantissa: row.get(9)?, exponent: row.get(10)?, absent: row.get(11)?, parts: row.get(12)? };
     let reading = Reading {
         vital: columns.vital(stream.metric)?,
@@ -285,7 +305,8 @@ pub(super) fn reading_row(
         taken: Taken {
             wall: taken_ms.map(|earlier| Wall(received.wall.0.wrapping_sub(earlier))),
             source: stream.time_source,
-            uncertainty_ms: uncertainty(row.get(7)?)?,
+            uncertainty_ms,
+            mapping_ms,
             device_time: row.get(8)?,
         },
         received,

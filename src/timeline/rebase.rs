@@ -101,6 +101,11 @@ fn rebase_reading(reading: &mut Reading, stored: Stamp, placed: Placed) {
         (TimeSource::Received | TimeSource::Unsynced, Some(false)) => {
             (taken.source, taken.uncertainty_ms) = (TimeSource::Unsynced, None);
         }
+        // What the device's clock leaves open, and ours.
+        (TimeSource::DeviceMapped, synced) => {
+            let ours = placed.uncertainty_ms.filter(|_| synced == Some(true));
+            taken.uncertainty_ms = taken.mapping_ms.zip(ours).map(|(its, ours)| its.saturating_add(ours));
+        }
         _ => {}
     }
 }

@@ -209,6 +209,16 @@ test('a value that the device kept counts from the time it was measured', () => 
   assert.equal(tileOf(made, 1000).cells.nibp.text, '140/90', 'the older measurement came later');
 });
 
+test('a kept value of an unknown time hides no other one', () => {
+  const undated = { quality: 'historic', ts_source: 'unknown', timestamp: undefined };
+  const made = ward();
+  made.reading(reading('blood_pressure', 150, { ...undated, components: { systolic: 150, diastolic: 95 } }), 0);
+  assert.equal(tileOf(made, 0).cells.nibp.text, '150/95');
+  made.reading(reading('blood_pressure', 140, { components: { systolic: 140, diastolic: 90 } }), 500);
+  made.reading(reading('blood_pressure', 120, { ...undated, components: { systolic: 120, diastolic: 80 } }), 1000);
+  assert.equal(tileOf(made, 1000).cells.nibp.text, '140/90');
+});
+
 test('a time that nobody knows is not made up', () => {
   assert.equal(shown(reading('temperature', 37, { ts_source: 'unknown' }), 'temp').time, 'time unknown');
   assert.equal(shown(reading('temperature', 37, { timestamp: undefined }), 'temp').time, 'time unknown');

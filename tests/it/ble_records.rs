@@ -23,6 +23,7 @@ const BLOOD_PRESSURE: u16 = 0x2A35;
 const GLUCOSE: u16 = 0x2A18;
 const CONTEXT: u16 = 0x2A34;
 const CONTROL: u16 = 0x2A52;
+const CURRENT_TIME: u16 = 0x2A2B;
 
 /// A bus with a fake BlueZ, and a bridge that reads one sensor.
 struct Rig {
@@ -498,4 +499,155 @@ async fn whom_a_sensor_measured_is_nobody_unless_the_configuration_says_who_it_i
         let told = "user 2 is nobody's: `users` does not say who it is".to_owned();
         assert!(reasons.contains(&told), "{reasons:?}");
     }
+}
+
+/// Current Time, as text of the same day.
+fn told(local: &str) -> Vec<u8> {
+    let local = vitalbridge::clock::Wall::parse(&format!("{local}Z")).unwrap();
+    vitalbridge::decode::gatt::date_time::CurrentTime::local(local, 0).unwrap().encode().to_vec()
+}
+
+/// The sensor has a clock that says this.
+fn with_clock(mut sensor: Strap, says: &str) -> Strap {
+    sensor.services.push((0x1805, vec![Characteristic::new(CURRENT_TIME, &["read", "write"]).reading(&told(says))]));
+    sensor
+}
+
+/// A pressure that the cuff dates so.
+fn pressure_of(systolic: u8, local: &str) -> Vec<u8> {
+    let mut payload = pressure(systolic, 1, None);
+    payload.splice(7..14, told(local)[..7].to_vec());
+    payload
+}
+
+fn wall(text: &Json) -> i64 {
+    vitalbridge::clock::Wall::parse(text.as_str().unwrap()).unwrap().0
+}
+
+/// A reading that was measured so long before it came, by the sensor's clock: within 5 s, as the clock of this one stands
+/// still. Ours is taken to be right within 100 ms.
+fn assert_mapped(reading: &Json, seconds: i64) {
+    assert_eq!(reading["ts_source"], "device_mapped", "{reading}");
+    let before = wall(&reading["received"]) - wall(&reading["timestamp"]);
+    assert!((0..5000).contains(&(before - seconds * 1000)), "{before} ms, expected {seconds} s: {reading}");
+    // Ours, half a second of each time, half of the round trip, and 100 ppm.
+    let least = 100 + 1000 + seconds / 10;
+    let uncertainty = reading["ts_uncertainty_ms"].as_i64().unwrap();
+    assert!((least..least + 1500).contains(&uncertainty), "{uncertainty}, at least {least}: {reading}");
+}
+
+const TRUST: &str = "\n[clock]\ntrust = \"system\"";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cuff_has_kept_is_dated_by_its_own_clock_over_restarts() {
+    let mut memory = vec![
+        pressure_of(201, "2019-11-30T12:00:00"),
+        pressure_of(202, "2020-01-01T09:00:00"),
+        pressure_of(203, "2020-01-01T11:59:50"),
+    ];
+    let mut rig =
+        Rig::new(with_clock(cuff(&memory), "2020-01-01T12:00:00"), &format!("sensor = \"blood_pressure\"{TRUST}"))
+            .await;
+    let bridge = rig.run();
+    rig.counted(&bridge, "valid", 3).await;
+    rig.sleep().await;
+    stop(bridge);
+    let kept = rig.readings("blood_pressure").await;
+    assert_eq!(values(&kept), [201, 202, 203]);
+    let qualities: Vec<&Json> = kept.iter().map(|reading| &reading["quality"]).collect();
+    assert_eq!(qualities, ["historic", "historic", "valid"]);
+    // Older than 30 days: kept raw.
+    assert_eq!((&kept[0]["ts_source"], &kept[0]["timestamp"]), (&json!("unknown"), &Json::Null));
+    assert_eq!((&kept[0]["device_time"], &kept[0]["ts_uncertainty_ms"]), (&json!("2019-11-30T12:00:00"), &Json::Null));
+    assert_mapped(&kept[1], 3 * 3600);
+    assert_eq!(kept[1]["device_time"], "2020-01-01T09:00:00");
+    assert_mapped(&kept[2], 10);
+
+    // Somebody sets the cuff's clock while the bridge is off. It hands over all of it again, an hour-old one and one of the
+    // future: the pair of this connect counts, and what is known keeps its time.
+    memory.extend([pressure_of(204, "2021-06-01T07:00:00"), pressure_of(205, "2021-06-03T07:00:00")]);
+    let services = with_clock(cuff(&memory), "2021-06-01T08:00:00").services;
+    rig.bluez.change(move |world| world.strap(SENSOR).services = services).await;
+    let bridge = rig.run();
+    rig.wake().await;
+    rig.counted(&bridge, "records_again", 3).await;
+    rig.counted(&bridge, "valid", 2).await;
+    rig.sleep().await;
+    stop(bridge);
+    let again = rig.readings("blood_pressure").await;
+    assert_eq!(again[..3], kept[..]);
+    assert_eq!(values(&again[3..]), [204, 205]);
+    assert_mapped(&again[3], 3600);
+    // It may have been measured now, so it may have to alarm; but nobody knows when.
+    assert_eq!((&again[4]["ts_source"], &again[4]["timestamp"]), (&json!("unknown"), &Json::Null));
+    assert_eq!((&again[4]["quality"], &again[4]["device_time"]), (&json!("valid"), &json!("2021-06-03T07:00:00")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_measurement_of_hours_ago_does_not_alarm_if_the_cuffs_clock_says_so() {
+    let sensor = with_clock(cuff(&[pressure_of(230, "2020-01-01T09:00:00")]), "2020-01-01T12:00:00");
+    let mut rig = Rig::new(sensor, &format!("sensor = \"blood_pressure\"{TRUST}")).await;
+    let bridge = rig.run();
+    rig.counted(&bridge, "records_late", 1).await;
+    rig.sleep().await;
+    stop(bridge);
+    let kept = rig.readings("blood_pressure").await;
+    assert_mapped(&kept[0], 3 * 3600);
+    assert_eq!(kept[0]["quality"], "historic");
+    assert_eq!(rig.records().await[0].found, ["late"]);
+    let rules = rig.log().await.into_iter().filter_map(|event| match event.body {
+        EventBody::Alert(alert) => Some(alert.rule.as_str().to_owned()),
+        _ => None,
+    });
+    assert!(!rules.collect::<Vec<_>>().contains(&"systolic".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meters_records_are_dated_by_the_time_that_its_user_sees() {
+    // GLS 1.0.1, 3.1.1: the base time, and so many minutes to the time that the user sees.
+    let record = |number: u8, base: &str, offset: i16, mg_dl: u8| {
+        let mut payload = vec![0x03, number, 0];
+        payload.extend(&told(base)[..7]);
+        payload.extend(offset.to_le_bytes());
+        payload.extend([mg_dl, 0xB0, 0x11]);
+        (GLUCOSE, payload)
+    };
+    let meter = with_clock(meter(), "2020-01-01T12:00:00");
+    let mut rig = Rig::new(meter, &format!("sensor = \"glucose\"{TRUST}")).await;
+    let bridge = rig.run();
+    let records = vec![
+        record(1, "2020-01-01T07:00:00", 60, 101),
+        record(2, "2020-01-01T09:00:00", i16::MAX, 102),
+        record(3, "2020-01-01T10:59:50", 60, 103),
+    ];
+    rig.serve(&[1, 1], records, 1).await;
+    rig.sleep().await;
+    stop(bridge);
+    let kept = rig.readings("glucose").await;
+    assert_eq!(values(&kept), [101, 102, 103]);
+    assert_mapped(&kept[0], 4 * 3600);
+    assert_eq!(kept[0]["device_time"], "2020-01-01T08:00:00");
+    assert_eq!(
+        (&kept[1]["ts_source"], &kept[1]["timestamp"]),
+        (&json!("unknown"), &Json::Null),
+        "its offset has overrun"
+    );
+    assert_mapped(&kept[2], 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_at_each_connect_is_read_before() {
+    let memory = [pressure_of(202, "2020-01-01T09:00:00"), pressure_of(203, "2020-01-01T11:59:50")];
+    let sensor = with_clock(cuff(&memory), "2020-01-01T12:00:00");
+    let mut rig = Rig::new(sensor, &format!("sensor = \"blood_pressure\"\nset_clock = \"+01:00\"{TRUST}")).await;
+    let bridge = rig.run();
+    rig.bluez.until("the time", |world| !world.strap(SENSOR).writes.is_empty()).await;
+    rig.counted(&bridge, "valid", 2).await;
+    rig.sleep().await;
+    stop(bridge);
+    let writes = rig.bluez.change(|world| world.strap(SENSOR).writes.clone()).await;
+    assert_eq!((writes.len(), writes[0].0, writes[0].1.len()), (1, CURRENT_TIME, 10));
+    let kept = rig.readings("blood_pressure").await;
+    assert_mapped(&kept[0], 3 * 3600);
+    assert_mapped(&kept[1], 10);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use vitalbridge::clock::Wall;
 use vitalbridge::profile::built_in_text;
 
 use crate::ble::{Bridge, OTHER, STRAP, Setup, reason};
@@ -211,6 +212,30 @@ async fn a_cuff_hands_over_its_measurement_and_ends_the_link_which_is_no_loss() 
     assert_eq!(parts(&newest)["systolic"], 120, "what came before is known: {newest}");
     assert_eq!(newest["device_time"], "2025-11-24T20:18");
     assert!(!bridge.links().iter().any(|link| link == "lost" || link == "silent"), "{:?}", bridge.links());
+}
+
+#[tokio::test]
+async fn a_cuff_of_its_makers_protocol_is_dated_by_its_clock_if_it_has_one() {
+    let bus = Bus::start().await;
+    // Its measurement says 19:18, and its clock does not know what year it is.
+    let measured = [&vector("yonker")[..6], &[19, 11, 24], &vector("yonker")[9..]].concat();
+    let mut cuff = sensor(YONKER, &["write"], Own::default());
+    cuff.services[0].1[0] = Characteristic::new(NOTIFY, &["notify"]).storing(&[&measured]);
+    let now = Characteristic::new(0x2A08, &["read"]).reading(&[0xE3, 7, 11, 24, 19, 20, 0]);
+    cuff.services.push((0x1809, vec![now]));
+    cuff.ends_link = true;
+    let _bluez = FakeBluez::start(&bus, World::new(vec![cuff])).await;
+    let mut bridge = Bridge::start(&bus, &setup("yonker-bp"));
+    let pressure = bridge.until_reading("blood_pressure").await;
+    assert_eq!(
+        (&pressure["ts_source"], &pressure["quality"]),
+        (&json!("device_mapped"), &json!("valid")),
+        "{pressure}"
+    );
+    assert_eq!(pressure["device_time"], "2019-11-24T19:18");
+    let wall = |name: &str| Wall::parse(pressure[name].as_str().unwrap()).unwrap().0;
+    // A minute and a half: the middle of its minute.
+    assert!((88_000..96_000).contains(&(wall("received") - wall("timestamp"))), "{pressure}");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use vitalbridge::sources::serial::{SerialConfig, SerialPort};
 use vitalbridge::sources::simulator::oximeters::{Contec, Nonin, Sensed};
 use vitalbridge::sources::simulator::pty::EmulatedPort;
 use vitalbridge::sources::{self, SourceConfig, SourceKind};
-use vitalbridge::vitals::{Absent, Metric, Mode, Reading, Status, Value};
+use vitalbridge::vitals::{Absent, Metric, Mode, Quality, Reading, Status, TimeSource, Value};
 
 /// Longest time that anything may take to happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -740,4 +740,41 @@ async fn a_serial_server_that_says_nothing_any_more_is_given_up_and_connected_ag
     assert_eq!(states, [Opening, Waiting, Live, Silent, Lost]);
     listener.accept().await.unwrap();
     assert_eq!(rig.count(|counters| &counters.restarts), 1);
+}
+
+/// A spot check of Nonin's data format 13 on 2026-11-20 at this hour, 05:30.
+fn spot_check(hour: u8, is_stored: bool, spo2: u8) -> Vec<u8> {
+    let stored = if is_stored { 0x10 } else { 0 };
+    let mut frame =
+        vec![0, 2, 0, 0x0D, 0, 0x0E, 0x20, 0x26, 0x11, 0x20, hour, 0x05, 0x30, 0, 0, stored, 0, 72, 0, spo2];
+    frame.push(frame[6..].iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+    frame.push(3);
+    frame
+}
+
+#[tokio::test]
+async fn what_an_oximeter_has_kept_is_dated_by_the_time_that_it_sends_with_its_measurements() {
+    let (mut rig, mut port) = Rig::at_pty("nonin-df13");
+    let kept = rig.until_value(|| port.send(&spot_check(0x20, true, 91)), Metric::Spo2, number(91)).await;
+    assert_eq!((kept.taken.source, kept.taken.wall), (TimeSource::Unknown, None), "nothing relates it yet");
+    assert_eq!(kept.taken.device_time.as_deref(), Some("2026112020053000"));
+    let live = rig.until_value(|| port.send(&spot_check(0x22, false, 97)), Metric::Spo2, number(97)).await;
+    assert_eq!((live.taken.source, live.taken.wall), (TimeSource::Received, Some(live.received.wall)));
+    let kept = rig.until_value(|| port.send(&spot_check(0x20, true, 92)), Metric::Spo2, number(92)).await;
+    assert_eq!((kept.quality, kept.taken.source), (Quality::Historic, TimeSource::DeviceMapped));
+    let before = kept.received.wall.0 - kept.taken.wall.unwrap().0;
+    assert!((7_200_000..7_230_000).contains(&before), "{before}");
+    // Half a second of each of its two times, and 100 ppm of two hours.
+    assert_eq!((kept.taken.mapping_ms, kept.taken.uncertainty_ms), (Some(1720), None));
+    rig.finish(|| ()).await;
+}
+
+#[tokio::test]
+async fn a_dump_of_the_past_without_the_time_of_now_has_no_time_of_ours() {
+    let (mut rig, mut port) = Rig::at_pty("masimo-ascii2-trend");
+    let line = b"09/21/08 09:56:12 SpO2=097 PR=069 PI=04.69 EXC=800:SET\r\n";
+    let kept = rig.until_value(|| port.send(line), Metric::Spo2, number(97)).await;
+    assert_eq!((kept.quality, kept.taken.source, kept.taken.wall), (Quality::Historic, TimeSource::Unknown, None));
+    assert_eq!(kept.taken.device_time.as_deref(), Some("09/21/08 09:56:12"));
+    rig.finish(|| ()).await;
 }

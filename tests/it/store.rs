@@ -394,6 +394,20 @@ async fn what_was_entered_about_a_patient_is_known_to_the_next_run_as_long_as_it
     assert_eq!(opened(25, "boot-1"), []);
 }
 
+/// Of a time that the device's clock said, only its own part of the uncertainty is stored: ours is known when it is read.
+fn random_taken(random: &mut fastrand::Rng, wall: Option<Wall>, device_time: Option<String>) -> Taken {
+    let source = TimeSource::ALL[random.usize(..TimeSource::ALL.len())];
+    let uncertainty = random.bool().then(|| random.u32(..));
+    let is_mapped = source == TimeSource::DeviceMapped;
+    Taken {
+        wall,
+        source,
+        uncertainty_ms: uncertainty.filter(|_| !is_mapped),
+        mapping_ms: uncertainty.filter(|_| is_mapped),
+        device_time,
+    }
+}
+
 /// A reading with anything in it that its type allows.
 fn random_reading(random: &mut fastrand::Rng) -> EventBody {
     let pick_time = |random: &mut fastrand::Rng| match random.u8(0..3) {
@@ -419,6 +433,7 @@ fn random_reading(random: &mut fastrand::Rng) -> EventBody {
         _ => Vital::scalar(Metric::ALL[random.usize(..Metric::ALL.len())], first),
     };
     let device_time = random.bool().then(|| (0..random.usize(0..20)).map(|_| random.char(..)).collect());
+    let wall = random.bool().then(|| Wall(pick_time(random)));
     EventBody::Reading(Reading {
         patient: random.bool().then(|| format!("P-{}", random.u8(..)).parse().unwrap()),
         device: format!("d{}", random.u8(..)).parse().unwrap(),
@@ -427,12 +442,7 @@ fn random_reading(random: &mut fastrand::Rng) -> EventBody {
         mdc: random.bool().then(|| random.u32(..)),
         quality: Quality::ALL[random.usize(..Quality::ALL.len())],
         mode: Mode::ALL[random.usize(..Mode::ALL.len())],
-        taken: Taken {
-            wall: random.bool().then(|| Wall(pick_time(random))),
-            source: TimeSource::ALL[random.usize(..TimeSource::ALL.len())],
-            uncertainty_ms: random.bool().then(|| random.u32(..)),
-            device_time,
-        },
+        taken: random_taken(random, wall, device_time),
         received,
     })
 }

@@ -24,6 +24,7 @@ use vitalbridge::vitals::{Reading, TimeSource};
 use zbus::message::{Message, Type};
 use zbus::{MessageStream, Variant};
 
+use crate::bridge::{Bridge, program};
 use crate::fake_bluez::Bus;
 use crate::mqtt::{self, Broker, Consumer, DEADLINE, Received, Store};
 
@@ -291,6 +292,91 @@ async fn a_search_by_time_finds_what_was_stored_with_another_time() {
         });
     assert_eq!(counts, BTreeMap::from([(TimeSource::Received, 5100)]));
     store.close().await;
+    let database = rusqlite::Connection::open(folder.path().join("vitals.db")).unwrap();
+    let rows = format!("SELECT min(wall), max(wall) FROM reading WHERE seq < {synchronised}");
+    let stored: (i64, i64) = database.query_row(&rows, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(stored, (10_000, 5_009_000), "no row was written again");
+}
+
+/// What a run notes of the clock at its start, with this D-Bus and this directory of systemd-timesyncd.
+async fn noted(bus: String, timesync: &Path) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody listens at the broker's port.
+    let config = Config::load(&write_config(dir.path(), 1, ""), &Place::default()).unwrap();
+    let machine = Machine {
+        clock: Clock::System,
+        bus: Some(bus),
+        timesync: timesync.to_owned(),
+        hardware_clocks: dir.path().join("nowhere"),
+    };
+    let codes = Codes::Directory(config.state_dir.clone());
+    let start = Start { config, config_file: None, codes, on_listening: |_| {} };
+    let stop = CancellationToken::new();
+    let mut daemon = JoinSet::new();
+    daemon.spawn(daemon::run_on(machine, start, stop.clone()));
+    let database = dir.path().join("state/vitals.db");
+    let state = || -> rusqlite::Result<String> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = rusqlite::Connection::open_with_flags(&database, flags)?;
+        connection.query_row("SELECT state FROM clock_epoch ORDER BY first_seq LIMIT 1", [], |row| row.get(0))
+    };
+    let noting = async {
+        loop {
+            if let Ok(state) = state() {
+                return state;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let state = tokio::time::timeout(DEADLINE, noting).await.expect("a clock epoch on disk");
+    stop.cancel();
+    tokio::time::timeout(DEADLINE, daemon.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operating_system_is_asked_over_d_bus_else_by_a_file_else_nobody_can_tell() {
+    let bus = Bus::start().await;
+    let time_date = TimeDate1::start(&bus).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (absent, empty, set) = (folder.path().join("absent"), folder.path().join("empty"), folder.path().join("set"));
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::create_dir(&set).unwrap();
+    std::fs::write(set.join("synchronized"), "").unwrap();
+    let nowhere = format!("unix:path={}", folder.path().join("no-bus").display());
+    for (says, timesync, expected) in [
+        (Some(true), &empty, "synchronised"),
+        (Some(false), &set, "unsynchronised"),
+        (None, &set, "synchronised"),
+        (None, &empty, "unsynchronised"),
+        (None, &absent, "unknown"),
+    ] {
+        time_date.is_synchronised.store(says == Some(true), Ordering::Relaxed);
+        let bus = if says.is_some() { bus.address() } else { nowhere.clone() };
+        assert_eq!(noted(bus, timesync).await, expected, "{says:?} {}", timesync.display());
+    }
+}
+
+#[tokio::test]
+async fn the_boot_is_named_by_the_unit_and_else_by_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), 1, "");
+    let kernels = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for (units, expected) in [(Some("0123456789abcdef"), "0123456789abcdef"), (None, kernels.trim())] {
+        let mut command = program();
+        command.env_remove("VITALBRIDGE_BOOT_ID").args(["run", "--config"]).arg(&file);
+        if let Some(boot) = units {
+            command.env("VITALBRIDGE_BOOT_ID", boot);
+        }
+        let bridge = tokio::task::spawn_blocking(|| Bridge::start_command(command)).await.unwrap();
+        assert_eq!(bridge.stop(), Some(0));
+        let database = rusqlite::Connection::open(dir.path().join("state/vitals.db")).unwrap();
+        let newest = |table: &str| -> String {
+            let boot = format!("SELECT boot FROM {table} ORDER BY first_seq DESC LIMIT 1");
+            database.query_row(&boot, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((newest("epoch"), newest("clock_epoch")), (expected.to_owned(), expected.to_owned()));
+    }
 }
 
 #[tokio::test]

@@ -184,6 +184,9 @@ function lagOf(data) {
   return lag > 0 ? lag : 0;
 }
 
+/** True for a measurement of the past of which nobody knows when it was made. @param {any} data */
+const isUndated = (data) => data.quality === 'historic' && !data.timestamp;
+
 /** One patient's newest readings. */
 class Patient {
   /** @param {{id: string, name?: string | null, bed?: string | null, ward?: string | null}} about */
@@ -202,6 +205,7 @@ class Patient {
     if (known && known.data.epoch === data.epoch && known.data.seq >= data.seq) return false;
     // A measurement that was kept by the device and comes late must not hide a newer one.
     if (known && lagOf(data) > 0 && born - lagOf(data) < known.born - lagOf(known.data)) return false;
+    if (known && isUndated(data) && !isUndated(known.data)) return false;
     this.readings.set(key, { data, born });
     return true;
   }

@@ -30,7 +30,7 @@ const IN_TABLE: [&str; 9] = ["metric", "unit", "ucum", "device_id", "patient_id"
 const DERIVED_FROM: &str = "derived_from";
 
 /// Members that the table gives for all streams, and that a reading names only where it has another value.
-const USUAL: [(&str, &str); 3] = [("quality", "\"valid\""), ("ts_source", "\"received\""), ("ts_uncertainty_ms", "0")];
+const USUAL: [(&str, &str); 2] = [("quality", "\"valid\""), ("ts_source", "\"received\"")];
 
 /// A reading in short, for the contract.
 #[derive(Debug)]

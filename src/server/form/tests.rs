@@ -83,6 +83,7 @@ fn readings() -> Vec<(&'static str, Reading)> {
         wall: Some(Wall(wall().0 - 3_600_000)),
         source: TimeSource::DeviceMapped,
         uncertainty_ms: Some(500),
+        mapping_ms: Some(400),
         device_time: Some("2026-11-20T08:00:00".to_owned()),
     };
     let unknown_time = Taken { wall: None, ..device_time.clone() };

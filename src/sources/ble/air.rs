@@ -589,9 +589,9 @@ impl Driver {
             Report::Understood { is_new: true } => self.inputs.push_back(Input::Data(key)),
             Report::Understood { is_new: false } => self.inputs.push_back(Input::Again(key)),
             Report::Finished(result) => self.inputs.push_back(Input::Finished(key, result)),
-            Report::ReadClock => {
+            Report::ReadClock { is_optional } => {
                 if let Some(sensor) = self.sensors.get(&key) {
-                    self.order(Task::ReadClock { key, deliver: sensor.deliver.clone() });
+                    self.order(Task::ReadClock { key, deliver: sensor.deliver.clone(), is_optional });
                 }
             }
             Report::SetClock(time) => self.order(Task::SetClock(key, time)),

@@ -36,8 +36,11 @@ pub(super) enum Report {
     },
     /// All records are taken and on disk; or why they are not.
     Finished(Result<(), String>),
-    /// Read the sensor's clock; what it says comes like a notification.
-    ReadClock,
+    /// Read the sensor's clock; what it says comes like a notification, or [`Delivery::NoTime`].
+    ReadClock {
+        /// Nothing is amiss if it has none.
+        is_optional: bool,
+    },
     /// Set the sensor's clock.
     SetClock(CurrentTime),
     /// Write this to the sensor.

@@ -6,6 +6,7 @@
 mod advert;
 mod air;
 mod client;
+mod clocks;
 mod echo;
 mod join;
 mod leaks;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 pub use self::air::{Air, AirSettings, Surroundings};
 pub use self::client::CommitWish;
@@ -41,7 +42,7 @@ pub use self::status::AirStatus;
 pub use self::wanted::Wanted;
 pub use crate::bluez::{BadBleAddress, BleAddress};
 
-use self::client::{Client, Report};
+use self::client::Client;
 use self::join::Join;
 use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::Fetch;
@@ -51,6 +52,7 @@ use self::sensor::{CURRENT_TIME, DATE_TIME, Habit, Manner, RECORD_ACCESS};
 use self::set_clock::SetClock;
 use self::taking::{Check, STRANGER, answered};
 use self::wires::{Heard, Subscription, Wires};
+use super::device_clock::DeviceClock;
 use super::output::{Observation, SourceCounters, SourceOutput};
 use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
@@ -212,7 +214,9 @@ pub(super) async fn run(
         known,
         intake: Intake::new(config.manners()),
         fetch,
+        is_fetch_due: false,
         clock: config.clock(),
+        device_clock: DeviceClock::default(),
         join,
         malformed: Malformed::default(),
         gone: None,
@@ -238,7 +242,12 @@ struct Reader<'r> {
     /// Single measurements on their way.
     intake: Intake,
     fetch: Option<Fetch>,
+    /// A meter is to be asked for its records, once its time is known.
+    is_fetch_due: bool,
+    /// The clock that is to be set.
     clock: Option<SetClock>,
+    /// What the sensor's clock said.
+    device_clock: DeviceClock,
     /// Of a model whose measurements come in parts.
     join: Option<Join>,
     malformed: Malformed,
@@ -258,8 +267,12 @@ impl Reader<'_> {
         loop {
             self.check_disk();
             let now = self.output.now();
-            let due =
-                self.fetch.as_ref().and_then(Fetch::deadline).into_iter().chain(self.intake.next_deadline()).min();
+            let due = [
+                self.fetch.as_ref().and_then(Fetch::deadline),
+                self.intake.next_deadline(),
+                self.device_clock.deadline(),
+            ];
+            let due = due.into_iter().flatten().min();
             let due = due.map(|at| at.since(now.mono));
             tokio::select! {
                 biased;
@@ -270,6 +283,7 @@ impl Reader<'_> {
                     Some(Delivery::Payload { uuid, bytes, received }) => self.on_payload(uuid, &bytes, received).await?,
                     // Of a byte stream, which was not subscribed to.
                     Some(Delivery::Bytes { .. } | Delivery::Advertised { .. } | Delivery::Sent(_)) => {}
+                    Some(Delivery::NoTime) => self.on_untold().await?,
                     // The radio has ended.
                     None => return self.finish_records().await,
                 },
@@ -295,12 +309,7 @@ impl Reader<'_> {
         if let Some(join) = &mut self.join {
             join.reset();
         }
-        let clock = self.clock.as_mut().and_then(|clock| clock.on_subscribed(now));
-        self.set_clock(clock).await;
-        if let Some(step) = self.fetch.as_mut().map(|fetch| fetch.on_subscribed(now)) {
-            self.carry_out(step).await?;
-        }
-        Ok(())
+        self.ask_for_time(now).await
     }
 
     async fn on_payload(&mut self, uuid: u16, payload: &[u8], received: Stamp) -> Result<(), SourceError> {
@@ -308,12 +317,7 @@ impl Reader<'_> {
         SourceCounters::add(&self.output.counters().reads, 1);
         SourceCounters::add(&self.output.counters().bytes, length);
         if [CURRENT_TIME.uuid, DATE_TIME].contains(&uuid) {
-            let step = self.clock.as_mut().and_then(|clock| clock.on_told(payload, received));
-            if let Some(offset) = self.clock.as_ref().and_then(SetClock::verified) {
-                self.intake.trust_clock(offset);
-            }
-            self.set_clock(step).await;
-            return Ok(());
+            return self.on_told(payload, received).await;
         }
         // The control point talks to the fetching alone.
         if uuid == RECORD_ACCESS.uuid && self.fetch.is_some() {
@@ -354,19 +358,6 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn set_clock(&self, step: Option<set_clock::Step>) {
-        match step {
-            // A wrong time in a medical device is worse than the one that it keeps.
-            Some(set_clock::Step::Write(_)) if !self.client.is_clock_set().await => {
-                let reason = "this machine's own clock is not known to be set (docs/timekeeping.md)";
-                warn!(device = %self.output.device(), reason, "the sensor's clock is left as it is");
-            }
-            Some(set_clock::Step::Write(time)) => self.client.report(Report::SetClock(time)).await,
-            Some(set_clock::Step::Read) => self.client.report(Report::ReadClock).await,
-            None => {}
-        }
-    }
-
     /// Hands on what a payload says, to whom it belongs.
     async fn hand_on(&mut self, decoded: Vec<Decoded>, user: Option<u8>, received: Stamp) -> Result<(), SourceError> {
         let (status, observations) = parts(decoded);
@@ -394,11 +385,15 @@ impl Reader<'_> {
                 // A bonded sensor may send, and go, before the subscription is known to stand.
                 self.gone = None;
                 self.intake.on_link();
+                self.device_clock.on_link();
             } else {
                 // What was sent before may still be on its way here: it settles by itself.
                 self.gone = Some((link, words.clone()));
-                self.intake.on_link_end(self.output.now());
+                let now = self.output.now();
+                self.intake.on_link_end(now);
+                self.device_clock.on_link_end(now);
             }
+            self.is_fetch_due = false;
             if let Some(fetch) = &mut self.fetch {
                 fetch.on_link_lost();
             }

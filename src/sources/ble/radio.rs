@@ -88,6 +88,8 @@ pub(super) enum Delivery {
     },
     /// How a [`Task::Send`] went.
     Sent(Result<(), String>),
+    /// The answer to a [`Task::ReadClock`] of a sensor that does not tell its time.
+    NoTime,
 }
 
 /// What a generation is to do.
@@ -102,7 +104,7 @@ pub(super) enum Task {
     /// Read the battery, or anything else.
     ReadBattery(SensorKey),
     /// Read the sensor's clock, if it has one, and hand it to `deliver` like a notification.
-    ReadClock { key: SensorKey, deliver: mpsc::Sender<Delivery> },
+    ReadClock { key: SensorKey, deliver: mpsc::Sender<Delivery>, is_optional: bool },
     /// Set the sensor's clock, if it has one.
     SetClock(SensorKey, CurrentTime),
     /// Write, where the sensor has such a characteristic.
@@ -392,9 +394,9 @@ impl Side {
                 let Some(ear) = known.ear(key) else { return };
                 (key, Box::pin(read_sign_of_life(key, ear, self.limits.read, self.clock.clone())))
             }
-            Task::ReadClock { key, deliver } => {
+            Task::ReadClock { key, deliver, is_optional } => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(read_clock(ear, deliver, self.limits.read, self.clock.clone())))
+                (key, Box::pin(read_clock(ear, deliver, is_optional, self.limits.read, self.clock.clone())))
             }
             Task::SetClock(key, time) => {
                 let Some(ear) = known.ear(key) else { return };
@@ -620,35 +622,51 @@ async fn read_sign_of_life(key: SensorKey, ear: Ear, limit: Duration, clock: Clo
 }
 
 /// The characteristic that is the sensor's clock: Current Time, or else the Date Time that some have in the service of
-/// their measurement. A sensor without either is told of in the log.
+/// their measurement.
 fn clock_of(offered: &BTreeSet<Found>) -> Option<(u16, &Found)> {
     let in_any = |uuid: u16| offered.iter().find(|found| found.uuid == bluetooth_uuid(uuid));
-    let clock = [CURRENT_TIME.uuid, DATE_TIME].into_iter().find_map(|uuid| Some((uuid, in_any(uuid)?)));
-    if clock.is_none() {
-        warn!("the sensor has no clock that can be set: `set_clock` does nothing for it");
-    }
-    clock
+    [CURRENT_TIME.uuid, DATE_TIME].into_iter().find_map(|uuid| Some((uuid, in_any(uuid)?)))
 }
 
-/// What cannot be read is told in the log: the sensor is none the worse.
-async fn read_clock(ear: Ear, deliver: mpsc::Sender<Delivery>, limit: Duration, clock: Clock) -> Option<Done> {
+/// What cannot be read is told in the log if somebody counts on it: the sensor is none the worse.
+async fn read_clock(
+    ear: Ear,
+    deliver: mpsc::Sender<Delivery>,
+    is_optional: bool,
+    limit: Duration,
+    clock: Clock,
+) -> Option<Done> {
     let offered = ear.peripheral.characteristics();
-    let (uuid, found) = clock_of(&offered)?;
-    let reading = ear.echoes.reading(uuid);
-    let result = bounded("reading", limit, ear.peripheral.read(found)).await;
-    let received = clock.now();
-    reading.done(result.as_ref().ok(), received.mono);
-    match result {
-        // A source that has gone needs no answer.
-        Ok(bytes) => drop(deliver.send(Delivery::Payload { uuid, bytes, received }).await),
-        Err(error) => warn!(characteristic = uuid, %error, "the sensor could not be asked for its time"),
-    }
+    let answer = match clock_of(&offered) {
+        // What may only be written or is only told is not asked for: some sensors would want to be paired for it.
+        Some((uuid, found)) if found.properties.contains(CharPropFlags::READ) => {
+            let reading = ear.echoes.reading(uuid);
+            let result = bounded("reading", limit, ear.peripheral.read(found)).await;
+            let received = clock.now();
+            reading.done(result.as_ref().ok(), received.mono);
+            result.map(|bytes| Delivery::Payload { uuid, bytes, received })
+        }
+        _ => Err("it has no clock that can be read".to_owned()),
+    };
+    let answer = answer.unwrap_or_else(|reason| {
+        if is_optional {
+            debug!(reason, "the sensor does not tell its time");
+        } else {
+            warn!(reason, "the sensor could not be asked for its time");
+        }
+        Delivery::NoTime
+    });
+    // A source that has gone needs no answer.
+    let _ = deliver.send(answer).await;
     None
 }
 
 async fn set_clock(peripheral: Peripheral, time: CurrentTime, limit: Duration) -> Option<Done> {
     let offered = peripheral.characteristics();
-    let (uuid, _) = clock_of(&offered)?;
+    let Some((uuid, _)) = clock_of(&offered) else {
+        warn!("the sensor has no clock that can be set: `set_clock` does nothing for it");
+        return None;
+    };
     let bytes = if uuid == DATE_TIME { time.time.encode().to_vec() } else { time.encode().to_vec() };
     write(peripheral, uuid, bytes, limit).await
 }

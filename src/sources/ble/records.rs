@@ -13,7 +13,8 @@ use crate::clock::{Mono, Stamp, Wall};
 use crate::decode::Decoded;
 use crate::decode::gatt::{BLOOD_PRESSURE_MEASUREMENT, Detail, Report};
 use crate::record::{KnownRecords, MAX_KNOWN_RECORDS, RecordKey};
-use crate::sources::output::RecordBytes;
+use crate::sources::device_clock::DeviceClock;
+use crate::sources::output::{RecordBytes, When};
 use crate::vitals::Quality;
 
 /// GLS 1.0.1, 3.2: a context is sent right after its measurement. Later than this, it does not come.
@@ -34,6 +35,9 @@ const FARTHEST_BEHIND_UTC: i16 = -12 * 60;
 const UNSET_MS: i64 = 366 * 86_400_000;
 /// Measurements that may wait for their context; one more, and the oldest goes on without.
 const MAX_WAITING: usize = 8;
+
+/// Measurements that wait for the sensor's time; one more, and the oldest goes on without.
+const MAX_UNDATED: usize = 256;
 
 /// Weight Measurement, Body Composition Measurement, Temperature Measurement, Glucose Measurement, PLX Spot-Check.
 const OTHER_RECORDS: [u16; 5] = [0x2A9D, 0x2A9C, 0x2A1C, 0x2A18, 0x2A5E];
@@ -118,6 +122,8 @@ pub(super) struct Measurement {
     key: Option<RecordKey>,
     /// The sensor says that it does not know whom it measured.
     pub(super) is_stranger: bool,
+    /// What its clock said then is not what its clock shows.
+    is_off_line: bool,
 }
 
 /// What became of a payload.
@@ -207,6 +213,8 @@ pub(super) struct Intake {
     ended: Option<Mono>,
     /// How many minutes the sensor's local time is ahead of UTC; `None`: its clock was not seen to be right at this visit.
     clock: Option<i16>,
+    /// What can go on once the sensor's time is known, oldest first.
+    undated: VecDeque<Measurement>,
 }
 
 impl Intake {
@@ -279,7 +287,17 @@ impl Intake {
     fn is_on_its_way(&self, key: &RecordKey) -> bool {
         let waiting = self.contexts.iter().map(|waiting| &waiting.measurement);
         let newest = self.bursts.values().filter_map(|burst| burst.newest.as_ref());
-        waiting.chain(newest).any(|measurement| measurement.key.as_ref() == Some(key))
+        waiting.chain(newest).chain(&self.undated).any(|measurement| measurement.key.as_ref() == Some(key))
+    }
+
+    /// What can go on waits for its turn.
+    pub(super) fn hold(&mut self, ready: Vec<Measurement>) {
+        self.undated.extend(ready);
+    }
+
+    /// The next that goes on; none while the sensor's time is awaited, unless too many wait for it.
+    pub(super) fn next_held(&mut self, is_awaited: bool) -> Option<Measurement> {
+        if is_awaited && self.undated.len() <= MAX_UNDATED { None } else { self.undated.pop_front() }
     }
 
     /// Takes a context; true if its measurement has waited for it.
@@ -360,7 +378,8 @@ impl Intake {
             let local = measurement.received.wall.0.saturating_add(i64::from(offset) * 60_000);
             measurement.bytes.is_late |= local.saturating_sub(time.0) > LATE_MS;
         }
-        measurement.settled()
+        measurement.settle();
+        measurement
     }
 
     /// When no other one comes any more.
@@ -434,7 +453,10 @@ fn measurement(characteristic: u16, report: Report, received: Stamp) -> Measurem
         found,
         is_late: false,
     };
-    Measurement { decoded: report.decoded, bytes, received, key, is_stranger: report.is_stranger }
+    // GLS 1.0.1, 3.1.1: the time that a meter shows is its base time and an offset; where the offset has overrun, only the
+    // base time is left, of which nothing is known now.
+    let is_off_line = report.details.get("time_offset_min") == Some(&Detail::Unknown);
+    Measurement { decoded: report.decoded, bytes, received, key, is_stranger: report.is_stranger, is_off_line }
 }
 
 /// Whether a device that measures now and then must have kept what it measured at this time by its clock, wherever it may
@@ -447,6 +469,11 @@ pub(super) fn is_long_ago(said: &str, offset: Option<i16>, received: Stamp) -> b
     let offset = offset.unwrap_or(FARTHEST_BEHIND_UTC);
     let local = received.wall.0.saturating_add(i64::from(offset) * 60_000);
     (LATE_MS + 1..=UNSET_MS).contains(&local.saturating_sub(said.0))
+}
+
+/// Whether what was measured so long before it came is not of now.
+pub(super) fn is_of_the_past(before: Duration) -> bool {
+    before > Duration::from_millis(LATE_MS.unsigned_abs())
 }
 
 /// A late number says so, unless it is worth nothing anyway.
@@ -470,6 +497,22 @@ impl Measurement {
         }
     }
 
+    /// When it was measured, by what is known of the sensor's clock; what its clock dates long back is late, if it was not
+    /// known yet.
+    pub(super) fn dated(&mut self, clock: &DeviceClock) -> When {
+        let Some(said) = &self.bytes.device_time else {
+            return if self.bytes.is_late { When::Unknown } else { When::OnArrival };
+        };
+        let Some(mapped) = clock.mapped(said, self.received).filter(|_| !self.is_off_line) else {
+            return When::Unknown;
+        };
+        if is_of_the_past(mapped.before) && !self.bytes.is_late {
+            self.bytes.is_late = true;
+            self.settle();
+        }
+        When::Mapped(mapped)
+    }
+
     /// It may not be what it seems to be.
     fn doubt(&mut self) {
         for part in &mut self.decoded {
@@ -482,7 +525,7 @@ impl Measurement {
     }
 
     /// A late one says so in each of its numbers, except those that are worth nothing anyway.
-    fn settled(mut self) -> Self {
+    fn settle(&mut self) {
         if self.bytes.is_late {
             self.bytes.found.push("late".to_owned());
             for part in &mut self.decoded {
@@ -493,7 +536,6 @@ impl Measurement {
             // What the sensor said of itself then is not so now.
             self.decoded.retain(|part| !matches!(part, Decoded::Status(_)));
         }
-        self
     }
 }
 

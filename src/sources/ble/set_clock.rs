@@ -8,15 +8,6 @@ use crate::profile::ble::TimeWrite;
 /// A clock that is off by more than this is set, in milliseconds: Omron cuffs refuse smaller corrections.
 const TOLERANCE_MS: i64 = 10 * 60 * 1000;
 
-/// What the source is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Write this to Current Time, or to Date Time where the sensor has that instead.
-    Write(CurrentTime),
-    /// Read either of them, and hand what it says to [`SetClock::on_told`].
-    Read,
-}
-
 /// The clock of one sensor.
 #[derive(Debug)]
 pub(super) struct SetClock {
@@ -39,25 +30,38 @@ impl SetClock {
         matches!(self.when, TimeWrite::OnNotifyIfOff10Min)
     }
 
-    /// A new link is subscribed.
-    pub(super) fn on_subscribed(&mut self, now: Stamp) -> Option<Step> {
+    /// Whether the sensor has to have a clock.
+    pub(super) const fn asks(&self) -> bool {
+        matches!(self.when, TimeWrite::IfOff10Min)
+    }
+
+    /// A new link is subscribed, and the sensor is asked for its time unless it tells that by itself: what it has kept is
+    /// dated by what its clock said before anybody set it.
+    pub(super) const fn on_subscribed(&mut self) {
         (self.is_open, self.is_verified) = (true, false);
+    }
+
+    /// The sensor has told its time. The answer is what is to be written.
+    pub(super) fn on_told(&mut self, payload: &[u8], now: Stamp) -> Option<CurrentTime> {
+        if !std::mem::take(&mut self.is_open) {
+            return None;
+        }
         match self.when {
-            TimeWrite::Never | TimeWrite::OnNotifyIfOff10Min => None,
-            TimeWrite::OnConnect => self.write(now),
-            TimeWrite::IfOff10Min => Some(Step::Read),
+            TimeWrite::Never => None,
+            TimeWrite::OnConnect => self.time(now),
+            TimeWrite::IfOff10Min | TimeWrite::OnNotifyIfOff10Min => {
+                self.is_verified = self.is_right(payload, now);
+                if self.is_verified { None } else { self.time(now) }
+            }
         }
     }
 
-    /// The sensor has told its time.
-    pub(super) fn on_told(&mut self, payload: &[u8], now: Stamp) -> Option<Step> {
-        let waits = std::mem::take(&mut self.is_open);
-        let may_write = matches!(self.when, TimeWrite::IfOff10Min | TimeWrite::OnNotifyIfOff10Min);
-        if !waits || !may_write {
+    /// The sensor does not tell its time. The answer is what is to be written all the same.
+    pub(super) fn on_untold(&mut self, now: Stamp) -> Option<CurrentTime> {
+        if !matches!(self.when, TimeWrite::OnConnect) || !std::mem::take(&mut self.is_open) {
             return None;
         }
-        self.is_verified = self.is_right(payload, now);
-        if self.is_verified { None } else { self.write(now) }
+        self.time(now)
     }
 
     /// How many minutes the sensor's local time is ahead of UTC, if its clock was right by itself when it was asked over this
@@ -74,8 +78,8 @@ impl SetClock {
         told.0.saturating_sub(local).saturating_abs() <= TOLERANCE_MS
     }
 
-    fn write(&self, now: Stamp) -> Option<Step> {
-        CurrentTime::local(now.wall, self.offset).map(Step::Write)
+    fn time(&self, now: Stamp) -> Option<CurrentTime> {
+        CurrentTime::local(now.wall, self.offset)
     }
 }
 
@@ -103,24 +107,28 @@ mod tests {
         let local = current_time("2026-11-21T13:00:00Z");
         let date_time = |text| current_time(text).time.encode().to_vec();
         let (near, far, never_set) = ("2026-11-21T13:09:59Z", "2026-11-21T12:49:59Z", vec![0; 10]);
-        for (when, first, told, then) in [
-            (TimeWrite::Never, None, time(far), None),
-            (TimeWrite::OnConnect, Some(Step::Write(local)), time(far), None),
-            (TimeWrite::IfOff10Min, Some(Step::Read), time(near), None),
-            (TimeWrite::IfOff10Min, Some(Step::Read), time(far), Some(Step::Write(local))),
-            (TimeWrite::IfOff10Min, Some(Step::Read), date_time(near), None),
-            (TimeWrite::IfOff10Min, Some(Step::Read), date_time(far), Some(Step::Write(local))),
-            (TimeWrite::IfOff10Min, Some(Step::Read), never_set, Some(Step::Write(local))),
-            (TimeWrite::OnNotifyIfOff10Min, None, time(near), None),
-            (TimeWrite::OnNotifyIfOff10Min, None, time(far), Some(Step::Write(local))),
+        for (when, told, then) in [
+            (TimeWrite::Never, time(far), None),
+            (TimeWrite::OnConnect, time(far), Some(local)),
+            (TimeWrite::OnConnect, time(near), Some(local)),
+            (TimeWrite::IfOff10Min, time(near), None),
+            (TimeWrite::IfOff10Min, time(far), Some(local)),
+            (TimeWrite::IfOff10Min, date_time(near), None),
+            (TimeWrite::IfOff10Min, date_time(far), Some(local)),
+            (TimeWrite::IfOff10Min, never_set, Some(local)),
+            (TimeWrite::OnNotifyIfOff10Min, time(near), None),
+            (TimeWrite::OnNotifyIfOff10Min, time(far), Some(local)),
         ] {
             let mut clock = SetClock::new(when, 60);
-            assert_eq!(clock.on_told(&told, now), None, "{when}: before a link");
-            assert_eq!(clock.on_subscribed(now), first, "{when}");
+            assert_eq!((clock.on_told(&told, now), clock.on_untold(now)), (None, None), "{when}: before a link");
+            clock.on_subscribed();
             assert_eq!(clock.on_told(&told, now), then, "{when}");
             let may_tell = !matches!(when, TimeWrite::Never | TimeWrite::OnConnect);
             assert_eq!(clock.verified(), (may_tell && then.is_none()).then_some(60), "{when}");
-            assert_eq!(clock.on_told(&time(far), now), None, "{when}: once a link");
+            assert_eq!((clock.on_told(&time(far), now), clock.on_untold(now)), (None, None), "{when}: once a link");
+            clock.on_subscribed();
+            let unread = (when == TimeWrite::OnConnect).then_some(local);
+            assert_eq!(clock.on_untold(now), unread, "{when}: it does not tell its time");
         }
     }
 }

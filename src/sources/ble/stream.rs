@@ -14,15 +14,16 @@ use tracing::{debug, warn};
 use super::client::{Client, Report};
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
-use super::records::{historic, is_long_ago};
-use super::sensor::Habit;
+use super::records::{historic, is_long_ago, is_of_the_past};
+use super::sensor::{CURRENT_TIME, DATE_TIME, Habit};
 use super::talk::Talk;
 use super::{Malformed, link_of, sleep};
 use crate::clock::{Mono, Stamp};
 use crate::decode::FrameCounters;
 use crate::event::LinkState;
 use crate::profile::Profile;
-use crate::sources::output::{Observation, SourceCounters, SourceOutput};
+use crate::sources::device_clock::DeviceClock;
+use crate::sources::output::{Observation, SourceCounters, SourceOutput, When};
 use crate::sources::stream::{Arrived, Stream};
 use crate::sources::{RESEND_EVERY, SourceError};
 use crate::vitals::{Decimal, Metric, Value, Vital};
@@ -32,6 +33,9 @@ const UNDERSTOOD_EVERY: Duration = Duration::from_millis(250);
 
 /// Measurements of a sensor that measures now and then which are recognised when they come again; the oldest is forgotten.
 const MAX_REMEMBERED: usize = 512;
+
+/// Measurements that wait for the sensor's time; one more, and the oldest goes on without.
+const MAX_UNDATED: usize = 256;
 
 /// One running source.
 pub(super) struct Reader<'r> {
@@ -51,6 +55,10 @@ pub(super) struct Reader<'r> {
     battery: Option<u8>,
     /// What a sensor that measures now and then has handed over: some hand it over again at a later visit.
     handed_over: VecDeque<Observation>,
+    /// What the sensor's clock said.
+    device_clock: DeviceClock,
+    /// What waits for that.
+    undated: VecDeque<Arrived>,
 }
 
 impl<'r> Reader<'r> {
@@ -74,6 +82,8 @@ impl<'r> Reader<'r> {
             understood: None,
             battery: None,
             handed_over: VecDeque::new(),
+            device_clock: DeviceClock::default(),
+            undated: VecDeque::new(),
         }
     }
 
@@ -88,12 +98,16 @@ impl<'r> Reader<'r> {
             if let Some(bytes) = self.talk.next(now) {
                 self.client.report(Report::Send(bytes)).await;
             }
-            let due = self.talk.next_deadline().map(|at| at.since(now.mono));
+            if self.device_clock.deadline().is_some_and(|due| due <= now.mono) {
+                self.on_untold().await?;
+            }
+            let due = self.talk.next_deadline().into_iter().chain(self.device_clock.deadline()).min();
+            let due = due.map(|at| at.since(now.mono));
             tokio::select! {
                 biased;
                 // A second is over. First, so that a flood of notifications cannot hold it up.
                 _ = seconds.tick() => self.second().await?,
-                // Something is to be written.
+                // Something is to be written, or the sensor has not told its time.
                 () = sleep(due) => {}
                 // What has arrived comes before what became of the link: no measurement is lost, and none makes a link
                 // that has gone look live.
@@ -101,8 +115,14 @@ impl<'r> Reader<'r> {
                     Some(Delivery::Subscribed) => self.on_subscribed().await?,
                     Some(Delivery::Bytes { bytes, received }) => self.on_bytes(&bytes, received).await?,
                     Some(Delivery::Sent(result)) => self.on_sent(result),
-                    // Standard characteristics were not subscribed to.
-                    Some(Delivery::Payload { .. } | Delivery::Advertised { .. }) => {}
+                    Some(Delivery::Payload { uuid, bytes, received }) => {
+                        if [CURRENT_TIME.uuid, DATE_TIME].contains(&uuid) {
+                            self.device_clock.on_told(&bytes, received);
+                        }
+                        self.hand_on(vec![]).await?;
+                    }
+                    Some(Delivery::NoTime) => self.on_untold().await?,
+                    Some(Delivery::Advertised { .. }) => {}
                     // The radio has ended.
                     None => return self.end_stream().await,
                 },
@@ -121,7 +141,20 @@ impl<'r> Reader<'r> {
         self.stream = Some(Stream::of_notifications(&self.profile, self.output.now()));
         self.talk.on_subscribed();
         (self.told, self.understood, self.malformed) = (None, None, Malformed::default());
-        self.output.state(LinkState::Waiting).await
+        self.output.state(LinkState::Waiting).await?;
+        self.device_clock.on_link();
+        if self.is_episodic {
+            // What it has kept is dated by its own clock.
+            self.device_clock.on_asked(self.output.now());
+            self.client.report(Report::ReadClock { is_optional: true }).await;
+        }
+        Ok(())
+    }
+
+    /// It does not tell its time, or not soon enough.
+    async fn on_untold(&mut self) -> Result<(), SourceError> {
+        self.device_clock.on_untold();
+        self.hand_on(vec![]).await
     }
 
     /// The link has gone: hands on what its last frame said. The next link begins with a clean framer.
@@ -220,10 +253,12 @@ impl<'r> Reader<'r> {
         self.report_link().await
     }
 
+    /// Hands measurements on, once it is known what the sensor's clock says.
     async fn hand_on(&mut self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
-        for Arrived { mut observation, received } in arrived {
-            let said = observation.device_time.as_deref().filter(|_| self.is_episodic);
-            let is_late = said.is_some_and(|said| is_long_ago(said, self.offset, received));
+        self.undated.extend(arrived);
+        let is_awaited = self.device_clock.deadline().is_some();
+        while !is_awaited || self.undated.len() > MAX_UNDATED {
+            let Some(Arrived { mut observation, received }) = self.undated.pop_front() else { break };
             let is_news = self.is_news(&observation);
             if is_news && self.is_episodic {
                 self.client.understood(true);
@@ -231,15 +266,27 @@ impl<'r> Reader<'r> {
             if !is_news {
                 SourceCounters::add(&self.output.counters().records_again, 1);
                 debug!(device = %self.output.device(), "a measurement that is known came again");
-            } else if is_late {
+                continue;
+            }
+            let (when, is_late) = self.dated(&observation, received);
+            if is_late {
                 SourceCounters::add(&self.output.counters().records_late, 1);
                 observation.quality = historic(observation.quality);
-                self.output.late_reading(observation, received).await?;
-            } else {
-                self.output.reading(observation, received).await?;
             }
+            self.output.reading_of(observation, when, received).await?;
         }
         Ok(())
+    }
+
+    /// When something was measured, and whether it is not of now. What a sensor sends all the time is measured as it comes.
+    fn dated(&self, observation: &Observation, received: Stamp) -> (When, bool) {
+        let Some(said) = observation.device_time.as_deref().filter(|_| self.is_episodic) else {
+            return (When::OnArrival, false);
+        };
+        match self.device_clock.mapped(said, received) {
+            Some(mapped) => (When::Mapped(mapped), is_of_the_past(mapped.before)),
+            None => (When::Unknown, is_long_ago(said, self.offset, received)),
+        }
     }
 
     /// False for a single measurement that came before: the same numbers at the same time of the device's clock.

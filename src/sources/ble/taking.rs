@@ -17,7 +17,7 @@ use crate::decode::gatt::{self, Report};
 use crate::event::{AuditAction, LinkState};
 use crate::record::{MALFORMED, RecordKey};
 use crate::sources::SourceError;
-use crate::sources::output::{RecordBytes, SourceCounters, SourceOutput};
+use crate::sources::output::{RecordBytes, SourceCounters, SourceOutput, When};
 use crate::vitals::Status;
 
 /// How long records may take to the disk before the sensor is let go of without its records being deleted.
@@ -138,12 +138,15 @@ impl Reader<'_> {
             is_late: false,
         };
         // Whose it is stands in it, where nobody can read it.
-        self.nobody.record(bytes, vec![], received).await
+        self.nobody.record(bytes, vec![], When::OnArrival, received).await
     }
 
     /// Something has waited for long enough.
     pub(super) async fn on_deadline(&mut self) -> Result<(), SourceError> {
         let (now, mut ready) = (self.output.now(), vec![]);
+        if self.device_clock.deadline().is_some_and(|due| due <= now.mono) {
+            self.on_untold().await?;
+        }
         self.intake.on_deadline(&mut ready, now);
         self.hand_on_records(ready).await?;
         match self.fetch.as_mut().filter(|fetch| fetch.deadline().is_some_and(|due| due <= now.mono)) {
@@ -159,12 +162,17 @@ impl Reader<'_> {
     pub(super) async fn finish_records(&mut self) -> Result<(), SourceError> {
         let mut ready = vec![];
         self.intake.finish(&mut ready);
+        self.device_clock.on_untold();
         self.hand_on_records(ready).await
     }
 
-    async fn hand_on_records(&mut self, ready: Vec<Measurement>) -> Result<(), SourceError> {
-        for measurement in ready {
+    /// Hands measurements on, once it is known what the sensor's clock says.
+    pub(super) async fn hand_on_records(&mut self, ready: Vec<Measurement>) -> Result<(), SourceError> {
+        self.intake.hold(ready);
+        let is_awaited = self.device_clock.deadline().is_some();
+        while let Some(mut measurement) = self.intake.next_held(is_awaited) {
             measurement.remember(self.known);
+            let when = measurement.dated(&self.device_clock);
             let Measurement { decoded, bytes, received, is_stranger, .. } = measurement;
             if bytes.is_late {
                 SourceCounters::add(&self.output.counters().records_late, 1);
@@ -172,7 +180,7 @@ impl Reader<'_> {
             let (status, observations) = parts(decoded);
             let user = if is_stranger { Some(STRANGER) } else { bytes.user };
             self.tell_live(&status, user).await?;
-            self.output_of(user).record(bytes, observations, received).await?;
+            self.output_of(user).record(bytes, observations, when, received).await?;
         }
         Ok(())
     }

@@ -14,10 +14,11 @@ use crate::clock::{Mono, Stamp};
 use crate::decode::{FrameCounters, IdentityCounters};
 use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
 use crate::profile::model::{Command, Repeat, Step};
-use crate::sources::output::{SourceCounters, SourceOutput};
+use crate::sources::device_clock::DeviceClock;
+use crate::sources::output::{Observation, SourceCounters, SourceOutput, When};
 use crate::sources::stream::{Arrived, Stream};
 use crate::sources::{Memory, RESEND_EVERY, SourceError, next_order};
-use crate::vitals::Status;
+use crate::vitals::{Quality, Status};
 
 use super::identity::{Finding, Guard};
 use super::line_errors::LineErrors;
@@ -87,6 +88,8 @@ pub(super) struct Session<'a> {
     sent: Option<Mono>,
     /// What the driver had counted about the line a second ago, if it counts.
     line_errors: Option<LineErrors>,
+    /// What the device's clock said.
+    device_clock: DeviceClock,
 }
 
 /// What happened at an open port.
@@ -131,6 +134,7 @@ impl<'a> Session<'a> {
         Self {
             config,
             line_errors,
+            device_clock: DeviceClock::default(),
             port,
             stream: Stream::new(&config.profile, now),
             output,
@@ -484,14 +488,34 @@ impl<'a> Session<'a> {
         Ok(command)
     }
 
-    async fn hand_on(&self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
+    async fn hand_on(&mut self, arrived: Vec<Arrived>) -> Result<(), SourceError> {
         if self.objection().is_some() {
             return Ok(());
         }
         for Arrived { observation, received } in arrived {
-            self.output.reading(observation, received).await?;
+            let when = self.dated(&observation, received);
+            self.output.reading_of(observation, when, received).await?;
         }
         Ok(())
+    }
+
+    /// When something was measured. What a monitor sends as it measures is of now, and tells what its clock says now; what
+    /// it has kept is dated by that.
+    fn dated(&mut self, observation: &Observation, received: Stamp) -> When {
+        let said = observation.device_time.as_deref();
+        match observation.quality {
+            Quality::Historic => {
+                said.and_then(|said| self.device_clock.mapped(said, received)).map_or(When::Unknown, When::Mapped)
+            }
+            Quality::Valid => {
+                if let Some(said) = said {
+                    self.device_clock.on_live(said, received);
+                }
+                When::OnArrival
+            }
+            // It may be of the past, too: it says nothing of the clock.
+            _ => When::OnArrival,
+        }
     }
 
     async fn report_link(&mut self) -> Result<(), SourceError> {

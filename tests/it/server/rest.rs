@@ -99,8 +99,13 @@ impl Server {
 
     pub(super) async fn put(&self, patient: &str, draft: Draft) {
         let now = self.clock.now();
-        let taken =
-            Taken { wall: draft.taken, source: TimeSource::Received, uncertainty_ms: Some(0), device_time: None };
+        let taken = Taken {
+            wall: draft.taken,
+            source: TimeSource::Received,
+            uncertainty_ms: Some(0),
+            mapping_ms: None,
+            device_time: None,
+        };
         let reading = Reading {
             patient: Some(patient.parse().unwrap()),
             device: draft.device.parse().unwrap(),
@@ -377,6 +382,28 @@ async fn few_points_keep_both_of_two_values_of_one_reading() {
     let (points, _) = server.pages(&path).await;
     let values: Vec<f64> = points.iter().filter_map(|point| point["value"].as_f64()).collect();
     assert_eq!(values, [500.0, 1000.0], "{points:?}");
+}
+
+#[tokio::test]
+async fn what_a_device_had_kept_does_not_hide_a_newer_measurement() {
+    let server = Server::start();
+    let patient = patients(&server)[0].clone();
+    let now = server.clock.now().wall;
+    let hour = 3_600_000;
+    let path = format!("/api/v1/readings/latest?patient={patient}&device=d");
+    for (value, quality, taken, shown) in [
+        (900, Quality::Historic, None, 90),
+        (910, Quality::Historic, Some(Wall(now.0 - 2 * hour)), 91),
+        (970, Quality::Valid, Some(now), 97),
+        (880, Quality::Historic, Some(Wall(now.0 - hour)), 97),
+        (870, Quality::Historic, None, 97),
+        (960, Quality::Valid, None, 96),
+    ] {
+        server.put(&patient, Draft { quality, taken, ..draft(Metric::Spo2, number(value), now) }).await;
+        server.settled().await;
+        let latest = server.get(&path).await;
+        assert_eq!(latest["readings"][0]["value"].as_f64(), Some(f64::from(shown)), "after {value}: {latest}");
+    }
 }
 
 #[tokio::test]

@@ -130,7 +130,9 @@ impl DatexDri {
         self.given.extend(there);
         found.extend(numbers.cuff.into_iter().flat_map(|cuff| self.new_cuff(cuff)));
         out.extend(found.into_iter().map(|Found { vital, mdc, quality }| {
-            Decoded::Vital(DecodedVital { vital, mdc, quality, device_time: device_time.clone() })
+            // When an old one of the cuff was measured, the monitor does not say.
+            let device_time = device_time.clone().filter(|_| quality != Quality::Historic);
+            Decoded::Vital(DecodedVital { vital, mdc, quality, device_time })
         }));
         self.statuses.replace(&numbers::STATUSES, &numbers.statuses, out);
         if numbers.is_asystole && !self.is_asystole {

@@ -1,0 +1,236 @@
+//! The cases of a device's time, one by one and at random.
+
+use super::*;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Boot was on 2026-11-21 at 00:00.
+fn at(ms: u64) -> Stamp {
+    let boot = Wall::parse("2026-11-21T00:00:00Z").unwrap();
+    Stamp { mono: Mono::from_millis(ms), wall: Wall(boot.0 + i64::try_from(ms).unwrap()) }
+}
+
+fn current_time(local: &str, fractions_256: u8) -> [u8; 10] {
+    let time = CurrentTime::local(Wall::parse(&format!("{local}Z")).unwrap(), 0).unwrap();
+    CurrentTime { fractions_256, ..time }.encode()
+}
+
+/// One that was asked 200 ms before it answered.
+fn told(clock: &mut DeviceClock, local: &str, ms: u64) {
+    clock.on_asked(at(ms - 200));
+    clock.on_told(&current_time(local, 0), at(ms));
+}
+
+fn shown(mapped: Option<Mapped>) -> Option<(String, u32)> {
+    mapped.map(|mapped| (mapped.wall.to_string(), mapped.uncertainty_ms))
+}
+
+#[test]
+fn a_stamp_is_dated_by_the_distance_of_both_clocks_or_not_at_all() {
+    const NOON: u64 = DAY_MS / 2;
+    let mut clock = DeviceClock::default();
+    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(NOON)), None, "nothing relates it");
+    // Its clock is years behind; only the distance counts. Halves of both seconds and of the round trip, and 100 ppm.
+    told(&mut clock, "2020-01-01T08:00:00", NOON);
+    for (said, later_ms, expected) in [
+        ("2020-01-01T08:00:00", 0, Some(("2026-11-21T11:59:59.900Z", 1100))),
+        ("2020-01-01T07:00:00", 0, Some(("2026-11-21T10:59:59.900Z", 1460))),
+        ("2020010107000055", 0, Some(("2026-11-21T10:59:59.900Z", 1460))),
+        // A clock that says minutes.
+        ("2020-01-01T07:59", 0, Some(("2026-11-21T11:59:29.400Z", 30_604))),
+        // Measured while the answer was on its way, and in the future.
+        ("2020-01-01T08:00:02", 0, Some(("2026-11-21T12:00:00.000Z", 1101))),
+        ("2020-01-01T08:00:03", 0, None),
+        // Measured over this link, a minute after the answer.
+        ("2020-01-01T08:01:00", 60_000, Some(("2026-11-21T12:00:59.900Z", 1106))),
+        ("2020-01-01T08:01:00", 0, None),
+        ("2020-01-01T08:01:03", 60_000, None),
+        // 30 days.
+        ("2019-12-02T08:00:01", 0, Some(("2026-10-22T12:00:00.900Z", 260_300))),
+        ("2019-12-02T08:00:00", 0, None),
+        ("2000-01-01T00:05:00", 0, None),
+        ("2020-13-01T07:00:00", 0, None),
+        ("07-Jan-04 11:24:58", 0, None),
+        ("12:34:56", 0, None),
+        ("", 0, None),
+    ] {
+        let found = shown(clock.mapped(said, at(NOON + later_ms)));
+        assert_eq!(found, expected.map(|(wall, ms)| (wall.to_owned(), ms)), "{said} after {later_ms} ms");
+    }
+}
+
+#[test]
+fn only_the_first_answer_of_a_link_counts_and_of_a_link_before_none() {
+    let mut clock = DeviceClock::default();
+    told(&mut clock, "2020-01-01T08:00:00", 10_000);
+    let before = clock.mapped("2020-01-01T07:00:00", at(10_000));
+    assert!(before.is_some());
+    // Somebody has set it meanwhile: what it has kept is of before.
+    told(&mut clock, "2026-11-21T01:00:00", 20_000);
+    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(10_000)), before);
+    clock.on_link_end(at(30_000));
+    clock.on_link_end(at(40_000));
+    assert!(clock.mapped("2020-01-01T07:00:00", at(32_000)).is_some(), "it was on its way");
+    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(32_001)), None, "it is of another link");
+    clock.on_link();
+    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(10_000)), None);
+    // An answer that is none.
+    for payload in [&[][..], &[0; 10], &[0xEA, 7, 13, 1, 8, 0, 0]] {
+        clock.on_told(payload, at(50_000));
+        assert_eq!(clock.mapped("2020-01-01T07:00:00", at(50_000)), None, "{payload:?}");
+    }
+    // Date Time (0x2A08), unasked.
+    clock.on_told(&[0xE4, 7, 1, 1, 8, 0, 50], at(60_000));
+    let found = shown(clock.mapped("2020-01-01T08:00:50", at(60_000)));
+    assert_eq!(found, Some(("2026-11-21T00:01:00.000Z".to_owned(), 1000)));
+}
+
+#[test]
+fn measurements_wait_2_s_for_the_answer() {
+    let mut clock = DeviceClock::default();
+    assert_eq!(clock.deadline(), None);
+    clock.on_asked(at(1000));
+    assert_eq!(clock.deadline(), Some(Mono::from_millis(3000)));
+    clock.on_told(&current_time("2020-01-01T08:00:00", 0), at(1100));
+    assert_eq!(clock.deadline(), None);
+    clock.on_awaited(at(5000));
+    assert_eq!(clock.deadline(), Some(Mono::from_millis(7000)));
+    clock.on_untold();
+    assert_eq!(clock.deadline(), None);
+    clock.on_asked(at(8000));
+    clock.on_link();
+    assert_eq!(clock.deadline(), None, "the link has gone");
+}
+
+#[test]
+fn where_the_clock_was_set_between_two_visits_only_what_can_be_of_one_line_is_dated() {
+    const HOUR: u64 = 3_600_000;
+    let mut clock = DeviceClock::default();
+    told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
+    clock.on_link();
+    // Twelve hours later it says thirteen more.
+    told(&mut clock, "2026-11-21T22:00:00", 20 * HOUR);
+    for (said, expected) in [
+        // By the new line five minutes ago; by the old one in the future.
+        ("2026-11-21T21:55:00", Some("2026-11-21T19:54:59")),
+        // Three hours ago by the new line, and two by the old one.
+        ("2026-11-21T19:00:00", None),
+        // By the new line before the visit at which it was not set yet.
+        ("2026-11-21T08:30:00", Some("2026-11-21T07:29:59")),
+        ("2026-11-21T22:00:03", None),
+        ("2000-01-01T00:00:00", None),
+    ] {
+        let found = shown(clock.mapped(said, at(20 * HOUR))).map(|(wall, _)| wall[..19].to_owned());
+        assert_eq!(found.as_deref(), expected, "{said}");
+    }
+    // A clock that goes 100 ppm wrong and says whole seconds was not set.
+    let mut clock = DeviceClock::default();
+    told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
+    clock.on_link();
+    told(&mut clock, "2026-11-21T21:00:06", 20 * HOUR);
+    assert!(clock.mapped("2026-11-21T19:00:00", at(20 * HOUR)).is_some());
+    // The bridge itself has set it: all that comes at the next visit was measured after that.
+    let mut clock = DeviceClock::default();
+    told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
+    clock.on_set();
+    clock.on_link();
+    told(&mut clock, "2026-11-21T22:00:00", 20 * HOUR);
+    let found = shown(clock.mapped("2026-11-21T19:00:00", at(20 * HOUR))).map(|(wall, _)| wall[..19].to_owned());
+    assert_eq!(found.as_deref(), Some("2026-11-21T16:59:59"));
+    // An answer that comes after it was set says nothing of what was measured before.
+    let mut clock = DeviceClock::default();
+    clock.on_set();
+    told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
+    assert_eq!(clock.mapped("2026-11-21T08:00:00", at(8 * HOUR)), None);
+}
+
+#[test]
+fn a_monitor_tells_its_time_with_each_measurement_of_now() {
+    let mut clock = DeviceClock::default();
+    clock.on_live("2026112022053000", at(1000));
+    clock.on_live("02/24/18 04:48:53", at(1500));
+    clock.on_live("2026112022063000", at(2000));
+    assert_eq!(
+        shown(clock.mapped("2026112022063000", at(2000))),
+        Some(("2026-11-21T00:00:02.000Z".to_owned(), 1000)),
+        "the newest counts"
+    );
+}
+
+/// A device with a clock that is wrong in every way in which one may be, and what it really was.
+struct Device {
+    random: fastrand::Rng,
+    /// Its local time at our boot, in ms since 1970.
+    local: i64,
+    /// How fast it runs, in millionths of what it should.
+    ppm: i64,
+    has_fractions: bool,
+    says_minutes: bool,
+}
+
+impl Device {
+    fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Self {
+            local: random.i64(0..4_000_000_000_000),
+            ppm: random.i64(-99..=99),
+            has_fractions: random.bool(),
+            says_minutes: random.bool(),
+            random,
+        }
+    }
+
+    /// What its clock really says at a time since boot.
+    fn local_at(&self, ms: i64) -> i64 {
+        self.local + ms + ms * self.ppm / 1_000_000
+    }
+
+    fn answer(&self, ms: i64) -> [u8; 10] {
+        let local = self.local_at(ms);
+        let whole = CurrentTime::local(Wall(local), 0).unwrap();
+        let fraction = u8::try_from(local.rem_euclid(1000) * 256 / 1000).unwrap();
+        CurrentTime { fractions_256: if self.has_fractions { fraction } else { 0 }, ..whole }.encode()
+    }
+
+    fn stamp(&self, ms: i64) -> String {
+        let text = Wall(self.local_at(ms)).to_string();
+        text[..if self.says_minutes { 16 } else { 19 }].to_owned()
+    }
+}
+
+#[test]
+fn the_true_time_is_never_further_off_than_the_uncertainty_says() {
+    let first = fastrand::u64(..);
+    println!("seeds from {first}");
+    let mut dated = 0;
+    for seed in (0..20_000).map(|more| first.wrapping_add(more)) {
+        let mut device = Device::new(seed);
+        // Since boot: 40 days of measuring, then a visit.
+        let asked = 40 * 86_400_000 + device.random.i64(0..86_400_000);
+        let trip = device.random.i64(0..800);
+        let answered = asked + device.random.i64(0..=trip);
+        let told = asked + trip;
+        let came = told + device.random.i64(0..600_000);
+        let measured =
+            if device.random.bool() { device.random.i64(0..came) } else { came - device.random.i64(0..900_000) };
+        let stamp = |ms: i64| at(u64::try_from(ms).unwrap());
+        let mut clock = DeviceClock::default();
+        clock.on_asked(stamp(asked));
+        clock.on_told(&device.answer(answered), stamp(told));
+        let (said, received) = (device.stamp(measured), stamp(came));
+        let Some(mapped) = clock.mapped(&said, received) else {
+            assert!(came - measured > OLDEST_MS - 400_000, "seed {seed}: {said} could be related");
+            continue;
+        };
+        dated += 1;
+        let truth = received.wall.0 - (came - measured);
+        let off = mapped.wall.0 - truth;
+        assert!(
+            off.abs() <= i64::from(mapped.uncertainty_ms),
+            "seed {seed}: {said} is off by {off} ms of {} ms",
+            mapped.uncertainty_ms
+        );
+        assert!(mapped.wall <= received.wall, "seed {seed}: it lies in the future");
+    }
+    assert!(dated > 10_000, "{dated}");
+}
