@@ -5,21 +5,16 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import sensors
-import websockets
+from machine import Dashboard, Machine, say
 
 VM = Path(sys.argv[1])
 PROGRAM = Path(sys.argv[2])
-# A machine without hardware support boots and computes some ten times slower than a Raspberry Pi.
-BOOT_LIMIT = 180
-READING_LIMIT = 120
-
 CONFIG = f"""
 [bridge]
 id = "virtual"
@@ -43,121 +38,15 @@ patient = "P-2"
 """
 
 
-def say(words):
-    print(words, flush=True)
-
-
-class Machine:
-    """The virtual machine, with a shell on a port of it."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.share = folder / "share"
-        self.share.mkdir()
-        self.process = self.writer = None
-        self.count = 0
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
-    async def boot(self):
-        arguments = [
-            "qemu-system-aarch64", "-machine", "virt,gic-version=3", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024",
-            "-accel", "tcg,thread=multi", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
-            "-kernel", VM / "vmlinuz", "-initrd", VM / "initrd",
-            "-append", "console=ttyAMA0 root=/dev/vda rw quiet panic=-1 mitigations=off",
-            "-drive", f"file={VM / 'disk'},format=raw,if=virtio,snapshot=on", "-device", "virtio-rng-pci",
-            "-virtfs", f"local,path={self.share},mount_tag=share,security_model=none",
-            "-chardev", f"socket,id=hci,path={self.folder / 'hci'}", "-device", "pci-serial,chardev=hci",
-            "-chardev", f"socket,id=shell,path={self.folder / 'shell'},server=on,wait=off",
-            "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=shell,name=trial",
-            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:8080", "-device", "virtio-net-pci,netdev=net,romfile=",
-        ]
-        self.console = (self.folder / "console").open("wb")
-        self.process = await asyncio.create_subprocess_exec(
-            *map(str, arguments), stdin=asyncio.subprocess.DEVNULL, stdout=self.console, stderr=self.console
-        )
-        while not (self.folder / "shell").exists():
-            await asyncio.sleep(0.1)
-        self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "shell")
-        # What is written before the shell is there is lost.
-        async with asyncio.timeout(BOOT_LIMIT):
-            while True:
-                try:
-                    return await asyncio.wait_for(self.run("true"), 2)
-                except TimeoutError:
-                    continue
-
-    async def run(self, command):
-        """Runs a command there; gives what it writes, its exit code last."""
-        self.count += 1
-        mark = f"--{self.count}--"
-        self.writer.write(f"{{ {command}\n}} </dev/null 2>&1; echo {mark}$?\n".encode())
-        text = b""
-        while mark.encode() not in text:
-            text += await self.reader.readline()
-        return text.decode().replace(mark, "").strip()
-
-    async def until(self, what, command, wanted, limit=60):
-        answer = ""
-        async with asyncio.timeout(limit):
-            while wanted not in answer:
-                answer = await self.run(command)
-                await asyncio.sleep(0.1)
-        say(f"   {what}")
-
-    async def off(self):
-        if self.process and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-
-
-class Dashboard:
-    """What a dashboard gets."""
-
-    async def start(self, port, token):
-        self.readings = []
-        self.states = []
-        self.socket = await websockets.connect(
-            f"ws://127.0.0.1:{port}/ws", additional_headers={"Authorization": f"Bearer {token}"}
-        )
-        await self.socket.send(json.dumps({"type": "subscribe", "channels": ["patient/+/+", "device/+/status"]}))
-        self.task = asyncio.ensure_future(self.listen())
-
-    async def listen(self):
-        async for text in self.socket:
-            message = json.loads(text)
-            data = message["data"]
-            if message["type"] == "device_status":
-                self.states.append((time.monotonic(), data))
-                say(f"   {data.get('source_id')}: {data.get('link')} {data.get('reason') or ''}")
-            elif isinstance(data, dict) and "metric" in data:
-                self.readings.append((time.monotonic(), data))
-
-    async def next(self, metric, since):
-        """Seconds until the next reading of this metric that came after `since`."""
-        async with asyncio.timeout(READING_LIMIT):
-            while True:
-                for at, data in self.readings:
-                    if at > since and data["metric"] == metric and data["value"] is not None:
-                        return at - since, data
-                await asyncio.sleep(0.02)
-
-
-async def attach(machine):
-    """The radio is plugged in."""
-    await machine.run("setsid btattach -B /dev/ttyS0 -P h4 >/dev/null 2>&1 &")
-
-
 async def trial(machine):
     strap, cuff, _tasks = await sensors.start(machine.folder / "hci")
     began = time.monotonic()
     await machine.boot()
     say(f"booted in {time.monotonic() - began:.0f} s: {await machine.run('uname -mr; bluetoothctl --version')}")
     await machine.run("mount -t 9p -o trans=virtio,version=9p2000.L,ro share /share")
-    await machine.run("ip link set lo up; for d in /sys/class/net/e*; do n=${d##*/}; ip link set $n up; ip addr add 10.0.2.15/24 dev $n; done")
+    await machine.network()
     await machine.run("systemctl start bluetooth")
-    await attach(machine)
+    await machine.attach()
     powered = "busctl get-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered"
     await machine.until("the adapter is on", powered, "true")
     await machine.run("cp /share/vitalbridge /usr/local/bin/; cp /share/vitalbridge.toml /etc/; mkdir -p /var/lib/bridge")
@@ -222,7 +111,7 @@ async def trial(machine):
     await measured("power off by a person, 10 s, power on", time.monotonic())
     await machine.run("pkill -x btattach")
     await asyncio.sleep(5)
-    await attach(machine)
+    await machine.attach()
     await measured("the adapter was unplugged and plugged in", time.monotonic())
 
     say(await machine.run("bluetoothctl devices Bonded"))
@@ -236,7 +125,7 @@ async def trial(machine):
 
 async def main():
     with tempfile.TemporaryDirectory(prefix="vitalbridge-vm-") as folder:
-        machine = Machine(Path(folder))
+        machine = Machine(VM, Path(folder))
         (machine.share / "vitalbridge").write_bytes(PROGRAM.read_bytes())
         (machine.share / "vitalbridge").chmod(0o755)
         (machine.share / "vitalbridge.toml").write_text(CONFIG)
