@@ -7,6 +7,8 @@ import struct
 import subprocess
 import time
 
+from machine import Failed
+
 
 def free_port():
     with socket.socket() as free:
@@ -21,8 +23,12 @@ class TimeServer(asyncio.DatagramProtocol):
 
     @classmethod
     async def start(cls):
+        """Gives what has to be closed at the end."""
         loop = asyncio.get_running_loop()
-        return await loop.create_datagram_endpoint(cls, local_addr=("127.0.0.1", 123))
+        try:
+            return (await loop.create_datagram_endpoint(cls, local_addr=("127.0.0.1", 123)))[0]
+        except OSError as error:
+            raise SystemExit(f"the trial's time server needs port 123 of 127.0.0.1, as root: {error}") from None
 
     def connection_made(self, transport):
         self.transport = transport
@@ -48,13 +54,14 @@ class Backend:
         # The name under which the virtual machine reaches the host.
         self.certificates("10.0.2.2")
         (self.folder / "mosquitto.conf").write_text(
-            f"per_listener_settings true\nuser root\nlog_dest none\npersistence false\n"
+            f"per_listener_settings true\nuser root\nlog_dest none\npersistence false\nmax_queued_messages 100000\n"
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
             f"certfile {self.folder}/broker.pem\nkeyfile {self.folder}/broker.key\n"
             f"listener {self.inside} 127.0.0.1\nallow_anonymous true\n"
         )
+        # Each event that has come, by (epoch, seq).
         self.arrived = {}
-        self.topics = set()
+        self.lines = 0
 
     def certificates(self, name):
         run = lambda *words: subprocess.run(words, cwd=self.folder, check=True, capture_output=True)
@@ -82,8 +89,8 @@ class Backend:
 
     async def listen(self):
         while line := await self.consumer.stdout.readline():
-            topic, _, text = line.decode().partition(" ")
-            self.topics.add(topic)
+            self.lines += 1
+            _, _, text = line.decode().partition(" ")
             try:
                 message = json.loads(text)
             except ValueError:
@@ -92,12 +99,24 @@ class Backend:
             events = message["data"] if isinstance(message.get("data"), list) else [message]
             for event in events:
                 if "seq" in event and "epoch" in event:
-                    self.arrived[event["epoch"], event["seq"]] = event["type"]
+                    self.arrived[event["epoch"], event["seq"]] = event
 
     async def until(self, what, wanted, limit):
-        async with asyncio.timeout(limit):
-            while not wanted(self):
-                await asyncio.sleep(0.2)
+        """What `wanted` gives, once it gives something."""
+        try:
+            async with asyncio.timeout(limit):
+                while not (found := wanted(self)):
+                    await asyncio.sleep(0.2)
+                return found
+        except TimeoutError:
+            raise Failed(f"{what} has not come to the broker within {limit} s; {len(self.arrived)} events have") from None
+
+    async def settled(self):
+        """Waits until nothing more comes."""
+        lines = None
+        while lines != self.lines:
+            lines = self.lines
+            await asyncio.sleep(2)
 
     async def stop(self):
         for process in (self.consumer, self.broker):

@@ -1,103 +1,126 @@
-"""The virtual arm64 machine of the trials, with a shell on a port of it, and a dashboard outside of it."""
+"""The virtual arm64 machine of the trials, with a shell on a port of it."""
 
 import asyncio
-import json
 import socket
-import ssl
-import time
-from pathlib import Path
 
-import websockets
-
-# A machine without hardware support boots and computes some ten times slower than a Raspberry Pi.
+# The emulated processor is some ten times slower than that of a Raspberry Pi, and this machine may be busy.
 BOOT_LIMIT = 600
-READING_LIMIT = 240
+ASK_LIMIT = 240
 
 
 def say(words):
     print(words, flush=True)
 
 
+class Failed(Exception):
+    """Something does not hold."""
+
+
+def need(holds, words):
+    if not holds:
+        raise Failed(words)
+
+
 class Machine:
     """The virtual machine, with a shell on a port of it."""
 
-    def __init__(self, vm, folder, disk=None):
-        """`vm` has kernel and disk. Without a disk of its own, what is written is forgotten at the end."""
+    def __init__(self, vm, folder, drive):
+        """`vm` has the kernel; `drive` are qemu's arguments of the disk; `folder/share` is seen by both."""
         self.vm = vm
         self.folder = folder
-        self.disk = f"file={disk},format=raw,if=virtio" if disk else f"file={vm / 'disk'},format=raw,if=virtio,snapshot=on"
+        self.drive = drive
         self.share = folder / "share"
         self.share.mkdir()
-        self.hci = folder / "hci"
         self.process = self.writer = None
         self.count = 0
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
 
-    async def boot(self):
+    async def boot(self, hci):
+        """Switches it on; `hci` is the Unix socket of its radio. Returns when its shell answers."""
         arguments = [
             "qemu-system-aarch64", "-machine", "virt,gic-version=3", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024",
             "-accel", "tcg,thread=multi", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
             "-kernel", self.vm / "vmlinuz", "-initrd", self.vm / "initrd",
             "-append", "console=ttyAMA0 root=/dev/vda rw quiet panic=-1 mitigations=off",
-            "-drive", self.disk, "-device", "virtio-rng-pci",
+            *self.drive, "-device", "virtio-rng-pci",
             "-virtfs", f"local,path={self.share},mount_tag=share,security_model=none",
-            "-chardev", f"socket,id=hci,path={self.hci}", "-device", "pci-serial,chardev=hci",
+            "-chardev", f"socket,id=hci,path={hci}", "-device", "pci-serial,chardev=hci",
             "-chardev", f"socket,id=shell,path={self.folder / 'shell'},server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=shell,name=trial",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:8080", "-device", "virtio-net-pci,netdev=net,romfile=",
         ]
         (self.folder / "shell").unlink(missing_ok=True)
-        self.console = (self.folder / "console").open("ab")
-        self.process = await asyncio.create_subprocess_exec(
-            *map(str, arguments), stdin=asyncio.subprocess.DEVNULL, stdout=self.console, stderr=self.console
-        )
-        while not (self.folder / "shell").exists():
-            await asyncio.sleep(0.1)
-        self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "shell")
-        # What is written before the shell is there is lost.
+        with (self.folder / "console").open("ab") as console:
+            self.process = await asyncio.create_subprocess_exec(
+                *map(str, arguments), stdin=asyncio.subprocess.DEVNULL, stdout=console, stderr=console
+            )
         async with asyncio.timeout(BOOT_LIMIT):
+            while not (self.folder / "shell").exists():
+                need(self.process.returncode is None, "qemu ended at once")
+                await asyncio.sleep(0.1)
+            self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "shell", limit=2**24)
+            # What is written before the shell is there is lost.
             while True:
                 try:
-                    return await asyncio.wait_for(self.run("true"), 2)
+                    return await asyncio.wait_for(self.answer("true"), 2)
                 except TimeoutError:
                     continue
-
-    async def network(self):
-        """What a DHCP client would do; the host is 10.0.2.2."""
-        await self.run("ip link set lo up; for d in /sys/class/net/e*; do n=${d##*/}; ip link set $n up; "
-                       "ip addr add 10.0.2.15/24 dev $n; ip route add default via 10.0.2.2; done")
 
     async def attach(self):
         """The radio is plugged in."""
         await self.run("setsid btattach -B /dev/ttyS0 -P h4 >/dev/null 2>&1 &")
 
-    async def run(self, command):
-        """Runs a command there; gives what it writes, its exit code last."""
+    async def answer(self, command):
+        """Runs a command there; gives what it writes, and its exit code."""
         self.count += 1
-        mark = f"--{self.count}--"
-        self.writer.write(f"{{ {command}\n}} </dev/null 2>&1; echo {mark}$?\n".encode())
-        text = b""
-        while mark.encode() not in text:
+        begin, end = f"+{self.count}+", f"-{self.count}-"
+        self.writer.write(f"echo {begin}; {{ {command}\n}} </dev/null 2>&1; printf '\\n{end}%s\\n' $?\n".encode())
+        lines, is_ours = [], False
+        while True:
             line = await self.reader.readline()
             if not line:
                 raise ConnectionError(f"the machine ended while it ran: {command}")
-            text += line
-        return text.decode().replace(mark, "").strip()
+            text = line.decode(errors="replace").rstrip("\r\n")
+            if text.startswith(end):
+                return "\n".join(lines).strip(), int(text.removeprefix(end))
+            if is_ours:
+                lines.append(text)
+            # What a command that was given up has still to say comes before.
+            is_ours = is_ours or text == begin
+
+    async def run(self, command):
+        """What a command writes, whether it succeeds or not."""
+        return (await self.answer(command))[0]
+
+    async def ask(self, command, limit=ASK_LIMIT):
+        """What a command writes that has to succeed."""
+        try:
+            text, code = await asyncio.wait_for(self.answer(command), limit)
+        except TimeoutError:
+            raise Failed(f"`{command}` has not ended within {limit} s") from None
+        need(code == 0, f"`{command}` ended with {code}: {text}")
+        return text
 
     async def until(self, what, command, wanted, limit=60):
+        """Runs a command again and again until this is in what it writes."""
         answer = ""
-        async with asyncio.timeout(limit):
-            while wanted not in answer:
-                answer = await self.run(command)
-                await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(limit):
+                while wanted not in answer:
+                    answer = await self.run(command)
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise Failed(f"{what}: not within {limit} s; `{command}` says: {answer}") from None
         say(f"   {what}")
 
     async def ended(self, limit):
         """Waits until the machine has ended by itself."""
-        async with asyncio.timeout(limit):
-            await self.process.wait()
+        try:
+            await asyncio.wait_for(self.process.wait(), limit)
+        except TimeoutError:
+            raise Failed(f"the machine has not ended within {limit} s") from None
         self.let_go()
 
     async def off(self):
@@ -112,46 +135,14 @@ class Machine:
             self.writer.close()
             self.writer = None
 
-
-class Dashboard:
-    """What a dashboard gets."""
-
-    async def start(self, port, token, certificate=None):
-        """`certificate`: the text of the one that the bridge must have."""
-        self.readings = []
-        self.states = []
-        self.seen = set()
-        self.durable = (None, 0)
-        secure = ssl.create_default_context(cadata=certificate) if certificate else None
-        if secure:
-            # The address outside of the machine is not in it.
-            secure.check_hostname = False
-        self.socket = await websockets.connect(
-            f"ws{'s' if secure else ''}://127.0.0.1:{port}/ws", ssl=secure,
-            additional_headers={"Authorization": f"Bearer {token}"}, open_timeout=60,
-        )
-        await self.socket.send(json.dumps({"type": "subscribe", "channels": ["patient/+/+", "device/+/status"]}))
-        self.task = asyncio.ensure_future(self.listen())
-
-    async def listen(self):
-        async for text in self.socket:
-            message = json.loads(text)
-            data = message.get("data", {})
-            if "seq" in message and "epoch" in message:
-                self.seen.add((message["epoch"], message["seq"]))
-            if message["type"] == "heartbeat":
-                self.durable = (message.get("epoch"), data.get("durable_through", self.durable[1]))
-            if message["type"] == "device_status":
-                self.states.append((time.monotonic(), data))
-                say(f"   {data.get('source_id')}: {data.get('link')} {data.get('reason') or ''}")
-            elif isinstance(data, dict) and "metric" in data:
-                self.readings.append((time.monotonic(), data))
-
-    async def next(self, metric, since):
-        """Seconds until the next reading of this metric that came after `since`."""
-        async with asyncio.timeout(READING_LIMIT):
-            while True:
-                for at, data in self.readings:
-                    if at > since and data["metric"] == metric and data["value"] is not None:
-                        return at - since, data
-                await asyncio.sleep(0.02)
+    async def tell(self, units):
+        """What there is to know of it when something went wrong."""
+        console = self.folder / "console"
+        if console.exists():
+            say("--- console\n" + console.read_text(errors="replace")[-3000:])
+        if self.writer:
+            try:
+                said = self.run("journalctl -b --no-pager -n 120 " + " ".join(f"-u {unit}" for unit in units))
+                say("--- journal\n" + await asyncio.wait_for(said, 60))
+            except (TimeoutError, ConnectionError) as error:
+                say(f"no journal: {error!r}")

@@ -4,17 +4,20 @@ after each fault."""
 import asyncio
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import sensors
-from machine import Dashboard, Machine, say
+from dashboard import Dashboard
+from machine import Machine, say
 
 VM = Path(sys.argv[1])
-PROGRAM = Path(sys.argv[2])
+PACKAGE = Path(sys.argv[2])
 CONFIG = f"""
 [bridge]
 id = "virtual"
@@ -41,10 +44,9 @@ patient = "P-2"
 async def trial(machine):
     strap, cuff, _tasks = await sensors.start(machine.folder / "hci")
     began = time.monotonic()
-    await machine.boot()
+    await machine.boot(machine.folder / "hci")
     say(f"booted in {time.monotonic() - began:.0f} s: {await machine.run('uname -mr; bluetoothctl --version')}")
     await machine.run("mount -t 9p -o trans=virtio,version=9p2000.L,ro share /share")
-    await machine.network()
     await machine.run("systemctl start bluetooth")
     await machine.attach()
     powered = "busctl get-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered"
@@ -125,21 +127,15 @@ async def trial(machine):
 
 async def main():
     with tempfile.TemporaryDirectory(prefix="vitalbridge-vm-") as folder:
-        machine = Machine(VM, Path(folder))
-        (machine.share / "vitalbridge").write_bytes(PROGRAM.read_bytes())
-        (machine.share / "vitalbridge").chmod(0o755)
+        # What is written is forgotten at the end.
+        machine = Machine(VM, Path(folder), ["-drive", f"file={VM / 'disk'},format=raw,if=virtio,snapshot=on"])
+        subprocess.run(["dpkg-deb", "-x", PACKAGE, Path(folder) / "package"], check=True)
+        shutil.copy(Path(folder) / "package/usr/bin/vitalbridge", machine.share / "vitalbridge")
         (machine.share / "vitalbridge.toml").write_text(CONFIG)
         try:
             await trial(machine)
         except BaseException:
-            if machine.process:
-                say("--- console\n" + (machine.folder / "console").read_text(errors="replace")[-4000:])
-            if machine.writer:
-                try:
-                    async with asyncio.timeout(30):
-                        say(await machine.run("journalctl -b --no-pager -n 120 -u bridge -u bluetooth"))
-                except Exception as error:  # noqa: BLE001: what went wrong before is told
-                    say(f"no journal: {error!r}")
+            await machine.tell(["bridge", "bluetooth"])
             raise
         finally:
             await machine.off()
