@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from machine import Failed, Machine, need, say
 START_LIMIT = 240
 # WatchdogSec= of the unit, the time until it is started anew, and the same reserve.
 WATCHDOG_LIMIT = 30 + 2 + START_LIMIT
+# `doctor` gives each of its checks a few seconds; so many times it is run again if one did not end in time.
+DOCTOR_RUNS = 5
 # So many times the plug is pulled, each time after so many seconds of load.
 CUTS = 3
 LOAD_S = (12, 25)
@@ -86,7 +89,10 @@ BREAKS = {
     "clock": ("is_well", "systemctl mask --now systemd-timesyncd"),
     "enabled": ("survives_a_reboot", "systemctl disable vitalbridge"),
     "bond": ("survives_a_reboot", "mount -t tmpfs tmpfs /var/lib/bluetooth"),
-    "sync": ("survives_the_plug", f"cp /share/nosync.so /usr/lib/; printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/lib/nosync.so\\n' >{DROP_IN}/break.conf"),
+    "sync": (
+        "survives_the_plug",
+        f"cp /share/nosync.so /usr/lib/; printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/lib/nosync.so\\n' >{DROP_IN}/break.conf",
+    ),
 }
 # For the break `sync`: a database that believes that it is on disk.
 NOSYNC = "int fsync(int file) { return 0; }\nint fdatasync(int file) { return 0; }\n"
@@ -239,7 +245,8 @@ class Trial:
     async def breaks(self):
         if self.broken == "sync":
             (self.folder / "nosync.c").write_text(NOSYNC)
-            subprocess.run(["aarch64-linux-gnu-gcc", "-shared", "-fPIC", "-o", self.machine.share / "nosync.so", self.folder / "nosync.c"], check=True)
+            library = self.machine.share / "nosync.so"
+            subprocess.run(["aarch64-linux-gnu-gcc", "-shared", "-fPIC", "-o", library, self.folder / "nosync.c"], check=True)
         await self.machine.ask(f"mkdir -p {DROP_IN}; {BREAKS[self.broken][1]}")
         await self.machine.ask("systemctl daemon-reload; systemctl restart vitalbridge")
         await self.ready()
@@ -248,19 +255,24 @@ class Trial:
         _, data, name = await self.heart_rate(time.monotonic())
         message = await self.backend.until("the same reading", lambda backend: backend.arrived.get(name), READING_LIMIT)
         need(message["data"]["value"] == data["value"] and message["data"]["patient_id"] == "P-1", f"{message} is not {data}")
-        pressure = lambda backend: any(event["type"] == "health_update" and event["data"]["metric"] == "blood_pressure" for event in backend.arrived.values())
-        await self.backend.until("the cuff's measurement", pressure, READING_LIMIT)
+        metrics = lambda backend: {event["data"].get("metric") for event in backend.arrived.values()}
+        await self.backend.until("the cuff's measurement", lambda backend: "blood_pressure" in metrics(backend), READING_LIMIT)
         return f"the same readings at a Mosquitto outside, over TLS: {len(self.backend.arrived)} events so far"
 
     async def is_well(self):
         synchronised = "timedatectl show -p NTPSynchronized --value"
         await self.machine.until("the clock is synchronised", synchronised, "yes", START_LIMIT)
-        text, code = await self.machine.answer("vitalbridge doctor --json")
-        report = json.loads(text)
-        bad = [finding for finding in report["findings"] if finding["level"] not in ("ok", "skipped")]
+        for _ in range(DOCTOR_RUNS):
+            text, code = await self.machine.answer("vitalbridge doctor --json")
+            report = json.loads(text)
+            bad = [finding for finding in report["findings"] if finding["level"] not in ("ok", "skipped")]
+            # An emulated processor on a busy machine: its advice is to run it again.
+            if not bad or any(finding["check"] != "too_late" for finding in bad):
+                break
+            say(f"   doctor was too slow: {', '.join(finding['area'] for finding in bad)}")
         need(code == 0 and not bad, f"doctor ended with {code}: {bad}")
         green = sorted({finding["area"] for finding in report["findings"] if finding["level"] == "ok"})
-        for area in ("configuration", "clock", "dbus", "bluez", "adapter", "disk", "store", "buffer", "broker", "secrets", "ports"):
+        for area in ("configuration", "clock", "dbus", "bluez", "adapter", "disk", "store", "broker", "secrets", "ports"):
             need(area in green, f"doctor has not looked at {area}: {report['findings']}")
         await self.memory("with two sensors and a dashboard")
         return f"doctor is green: {', '.join(green)}"
@@ -290,7 +302,9 @@ class Trial:
         await self.machine.ask("systemctl --no-block reboot")
         await self.machine.ended(START_LIMIT)
         await self.dashboard.stop()
-        before = self.dashboard.seen | set(self.dashboard.done) | set(self.backend.arrived)
+        # The run that has just ended in order owes everything that it has shown, earlier ones what they have promised.
+        shown = {(epoch, seq) for epoch, seq in self.dashboard.seen if epoch == self.dashboard.epoch}
+        before = shown | self.dashboard.promised() | set(self.backend.arrived)
         # From here on nobody gives orders but to look: the service, the radio and the network start by themselves.
         began = time.monotonic()
         await self.boot()
@@ -370,17 +384,27 @@ class Trial:
             await asyncio.sleep(1)
 
 
-SHOWS = ("boots_debian", "is_ready", "arrives_at_a_dashboard", "arrives_at_a_broker", "is_well", "is_watched", "survives_a_reboot", "survives_the_plug")
+SHOWS = (
+    "boots_debian", "is_ready", "arrives_at_a_dashboard", "arrives_at_a_broker", "is_well", "is_watched", "survives_a_reboot",
+    "survives_the_plug",
+)
+
+
+# Without these nothing can be shown.
+PREPARING = SHOWS[:3]
 
 
 async def shows(trial):
-    """Shows one after the other, until one fails. Gives its name."""
-    for name in SHOWS:
+    """Shows one after the other, until one fails. Gives its name. Where something is broken, only what leads to it is shown."""
+    wanted = [*PREPARING, BREAKS[trial.broken][0]] if trial.broken else SHOWS
+    for name in dict.fromkeys(wanted):
         began = time.monotonic()
         try:
             words = await getattr(trial, name)()
-        except Failed as error:
-            say(f"FAIL {name}: {error}")
+        except Exception as error:  # noqa: BLE001: whatever it is, it has not been shown
+            if not isinstance(error, Failed):
+                traceback.print_exc()
+            say(f"FAIL {name}: {error or repr(error)} ({time.monotonic() - began:.0f} s)")
             return name
         say(f"PASS {name}: {words} ({time.monotonic() - began:.0f} s)")
     return None
