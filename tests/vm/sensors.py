@@ -132,6 +132,8 @@ class Strap(Sensor):
     def __init__(self):
         super().__init__("Strap", STRAP, 0x180D, 0x2A37)
         self.is_silent = False
+        # Heart rates that somebody who has subscribed was sent.
+        self.sent = set()
 
     async def live(self):
         rate = 60
@@ -141,7 +143,8 @@ class Strap(Sensor):
             rate = 60 + (rate - 59) % 60
             if not self.is_silent:
                 # 8 bits, skin contact supported and there (3.1.1.1).
-                await ignoring_ends(self.send(bytes([0x06, rate])))
+                if await ignoring_ends(self.send(bytes([0x06, rate]))):
+                    self.sent.add(rate)
 
 
 class Cuff(Sensor):
@@ -174,8 +177,9 @@ async def ignoring_ends(sending):
         return False
 
 
-async def start(socket):
-    """The radio on this Unix socket, and its sensors: the strap is there, the cuff is asleep."""
+async def start(socket, bonds=None):
+    """The radio on this Unix socket, and its sensors: the strap is there, the cuff is asleep. They have the bonds that are
+    in `bonds`, by address, and leave theirs there."""
     transport = await open_transport(f"unix-server:{socket}")
     link = Link()
     Radio("kernel", host_source=transport.source, host_sink=transport.sink, link=link, public_address="00:AA:01:00:00:42")
@@ -183,7 +187,10 @@ async def start(socket):
     for sensor in (strap, cuff):
         sensor.present = False
         sensor.attach(link)
+        sensor.device.keystore = (bonds or {}).get(sensor.address)
         await sensor.device.power_on()
+        if bonds is not None:
+            bonds[sensor.address] = sensor.device.keystore
     await strap.appear()
     tasks = [asyncio.ensure_future(sensor.live()) for sensor in (strap, cuff)]
     return strap, cuff, tasks
