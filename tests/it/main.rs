@@ -46,6 +46,7 @@ mod mqtt_restart;
 mod mqtt_state;
 mod notifications;
 mod oximeter;
+mod packaging;
 mod ports;
 mod profiles;
 mod repeated;
