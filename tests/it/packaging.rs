@@ -120,8 +120,16 @@ fn the_package_has_each_file_that_it_names_and_the_version_of_the_program() {
         let (source, to) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
         installed.push(to);
         // What is below target is made when the package is built.
-        let folder = source.split('*').next().unwrap();
-        assert!(source.starts_with("target/") || root(folder).exists(), "{source} is not there");
+        let (begin, end) = source.split_once('*').unwrap_or((source, ""));
+        let (folder, begin) = begin.rsplit_once('/').unwrap();
+        assert!(
+            source.starts_with("target/")
+                || fs::read_dir(root(folder)).unwrap().any(|entry| {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    if source.contains('*') { name.starts_with(begin) && name.ends_with(end) } else { name == begin }
+                }),
+            "{source} is not there"
+        );
     }
     for wanted in ["usr/lib/systemd/system/", "usr/lib/sysusers.d/vitalbridge.conf", "usr/lib/udev/rules.d/"] {
         assert!(installed.contains(&wanted), "{wanted}");
@@ -204,6 +212,44 @@ fn a_credential_that_is_not_there_is_told_with_its_line_and_never_made() {
         assert!(told.contains("line 2: ") && told.contains("LoadCredential=token.secret:FILE"), "{told}");
     }
     assert!(!credentials.join("token.secret").exists());
+}
+
+/// What docs/install.md and docs/operations.md tell a person to type and `tests/package/steps` does not run, with why.
+const RUN_BY_NOBODY: &[(&str, &str)] = &[
+    ("ssh ", "from another machine"),
+    ("sudo apt update && sudo apt full-upgrade", "the network's packages"),
+    ("sudo apt install bluez unattended-upgrades", "the network's packages"),
+    ("sudo apt install ./vitalbridge_", "the same by apt-get without a question; the file has another name"),
+    ("timedatectl ", "needs systemd"),
+    ("bluetoothctl list ", "needs a radio"),
+    ("sudo vitalbridge scan ", "needs a radio"),
+    ("ls /dev/serial/by-id/ ", "needs an adapter"),
+    ("sudoedit ", "asks a person"),
+    ("journalctl ", "needs systemd"),
+    ("sudo vitalbridge doctor ", "run there with another exit code: much is missing in a chroot"),
+];
+
+#[test]
+fn each_command_of_the_books_is_run_as_it_stands_by_the_trial_of_the_package_or_named_here() {
+    let steps = read("tests/package/steps");
+    let mut excepted = std::collections::BTreeSet::new();
+    let mut found = 0;
+    for book in ["docs/install.md", "docs/operations.md"] {
+        let text = read(book);
+        for block in text.split("```sh\n").skip(1) {
+            for line in block.split("```").next().unwrap().lines() {
+                found += 1;
+                let exception = RUN_BY_NOBODY.iter().find(|(begin, _)| line.starts_with(begin));
+                excepted.extend(exception.map(|(begin, _)| *begin));
+                assert!(
+                    exception.is_some() || steps.lines().any(|step| step == line),
+                    "{book}: nobody runs `{line}`: put it into tests/package/steps"
+                );
+            }
+        }
+    }
+    assert!(found > 30, "{found}");
+    assert_eq!(excepted.len(), RUN_BY_NOBODY.len(), "an exception for a line that is gone: {excepted:?}");
 }
 
 #[test]
