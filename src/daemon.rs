@@ -156,7 +156,10 @@ pub enum DaemonError {
 impl From<anyhow::Error> for DaemonError {
     fn from(error: anyhow::Error) -> Self {
         let denied = error.chain().any(|cause| {
-            cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+            let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            // A port that is not ours to take names what the system said in its own text.
+            let kind = io.or_else(|| cause.downcast_ref::<server::CannotListen>().map(server::CannotListen::kind));
+            kind == Some(std::io::ErrorKind::PermissionDenied)
         });
         if denied { Self::Permission(error) } else { Self::Internal(error) }
     }

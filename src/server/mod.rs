@@ -118,7 +118,10 @@ pub async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, Socke
             std::io::ErrorKind::AddrInUse => {
                 "; another program has this port (another vitalbridge?): stop it or use another with --listen"
             }
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root: use one above",
+            std::io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 are not for everybody: use one above, or give the service the right to \
+                 (CAP_NET_BIND_SERVICE, systemd/examples/low-port.conf)"
+            }
             std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
             _ => "",
         };

@@ -62,6 +62,28 @@ fn each_exit_code_is_given_for_its_reason_and_the_reason_is_said() {
 }
 
 #[test]
+fn who_may_not_take_a_port_is_told_so_with_77_and_what_to_do() {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let Some(port) = first.trim().parse::<u16>().unwrap().checked_sub(1).filter(|port| *port > 0) else {
+        // Some containers give every port to everybody.
+        return;
+    };
+    let (dir, file) = configured(&good(&format!("127.0.0.1:{port}")));
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
+    }
+    let mut command = as_nobody();
+    command.args(["run", "--config", file.to_str().unwrap()]);
+    let (code, said) = output(command);
+    assert_eq!(code, Some(77), "{said}");
+    for told in [&format!("cannot listen on 127.0.0.1:{port}")[..], "use one above", "low-port.conf"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+}
+
+#[test]
 fn who_may_not_use_the_state_directory_is_told_so_with_77() {
     let (dir, file) = configured(&good("127.0.0.1:0"));
     let state = dir.path().join("state");

@@ -47,6 +47,7 @@ mod mqtt_state;
 mod notifications;
 mod own_state;
 mod oximeter;
+mod packaging;
 mod ports;
 mod profiles;
 mod repeated;
