@@ -337,7 +337,7 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
         clock: clock.clone(),
     });
     pipeline.remember_messages(opened.messages);
-    let resends = take_wishes_for_more(&config, &running, &opened.reader, &mut pipeline, &clock).await?;
+    let resends = take_wishes_for_more(&config, &running, &opened.reader, &mut pipeline).await?;
     start_writer(&running, opened.writer);
     annunciate(&config, &running, &mut pipeline, &metrics, seeds, clock.now());
     let ties = tie(&config, &opened.identities, opened.records, &mut pipeline);
@@ -677,9 +677,9 @@ async fn take_wishes_for_more(
     running: &Running,
     reader: &store::Reader,
     pipeline: &mut Pipeline,
-    clock: &Clock,
 ) -> anyhow::Result<ResendQueue> {
-    let queue = ResendQueue::default();
+    let orders = reader.resend_orders().await.context("cannot read which ranges are to be sent again")?;
+    let queue = ResendQueue::new(orders);
     if config.broker.is_some() {
         let runs = reader.epochs().await.context("cannot read the runs of the log")?;
         let runs = runs.into_iter().map(|run| (run.epoch, run.first_seq)).collect();
@@ -687,7 +687,7 @@ async fn take_wishes_for_more(
     }
     let file = resending::OrderFile::new(config.state_dir.clone());
     let stop = running.stages.inputs.clone();
-    let orders = resending::carry_out_orders(file, running.control.clone(), clock.clone(), stop);
+    let orders = resending::carry_out_orders(file, running.control.clone(), running.handle.durable(), stop);
     running.tasks.spawn("orders to send again", Role::Helper, orders.map_or_ok());
     Ok(queue)
 }
@@ -718,7 +718,9 @@ fn start_uplink(
     };
     let inputs = running.stages.inputs.clone();
     running.tasks.spawn("room of the buffer", Role::Helper, inputs.run_until_cancelled_owned(measuring).map_or_ok());
-    let (status, told) = watch::channel(uplink::UplinkStatus::default());
+    // What the broker did not take in an earlier run is told from the start.
+    let parked = running.handle.parked().borrow().total();
+    let (status, told) = watch::channel(uplink::UplinkStatus { parked, ..uplink::UplinkStatus::default() });
     let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
     running.uplink.spawn("uplink", Role::Helper, async move {

@@ -24,6 +24,14 @@ impl ResendWish {
     pub fn describe(&self) -> String {
         format!("{}:{}-{}", self.epoch, self.first, self.last)
     }
+
+    /// Reads what [`Self::describe`] has written.
+    pub fn described(text: &str) -> Option<Self> {
+        let (epoch, range) = text.rsplit_once(':')?;
+        let (first, last) = range.split_once('-')?;
+        let wish = Self { epoch: epoch.parse().ok()?, first: Seq(first.parse().ok()?), last: Seq(last.parse().ok()?) };
+        Some(wish).filter(|wish| Seq::ZERO < wish.first && wish.first <= wish.last)
+    }
 }
 
 pub(super) fn read(members: Members<'_>) -> Result<Command, BadMember> {
@@ -41,4 +49,19 @@ pub(super) fn read(members: Members<'_>) -> Result<Command, BadMember> {
         return Err(BadMember::new("last_seq", "is too far from `first_seq`: a range has at most 1000000 numbers"));
     }
     Ok(Command::Resend(ResendWish { epoch, first, last }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_described_is_read_again() {
+        let wish = ResendWish { epoch: "k3f9".parse().unwrap(), first: Seq(18), last: Seq(21) };
+        assert_eq!(wish.describe(), "k3f9:18-21");
+        assert_eq!(ResendWish::described(&wish.describe()), Some(wish));
+        for text in ["", "k3f9", "k3f9:18", "k3f9:0-7", "k3f9:21-18", ":1-2", "k3f9:1-x"] {
+            assert_eq!(ResendWish::described(text), None, "{text}");
+        }
+    }
 }

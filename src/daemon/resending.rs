@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::clock::{Clock, Mono};
 use crate::command::{Command, ResendWish};
 use crate::hub::Scope;
 use crate::ids::{Epoch, Seq};
-use crate::pipeline::{Control, MAX_ORDERED, carry_out_once};
+use crate::pipeline::{Control, Done, MAX_ORDERED, carry_out_once};
 use crate::server::codes::write_private;
 
 /// Who orders on the command line, for the audit trail: whoever may write into the state directory.
@@ -29,9 +28,6 @@ const FILE: &str = "resend.json";
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// An order that was taken leaves the file after this time: the uplink has it in the store by then.
-const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// An order to send a range again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,17 +140,19 @@ impl OrderFile {
 pub(super) async fn carry_out_orders(
     file: OrderFile,
     control: mpsc::Sender<Control>,
-    clock: Clock,
+    durable: watch::Receiver<Seq>,
     stop: CancellationToken,
 ) {
-    // Those that were taken, and when; they leave the file later.
-    let mut taken: BTreeMap<String, Mono> = BTreeMap::new();
+    // Those that were taken, each with its row of the audit trail: it leaves the file once that is on disk, because the
+    // store remembers it from then on.
+    let mut taken: BTreeMap<String, Seq> = BTreeMap::new();
     let (mut known, mut is_failing) = (None, false);
     loop {
         let version = file.version();
-        let has_old = taken.values().any(|at| clock.now().mono.since(*at) >= KEPT_FOR);
-        if version != known || has_old || is_failing {
-            match turn(&file, &control, &clock, &mut taken).await {
+        let through = *durable.borrow();
+        let is_any_kept = taken.values().any(|seq| *seq <= through);
+        if version != known || is_any_kept || is_failing {
+            match turn(&file, &control, through, &mut taken).await {
                 // What is refused for the moment is tried again with the next look.
                 Ok(is_done) => (known, is_failing) = (version.filter(|_| is_done), false),
                 Err(error) => {
@@ -177,16 +175,16 @@ pub(super) async fn carry_out_orders(
 async fn turn(
     file: &OrderFile,
     control: &mpsc::Sender<Control>,
-    clock: &Clock,
-    taken: &mut BTreeMap<String, Mono>,
+    through: Seq,
+    taken: &mut BTreeMap<String, Seq>,
 ) -> io::Result<bool> {
     let looked = file.clone();
     // A dead disk blocks, and must not block anybody else.
     let orders = tokio::task::spawn_blocking(move || looked.read()).await.map_err(io::Error::other)??;
     let (mut gone, mut is_done) = (Vec::new(), true);
     for Order { id, epoch, first_seq: first, last_seq: last } in orders {
-        if let Some(at) = taken.get(&id) {
-            if clock.now().mono.since(*at) >= KEPT_FOR {
+        if let Some(seq) = taken.get(&id) {
+            if *seq <= through {
                 gone.push(id);
             }
             continue;
@@ -195,9 +193,10 @@ async fn turn(
         let range = wish.describe();
         let command = Command::Resend(wish);
         match carry_out_once(control, command, BY, Scope::Everything, Some(id.clone())).await {
-            Ok(_) => {
+            Ok(Done { seq, is_kept }) => {
                 info!(range, "an order of the command line was taken: the range goes to the broker again");
-                taken.insert(id, clock.now().mono);
+                // One that the store has not taken stays in the file, for the next run.
+                taken.insert(id, if is_kept { seq } else { Seq(u64::MAX) });
             }
             Err(refusal) if matches!(refusal.code, "busy" | "unavailable" | "unknown" | "store_full") => {
                 is_done = false;

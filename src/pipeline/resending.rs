@@ -1,7 +1,7 @@
 //! Wishes to send a range of the log to the broker again: who may have it, which range, and the row of the audit trail.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -11,41 +11,55 @@ use crate::command::ResendWish;
 use crate::event::{Actor, AuditAction, AuditEvent, AuditResult};
 use crate::hub::Scope;
 use crate::ids::{Epoch, Seq};
-use crate::store::SeqRange;
+use crate::store::{ResendOrder, SeqRange};
 use crate::vitals::Mode;
 
-/// Ranges that may wait for the uplink to take them. One more is refused as `busy`.
+/// Ranges that may be ordered and not be sent yet. One more is refused as `busy`.
 pub const MAX_ORDERED: usize = 8;
 
 /// The channel on which somebody has to be allowed to command what is about the bridge as a whole.
 const CHANNEL: &str = "management";
 
-/// Ranges on their way from the pipeline to the uplink, which may be started anew meanwhile. Cheap to clone.
+/// The orders that were accepted and are not carried out, oldest first: the pipeline puts them in, and the uplink, which
+/// may be started anew meanwhile, takes each out once it is done. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct ResendQueue {
-    ranges: Arc<Mutex<VecDeque<SeqRange>>>,
+    orders: Arc<Mutex<VecDeque<ResendOrder>>>,
     news: Arc<Notify>,
 }
 
 impl ResendQueue {
-    /// Puts a range into the queue; `false`: it is full.
-    pub fn push(&self, range: SeqRange) -> bool {
-        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-        if ranges.len() >= MAX_ORDERED {
-            return false;
-        }
-        ranges.push_back(range);
-        drop(ranges);
+    /// With what earlier runs have not carried out.
+    pub fn new(orders: Vec<ResendOrder>) -> Self {
+        Self { orders: Arc::new(Mutex::new(orders.into())), news: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<ResendOrder>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more order may be accepted. Nobody but the one who asks may push, or the answer is worth nothing.
+    pub fn has_room(&self) -> bool {
+        self.lock().len() < MAX_ORDERED
+    }
+
+    /// Puts an order at the end.
+    pub fn push(&self, order: ResendOrder) {
+        self.lock().push_back(order);
         self.news.notify_one();
-        true
     }
 
-    /// Takes the oldest range out.
-    pub fn take(&self) -> Option<SeqRange> {
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// The oldest order.
+    pub fn first(&self) -> Option<ResendOrder> {
+        self.lock().front().copied()
     }
 
-    /// Returns when there may be something to take.
+    /// Takes an order out that was carried out.
+    pub fn finish(&self, seq: Seq) {
+        self.lock().retain(|order| order.seq != seq);
+    }
+
+    /// Returns when there may be a new order.
     pub async fn pushed(&self) {
         self.news.notified().await;
     }
@@ -99,15 +113,18 @@ impl Pipeline {
             reason: None,
             mode: Mode::Real,
         };
-        let done = self.order_again(wish, scope);
-        if let Err(refusal) = &done {
+        let queue = self.queue_for(wish, scope);
+        if let Err(refusal) = &queue {
             (audit.result, audit.reason) = (AuditResult::Refused, Some(refusal.reason.clone()));
         }
+        // The store keeps the order together with this row, and an answer waits for both.
         let seq = self.publish_audit(audit, now);
-        done.map(|()| seq)
+        queue?.push(ResendOrder { seq, range: SeqRange { first: wish.first, last: wish.last } });
+        Ok(seq)
     }
 
-    fn order_again(&self, wish: &ResendWish, scope: &Scope) -> Result<(), Refusal> {
+    /// Where the order goes, if it may be accepted: there is room for it then.
+    fn queue_for(&self, wish: &ResendWish, scope: &Scope) -> Result<ResendQueue, Refusal> {
         if !scope.allows(&[CHANNEL.to_owned()]) {
             return refuse("permission_denied", "this is for the role admin, with the right `cmd` on `management`");
         }
@@ -124,8 +141,8 @@ impl Pipeline {
             let range = format!("the run {} has the numbers {} to {}", wish.epoch, given.first, given.last);
             return refuse("validation", range);
         }
-        if resending.queue.push(SeqRange { first: wish.first, last: wish.last }) {
-            Ok(())
+        if resending.queue.has_room() {
+            Ok(resending.queue.clone())
         } else {
             refuse("busy", "enough ranges wait to be sent again; ask later")
         }
@@ -152,12 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_has_an_end() {
-        let queue = ResendQueue::default();
-        let range = |first| SeqRange { first: Seq(first), last: Seq(first) };
-        assert!((1..=8).all(|first| queue.push(range(first))));
-        assert!(!queue.push(range(9)));
-        assert_eq!(queue.take(), Some(range(1)));
-        assert!(queue.push(range(9)));
+    fn an_order_has_its_place_until_it_is_carried_out() {
+        let order = |seq| ResendOrder { seq: Seq(seq), range: SeqRange { first: Seq(1), last: Seq(2) } };
+        let queue = ResendQueue::new(vec![order(1)]);
+        for seq in 2..=8 {
+            assert!(queue.has_room());
+            queue.push(order(seq));
+        }
+        assert!(!queue.has_room());
+        assert_eq!(queue.first(), Some(order(1)));
+        assert!(!queue.has_room(), "whoever has taken it up has not finished it");
+        queue.finish(Seq(1));
+        assert_eq!((queue.first(), queue.has_room()), (Some(order(2)), true));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SeqRange;
-use super::parked::{ParkedRow, Parking, Parkings};
+use super::parked::{ParkedCount, ParkedRow, Parking, Parkings};
 use super::queue::Queue;
 use crate::clock::Stamp;
 use crate::event::Event;
@@ -48,11 +48,13 @@ pub(super) struct Moves {
     pub(super) cursors: BTreeMap<String, Seq>,
     /// Rows that were parked or taken up again, in this order.
     pub(super) parking: Parkings,
+    /// Orders to send a range again that were carried out. As many as there may be orders.
+    pub(super) resent: Vec<Seq>,
 }
 
 impl Moves {
     pub(super) fn is_empty(&self) -> bool {
-        self.cursors.is_empty() && self.parking.is_empty()
+        self.cursors.is_empty() && self.parking.is_empty() && self.resent.is_empty()
     }
 }
 
@@ -105,6 +107,7 @@ impl Moved {
             moves.cursors.entry(lane).or_insert(seq);
         }
         moves.parking.put_before(before.parking);
+        moves.resent.extend(before.resent);
     }
 }
 
@@ -117,6 +120,7 @@ pub struct StoreHandle {
     durable: watch::Receiver<Seq>,
     health: watch::Receiver<StoreHealth>,
     timeline: watch::Sender<Arc<Timeline>>,
+    parked: watch::Sender<ParkedCount>,
 }
 
 /// The writer's ends of what [`StoreHandle`] holds.
@@ -128,10 +132,12 @@ pub(super) struct Ends {
     pub(super) moved: Arc<Moved>,
     pub(super) durable: watch::Sender<Seq>,
     pub(super) health: watch::Sender<StoreHealth>,
+    pub(super) parked: watch::Sender<ParkedCount>,
 }
 
-/// A handle and the writer's ends; `durable` is the newest stored number, `timeline` what is known of clocks.
-pub(super) fn pair(durable: Seq, timeline: Timeline) -> (StoreHandle, Ends) {
+/// A handle and the writer's ends; `durable` is the newest stored number, `timeline` what is known of clocks, `parked` how
+/// many rows the broker did not take.
+pub(super) fn pair(durable: Seq, timeline: Timeline, parked: u64) -> (StoreHandle, Ends) {
     let queue = Arc::new(Queue::default());
     let (pings_in, pings) = mpsc::channel(PINGS);
     let (durable, durable_out) = watch::channel(durable);
@@ -144,8 +150,10 @@ pub(super) fn pair(durable: Seq, timeline: Timeline) -> (StoreHandle, Ends) {
         durable: durable_out,
         health: health_out,
         timeline: watch::Sender::new(Arc::new(timeline)),
+        parked: watch::Sender::new(ParkedCount::of(parked)),
     };
-    (handle, Ends { queue, pings, moved, durable, health })
+    let parked = handle.parked.clone();
+    (handle, Ends { queue, pings, moved, durable, health, parked })
 }
 
 impl StoreHandle {
@@ -211,12 +219,23 @@ impl StoreHandle {
 
     /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered.
     pub fn park(&self, row: ParkedRow) {
+        self.parked.send_modify(ParkedCount::add);
         self.moved.lock().parking.push(Parking::Parked(row));
+    }
+
+    /// How many rows are parked: by this run and by those before it.
+    pub fn parked(&self) -> watch::Receiver<ParkedCount> {
+        self.parked.subscribe()
     }
 
     /// Forgets the parked rows of a range: they are tried again.
     pub fn unpark(&self, range: SeqRange) {
         self.moved.lock().parking.push(Parking::TakenUp(range));
+    }
+
+    /// Forgets an order to send a range again: it was carried out.
+    pub fn resent(&self, order: Seq) {
+        self.moved.lock().resent.push(order);
     }
 
     /// What is known of clocks. Whoever reads the log sees it by this.

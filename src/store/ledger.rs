@@ -12,9 +12,10 @@ use super::codec::{self, Stream, StreamKey, row_id, seq_of};
 use super::directory::{Directory, Suspicion};
 use super::handle::Moves;
 use super::retention::Keeper;
+use super::salvage::Replacement;
 use super::{
     DeviceIdentity, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat,
-    clock_epochs, inbox, records, salvage, schema, times,
+    clock_epochs, inbox, orders, parked, records, schema, times,
 };
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
@@ -57,9 +58,13 @@ pub(super) struct Ledger {
     streams: HashMap<Stream, i64>,
     cursors: BTreeMap<String, Seq>,
     newest: Seq,
+    /// How many rows the broker did not take.
+    parked: u64,
     keeper: Keeper,
     /// This run, once it has begun.
     run: Option<Run>,
+    /// A new database that is to take the place of a damaged one, if that was begun and has failed.
+    replacement: Option<Replacement>,
 }
 
 /// One run of the daemon, as its row says it.
@@ -80,6 +85,8 @@ pub(super) struct Committed {
     pub(super) dropped: Option<SeqRange>,
     /// Cursors that are ahead of the log.
     pub(super) ahead: BTreeMap<String, Seq>,
+    /// How many rows the broker did not take.
+    pub(super) parked: u64,
 }
 
 impl Ledger {
@@ -104,8 +111,10 @@ impl Ledger {
             streams: HashMap::new(),
             cursors: BTreeMap::new(),
             newest: Seq::ZERO,
+            parked: 0,
             keeper: Keeper::default(),
             run: None,
+            replacement: None,
         };
         ledger.load().map_err(failed)?;
         Ok(ledger)
@@ -118,6 +127,8 @@ impl Ledger {
         let mut statement = self.connection.prepare("SELECT lane, seq FROM cursor")?;
         let cursors = statement.query_map([], |row| Ok((row.get(0)?, seq_of(row.get(1)?))))?;
         self.cursors = cursors.collect::<rusqlite::Result<_>>()?;
+        drop(statement);
+        self.parked = parked::count(&self.connection)?;
         Ok(())
     }
 
@@ -172,6 +183,7 @@ impl Ledger {
         let boot_first = transaction.query_row(FIRST_OF_BOOT, [boot], |row| row.get(0))?;
         transaction.commit()?;
         self.keeper.booted_at(seq_of(boot_first));
+        self.keeper.know(clock_epochs::load(&self.connection)?);
         Ok(())
     }
 
@@ -189,20 +201,45 @@ impl Ledger {
         problem: &StoreError,
         now: Stamp,
     ) -> Result<SalvageReport, StoreError> {
-        // Closed before it is moved, see `salvage::replace`. Nothing can be stored meanwhile, nor after a failure: the
-        // database in its place has no tables.
+        // Closed before it is moved, see `Replacement`. Nothing can be stored meanwhile, nor after a failure: the database
+        // in its place has no tables.
         self.connection =
             Connection::open_in_memory().map_err(StoreError::sqlite(&self.path, "cannot let go of it"))?;
-        let (new, report) = salvage::replace(directory, problem, now, Some(self.newest))?;
-        self.connection = new.connection;
+        let mut replacement = match self.replacement.take() {
+            Some(begun) => begun,
+            None => Replacement::fill(directory, problem, Some(self.newest))?,
+        };
+        match self.go_on_with(&mut replacement, directory, now) {
+            Ok(()) => {
+                directory.renew();
+                Ok(replacement.into_report())
+            }
+            // The disk has spoilt the new one too: it is replaced in its turn.
+            Err(error) if error.is_damage() => Err(error),
+            Err(error) => {
+                // What is done stays done: another try would take the new database for the damaged one.
+                self.replacement = Some(replacement);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes up a database with what could be read of the damaged one, and puts back what memory knows better.
+    fn go_on_with(
+        &mut self,
+        replacement: &mut Replacement,
+        directory: &Directory,
+        now: Stamp,
+    ) -> Result<(), StoreError> {
+        self.connection = replacement.finish(directory, now)?.connection;
         let failed = StoreError::sqlite(&self.path, "cannot go on with it");
         self.keeper.limit_pages(&self.connection).map_err(&failed)?;
+        put_back(&mut self.connection, &self.cursors, self.keeper.timeline().epochs()).map_err(&failed)?;
         self.load().map_err(&failed)?;
         if let Some(run) = self.run.clone() {
             self.enter(&run).map_err(failed)?;
         }
-        directory.renew();
-        Ok(report)
+        Ok(())
     }
 
     /// The latest state of each alert that has not ended, oldest change first.
@@ -252,6 +289,11 @@ impl Ledger {
             }
         }
         Ok(kept)
+    }
+
+    /// How many rows the broker did not take.
+    pub(super) const fn parked(&self) -> u64 {
+        self.parked
     }
 
     /// What is known of clocks.
@@ -357,24 +399,24 @@ impl Ledger {
             times::note(&transaction, newest).map_err(&failed)?;
         }
         moves.parking.store(&transaction).map_err(&failed)?;
+        let parked = count_parked(&transaction, moves, (self.parked, self.keeper.has_deleted())).map_err(&failed)?;
+        orders::forget(&transaction, &moves.resent).map_err(&failed)?;
         let mut ahead = BTreeMap::new();
         for (lane, seq) in moved {
             if *seq > newest {
                 ahead.insert(lane.clone(), *seq);
             }
             let stored = newest.min(*seq);
-            transaction
-                .prepare_cached("INSERT INTO cursor (lane, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = ?2")
-                .and_then(|mut statement| statement.execute(params![lane, row_id(stored)]))
-                .map_err(&failed)?;
+            set_cursor(&transaction, lane, stored).map_err(&failed)?;
             cursors.insert(lane.clone(), stored);
         }
         forget_acked(&transaction, moved).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         self.keeper.made_room(now);
-        self.newest = newest;
+        self.keeper.learn(clocks);
+        (self.newest, self.parked) = (newest, parked);
         self.cursors = cursors;
-        Ok(Committed { newest, dropped, ahead })
+        Ok(Committed { newest, dropped, ahead, parked })
     }
 
     /// Notes that this run ends on purpose, and moves the log into the database file.
@@ -388,6 +430,40 @@ impl Ledger {
             .map_err(&failed)?;
         self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(&failed)
     }
+}
+
+/// Stores once more what was on disk before damage may have taken it.
+fn put_back(
+    connection: &mut Connection,
+    cursors: &BTreeMap<String, Seq>,
+    epochs: &[ClockEpoch],
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (lane, seq) in cursors {
+        set_cursor(&transaction, lane, *seq)?;
+    }
+    clock_epochs::keep(&transaction, epochs)?;
+    transaction.commit()
+}
+
+fn set_cursor(transaction: &Transaction<'_>, lane: &str, seq: Seq) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("INSERT INTO cursor (lane, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = ?2")?
+        .execute(params![lane, row_id(seq)])
+        .map(drop)
+}
+
+/// How many rows are parked after these moves, without those that have left the log; `before`: how many there were.
+fn count_parked(
+    transaction: &Transaction<'_>,
+    moves: &Moves,
+    (before, have_rows_gone): (u64, bool),
+) -> rusqlite::Result<u64> {
+    let may_be_gone = have_rows_gone && before > 0;
+    if may_be_gone {
+        parked::forget_gone(transaction)?;
+    }
+    if may_be_gone || !moves.parking.is_empty() { parked::count(transaction) } else { Ok(before) }
 }
 
 /// Reads all of a database; an error with the first finding if it is damaged.
@@ -459,6 +535,7 @@ fn append_event(transaction: &Transaction<'_>, path: &Path, event: &Event) -> Re
     let alert = match &event.body {
         EventBody::Alert(alert) => alert,
         EventBody::Audit(audit) => {
+            orders::accept(transaction, audit, event.seq).map_err(&failed)?;
             return keep_identity(transaction, audit).and_then(|()| records::mark(transaction, audit)).map_err(failed);
         }
         EventBody::Record(record) => return records::keep(transaction, record).map_err(failed),

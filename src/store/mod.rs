@@ -16,6 +16,7 @@ mod inbox;
 mod inspect;
 mod ledger;
 mod look;
+mod orders;
 mod parked;
 mod past;
 mod proof;
@@ -50,7 +51,8 @@ pub use fault::Fault;
 pub use handle::{Refused, StoreHandle, StoreHealth};
 pub use inspect::{Holder, Inspection, Soundness, holder, inspect, newest_time};
 pub use look::{Look, Owner, look};
-pub use parked::{MAX_PARKED, ParkedRow};
+pub use orders::ResendOrder;
+pub use parked::{MAX_PARKED, ParkedCount, ParkedRow};
 pub use proof::{Proof, ProvenPage, ProvenRow};
 pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
@@ -351,13 +353,13 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let (ledger, (first_seq, open_alerts, remembered), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
-            let (mut ledger, report) = salvage::replace(&directory, &error, now, None)?;
+            let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
             let begun = begin(&mut ledger)?;
             (ledger, begun, Some(report))
         }
         Err(error) => return Err(error),
     };
-    let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)), ledger.timeline()?);
+    let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)), ledger.timeline()?, ledger.parked());
     let reader = Reader::open(&directory, &handle.timeline())?;
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (salvaged_in, salvages) = mpsc::channel(SALVAGES);

@@ -1,6 +1,6 @@
 //! Rows that the broker did not take: remembered over restarts, so that people can look at them and send them again.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::codec::{row_id, seq_of};
 use super::reader::Reader;
@@ -27,6 +27,39 @@ pub struct ParkedRow {
     pub reason: String,
 }
 
+/// How many rows are parked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ParkedCount {
+    /// On disk.
+    stored: u64,
+    /// On their way there.
+    pending: u64,
+}
+
+impl ParkedCount {
+    /// Of a store that has so many.
+    pub(super) const fn of(stored: u64) -> Self {
+        Self { stored, pending: 0 }
+    }
+
+    /// One more that is not on disk yet.
+    pub(super) const fn add(&mut self) {
+        self.pending = self.pending.saturating_add(1);
+    }
+
+    /// So many are on disk now; among them those of `changes`, which waited. True if that changes anything.
+    pub(super) fn store(&mut self, stored: u64, changes: &Parkings) -> bool {
+        let before = *self;
+        (self.stored, self.pending) = (stored, self.pending.saturating_sub(changes.count()));
+        *self != before
+    }
+
+    /// All of them.
+    pub const fn total(self) -> u64 {
+        self.stored.saturating_add(self.pending)
+    }
+}
+
 /// A change of what is parked.
 #[derive(Debug, Clone)]
 pub(super) enum Parking {
@@ -51,6 +84,12 @@ impl Parkings {
             tracing::warn!("the disk does not keep up: a parked row is not remembered");
         }
         self.0.push(change);
+    }
+
+    /// Rows that are parked by these changes.
+    fn count(&self) -> u64 {
+        let parked = self.0.iter().filter(|change| matches!(change, Parking::Parked(_)));
+        u64::try_from(parked.count()).unwrap_or(u64::MAX)
     }
 
     /// Puts these before what has come meanwhile.
@@ -83,16 +122,25 @@ impl Parkings {
     }
 }
 
+/// How many rows are parked.
+pub(super) fn count(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT count(*) FROM parked", [], |row| row.get(0)).map(|count| seq_of(count).0)
+}
+
+/// Forgets those that are no longer in the log: nobody can send them again.
+pub(super) fn forget_gone(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM parked WHERE NOT EXISTS (SELECT 1 FROM reading WHERE reading.seq = parked.seq)
+        AND NOT EXISTS (SELECT 1 FROM event WHERE event.seq = parked.seq)";
+    transaction.prepare_cached(sql)?.execute([]).map(drop)
+}
+
 impl Reader {
     /// How many rows are parked.
     ///
     /// # Errors
     /// SQLite failed.
     pub async fn count_parked(&self) -> Result<u64, StoreError> {
-        self.look_up(|transaction| {
-            transaction.query_row("SELECT count(*) FROM parked", [], |row| row.get(0)).map(|count| seq_of(count).0)
-        })
-        .await
+        self.look_up(|transaction| count(transaction)).await
     }
 
     /// The parked rows after `after` and up to `through` in the order of their numbers, at most `limit`.
@@ -115,5 +163,70 @@ impl Reader {
             rows.collect()
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::clock::{Mono, Stamp};
+    use crate::event::{Event, EventBody, SystemEvent, SystemKind};
+    use crate::store::{Opened, StoreOptions, open, schema};
+
+    const NOW: Stamp = Stamp { mono: Mono::from_millis(60_000), wall: Wall(1_795_219_200_000) };
+
+    fn opened(folder: &std::path::Path, run: u64) -> Opened {
+        open(folder, &StoreOptions::default(), crate::ids::Epoch::from_bits(run), "boot", NOW).unwrap()
+    }
+
+    fn row(seq: u64) -> ParkedRow {
+        ParkedRow { seq: Seq(seq), lane: "alerts".to_owned(), at: NOW.wall, reason: "no".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn what_is_parked_is_counted_at_once_and_by_the_next_run_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let Opened { writer, handle, reader, epoch, .. } = opened(folder.path(), 1);
+        assert_eq!(handle.parked().borrow().total(), 0);
+        for seq in 1..=3 {
+            let system = SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+            let body = EventBody::System(system);
+            handle.try_append(Arc::new(Event { epoch: epoch.clone(), seq: Seq(seq), at: NOW, body })).unwrap();
+            handle.park(row(seq));
+        }
+        assert_eq!(handle.parked().borrow().total(), 3, "before it is on disk");
+        handle.unpark(SeqRange { first: Seq(3), last: Seq(3) });
+        let stop = CancellationToken::new();
+        stop.cancel();
+        writer.run(stop).await.unwrap();
+        assert_eq!(handle.parked().borrow().total(), 2);
+        drop((handle, reader));
+        assert_eq!(opened(folder.path(), 2).handle.parked().borrow().total(), 2);
+    }
+
+    #[test]
+    fn what_has_left_the_log_is_parked_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vitals.db");
+        std::fs::File::create(&path).unwrap();
+        let mut connection = schema::connect_writer(&path).unwrap();
+        schema::migrate(&mut connection, &path, schema::MIGRATIONS).unwrap();
+        connection
+            .execute_batch("INSERT INTO event (seq, kind, mono, wall, body) VALUES (2, 'system', 0, 0, '{}');")
+            .unwrap();
+        let transaction = connection.transaction().unwrap();
+        let mut changes = Parkings::default();
+        for seq in [1, 2] {
+            changes.push(Parking::Parked(row(seq)));
+        }
+        changes.store(&transaction).unwrap();
+        forget_gone(&transaction).unwrap();
+        let left: i64 =
+            transaction.query_row("SELECT group_concat(seq) + 0 FROM parked", [], |row| row.get(0)).unwrap();
+        assert_eq!((left, count(&transaction).unwrap()), (2, 1));
     }
 }

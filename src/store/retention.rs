@@ -13,6 +13,7 @@ use super::schema::PAGE_BYTES;
 use super::{SeqRange, StoreOptions, times};
 use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
+use crate::timeline::{ClockEpoch, ClockState, Timeline};
 
 /// Readings that go at once: about 20 pages, so that the pages rewritten around them cost little a row.
 const READINGS_AT_ONCE: i64 = 2048;
@@ -38,10 +39,14 @@ pub(super) struct Keeper {
     holding_lanes: Vec<String>,
     /// The first number given since this machine booted: from here on ages are measured by `Mono`.
     boot_first: Seq,
+    /// What is known of clocks: which time of day the stored times of earlier boots are now.
+    timeline: Timeline,
     /// When the ages were looked at and nothing was left to do.
     looked: Option<Mono>,
     /// Whether the transaction at work found nothing more to do about ages.
     done: bool,
+    /// Whether the transaction at work may have deleted anything.
+    has_deleted: bool,
 }
 
 impl Keeper {
@@ -64,6 +69,23 @@ impl Keeper {
         self.boot_first = first;
     }
 
+    /// Tells all that is known of clocks.
+    pub(super) fn know(&mut self, timeline: Timeline) {
+        self.timeline = timeline;
+    }
+
+    /// Tells more of it.
+    pub(super) fn learn(&mut self, epochs: &[ClockEpoch]) {
+        for epoch in epochs {
+            self.timeline.add(epoch.clone());
+        }
+    }
+
+    /// All that is known of clocks.
+    pub(super) const fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
     /// Deletes what must go, as a part of `transaction`. Returns where rows went that were not acknowledged.
     ///
     /// The newest row of all always stays: it keeps the numbering.
@@ -75,10 +97,11 @@ impl Keeper {
         now: Option<Stamp>,
     ) -> rusqlite::Result<Option<SeqRange>> {
         let acknowledged = self.acknowledged(newest, cursors);
-        self.done = false;
+        (self.done, self.has_deleted) = (false, false);
         if let Some(now) = now {
             let is_due = self.looked.is_none_or(|looked| now.mono.since(looked) >= LOOK_EVERY);
             if is_due {
+                self.has_deleted = true;
                 self.done = self.drop_expired(transaction, newest, acknowledged, now)?;
                 give_back(transaction)?;
             }
@@ -91,6 +114,7 @@ impl Keeper {
             let Some(gone) = drop_oldest(transaction, newest)? else {
                 break;
             };
+            self.has_deleted = true;
             if gone.last > acknowledged {
                 let first = dropped.map_or(gone.first.max(acknowledged.next()), |range| range.first.min(gone.first));
                 let last = dropped.map_or(gone.last, |range| range.last.max(gone.last));
@@ -98,6 +122,11 @@ impl Keeper {
             }
         }
         Ok(dropped)
+    }
+
+    /// Whether making room may have deleted anything.
+    pub(super) const fn has_deleted(&self) -> bool {
+        self.has_deleted
     }
 
     /// Tells that the transaction in which room was made is committed.
@@ -179,12 +208,19 @@ impl Keeper {
         Ok(true)
     }
 
-    /// True if a row is older than `age`: by time since boot if it is of this boot, else by time of day.
+    /// True if a row is older than `age`: by time since boot if it is of this boot, else by the times of day that hold now.
+    ///
+    /// Where nobody has ever set the clock of its boot, it is certain only that the row is older than this boot.
     fn is_older(&self, seq: Seq, at: Stamp, now: Stamp, age: Duration) -> bool {
         if seq >= self.boot_first {
             return now.mono.since(at.mono) > age;
         }
-        let passed = u64::try_from(now.wall.0.saturating_sub(at.wall.0)).unwrap_or(0);
+        let wall = match self.timeline.placed(seq, at) {
+            Some(placed) if placed.state == ClockState::Unsynchronised => return now.mono.since(Mono::default()) > age,
+            Some(placed) => placed.wall,
+            None => at.wall,
+        };
+        let passed = u64::try_from(now.wall.0.saturating_sub(wall.0)).unwrap_or(0);
         Duration::from_millis(passed) > age
     }
 }
@@ -256,6 +292,48 @@ fn range(transaction: &Transaction<'_>, sql: &str, bound: i64, limit: i64) -> ru
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Wall;
+
+    const HOUR_MS: i64 = 3_600_000;
+    const SET: i64 = 1_795_219_200_000;
+
+    fn epoch(first: u64, boot: &str, since_s: u64, offset_ms: i64, state: ClockState) -> ClockEpoch {
+        let (first, since) = (Seq(first), Mono::from_millis(since_s * 1000));
+        ClockEpoch { first, boot: boot.into(), since, offset_ms, uncertainty_ms: None, state }
+    }
+
+    #[test]
+    fn a_row_is_as_old_as_what_is_known_of_its_clock_says_now() {
+        let (unset, set) = (ClockState::Unsynchronised, ClockState::Synchronised);
+        let mut keeper = Keeper::default();
+        keeper.booted_at(Seq(40));
+        keeper.know(Timeline::new(vec![
+            epoch(10, "a", 0, 0, unset),
+            epoch(20, "a", 600, SET, set),
+            epoch(30, "never set", 0, 0, unset),
+            epoch(40, "now", 0, SET + HOUR_MS, set),
+        ]));
+        let stamp = |mono_s: u64, wall_ms: i64| Stamp { mono: Mono::from_millis(mono_s * 1000), wall: Wall(wall_ms) };
+        // Ten minutes after the third boot, 70 minutes after the first.
+        let now = stamp(600, SET + HOUR_MS + 600_000);
+        let minutes = |count: u64| Duration::from_mins(count);
+        for (seq, at, age, expected) in [
+            (5, stamp(0, SET), minutes(71), false),
+            (5, stamp(0, SET), minutes(69), true),
+            // Stored as 1970, and dated since.
+            (10, stamp(0, 0), minutes(71), false),
+            (10, stamp(0, 0), minutes(69), true),
+            (20, stamp(600, SET + 600_000), minutes(61), false),
+            (20, stamp(600, SET + 600_000), minutes(59), true),
+            // Nobody will ever know; it is older than this boot.
+            (30, stamp(0, 0), minutes(11), false),
+            (30, stamp(0, 0), minutes(9), true),
+            (40, stamp(300, 0), minutes(6), false),
+            (40, stamp(300, 0), minutes(4), true),
+        ] {
+            assert_eq!(keeper.is_older(Seq(seq), at, now, age), expected, "{seq} {age:?}");
+        }
+    }
 
     #[test]
     fn a_file_that_was_emptied_gives_its_pages_back_but_for_a_reserve() {

@@ -37,7 +37,7 @@ pub struct SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 21] = [
+const TABLES: [(&str, &str); 22] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -63,32 +63,60 @@ const TABLES: [(&str, &str); 21] = [
     ("chat_cleared", "rowid, room, user, seq"),
     ("clock_epoch", "first_seq, boot, since_mono, offset_ms, uncertainty_ms, state"),
     ("parked", "id, seq, lane, wall, reason"),
+    ("resend_order", "seq, first, last"),
 ];
 
-/// Fills a new database with what can be read of the damaged one, moves that aside, and opens the new one in its place.
+/// A new database with what could be read of a damaged one, which it replaces.
 ///
 /// A crash at any moment leaves either the damaged one where it is, or the new one complete. Nobody may hold the damaged
-/// one open for writing: closing it after the move would remove the new one's write-ahead log. Rows after `through` are
-/// left out, where given: nobody has written them.
+/// one open for writing: closing it after the move would remove the new one's write-ahead log.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    report: SalvageReport,
+    /// The damaged one is out of the way.
+    is_moved: bool,
+}
+
+impl Replacement {
+    /// Makes it beside the damaged one. Rows after `through` are left out, where given: nobody has written them.
+    pub(super) fn fill(directory: &Directory, problem: &StoreError, through: Option<Seq>) -> Result<Self, StoreError> {
+        let filled = fill(directory, problem, through);
+        if filled.is_err() {
+            // The half of it takes room that the disk may not have.
+            directory.drop_replacement()?;
+        }
+        Ok(Self { report: filled?, is_moved: false })
+    }
+
+    /// Moves the damaged one aside, and opens the new one in its place. After an error it goes on where it was.
+    pub(super) fn finish(&mut self, directory: &Directory, now: Stamp) -> Result<Ledger, StoreError> {
+        if !self.is_moved {
+            self.report.moved_to = directory.move_aside(now, KEPT)?;
+            self.is_moved = true;
+            let SalvageReport { problem, moved_to, .. } = &self.report;
+            let moved_to = moved_to.display();
+            warn!(%problem, %moved_to, "the database is damaged; a new one begins with what could be read");
+        }
+        directory.finish_replacement()?;
+        directory.suspicion().settle()?;
+        Ledger::open(&directory.database(), &directory.suspicion())
+    }
+
+    /// What was saved.
+    pub(super) fn into_report(self) -> SalvageReport {
+        self.report
+    }
+}
+
+/// Does all of it at once, for a database that cannot be opened.
 pub(super) fn replace(
     directory: &Directory,
     problem: &StoreError,
     now: Stamp,
-    through: Option<Seq>,
 ) -> Result<(Ledger, SalvageReport), StoreError> {
-    let path = directory.database();
-    let filled = fill(directory, problem, through);
-    if filled.is_err() {
-        // The half of it takes room that the disk may not have.
-        directory.drop_replacement()?;
-    }
-    let mut report = filled?;
-    report.moved_to = directory.move_aside(now, KEPT)?;
-    directory.finish_replacement()?;
-    let moved_to = report.moved_to.display();
-    warn!(%problem, %moved_to, "the database is damaged; a new one begins with what could be read");
-    directory.suspicion().settle()?;
-    Ok((Ledger::open(&path, &directory.suspicion())?, report))
+    let mut replacement = Replacement::fill(directory, problem, None)?;
+    let ledger = replacement.finish(directory, now)?;
+    Ok((ledger, replacement.into_report()))
 }
 
 /// Makes the new database beside the damaged one, complete and in one file.
@@ -129,6 +157,7 @@ fn cut_off(new: &Transaction<'_>, through: Seq, report: &mut SalvageReport) -> r
     report.events = report.events.saturating_sub(gone(events));
     new.execute("DELETE FROM alert_open WHERE seq > ?1", [last])?;
     new.execute("DELETE FROM chat_line WHERE seq > ?1", [last])?;
+    new.execute("DELETE FROM resend_order WHERE seq > ?1", [last])?;
     new.execute("DELETE FROM epoch WHERE first_seq > ?1 + 1", [last])?;
     new.execute("UPDATE cursor SET seq = ?1 WHERE seq > ?1", [last])?;
     Ok(())
@@ -285,4 +314,81 @@ fn add_hole(
         _ => report.lost.push(SeqRange { first: seq_of(first), last: seq_of(last) }),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::handle::Moves;
+    use super::super::{StoreOptions, clock_epochs};
+    use super::*;
+    use crate::clock::{Mono, Wall};
+    use crate::event::{Event, EventBody, SystemEvent, SystemKind};
+    use crate::timeline::{ClockEpoch, ClockState};
+
+    const NOW: Stamp = Stamp { mono: Mono::from_millis(60_000), wall: Wall(1_795_219_200_000) };
+
+    fn clock_epoch() -> ClockEpoch {
+        let (since, offset_ms) = (NOW.mono, NOW.wall.0 - 60_000);
+        let state = ClockState::Synchronised;
+        ClockEpoch { first: Seq(1), boot: "boot".into(), since, offset_ms, uncertainty_ms: Some(100), state }
+    }
+
+    /// A run with ten events, cursors and a clock epoch on disk.
+    fn filled(folder: &std::path::Path) -> (Directory, Ledger) {
+        let directory = Directory::claim(folder).unwrap();
+        directory.create_database().unwrap();
+        let mut ledger = Ledger::open(&directory.database(), &directory.suspicion()).unwrap();
+        ledger.limit(64 << 20, &StoreOptions::default()).unwrap();
+        let epoch: crate::ids::Epoch = "k3f9".parse().unwrap();
+        ledger.begin_epoch(&epoch, "boot", NOW).unwrap();
+        let system = || SystemEvent { kind: SystemKind::Started, message: String::new(), first: None, last: None };
+        let event = |seq| Event { epoch: epoch.clone(), seq: Seq(seq), at: NOW, body: EventBody::System(system()) };
+        let batch: Vec<Arc<Event>> = (1..=10).map(|seq| Arc::new(event(seq))).collect();
+        let cursors = [("alerts", 9), ("readings", 3), ("sent.0.after", 5), ("sent.0.through", 8)];
+        let cursors = cursors.map(|(lane, seq)| (lane.to_owned(), Seq(seq))).into();
+        ledger.commit(&batch, &Moves { cursors, ..Moves::default() }, &[clock_epoch()]).unwrap();
+        (directory, ledger)
+    }
+
+    fn problem(directory: &Directory) -> StoreError {
+        StoreError::Damaged { path: directory.database(), finding: "a test says so".to_owned() }
+    }
+
+    #[test]
+    fn a_mend_that_failed_behind_its_middle_is_not_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (directory, mut ledger) = filled(folder.path());
+        // The note about the damage cannot be taken away, although the new database is in its place by then.
+        let in_the_way = folder.path().join("vitals.db.suspect");
+        std::fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            ledger.mend(&directory, &problem(&directory), NOW).unwrap_err();
+        }
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let report = ledger.mend(&directory, &problem(&directory), NOW).unwrap();
+        assert_eq!((report.events, report.lost), (10, vec![]));
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let aside: Vec<PathBuf> = names
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("vitals.db.corrupt-"))
+            .filter(|path| !path.to_str().unwrap().ends_with("-wal") && !path.to_str().unwrap().ends_with("-shm"))
+            .collect();
+        assert_eq!(aside, [report.moved_to], "the only one is the damaged one");
+        let moves = Moves { cursors: [("alerts".to_owned(), Seq(10))].into(), ..Moves::default() };
+        assert_eq!(ledger.commit(&[], &moves, &[]).unwrap().newest, Seq(10));
+    }
+
+    #[test]
+    fn what_memory_knows_is_put_back_after_a_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let (directory, mut ledger) = filled(folder.path());
+        let damage = Connection::open(directory.database()).unwrap();
+        damage.execute_batch("DELETE FROM clock_epoch; DELETE FROM cursor WHERE lane <> 'sent.0.through';").unwrap();
+        ledger.mend(&directory, &problem(&directory), NOW).unwrap();
+        assert_eq!(clock_epochs::load(ledger.connection()).unwrap().epochs(), [clock_epoch()]);
+        let sql = "SELECT group_concat(lane || ' ' || seq, ', ' ORDER BY lane) FROM cursor";
+        let cursors: String = ledger.connection().query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(cursors, "alerts 9, readings 3, sent.0.after 5, sent.0.through 8");
+    }
 }

@@ -249,6 +249,20 @@ pub(super) const MIGRATIONS: &[&str] = &[
         reason TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    -- Ranges of the log that are to be sent to the broker again, each by the number of the row of the audit trail that
+    -- accepted it. They stood among the cursors before.
+    CREATE TABLE resend_order (
+        seq INTEGER PRIMARY KEY,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO resend_order (seq, first, last)
+        SELECT substr(one.lane, 8, 1) + 1, one.seq, other.seq FROM cursor AS one
+            JOIN cursor AS other ON other.lane = replace(one.lane, '.first', '.last')
+            WHERE one.lane GLOB 'resend.[0-9].first' AND one.seq > 0 AND one.seq <= other.seq;
+    DELETE FROM cursor WHERE lane GLOB 'resend.[0-9].*';
+",
 ];
 
 /// Opens the one connection that writes.

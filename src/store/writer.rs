@@ -218,6 +218,7 @@ impl Writer {
         match outcome {
             Ok(committed) => {
                 self.ends.moved.put_back(Moves { cursors: committed.ahead, ..Moves::default() });
+                self.ends.parked.send_if_modified(|count| count.store(committed.parked, &moved.parking));
                 self.report(committed.dropped);
                 self.recover();
                 self.ends.durable.send_if_modified(|durable| {

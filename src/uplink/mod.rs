@@ -16,7 +16,7 @@ pub mod token;
 pub mod topic;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ use self::state::State;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
-use crate::store::{ParkedRow, Reader, StoreError, StoreHandle};
+use crate::store::{ParkedRow, Reader, SeqRange, StoreError, StoreHandle};
 use crate::timeline::{ClockState, Timeline};
 use crate::wire::{self, BridgeNews};
 
@@ -239,24 +239,21 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
     let mut durable = handle.durable();
-    let mut cursors = BTreeMap::new();
-    for name in Pieces::cursor_names() {
-        let seq = reader.cursor(&name).await.map_err(UplinkError::Cursor)?;
-        cursors.insert(name, seq);
-    }
+    let mut cursors = reader.cursors().await.map_err(UplinkError::Cursor)?;
+    let own: BTreeSet<String> = Pieces::cursor_names().collect();
+    cursors.retain(|name, _| own.contains(name));
     let through = *durable.borrow_and_update();
     let mut plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
-    let mut timeline = handle.timeline();
+    let (mut timeline, mut parked) = (handle.timeline(), handle.parked());
     plan.on_clock(timeline.borrow_and_update().unset_from(), clock.now());
     let known = Arc::clone(&timeline.borrow());
     let state = State::begin(&config, &reader, &known, through).await?;
-    let resend = Resend::begin(&reader).await.map_err(UplinkError::Cursor)?;
     let resends = config.about.resends.clone();
     let mut uplink = Uplink {
         config: Arc::new(config),
         plan,
         state,
-        resend,
+        resend: Resend::default(),
         link: None,
         memory: Memory::default(),
         reads: FuturesUnordered::new(),
@@ -296,6 +293,8 @@ pub async fn run(
             }
             // A range is to be sent again; the next turn takes it.
             () = resends.pushed() => {}
+            // Other rows are parked; the next turn tells. The handle has the other end, so this fails never.
+            _ = parked.changed() => {}
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -360,11 +359,13 @@ impl Uplink {
         let now = self.clock.now();
         self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
         self.state.tell_buffer(&self.config, now)?;
-        self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle);
+        let durable = *self.handle.durable().borrow();
+        self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle, durable);
         while let Some(action) = self.plan.next_action(now) {
             self.carry_out(action, now)?;
         }
-        let status = self.plan.status(now);
+        let parked = self.handle.parked().borrow().total();
+        let status = UplinkStatus { parked, ..self.plan.status(now) };
         self.tell_hold(status.held_seconds);
         if status.backlog == 0 || !status.connected {
             self.logged = now.mono;
@@ -445,6 +446,8 @@ impl Uplink {
                 let (seq, lane, reason) = (parked.seq, parked.lane.to_string(), parked.reason);
                 self.handle.park(ParkedRow { seq, lane, at: now.wall, reason });
             }
+            // What the broker did not take is tried again with what was asked for.
+            Action::Unpark(first, last) => self.handle.unpark(SeqRange { first, last }),
         }
         Ok(())
     }

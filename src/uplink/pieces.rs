@@ -13,8 +13,8 @@ pub(super) const READINGS: &str = "readings";
 /// The cursors that hold rows back in the store.
 pub const HOLDING: [&str; 2] = [ALERTS, READINGS];
 
-/// Most pieces, and so most ranges between them that are remembered as sent. One more joins the two pieces with the
-/// smallest range between them, which is sent twice.
+/// Most pieces that wait with something sent between them, and so most ranges that are remembered as sent. One more joins
+/// the two with the smallest range between them, which is sent twice.
 const MAX_PIECES: usize = 8;
 
 /// The ranges that were sent ahead of the readings' cursor: after one number and up to another. Unused places are zero.
@@ -27,9 +27,22 @@ pub(super) struct Piece {
     pub(super) through: Seq,
     /// Not only readings: somebody asked for all of it again.
     pub(super) every_kind: bool,
+    /// Its readings were never confirmed, so that the store has to keep them. What was only asked for again holds nothing.
+    waits: bool,
 }
 
-/// The backlog, oldest first. What lies between the pieces, and between the last of them and the live cursor, is sent.
+impl Piece {
+    const fn waiting(after: Seq, through: Seq) -> Self {
+        Self { after, through, every_kind: false, waits: true }
+    }
+
+    const fn again(after: Seq, through: Seq) -> Self {
+        Self { after, through, every_kind: true, waits: false }
+    }
+}
+
+/// The backlog, oldest first. What lies between the pieces that wait, and between the last of them and the live cursor, is
+/// sent; some of it once more, if somebody asked for it.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     pieces: VecDeque<Piece>,
@@ -50,14 +63,15 @@ impl Pieces {
 
     /// What the stored cursors leave to be sent, and where the live lane begins. Nothing is beyond `durable`.
     pub(super) fn restore(stored: &BTreeMap<String, Seq>, durable: Seq) -> (Self, Seq) {
-        let cursor = |name: &str| stored.get(name).copied().unwrap_or(Seq::ZERO).min(durable);
-        let mut sent: Vec<(Seq, Seq)> =
-            (0..=MAX_PIECES).map(names).map(|(after, through)| (cursor(&after), cursor(&through))).collect();
+        let known = |name: &str| stored.get(name).map(|seq| (*seq).min(durable));
+        // Damage may have taken one end of a range: nobody knows what of it was sent, and it is sent again.
+        let whole = |(after, through): (String, String)| known(&after).zip(known(&through));
+        let mut sent: Vec<(Seq, Seq)> = (0..=MAX_PIECES).map(names).filter_map(whole).collect();
         sent.sort_unstable();
-        let (mut pieces, mut end) = (Self::default(), cursor(READINGS));
+        let (mut pieces, mut end) = (Self::default(), known(READINGS).unwrap_or(Seq::ZERO));
         for (after, through) in sent.into_iter().filter(|(after, through)| after < through) {
             if after > end {
-                pieces.pieces.push_back(Piece { after: end, through: after, every_kind: false });
+                pieces.pieces.push_back(Piece::waiting(end, after));
             }
             end = end.max(through);
         }
@@ -66,8 +80,8 @@ impl Pieces {
 
     /// What was sent ahead of the readings' cursor.
     pub(super) fn sent_ranges(&self, live: Seq) -> SentRanges {
-        let ends = self.pieces.iter().skip(1).map(|next| next.after).chain([live]);
-        let ranges = self.pieces.iter().map(|piece| piece.through).zip(ends).filter(|(after, through)| after < through);
+        let ends = self.waiting().skip(1).map(|next| next.after).chain([live]);
+        let ranges = self.waiting().map(|piece| piece.through).zip(ends).filter(|(after, through)| after < through);
         let mut sent = [(Seq::ZERO, Seq::ZERO); MAX_PIECES + 1];
         sent.iter_mut().zip(ranges).for_each(|(place, range)| *place = range);
         sent
@@ -77,6 +91,16 @@ impl Pieces {
     pub(super) fn sent(&self, live: Seq) -> Vec<(String, Seq)> {
         let named = (0..=MAX_PIECES).map(names).zip(self.sent_ranges(live));
         named.flat_map(|((after, through), (from, to))| [(after, from), (through, to)]).collect()
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter().filter(|piece| piece.waits)
+    }
+
+    /// Every reading up to here is settled, if the first piece has come to `cursor`. `None`: none of the backlog waits.
+    pub(super) fn settled(&self, cursor: Seq) -> Option<Seq> {
+        let is_first = self.pieces.front().is_some_and(|piece| piece.waits);
+        self.waiting().next().map(|piece| if is_first { piece.after.max(cursor) } else { piece.after })
     }
 
     /// The events after one number and up to another of each piece, oldest first.
@@ -120,7 +144,7 @@ impl Pieces {
     pub(super) fn add(&mut self, after: Seq, through: Seq) {
         match self.pieces.back_mut() {
             Some(last) if last.through >= after && !last.every_kind => last.through = through,
-            _ => self.pieces.push_back(Piece { after, through, every_kind: false }),
+            _ => self.pieces.push_back(Piece::waiting(after, through)),
         }
         self.join();
     }
@@ -133,11 +157,11 @@ impl Pieces {
         for piece in std::mem::take(&mut self.pieces) {
             let (from, to) = (after.max(piece.after), last.min(piece.through));
             if after < piece.after.min(last) {
-                again.push(Piece { after, through: piece.after.min(last), every_kind: true });
+                again.push(Piece::again(after, piece.after.min(last)));
             }
             if from < to {
                 again.push(Piece { through: from, ..piece });
-                again.push(Piece { after: from, through: to, every_kind: true });
+                again.push(Piece { after: from, through: to, every_kind: true, ..piece });
                 again.push(Piece { after: to, ..piece });
             } else {
                 again.push(piece);
@@ -145,33 +169,33 @@ impl Pieces {
             after = after.max(piece.through);
         }
         if after < last {
-            again.push(Piece { after, through: last, every_kind: true });
+            again.push(Piece::again(after, last));
         }
         again.retain(|piece| piece.after < piece.through);
         again.sort_by_key(|piece| piece.after);
-        for piece in again {
-            match self.pieces.back_mut() {
-                Some(before) if before.through == piece.after && before.every_kind && piece.every_kind => {
-                    before.through = piece.through;
-                }
-                _ => self.pieces.push_back(piece),
-            }
-        }
+        self.pieces = again.into();
         self.generation = self.generation.saturating_add(1);
         self.join();
     }
 
-    /// Keeps the number of pieces bounded.
+    /// Keeps the number of pieces bounded. What was asked for again between two that are joined is sent with them.
     fn join(&mut self) {
-        while self.pieces.len() > MAX_PIECES {
-            let gaps = self.pieces.iter().zip(self.pieces.iter().skip(1));
-            let gaps = gaps.map(|(piece, next)| next.after.0.saturating_sub(piece.through.0));
-            let Some((place, _)) = gaps.enumerate().min_by_key(|(_, gap)| *gap) else { return };
-            let Some(joined) = self.pieces.remove(place) else { return };
-            if let Some(next) = self.pieces.get_mut(place) {
-                next.after = joined.after;
-                next.every_kind |= joined.every_kind;
+        loop {
+            let waiting: Vec<(usize, Piece)> =
+                self.pieces.iter().copied().enumerate().filter(|(_, piece)| piece.waits).collect();
+            let pairs = waiting.iter().zip(waiting.iter().skip(1));
+            let gaps = pairs.map(|((place, piece), (next_place, next))| {
+                (next.after.0.saturating_sub(piece.through.0), *place, *next_place)
+            });
+            let gaps: Vec<_> = gaps.filter(|(gap, ..)| *gap > 0).collect();
+            let Some((_, place, next)) = gaps.iter().min().filter(|_| gaps.len() >= MAX_PIECES) else { return };
+            let rest = self.pieces.split_off(next.saturating_add(1));
+            let joined = self.pieces.split_off(*place);
+            if let (Some(first), Some(last)) = (joined.front(), joined.back()) {
+                let every_kind = joined.iter().any(|piece| piece.every_kind);
+                self.pieces.push_back(Piece { after: first.after, through: last.through, every_kind, waits: true });
             }
+            self.pieces.extend(rest);
         }
     }
 }
@@ -212,12 +236,51 @@ mod tests {
         let mut pieces = Pieces::default();
         pieces.add(Seq(50), Seq(60));
         pieces.ask_again(Seq(41), Seq(80));
-        assert_eq!(ranges(&pieces), [(40, 80)]);
+        let expected = [(40, 50), (50, 60), (60, 80)];
+        assert_eq!(ranges(&pieces), expected);
         assert!(pieces.has_wishes());
-        pieces.ask_again(Seq(55), Seq(58));
-        assert_eq!(ranges(&pieces), [(40, 80)]);
-        pieces.ask_again(Seq(1), Seq(5));
-        assert_eq!(ranges(&pieces), [(0, 5), (40, 80)]);
+        assert_eq!(pieces.waiting().map(|piece| piece.after).collect::<Vec<_>>(), [Seq(50)]);
+        let mut settled = Pieces::default();
+        settled.ask_again(Seq(41), Seq(80));
+        assert_eq!((ranges(&settled), settled.settled(Seq(60))), (vec![(40, 80)], None));
+    }
+
+    #[test]
+    fn what_is_asked_for_again_moves_no_cursor() {
+        let mut pieces = Pieces::default();
+        pieces.add(Seq(50), Seq(60));
+        pieces.add(Seq(70), Seq(90));
+        let (before, settled) = (pieces.sent(Seq(200)), pieces.settled(Seq::ZERO));
+        assert_eq!(settled, Some(Seq(50)));
+        pieces.ask_again(Seq(5), Seq(150));
+        assert_eq!(ranges(&pieces), [(4, 50), (50, 60), (60, 70), (70, 90), (90, 150)]);
+        assert_eq!((pieces.sent(Seq(200)), pieces.settled(Seq(30))), (before, settled));
+        pieces.passed(Seq(50));
+        pieces.passed(Seq(55));
+        assert_eq!(pieces.settled(Seq(57)), Some(Seq(57)));
+        pieces.passed(Seq(60));
+        assert_eq!(pieces.settled(Seq(61)), Some(Seq(70)), "what is asked for between them holds nothing");
+        pieces.passed(Seq(70));
+        pieces.passed(Seq(90));
+        assert_eq!(pieces.settled(Seq(95)), None);
+    }
+
+    #[test]
+    fn a_range_that_lost_one_of_its_ends_is_sent_again() {
+        let mut pieces = Pieces::default();
+        pieces.add(Seq(10), Seq(100));
+        pieces.add(Seq(130), Seq(200));
+        let whole = stored(&pieces, 10, 300);
+        let restored = |lost: &str| {
+            let mut left = whole.clone();
+            assert!(left.remove(lost).is_some(), "{lost}");
+            let (again, live) = Pieces::restore(&left, Seq(1000));
+            (ranges(&again), live.0)
+        };
+        assert_eq!(restored("sent.0.after"), (vec![(10, 200)], 300));
+        assert_eq!(restored("sent.0.through"), (vec![(10, 200)], 300));
+        assert_eq!(restored("sent.1.after"), (vec![(10, 100)], 130), "the live lane goes on after what is known");
+        assert_eq!(restored(READINGS), (vec![(0, 100), (130, 200)], 300));
     }
 
     #[test]
@@ -227,8 +290,8 @@ mod tests {
         pieces.add(Seq(50), Seq(60));
         pieces.add(Seq(70), Seq(90));
         pieces.ask_again(Seq(56), Seq(75));
-        assert_eq!(ranges(&pieces), [(50, 55), (55, 75), (75, 90)]);
-        assert_eq!(kinds(&pieces), [false, true, false]);
+        assert_eq!(ranges(&pieces), [(50, 55), (55, 60), (60, 70), (70, 75), (75, 90)]);
+        assert_eq!(kinds(&pieces), [false, true, true, true, false]);
         assert_eq!(pieces.left(Seq(50)), 40);
         let mut inside = Pieces::default();
         inside.add(Seq(50), Seq(60));
@@ -243,6 +306,12 @@ mod tests {
             pieces.add(Seq(number * 100 + number), Seq(number * 100 + 50));
         }
         assert_eq!(pieces.pieces.len(), MAX_PIECES);
+        pieces.ask_again(Seq(1), Seq(1990));
+        assert_eq!(pieces.waiting().count(), MAX_PIECES);
+        assert!(pieces.pieces.len() <= 2 * MAX_PIECES + 1, "{pieces:?}");
+        pieces.add(Seq(2000), Seq(2050));
+        let apart = pieces.sent(Seq(3000)).iter().filter(|(_, seq)| *seq > Seq::ZERO).count();
+        assert_eq!(apart, 2 * MAX_PIECES);
         let all = (0..20).all(|number| {
             ranges(&pieces)
                 .iter()

@@ -214,6 +214,8 @@ pub enum Action {
     Save(Vec<(String, Seq)>),
     /// Tell people that a row was parked.
     Park(Parked),
+    /// The parked rows from the first number to the last go again.
+    Unpark(Seq, Seq),
 }
 
 /// What the broker allows (CONNACK, MQTT 5.0 3.2.2.3).
@@ -257,7 +259,8 @@ pub struct UplinkStatus {
     pub backlog_seconds: Option<u64>,
     /// Rows sent and not confirmed.
     pub in_flight: usize,
-    /// Rows the broker did not take, since the start.
+    /// Rows the broker did not take: of a plan those since it began, of the uplink all that the store remembers, until they
+    /// go again.
     pub parked: u64,
     /// The last of them.
     pub last_parked: Option<Parked>,
@@ -322,8 +325,10 @@ pub struct Plan {
     progress: Option<(Mono, u64)>,
     /// Up to here the backlog goes without bundles, because one of them was refused.
     single_through: Seq,
-    /// What somebody wants to have again.
+    /// What somebody wants to have again; it is taken up as soon as nothing of the backlog is under way.
     resend: Option<(Seq, Seq)>,
+    /// The part of it that the live lane has not passed yet, for instance because readings wait for the clock.
+    resend_later: Option<(Seq, Seq)>,
     link: Link,
     connection: u64,
     next_order: u64,
@@ -366,6 +371,7 @@ impl Plan {
             progress: None,
             single_through: Seq::ZERO,
             resend: None,
+            resend_later: None,
             link: Link::Down { retry_at: now.mono },
             connection: 0,
             next_order: 0,
@@ -392,33 +398,6 @@ impl Plan {
             Some(piece) => LaneState::new(piece.after, piece.through),
             None => LaneState::new(Seq::ZERO, Seq::ZERO),
         };
-    }
-
-    /// Everything between `first` and `last` that is in the log goes out once more, with the backlog. `false`: none of it
-    /// has been sent yet, or another such wish waits.
-    pub fn resend(&mut self, first: Seq, last: Seq) -> bool {
-        let last = last.min(self.live.cursor());
-        if self.resend.is_some() || first > last || first == Seq::ZERO {
-            return false;
-        }
-        self.resend = Some((first, last));
-        self.take_up_resend();
-        true
-    }
-
-    /// Something that was asked for again has not been sent yet.
-    pub fn is_resending(&self) -> bool {
-        self.resend.is_some() || self.pieces.has_wishes()
-    }
-
-    /// The pieces can change only while nothing of them is under way.
-    fn take_up_resend(&mut self) {
-        let is_idle = !self.flights.values().any(|flight| flight.lane == Lane::Backlog);
-        if let Some((first, last)) = self.resend.take_if(|_| is_idle) {
-            self.pieces.passed(self.backlog.cursor());
-            self.pieces.ask_again(first, last);
-            self.begin_piece();
-        }
     }
 
     /// The store has committed everything up to `durable`.
@@ -593,6 +572,7 @@ impl Plan {
             self.end_hold(now.mono);
         }
         self.finish_piece();
+        self.take_up_resend();
         if let Some(action) = self.save_cursors() {
             return Some(action);
         }
@@ -615,7 +595,12 @@ impl Plan {
                 // A lane may have come to its end without any.
                 action.or_else(|| {
                     self.finish_piece();
-                    self.save_cursors()
+                    let is_more = self.take_up_resend();
+                    let action = self.save_cursors();
+                    if action.is_none() && is_more {
+                        return self.next_of_link(window, max_packet_bytes, now.mono);
+                    }
+                    action
                 })
             }
         }
@@ -680,7 +665,7 @@ impl Plan {
 
     /// Every reading up to here is settled.
     fn readings_cursor(&self) -> Seq {
-        self.pieces.first().map_or(self.live.cursor(), |piece| self.backlog.cursor().max(piece.after))
+        self.pieces.settled(self.backlog.cursor()).unwrap_or(self.live.cursor())
     }
 
     /// The next piece follows where one is done.
@@ -908,6 +893,7 @@ impl Plan {
     }
 }
 
+mod resending;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

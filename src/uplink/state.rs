@@ -295,7 +295,8 @@ impl State {
             (through, Ok(events)) => {
                 let timeline = Arc::clone(&handle.timeline().borrow());
                 for event in &events {
-                    self.take(config, event, &timeline, now)?;
+                    // The clock may have been set since they were read.
+                    self.take(config, &timeline.rebased(event.clone()), &timeline, now)?;
                 }
                 let more = events.len() >= LOOK_BATCH;
                 self.looked = events.last().filter(|_| more).map_or(through, |event| event.seq);
@@ -402,5 +403,75 @@ fn topic_of(config: &UplinkConfig, alert: &AlertEvent) -> String {
     match &place {
         Some(place) => config.topic.topic(&config.site, &config.bridge, PRESENT, Some(place)),
         None => config.topic.topic(&config.site, &config.bridge, &format!("{PRESENT}_{id}"), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::event::{Activation, AlertChange, AlertKind, Presence, Priority, Signal, SignalPresence};
+    use crate::ids::AlertId;
+    use crate::store::{StoreOptions, open};
+    use crate::timeline::{ClockEpoch, ClockState};
+    use crate::uplink::birth::About;
+    use crate::vitals::Mode;
+
+    /// Ten seconds after boot, by a clock that begins at 1970.
+    const UNSET: Stamp = Stamp { mono: Mono::from_millis(10_000), wall: Wall(10_000) };
+    const SET: i64 = 1_795_219_200_000; // 2026-11-21
+
+    fn alert(config: &UplinkConfig) -> Event {
+        let signal = Signal { activation: Activation::On, presence: SignalPresence::On };
+        let alert = AlertEvent {
+            alert: AlertId(uuid::Uuid::from_u128(1)),
+            change: AlertChange::Start,
+            patient: Some("P-1".parse().unwrap()),
+            device: None,
+            rule: "hr_high".parse().unwrap(),
+            kind: AlertKind::Physiological,
+            priority: Priority::High,
+            metric: None,
+            value: None,
+            limit: String::new(),
+            message: String::new(),
+            presence: Presence::True,
+            audio: signal,
+            visual: signal,
+            onset: UNSET.wall,
+            announced: UNSET.wall,
+            paused_until: None,
+            hidden_by: None,
+            recurrence: 0,
+            by: None,
+            end_reason: None,
+            escalated: 0,
+            mode: Mode::Test,
+        };
+        Event { epoch: config.epoch.clone(), seq: Seq(1), at: UNSET, body: EventBody::Alert(alert) }
+    }
+
+    #[tokio::test]
+    async fn an_alert_that_was_being_looked_up_when_the_clock_was_set_stands_with_the_time_that_holds_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = UplinkConfig::for_tests(About::default());
+        let opened = open(folder.path(), &StoreOptions::default(), config.epoch.clone(), "boot", UNSET).unwrap();
+        let begin = |first, offset_ms, state| {
+            let (since, uncertainty_ms) = (UNSET.mono, Some(100));
+            let epoch = ClockEpoch { first: Seq(first), boot: "boot".into(), since, offset_ms, uncertainty_ms, state };
+            opened.handle.begin_clock_epoch(epoch);
+        };
+        begin(1, 0, ClockState::Unsynchronised);
+        let known = Arc::clone(&opened.handle.timeline().borrow());
+        let mut state = State::begin(&config, &opened.reader, &known, Seq::ZERO).await.unwrap();
+        // The look has read the alert with the time that it had; then a time server answers.
+        let look = (Seq(1), Ok(vec![known.rebased(alert(&config))]));
+        begin(2, SET, ClockState::Synchronised);
+        state.on_look(&config, &opened.handle, look, UNSET).unwrap();
+        state.retained.on_connected();
+        let due = state.retained.next(UNSET.mono).unwrap();
+        let told: Json = serde_json::from_str(&due.body).unwrap();
+        let expected = Wall(SET + 10_000).to_string();
+        assert_eq!((&told["timestamp"], &told["data"]["onset"]), (&Json::from(&*expected), &Json::from(&*expected)));
     }
 }

@@ -10,8 +10,7 @@ use crate::ids::Seq;
 pub struct Waiting {
     /// What is no reading waits after this one.
     pub alerts: Seq,
-    /// Readings wait after the first and up to the second of each, oldest first: they waited at the last connection, or
-    /// somebody asked for them again.
+    /// Readings wait after the first and up to the second of each, oldest first: they waited at the last connection.
     pub backlog: Vec<(Seq, Seq)>,
     /// Readings wait after this one.
     pub live: Seq,

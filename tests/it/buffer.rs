@@ -308,15 +308,30 @@ async fn rows_that_the_broker_does_not_take_are_listed_with_their_reason_and_go_
     broker.kill().await;
     broker.start().await;
     let mut consumer = Consumer::subscribe(&broker).await;
-    let range = format!("{}:9-20", events[0].epoch);
-    let ordered = json_of(&place, &["replay", &range], 0);
-    assert_eq!((&ordered["rows"], &ordered["running"]), (&json!(12), &json!(false)), "{ordered}");
+    let order = |range: &str| json_of(&place, &["replay", &format!("{}:{range}", events[0].epoch)], 0);
+    let ordered = order("9-9");
+    assert_eq!((&ordered["rows"], &ordered["running"]), (&json!(1), &json!(false)), "{ordered}");
     assert_eq!(json_of(&place, &["status"], 0)["ordered"], 1);
     let bridge = Bridge::start(&["run", "--config", place.to_str().unwrap()]);
+    // Another run parked them, and this one tells of it until they have gone.
+    let rejected = |change: &'static str| {
+        move |received: &crate::mqtt::Received| {
+            let data = &received.body["data"];
+            received.is_event() && data["rule"] == "uplink_rejected" && data["change"] == change
+        }
+    };
+    consumer.find("the alert", rejected("start")).await;
+    assert_eq!(json_of(&place, &["status"], 0)["parked"], 2);
+    let ordered = order("9-20");
+    assert_eq!((&ordered["rows"], &ordered["running"]), (&json!(12), &json!(true)), "{ordered}");
     consumer.until_all(&events[8..]).await;
     assert_eq!(consumer.counts().get(&id_of(&events[7])), None, "before the range");
-    let none = || (json_of(&place, &["status"], 0)["parked"] == 0).then_some(());
+    let none = || {
+        let status = json_of(&place, &["status"], 0);
+        (status["parked"] == 0 && status["ordered"] == 0).then_some(())
+    };
     eventually("nothing is parked", crate::mqtt::DEADLINE, none).await;
+    consumer.find("its end", rejected("end")).await;
     assert_eq!(bridge.stop(), Some(0));
 }
 
@@ -334,6 +349,102 @@ async fn command(broker: &Broker, consumer: &mut Consumer, command: Json) -> Jso
             return answer.body["data"].clone();
         }
     }
+}
+
+/// Gives a command over HTTP.
+fn post(dir: &Path, bridge: &Bridge, role: &str, body: &Json) -> Json {
+    let token = token(&dir.join("state"), &["--role", role, "--user", role]);
+    let output = std::process::Command::new("curl")
+        .args(["-s", "-X", "POST", "-H", "content-type: application/json", "-H"])
+        .arg(format!("authorization: Bearer {token}"))
+        .args(["-d", &body.to_string(), &format!("http://{}/api/v1/commands", bridge.address)])
+        .output()
+        .unwrap();
+    serde_json::from_slice::<Json>(&output.stdout).unwrap()
+}
+
+fn wish(id: &str, epoch: &str, first: u64, last: u64) -> Json {
+    json!({
+        "name": "uplink.resend", "epoch": epoch, "first_seq": first, "last_seq": last, "by": "lena", "correlation_id": id,
+    })
+}
+
+#[tokio::test]
+async fn an_order_that_was_accepted_outlives_a_power_cut() {
+    let (mut broker, dir) = (Broker::started("").await, tempfile::tempdir().unwrap());
+    let place = configuration(dir.path(), broker.port, "");
+    let mut consumer = Consumer::subscribe(&broker).await;
+    let (store, events) = filled(dir.path()).await;
+    let epoch = store.epoch.clone();
+    store.close().await;
+    let bridge = Bridge::start(&["run", "--config", place.to_str().unwrap()]);
+    consumer.until_all(&events).await;
+    let settled = || {
+        let status = json_of(&place, &["status"], 0);
+        status["lanes"].as_array().unwrap().iter().all(|lane| lane["rows"] == 0).then_some(())
+    };
+    eventually("everything is confirmed", crate::mqtt::DEADLINE, settled).await;
+    broker.kill().await;
+    drop(consumer);
+
+    let mut accepted = Vec::new();
+    for number in 0..20 {
+        let (id, seq) = (format!("o{number}"), 11 + number);
+        let answer = post(dir.path(), &bridge, "admin", &wish(&id, epoch.as_str(), seq, seq));
+        if answer["ok"] == true {
+            accepted.push(usize::try_from(seq).unwrap());
+        } else {
+            assert_eq!(answer["code"], "busy", "{answer}");
+        }
+    }
+    bridge.kill();
+    assert_eq!(json_of(&place, &["status"], 0)["ordered"], accepted.len());
+    broker.start().await;
+    let mut consumer = Consumer::subscribe(&broker).await;
+    let bridge = Bridge::start(&["run", "--config", place.to_str().unwrap()]);
+    let wanted: Vec<Event> = accepted.iter().map(|seq| events[seq - 1].clone()).collect();
+    consumer.until_all(&wanted).await;
+    let carried_out = || (json_of(&place, &["status"], 0)["ordered"] == 0).then_some(());
+    eventually("the orders are carried out", crate::mqtt::DEADLINE, carried_out).await;
+    assert_eq!(accepted.len(), vitalbridge::pipeline::MAX_ORDERED, "{accepted:?}");
+    assert_eq!(bridge.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_buffer_that_is_soon_full_is_an_alert_until_the_broker_is_back() {
+    let (mut broker, dir) = (Broker::stopped(""), tempfile::tempdir().unwrap());
+    std::fs::write(dir.path().join("numerics.csv"), "t_s,HR,SpO2\n0,72,97\n100000,72,97\n").unwrap();
+    // 8 MiB last for some hours of this patient, which is less than a year.
+    let more = "buffer_low_hours = 8784\n[[patient]]\nid = 'P-1'\n[[source]]\nid = 'recording'\nkind = 'replay'\n\
+                file = 'numerics.csv'\npatient = 'P-1'\n";
+    let place = configuration(dir.path(), broker.port, more);
+    let text = std::fs::read_to_string(&place).unwrap();
+    std::fs::write(&place, text.replace("dir = \"state\"", "dir = \"state\"\nmax_mib = 8")).unwrap();
+    let bridge = Bridge::start(&["run", "--config", place.to_str().unwrap()]);
+    // It is known once the pace of a minute is, which is measured once a minute.
+    let limit = crate::mqtt::DEADLINE * 3;
+    let stands = || {
+        let base = database(dir.path());
+        let sql = "SELECT count(*) FROM alert_open WHERE body ->> '$.rule' = 'buffer_low'";
+        base.query_row(sql, [], |row| row.get(0)).is_ok_and(|count: i64| count == 1).then_some(())
+    };
+    eventually("the alert", limit, stands).await;
+    let status = json_of(&place, &["status"], 0);
+    assert!(status["buffer_seconds_left"].as_u64().is_some_and(|left| left < 8784 * 3600), "{status}");
+
+    broker.start().await;
+    let mut consumer = Consumer::subscribe(&broker).await;
+    let change = |change: &'static str| {
+        move |received: &crate::mqtt::Received| {
+            let data = &received.body["data"];
+            data["rule"] == "buffer_low" && data["change"] == change
+        }
+    };
+    let end = consumer.find("its end", change("end")).await;
+    assert_eq!(end.body["data"]["end_reason"], "condition_cleared", "{}", end.text);
+    let over = || stands().is_none().then_some(());
+    eventually("it is over", crate::mqtt::DEADLINE, over).await;
+    assert_eq!(bridge.stop(), Some(0));
 }
 
 #[tokio::test]
@@ -365,7 +476,6 @@ async fn a_range_is_sent_again_for_the_command_line_the_backend_and_an_administr
     assert_eq!((17..=22).map(|seq| counted(&consumer, seq)).collect::<Vec<_>>(), [1, 2, 2, 2, 2, 1]);
 
     // The backend.
-    let wish = |id: &str, epoch: &str, first: u64, last: u64| json!({"name": "uplink.resend", "epoch": epoch, "first_seq": first, "last_seq": last, "by": "lena", "correlation_id": id});
     let done = command(&broker, &mut consumer, wish("r1", epoch.as_str(), 30, 31)).await;
     assert_eq!((&done["ok"], &done["durable"]), (&json!(true), &json!(true)), "{done}");
     consumer.find("the range", |received| received.body["type"] == "batch" && received.body["first_seq"] == 30).await;
@@ -379,16 +489,7 @@ async fn a_range_is_sent_again_for_the_command_line_the_backend_and_an_administr
     }
 
     // An administrator, and nobody else.
-    let post = |role: &str, body: &Json| {
-        let token = token(&dir.path().join("state"), &["--role", role, "--user", role]);
-        let output = std::process::Command::new("curl")
-            .args(["-s", "-X", "POST", "-H", "content-type: application/json", "-H"])
-            .arg(format!("authorization: Bearer {token}"))
-            .args(["-d", &body.to_string(), &format!("http://{}/api/v1/commands", bridge.address)])
-            .output()
-            .unwrap();
-        serde_json::from_slice::<Json>(&output.stdout).unwrap()
-    };
+    let post = |role: &str, body: &Json| post(dir.path(), &bridge, role, body);
     let body = wish("h1", epoch.as_str(), 40, 50);
     assert_eq!(post("clinician", &body)["code"], "permission_denied");
     assert_eq!(post("admin", &body)["ok"], true);

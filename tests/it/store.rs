@@ -23,6 +23,7 @@ use vitalbridge::store::{
     RESERVED_FOR_PEOPLE, RETRY_EVERY, Reader, Refused, ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle,
     StoreHealth, StoreOptions,
 };
+use vitalbridge::timeline::{ClockEpoch, ClockState};
 use vitalbridge::vitals::{
     Absent, Breathing, Consciousness, Decimal, EarlyWarning, Finding, Metric, Mode, Parameter, Pressure, Quality,
     Reading, ScoreInput, Spo2Scale, Status, Taken, TimeSource, Value, Variability, Vital,
@@ -1332,4 +1333,47 @@ async fn what_people_changed_of_limits_is_kept_as_long_as_it_holds() {
         assert_eq!(reopened.limit_changes.changes, expected, "{action}");
         reopened.end().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_boot_stored_before_its_clock_was_set_is_kept_for_its_time() {
+    const SET: i64 = 1_795_219_200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { retention: Duration::from_hours(1), ..StoreOptions::default() };
+    let at = |seconds: u64, ahead_ms: i64| Stamp {
+        mono: Mono::from_millis(seconds * 1000),
+        wall: Wall(i64::try_from(seconds).unwrap() * 1000 + ahead_ms),
+    };
+    let begin = |run: &Running, boot: &str, now: Stamp, state: ClockState| {
+        let (first, since, offset_ms) = (run.next, now.mono, vitalbridge::timeline::offset_ms(now));
+        run.handle.begin_clock_epoch(ClockEpoch {
+            first,
+            boot: boot.into(),
+            since,
+            offset_ms,
+            uncertainty_ms: Some(100),
+            state,
+        });
+    };
+    let mut run = Running::of(store::open(dir.path(), &options, epoch(1), "boot-1", at(10, 0)).unwrap());
+    // The clock begins at 1970, and a time server answers ten minutes later.
+    begin(&run, "boot-1", at(10, 0), ClockState::Unsynchronised);
+    for number in 0..2100 {
+        run.append(at(10 + number / 10, 0), spo2(97, at(10 + number / 10, 0)));
+    }
+    begin(&run, "boot-1", at(600, SET), ClockState::Synchronised);
+    run.append(at(600, SET), spo2(97, at(600, SET)));
+    run.settle().await;
+    run.end().await.unwrap();
+
+    // Another boot twenty minutes after the first; ages are looked at with its first event.
+    let booted = SET + 1_200_000;
+    let mut run = Running::of(store::open(dir.path(), &options, epoch(2), "boot-2", at(5, booted)).unwrap());
+    begin(&run, "boot-2", at(5, booted), ClockState::Synchronised);
+    for (seconds, kept) in [(6, 2102), (1800, 2103), (3600, 56)] {
+        run.append(at(seconds, booted), spo2(97, at(seconds, booted)));
+        run.settle().await;
+        assert_eq!(run.all().await.len(), kept, "{seconds} s after boot");
+    }
+    run.end().await.unwrap();
 }

@@ -7,9 +7,9 @@ use super::{Opened, bytes, span};
 use crate::cli::token::StateArgs;
 use crate::cli::{CommandError, say};
 use crate::clock::Clock;
-use crate::daemon::resending::OrderFile;
+use crate::daemon::resending::{Order, OrderFile};
 use crate::ids::Seq;
-use crate::store::{Counted, Room, Rows};
+use crate::store::{Counted, Room, Rows, SeqRange};
 use crate::uplink::Waiting;
 use crate::uplink::plan::{HOLDING, Lane};
 
@@ -35,7 +35,7 @@ struct Status {
     lanes: Vec<LaneNow>,
     /// Rows that the broker did not take.
     parked: u64,
-    /// Ranges that are ordered to be sent again and that no daemon has taken yet.
+    /// Ranges that are ordered to be sent again and that are not sent yet.
     ordered: usize,
     used_bytes: u64,
     max_bytes: u64,
@@ -107,7 +107,7 @@ async fn gather(opened: &Opened) -> anyhow::Result<(Status, Room)> {
         newest_seq: *newest,
         lanes,
         parked: reader.count_parked().await?,
-        ordered: OrderFile::new(config.state_dir.clone()).read()?.len(),
+        ordered: ordered(opened).await?,
         used_bytes: room.used_bytes,
         max_bytes: room.max_bytes,
         disk_free_bytes: room.disk_free_bytes,
@@ -118,6 +118,18 @@ async fn gather(opened: &Opened) -> anyhow::Result<(Status, Room)> {
         buffer_seconds_left: room.left.filter(|_| is_fed).map(|left| left.as_secs()),
     };
     Ok((status, room))
+}
+
+/// Orders that a daemon has accepted, and those that wait for one. One that was just accepted stands in both.
+async fn ordered(opened: &Opened) -> anyhow::Result<usize> {
+    let accepted = opened.look.reader.resend_orders().await?;
+    let is_accepted = |order: &Order| {
+        let range = SeqRange { first: order.first_seq, last: order.last_seq };
+        accepted.iter().any(|known| known.range == range)
+    };
+    let file = OrderFile::new(opened.config.state_dir.clone()).read()?;
+    let waiting = file.iter().filter(|order| !is_accepted(order)).count();
+    Ok(accepted.len().saturating_add(waiting))
 }
 
 fn print(status: &Status, room: &Room) -> Result<(), CommandError> {

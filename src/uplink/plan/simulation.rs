@@ -62,6 +62,9 @@ struct World {
     confirmed: BTreeSet<Seq>,
     parked: BTreeSet<Seq>,
     parked_in_this_life: BTreeSet<Seq>,
+    unparked: Vec<(Seq, Seq)>,
+    /// What somebody has asked for again in this life and that has not come since.
+    asked: BTreeSet<Seq>,
     agenda: BTreeMap<(Mono, u64), (u64, Happening)>,
     planned: u64,
     // The clock.
@@ -120,6 +123,8 @@ impl World {
             confirmed: BTreeSet::new(),
             parked: BTreeSet::new(),
             parked_in_this_life: BTreeSet::new(),
+            unparked: Vec::new(),
+            asked: BTreeSet::new(),
             agenda: BTreeMap::new(),
             planned: 0,
             booted,
@@ -204,6 +209,12 @@ impl World {
         if seq.0.is_multiple_of(97) { BROKER_PACKET_BYTES + 1 } else { 500 }
     }
 
+    /// Rows that this broker never takes, or that cannot be read.
+    fn is_bad(&self, seq: Seq) -> bool {
+        let is_damaged = self.poison.contains_key(&seq) || self.damaged.contains(&seq);
+        is_damaged || Self::bytes_of(seq) > BROKER_PACKET_BYTES
+    }
+
     fn expected(&self) -> impl Iterator<Item = Seq> {
         (1..=self.end_of_log().0).map(Seq)
     }
@@ -215,7 +226,8 @@ impl World {
     fn run_until(&mut self, end: Mono) {
         loop {
             self.carry_out_all();
-            if self.durable == self.end_of_log() && self.plan.status(self.now).waiting == 0 {
+            let is_done = self.plan.status(self.now).waiting == 0 && !self.plan.is_resending();
+            if self.durable == self.end_of_log() && is_done {
                 return;
             }
             let next = self.agenda.first_key_value().map(|((at, _), _)| *at);
@@ -253,12 +265,10 @@ impl World {
             Action::Read(request) => self.read(request),
             Action::Publish { ticket, message } => self.publish(ticket, &message),
             Action::Save(cursors) => self.save(cursors),
+            Action::Unpark(first, last) => self.unparked.push((first, last)),
             Action::Park(parked) => {
                 assert!(self.belongs(parked.lane, parked.seq));
-                let deserved = self.poison.contains_key(&parked.seq)
-                    || self.damaged.contains(&parked.seq)
-                    || Self::bytes_of(parked.seq) > BROKER_PACKET_BYTES;
-                assert!(deserved, "{parked:?} was parked without a reason");
+                assert!(self.is_bad(parked.seq), "{parked:?} was parked without a reason");
                 self.parked_in_this_life.insert(parked.seq);
                 self.parked.insert(parked.seq);
             }
@@ -335,6 +345,9 @@ impl World {
         };
         if code < 0x80 {
             self.received.extend(events);
+            if ticket.lane == Lane::Backlog {
+                self.asked.retain(|seq| *seq < ticket.first || ticket.last < *seq);
+            }
         }
         if self.bad_luck(4) {
             // Taken, but the answer is lost.
@@ -393,7 +406,11 @@ impl World {
         }
         if self.bad_luck(1) {
             let (first, more) = (self.random.u64(1..=self.end_of_log().0), self.random.u64(..200));
-            self.resent += u64::from(self.plan.resend(Seq(first), Seq(first + more)));
+            let last = Seq((first + more).min(self.end_of_log().0));
+            if self.plan.resend(Seq(first), last) {
+                self.resent += 1;
+                self.asked.extend((first..=last.0).map(Seq));
+            }
         }
     }
 
@@ -465,6 +482,7 @@ impl World {
         self.moved.clear();
         self.agenda.retain(|_, (_, happening)| matches!(happening, Happening::Commit | Happening::ClockSet));
         self.parked_in_this_life.clear();
+        self.asked.clear();
         let seed = self.random.u64(..);
         self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
         self.waited = Duration::ZERO;
@@ -483,12 +501,17 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         world.run_until(hostile_end);
         world.hostile = false;
         world.restart();
+        assert!(world.plan.resend(Seq(1), world.end_of_log()), "seed {seed}");
+        world.asked.extend(world.expected().collect::<Vec<_>>());
         let end = world.now.mono + PATIENCE;
         world.run_until(end);
         for cursor in [ALERTS, READINGS] {
             let (found, status) = (world.stored_cursors.get(cursor), world.plan.status(world.now));
             assert_eq!(found, Some(&world.end_of_log()), "seed {seed}: not everything has arrived: {status:?}");
         }
+        let forgotten: Vec<&Seq> = world.asked.iter().filter(|seq| !world.is_bad(**seq)).collect();
+        assert!(forgotten.is_empty(), "seed {seed}: {forgotten:?} were asked for again and did not come");
+        assert!(!world.unparked.is_empty());
         for seq in world.expected() {
             let reached = world.received.contains(&seq) || world.parked.contains(&seq);
             assert!(reached, "seed {seed}: {seq} has never reached the broker");

@@ -48,6 +48,7 @@ impl Bench {
                     }
                 }
                 Action::Park(parked) => self.parked.push((parked.seq.0, parked.reason)),
+                Action::Unpark(first, last) => self.parked.retain(|(seq, _)| *seq < first.0 || last.0 < *seq),
             }
         }
     }
@@ -92,7 +93,8 @@ fn rows(log: &str, request: ReadRequest) -> Vec<Row> {
         };
         Row { first: seq, last: seq, message: Ok(Arc::new(message)) }
     };
-    let of_lane = |(_, letter): &(usize, char)| (*letter == 'A') == (request.lane == Lane::Alerts);
+    let of_lane =
+        |(_, letter): &(usize, char)| request.every_kind || (*letter == 'A') == (request.lane == Lane::Alerts);
     let all = log.chars().enumerate().filter(of_lane).map(row);
     all.filter(|row| row.first > request.after && row.last <= request.through).take(request.limit).collect()
 }
@@ -567,27 +569,79 @@ fn a_bundle_that_is_refused_goes_event_by_event_until_the_bad_one_is_found() {
 
 #[test]
 fn a_range_that_is_asked_for_goes_out_again_with_events_of_every_kind() {
-    let log = format!("{}A", "r".repeat(20));
+    let log = format!("{}A{}", "r".repeat(6), "r".repeat(14));
     let mut bench = Bench::new(&log, BROAD);
     for ticket in std::mem::take(&mut bench.tickets) {
         bench.answer(ticket, 0x00);
     }
     bench.turn(&log);
-    assert!(!bench.plan.resend(Seq(30), Seq(40)), "nothing of it was sent yet");
+    bench.saved.clear();
     assert!(bench.plan.resend(Seq(5), Seq(9)));
-    let Some(Action::Save(cursors)) = bench.plan.next_action(bench.now) else { panic!("no cursor") };
-    assert!(cursors.contains(&(READINGS.to_owned(), Seq(4))), "{cursors:?}: kept by the store until it is sent");
+    assert!(!bench.plan.resend(Seq(10), Seq(11)), "one after the other");
+    assert_eq!(bench.plan.next_action(bench.now), Some(Action::Unpark(Seq(5), Seq(9))));
     let Some(Action::Read(request)) = bench.plan.next_action(bench.now) else { panic!("no read") };
     assert_eq!((request.after, request.through, request.every_kind), (Seq(4), Seq(9), true));
-    let (rows, more) = bundled(&log, ReadRequest { lane: Lane::Live, ..request });
+    assert_eq!(bench.plan.status(bench.now).waiting, 0, "what was confirmed before holds nothing in the store");
+    let (rows, more) = bundled(&log, request);
     bench.plan.on_rows(request, rows, more);
     bench.turn(&log);
     let ticket = bench.tickets.pop().unwrap();
     assert_eq!((ticket.first, ticket.last), (Seq(5), Seq(9)));
     bench.answer(ticket, 0x00);
     bench.turn(&log);
-    assert_eq!(bench.saved.last(), Some(&(READINGS, 21)));
-    assert_eq!(bench.plan.status(bench.now).waiting, 0);
+    assert_eq!((bench.saved.len(), bench.plan.is_resending()), (0, false), "no cursor has moved");
+}
+
+/// Answers everything that is sent, and adds it to `sent`.
+fn answer_all(bench: &mut Bench, log: &str, sent: &mut Vec<(u64, u64)>) {
+    for _ in 0..1000 {
+        bench.turn(log);
+        if bench.tickets.is_empty() {
+            return;
+        }
+        for ticket in std::mem::take(&mut bench.tickets) {
+            sent.push((ticket.first.0, ticket.last.0));
+            bench.answer(ticket, 0x00);
+        }
+        bench.wait(Duration::from_millis(50));
+    }
+    panic!("there is no end: {sent:?}");
+}
+
+#[test]
+fn of_a_range_that_is_asked_for_while_readings_wait_for_the_clock_nothing_is_forgotten() {
+    const LOG: &str = "rrArrArr";
+    let (mut bench, mut sent) = (Bench::new("", BROAD), Vec::new());
+    bench.plan.on_clock(Some(Seq(4)), bench.now);
+    bench.plan.on_durable(Seq(8));
+    bench.turn(LOG);
+    let alert = *bench.tickets.iter().find(|ticket| ticket.first == Seq(6)).unwrap();
+    bench.tickets.retain(|ticket| *ticket != alert);
+    bench.answer(alert, 0x87);
+    answer_all(&mut bench, LOG, &mut sent);
+    assert_eq!((sent.len(), bench.parked.len()), (3, 1), "{sent:?}");
+
+    sent.clear();
+    assert!(bench.plan.resend(Seq(2), Seq(7)));
+    answer_all(&mut bench, LOG, &mut sent);
+    assert_eq!((&sent, bench.parked.len()), (&vec![(2, 3)], 0), "what has passed goes at once");
+    assert!(bench.plan.is_resending());
+    sent.clear();
+    bench.plan.on_clock(None, bench.now);
+    answer_all(&mut bench, LOG, &mut sent);
+    assert!(sent.contains(&(4, 7)), "{sent:?}: the rest of the range, with the alert that was parked");
+    assert_eq!((bench.plan.is_resending(), bench.plan.status(bench.now).waiting), (false, 0));
+}
+
+#[test]
+fn a_range_that_was_not_sent_at_all_is_taken_up_when_its_turn_has_come() {
+    let log = format!("{}A", "r".repeat(20));
+    let (mut bench, mut sent) = (Bench::new("", BROAD), Vec::new());
+    bench.plan.on_durable(Seq(21));
+    assert!(bench.plan.resend(Seq(15), Seq(21)));
+    answer_all(&mut bench, &log, &mut sent);
+    assert!(sent.contains(&(15, 21)), "{sent:?}");
+    assert!(!bench.plan.is_resending());
 }
 
 #[test]
