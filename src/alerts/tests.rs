@@ -172,7 +172,7 @@ impl Bench {
         let mut reading = self.reading(vital, quality);
         if age > 0 {
             reading.taken.wall = Some(Wall(self.now.wall.0 - age * 1000));
-            reading.taken.source = TimeSource::DeviceMapped;
+            reading.taken.source = TimeSource::DeviceSynced;
         }
         self.engine.on_reading(&reading, self.now)
     }

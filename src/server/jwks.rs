@@ -4,6 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -151,7 +152,9 @@ pub struct LiveKeys {
     address: Address,
     cache: PathBuf,
     keys: watch::Sender<Arc<[PublicKey]>>,
-    /// Fetches that have ended, well or not.
+    /// Fetches that have begun.
+    begun: AtomicU64,
+    /// The last of them that has ended, well or not.
     rounds: watch::Sender<u64>,
     /// Somebody has a token of an unknown key.
     asked: Notify,
@@ -174,6 +177,7 @@ impl LiveKeys {
             address,
             cache,
             keys: watch::Sender::new(kept.into()),
+            begun: AtomicU64::new(0),
             rounds: watch::Sender::new(0),
             asked: Notify::new(),
             asking: Mutex::default(),
@@ -188,11 +192,19 @@ impl LiveKeys {
     /// Has the keys fetched, unless that was asked for too often, and waits for it a moment.
     pub(super) async fn ask(&self, now: Mono) {
         let mut rounds = self.rounds.subscribe();
-        let before = *rounds.borrow_and_update();
-        if self.asking.lock().unwrap_or_else(PoisonError::into_inner).take(REFETCHES, now).is_err() {
+        // One that is under way may have had its answer before the key was there.
+        let begun = self.begun.load(Ordering::Relaxed);
+        // The first one of a run is awaited and not asked for again.
+        let is_first = *rounds.borrow_and_update() == 0 && self.current().is_empty();
+        let before = if is_first { 0 } else { begun };
+        let is_allowed =
+            is_first || self.asking.lock().unwrap_or_else(PoisonError::into_inner).take(REFETCHES, now).is_ok();
+        if !is_allowed {
             return;
         }
-        self.asked.notify_one();
+        if !is_first {
+            self.asked.notify_one();
+        }
         // Too late is as good as not at all: the token is refused, and may be taken the next time.
         let _ = tokio::time::timeout(ASK_DEADLINE, rounds.wait_for(|round| *round > before)).await;
     }
@@ -203,6 +215,7 @@ impl LiveKeys {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, seed);
         let mut is_failing = false;
         loop {
+            let round = self.begun.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             let fetched = tokio::select! {
                 biased;
                 // The end does not wait for a network.
@@ -230,7 +243,7 @@ impl LiveKeys {
                     backoff.next_delay()
                 }
             };
-            self.rounds.send_modify(|round| *round += 1);
+            self.rounds.send_replace(round);
             let next = clock.now().mono + pause;
             tokio::select! {
                 biased;

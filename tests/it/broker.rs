@@ -86,6 +86,13 @@ impl Drop for Broker {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// A port that nothing listens on. It is none of those that the system gives to whoever asks for any (Linux: from 32768 on),
+/// so that nobody takes it while a broker that was killed is away.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(15_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -2,7 +2,7 @@
 #![cfg(test)]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -39,9 +39,7 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 pub(crate) const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 
-pub(crate) fn free_port() -> u16 {
-    StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
+pub(crate) use crate::broker::free_port;
 
 /// A Mosquitto on a port of its own.
 pub(crate) struct Broker {

@@ -26,6 +26,8 @@ pub(crate) struct Welcome {
     pub(crate) receive_maximum: Option<u16>,
     /// Maximum Packet Size.
     pub(crate) max_packet_bytes: Option<u32>,
+    /// Topic Alias Maximum.
+    pub(crate) topic_aliases: Option<u16>,
     /// The connection is reset once so many bytes have come.
     pub(crate) reset_after: Option<usize>,
 }
@@ -64,6 +66,12 @@ pub(crate) struct Came {
     pub(crate) published: BTreeMap<Identity, u64>,
     /// Those confirmed with success: what this broker has taken on.
     pub(crate) confirmed: BTreeMap<Identity, u64>,
+    /// Publications of any kind with an alias and without a topic.
+    pub(crate) aliased: usize,
+    /// The largest alias.
+    pub(crate) largest_alias: u16,
+    /// The topics of publications of rows.
+    pub(crate) topics: BTreeMap<String, usize>,
     /// The largest publication of any kind.
     pub(crate) largest: usize,
     /// Most publications of any kind without an answer.
@@ -117,12 +125,14 @@ struct Talk {
     came: Arc<Mutex<Came>>,
     script: Arc<Mutex<Script>>,
     in_flight: Arc<Mutex<usize>>,
+    aliases: BTreeMap<u16, String>,
     late: JoinSet<()>,
 }
 
 impl Talk {
     fn new(number: usize, welcome: Welcome, came: Arc<Mutex<Came>>, script: Arc<Mutex<Script>>) -> Self {
-        Self { number, welcome, came, script, in_flight: Arc::default(), late: JoinSet::new() }
+        let (in_flight, aliases, late) = (Arc::default(), BTreeMap::new(), JoinSet::new());
+        Self { number, welcome, came, script, in_flight, aliases, late }
     }
 
     async fn run(mut self, socket: TcpStream) {
@@ -173,6 +183,10 @@ impl Talk {
             properties.push(0x27);
             properties.extend(maximum.to_be_bytes());
         }
+        if let Some(maximum) = self.welcome.topic_aliases {
+            properties.push(0x22);
+            properties.extend(maximum.to_be_bytes());
+        }
         let length = u8::try_from(properties.len()).unwrap();
         [vec![0x20, 3 + length, 0, 0, length], properties].concat()
     }
@@ -181,8 +195,10 @@ impl Talk {
         let topic_end = 2 + usize::from(u16::from_be_bytes([packet.body[0], packet.body[1]]));
         let (high, low) = (packet.body[topic_end], packet.body[topic_end + 1]);
         let (properties, length_bytes) = varint(&packet.body[topic_end + 2..]).unwrap();
-        let text = &packet.body[topic_end + 2 + length_bytes + properties..];
+        let properties = &packet.body[topic_end + 2 + length_bytes..][..properties];
+        let text = &packet.body[topic_end + 2 + length_bytes + properties.len()..];
         let topic = String::from_utf8(packet.body[2..topic_end].to_vec()).unwrap();
+        let topic = self.resolved(topic, alias_in(properties));
         let publication = self.note(&topic, text, packet.bytes);
         if self.welcome.then_silent {
             return true;
@@ -222,6 +238,19 @@ impl Talk {
         true
     }
 
+    /// The topic of a publication (MQTT 5.0 3.3.2.3.4).
+    fn resolved(&mut self, topic: String, alias: Option<u16>) -> String {
+        let Some(alias) = alias else { return topic };
+        let mut came = self.came.lock().unwrap();
+        came.largest_alias = came.largest_alias.max(alias);
+        if topic.is_empty() {
+            came.aliased += 1;
+            return self.aliases[&alias].clone();
+        }
+        self.aliases.insert(alias, topic.clone());
+        topic
+    }
+
     /// Counts a publication; `None` if it is none of rows.
     fn note(&self, topic: &str, text: &[u8], bytes: usize) -> Option<Publication> {
         let mut came = self.came.lock().unwrap();
@@ -241,9 +270,27 @@ impl Talk {
         for event in &events {
             *came.published.entry(event.clone()).or_default() += 1;
         }
+        *came.topics.entry(topic.to_owned()).or_default() += 1;
         let times = came.published[&first];
         Some(Publication { connection: self.number, bytes, events, times })
     }
+}
+
+/// The Topic Alias among the properties of a PUBLISH (MQTT 5.0 2.2.2.2 has their types).
+fn alias_in(mut properties: &[u8]) -> Option<u16> {
+    while let Some((kind, rest)) = properties.split_first() {
+        let text = |from: usize| 2 + usize::from(u16::from_be_bytes([rest[from], rest[from + 1]]));
+        let length = match kind {
+            0x01 => 1,
+            0x02 => 4,
+            0x03 | 0x08 | 0x09 => text(0),
+            0x23 => return Some(u16::from_be_bytes([rest[0], rest[1]])),
+            0x26 => text(0) + text(text(0)),
+            other => panic!("property {other:#x}"),
+        };
+        properties = &rest[length..];
+    }
+    None
 }
 
 /// Ends a connection with RST: what was not read yet by the client is gone.

@@ -219,6 +219,24 @@ async fn what_the_broker_takes_at_once_is_not_exceeded() {
 }
 
 #[tokio::test]
+async fn topics_are_named_once_where_the_broker_keeps_names_for_them() {
+    let mut topics = Vec::new();
+    for (maximum, are_used) in [(None, false), (Some(1), true), (Some(10), true)] {
+        let mut bench = Bench::new();
+        bench.append(100);
+        let welcome = move |_| Welcome { topic_aliases: maximum, ..Welcome::default() };
+        let broker = StubBroker::start(welcome, |_| Answer::Code(0)).await;
+        bench.run(&format!("Topic Alias Maximum {maximum:?}"), &broker, |_| {}).await;
+        broker.look(|came| {
+            assert_eq!(came.aliased > 0, are_used, "{maximum:?}");
+            assert!(came.largest_alias <= maximum.unwrap_or_default(), "{}", came.largest_alias);
+            topics.push(came.topics.keys().cloned().collect::<Vec<_>>());
+        });
+    }
+    assert!(topics.iter().all(|found| *found == topics[0]), "the same topics whatever names them: {topics:?}");
+}
+
+#[tokio::test]
 async fn three_takeovers_in_a_minute_are_said_whatever_form_they_have() {
     for words in [vec![0xE0, 2, 0x8E, 0], vec![0xE0, 1, 0x8E]] {
         let mut bench = Bench::new();

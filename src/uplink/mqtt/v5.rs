@@ -12,7 +12,7 @@ use rumqttc::mqttbytes::v5::{
 };
 use rumqttc::{
     AsyncClient, Broker, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, PublishNoticeError,
-    PublishOptions, PublishResult, StateError,
+    PublishOptions, PublishResult, StateError, TopicAliasPolicy,
 };
 
 use super::{
@@ -26,6 +26,9 @@ const CONTENT_TYPE: &str = "application/json";
 
 /// Payload Format Indicator 1: UTF-8 (MQTT 5.0 3.3.2.3.2).
 const UTF_8: u8 = 1;
+
+/// The property that gives a topic its alias (MQTT 5.0 3.3.2.3.4).
+const TOPIC_ALIAS_BYTES: usize = 3;
 
 /// Begins to connect: the handle, and what turns the event loop.
 pub(super) fn open(opening: Opening<'_>) -> (Box<dyn Client>, BoxFuture<'static, End>) {
@@ -118,6 +121,8 @@ fn options(opening: &Opening<'_>) -> MqttOptions {
         .set_keep_alive(KEEP_ALIVE_S)
         .set_connect_timeout(config.limits.connect_timeout)
         .set_outgoing_inflight_upper_limit(config.limits.window.max(1))
+        // The topics used last: what the bridge says of itself at first is not said again.
+        .set_topic_alias_policy(TopicAliasPolicy::Lru)
         .set_max_packet_size(Some(MAX_INCOMING_BYTES))
         .set_network_options(network)
         .set_last_will(will)
@@ -157,12 +162,13 @@ fn properties(message: &Message) -> PublishProperties {
     }
 }
 
-/// The size of the PUBLISH packet that carries this message, in bytes; in MQTT 3.1.1 it is smaller.
+/// The size of the PUBLISH packet that carries this message, in bytes, with the alias that its topic may get; in MQTT 3.1.1
+/// it is smaller.
 pub(in crate::uplink) fn packet_bytes(message: &Message) -> usize {
     let (topic, body) = (message.topic.as_str(), message.body.clone());
     let mut publish = Publish::new(topic, QoS::AtLeastOnce, body, Some(properties(message)));
     publish.pkid = 1;
-    publish.size()
+    publish.size().saturating_add(TOPIC_ALIAS_BYTES)
 }
 
 /// MQTT 5.0 3.4.2.1.

@@ -519,7 +519,7 @@ fn the_backlog_goes_in_bundles_at_its_pace_and_the_present_passes_it() {
     bench.turn(&log);
     assert_eq!(bench.saved.last(), Some(&(READINGS, 50)));
     let status = bench.plan.status(bench.now);
-    assert_eq!((status.backlog, status.backlog_seconds), (950, Some(19)));
+    assert_eq!((status.backlog, status.backlog_seconds), (950, Some(20)));
 }
 
 #[test]
