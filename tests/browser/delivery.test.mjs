@@ -64,9 +64,10 @@ test('the page confirms the alerts that it shows, and not while nobody can see t
   await hidden.addInitScript(() => Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' }));
   await signIn(hidden, daemon);
   const seen = (await check()).self_check;
-  const unseen = await until('two self-checks', async () => (await check()).self_check > seen + 1 && check());
+  // On a starved machine new alerts come in between, which have their time to be shown before they are undelivered.
+  const unseen = await until('two self-checks and alerts that nobody sees', async () => (await check()).self_check > seen + 1 && (await check()).undelivered > 0 && check());
   assert.equal(unseen.annunciators, 1);
-  assert.ok(unseen.undelivered > 0 && !unseen.alerts.some(({ delivery }) => delivery === 'shown'), JSON.stringify(unseen));
+  assert.ok(!unseen.alerts.some(({ delivery }) => delivery === 'shown'), JSON.stringify(unseen));
   await hidden.close();
   await signIn(page, daemon);
   await until('all alerts are shown', async () => {
