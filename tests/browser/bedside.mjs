@@ -30,6 +30,7 @@ export const bannerOf = (page) => page.evaluate(() => {
 /** How much of a lane shows a wave. */
 export const inkOf = (page, lane) => page.evaluate((name) => {
   const canvas = document.querySelector(`[data-lane=${name}] canvas`);
+  if (canvas.width === 0) return 0;
   const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
   const columns = new Set();
   for (let at = 3; at < data.length; at += 4) if (data[at] > 0) columns.add(((at - 3) / 4) % canvas.width);

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { observe, signIn, untilLive } from './demo.mjs';
+import { observe, signIn } from './demo.mjs';
 import { SIZES, changeLimit, inAnHour, launch, observed, picture, startConfigured, startDemo, tokenFor, until } from './real.mjs';
 
 let browser;
@@ -64,9 +64,10 @@ test('the page confirms the alerts that it shows, and not while nobody can see t
   await hidden.addInitScript(() => Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' }));
   await signIn(hidden, daemon);
   const seen = (await check()).self_check;
-  const unseen = await until('two self-checks', async () => (await check()).self_check > seen + 1 && check());
+  // On a starved machine new alerts come in between, which have their time to be shown before they are undelivered.
+  const unseen = await until('two self-checks and alerts that nobody sees', async () => (await check()).self_check > seen + 1 && (await check()).undelivered > 0 && check());
   assert.equal(unseen.annunciators, 1);
-  assert.ok(unseen.undelivered > 0 && !unseen.alerts.some(({ delivery }) => delivery === 'shown'), JSON.stringify(unseen));
+  assert.ok(!unseen.alerts.some(({ delivery }) => delivery === 'shown'), JSON.stringify(unseen));
   await hidden.close();
   await signIn(page, daemon);
   await until('all alerts are shown', async () => {
@@ -114,45 +115,6 @@ test('on a phone an alert counts as shown when its text can be read, not while i
   } finally {
     await changeLimit(daemon, patient, 'respiration_high');
   }
-});
-
-test('a session that ends by itself does not leave a silent page: it says and sounds that no alarm comes', async () => {
-  await page.addInitScript(() => {
-    globalThis.tones = 0;
-    const { start } = OscillatorNode.prototype;
-    OscillatorNode.prototype.start = function tone(...when) {
-      globalThis.tones += 1;
-      return start.apply(this, when);
-    };
-  });
-  await page.goto(daemon.origin);
-  await page.locator('#sign-in-secret').fill(await tokenFor(daemon, 'nurse', { life: '15s' }));
-  await page.keyboard.press('Enter');
-  await untilLive(page);
-  const banner = page.locator('#no-alarms');
-  assert.equal(await banner.isVisible(), false);
-  await until('the token has expired', () => banner.isVisible());
-  assert.match(await banner.innerText(), /^NO ALARMS FROM BRIDGE since \d\d:\d\d:\d\d/);
-  assert.match(await page.locator('#sign-in-problem').innerText(), /session has ended/i);
-  assert.equal(await page.locator('.tile').count(), 0, 'who is not signed in sees no patient');
-  assert.match(await page.title(), /^NO ALARMS/);
-  assert.equal(await page.locator('#sign-in-secret').inputValue(), '', 'the token is nobody else\'s');
-  const heard = await page.evaluate(() => globalThis.tones);
-  await until('it sounds again and again', async () => (await page.evaluate(() => globalThis.tones)) >= heard + 6);
-  await picture(page, 'session-ended');
-  await page.reload();
-  await until('a page that is loaded again is not silent either', () => banner.isVisible());
-  await page.locator('#sign-in-secret').fill('eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWxsb3J5In0.c2lnbmF0dXJl');
-  await page.keyboard.press('Enter');
-  await until('a wrong token changes nothing', async () => await banner.isVisible() && /not valid/.test(await page.locator('#sign-in-problem').innerText()));
-  await page.locator('#stop-watching').click();
-  assert.equal(await banner.isVisible(), false, 'somebody is here and says so');
-  const still = await page.evaluate(() => globalThis.tones);
-  await page.reload();
-  await page.locator('#sign-in').waitFor();
-  assert.equal(await banner.isVisible(), false);
-  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
-  assert.ok(still > 0);
 });
 
 test('ALARM OFF stands on the tile with its rule and its end, and the score never as a bare number while it is incomplete', async () => {

@@ -1,4 +1,4 @@
-// The ward in real Chromium against the real daemon in demo mode: numbers, loss of the bridge, sign-in, every screen.
+// The ward in real Chromium against the real daemon in demo mode: numbers, loss of the bridge, every screen.
 // `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
@@ -132,42 +132,6 @@ test('a stopped bridge turns numbers grey, then ---, then says NO CONNECTION; it
   await untilLive(page);
   await until('NO CONNECTION is gone', async () => !(await banner.isVisible()));
   assert.equal(await page.locator('#link-text').innerText(), 'Live');
-});
-
-test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {
-  await page.goto(`${daemon.origin}/#code=wrong-code`);
-  const problem = page.locator('#sign-in-problem');
-  await problem.waitFor();
-  assert.match(await problem.innerText(), /code is wrong/);
-  assert.equal(new URL(page.url()).hash, '');
-  assert.equal(await page.locator('#app').isVisible(), false);
-  await picture(page, 'sign-in');
-  assert.deepEqual(trouble.filter((line) => !/401/.test(line)), [], 'the refusal itself is all that the console tells');
-  await page.locator('#sign-in-secret').fill(daemon.code);
-  await page.keyboard.press('Enter');
-  await untilLive(page);
-});
-
-test('a forged token leads back to the sign-in page with the reason', async () => {
-  await page.goto(daemon.origin);
-  await page.locator('#sign-in-secret').fill('eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWxsb3J5In0.c2lnbmF0dXJl');
-  await page.keyboard.press('Enter');
-  const problem = page.locator('#sign-in-problem');
-  await problem.waitFor();
-  assert.match(await problem.innerText(), /token is not valid/);
-  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
-});
-
-test('a reload stays signed in, signing out does not', async () => {
-  await signIn(page, daemon);
-  await page.reload();
-  await untilLive(page);
-  await page.locator('#menu-button').click();
-  await page.locator('#sign-out').click();
-  assert.equal(await page.locator('#sign-in').isVisible(), true);
-  await page.reload();
-  await page.locator('#sign-in').waitFor();
-  assert.equal(await page.locator('.tile').count(), 0);
 });
 
 describe('on every screen', () => {

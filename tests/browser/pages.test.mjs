@@ -1,221 +1,11 @@
-// The pages beside the ward in real Chromium against the real daemon: trends, alarms, limits, devices, system, and the way in.
+// The pages beside the ward in real Chromium against the real daemon: alarms, limits, devices, system, and the way in.
 // `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { SIZES, begin, launch, observed, picture, run, startConfigured, tokenFor as issue, until, violationsIn } from './real.mjs';
-
-/** A continuous number is lost after this (the default rules), in ms. */
-const LOST_MS = 10_000;
-
-const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-pages-'));
-const stateDir = join(dir, 'state');
-
-/** An oximeter on a serial line of its own, as long as it is plugged in. */
-async function plugIn() {
-  const oximeter = begin('emulate', '--profile', 'nonin-df2', '--pty', join(dir, 'oximeter'), '--seed', '7');
-  await until('the oximeter is there', () => existsSync(join(dir, 'oximeter')));
-  return oximeter;
-}
-
-let daemon;
-let oximeter;
-let origin;
-let browser;
-let context;
-let page;
-/** What went wrong in a page without anybody asking. */
-let trouble;
-/** What a page and the daemon said to each other and the contract does not allow. */
-let broken;
-/** The tokens that were issued. */
-const tokens = new Map();
-
-before(async () => {
-  // A heart rate that alarms, and a cuff that measures twice.
-  writeFileSync(join(dir, 'ward.csv'), 't_s,HR,RESP,NBPSys,NBPDias,NBPMean\n0,130,16,121,79,93\n20,131,17,0,0,0\n25,130,17,132,85,101\n3600,130,17,0,0,0\n');
-  writeFileSync(join(dir, 'vitalbridge.toml'), `[bridge]\nid = "pages"\n[server]\nlisten = "127.0.0.1:0"\n[server.limits]\nper_user = 40\n`
-    + `[[patient]]\nid = "P-1"\nname = "Ada Winter"\nbed = "1"\nward = "A"\n[[patient]]\nid = "P-2"\nname = "Bo Falk"\nbed = "2"\nward = "A"\n`
-    + `[[source]]\nid = "oximeter"\nkind = "serial"\nport = "${join(dir, 'oximeter')}"\nprofile = "nonin-df2"\npatient = "P-1"\nmode = "test"\n`
-    + `[[source]]\nid = "recording"\nkind = "replay"\nfile = "${join(dir, 'ward.csv')}"\npatient = "P-2"\nmode = "test"\n`);
-  oximeter = await plugIn();
-  daemon = begin('run', '--config', join(dir, 'vitalbridge.toml'), '--state-dir', stateDir);
-  const [, port] = await until('the daemon listens', () => {
-    assert.equal(daemon.child.exitCode, null, `the daemon ended:\n${daemon.output}`);
-    return /127\.0\.0\.1:(\d+)/.exec(daemon.output);
-  });
-  origin = `http://127.0.0.1:${port}`;
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  for (const one of [daemon, oximeter]) await one?.kill();
-  rmSync(dir, { recursive: true, force: true });
-});
-
-beforeEach(async () => {
-  [trouble, broken] = [[], []];
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', acceptDownloads: true });
-  page = await openPage();
-});
-
-afterEach(async () => {
-  await context?.close();
-  assert.deepEqual(broken, [], 'not in the contract');
-});
-
-/** A window of the browser that tells what goes wrong in it. */
-async function openPage() {
-  const opened = await context.newPage();
-  await observed(opened, origin, { trouble, broken, allowsRefusals: true });
-  return opened;
-}
-
-/** A token of the user `ROLE-1`. */
-const tokenFor = (role, options) => issue({ stateDir, tokens }, role, { user: `${role}-1`, ...options });
-
-/** Signs in and opens an address. */
-async function visit(route, role = 'clinician', { patients = [], to = page } = {}) {
-  await to.goto(origin);
-  await to.locator('#sign-in-secret').fill(await tokenFor(role, { patients }));
-  await to.keyboard.press('Enter');
-  await to.locator('.tile').first().waitFor();
-  await to.evaluate((hash) => {
-    location.hash = hash;
-  }, route);
-  await to.locator('main.page').waitFor();
-  return to;
-}
-
-async function signOut() {
-  await page.locator('#menu-button').click();
-  await page.locator('#sign-out').click();
-}
-
-const api = async (path, role = 'clinician', options = {}) => {
-  const response = await fetch(`${origin}${path}`, { ...options, headers: { Authorization: `Bearer ${await tokenFor(role)}`, 'Content-Type': 'application/json' } });
-  return { status: response.status, body: await response.json() };
-};
-
-/** What a chart of the open page draws. */
-const drawnIn = (name, from = page) => from.evaluate(async (chart) => {
-  const { drawn } = await import('/trends.js');
-  return drawn().find((one) => one.name === chart);
-}, name);
-
-/** The places of a stream's numbers with no end of the line between them, and how long that is. */
-function joined({ x, y, streams }, metric) {
-  const line = y[streams.findIndex((stream) => stream.startsWith(`${metric}|`))] ?? [];
-  const found = [];
-  let before;
-  line.forEach((value, at) => {
-    if (value === null) before = undefined;
-    else if (typeof value === 'number') {
-      if (before !== undefined) found.push(x[at] - before);
-      before = x[at];
-    }
-  });
-  return found;
-}
-
-describe('trends', () => {
-  test('a source that stopped leaves a gap: no line joins what was before it and what came after', async () => {
-    await visit('#/trends/P-1');
-    const numbers = async () => {
-      const chart = await drawnIn('SpO₂');
-      return chart?.streams.length > 0 && chart.y[0].filter((value) => typeof value === 'number').length > 2 && chart;
-    };
-    await until('the oximeter is drawn', numbers);
-    await oximeter.kill();
-    const stoppedAt = performance.now();
-    rmSync(join(dir, 'oximeter'), { force: true });
-    await until('the bridge has lost it', async () => performance.now() - stoppedAt > LOST_MS + 2000
-      && (await api('/api/v1/devices?patient=P-1')).body.devices.every(({ link }) => link !== 'live'));
-    const key = page.locator('.chart[data-chart="SpO₂"] .chart-key');
-    assert.match(await key.innerText(), /---/, 'an old number is not shown as one of now');
-    oximeter = await plugIn();
-    const gapOf = async () => (await drawnIn('SpO₂')).gaps[0]?.find(({ from, to }) => to - from > LOST_MS);
-    const gap = await until('the line goes on after a gap', gapOf);
-    await until('a number of now', async () => /oximeter \d+$/.test(await key.innerText()));
-    // The log says the same as what came live.
-    await page.reload();
-    await page.locator('main.page').waitFor();
-    await until('the gap is there after a reload', async () => {
-      const again = await drawnIn('SpO₂');
-      return again?.gaps[0]?.some(({ from, to }) => Math.abs(from - gap.from) < 5000 && Math.abs(to - gap.to) < 5000);
-    });
-    const chart = await until('there are lines to look at', async () => {
-      const now = await drawnIn('SpO₂');
-      return joined(now, 'spo2').length > 3 && now;
-    });
-    assert.deepEqual(joined(chart, 'spo2').filter((ms) => ms > LOST_MS), [], 'no line is longer than a sensor may be silent');
-    assert.match(await page.locator('.chart[data-chart="SpO₂"] .chart-box').getAttribute('aria-label'), /[1-9]\d* gaps?/);
-    await picture(page, 'trends-gap');
-    assert.deepEqual(trouble, []);
-  });
-
-  test('alerts are bands, limits are lines, the cuff has marks and a history', async () => {
-    await visit('#/trends/P-2');
-    const heart = await until('the alert is a band', async () => {
-      const chart = await drawnIn('HR / PR');
-      return chart?.bands.length > 0 && chart;
-    });
-    assert.equal(heart.bands[0].rule, 'heart_rate_high');
-    assert.deepEqual(heart.lines.filter(({ side }) => side === 'high').map(({ level }) => level).sort((a, b) => a - b), [120, 140]);
-    assert.match(await page.locator('.alert-lane').getAttribute('aria-label'), /^\d+ alerts? in this time$/);
-    await page.getByRole('link', { name: 'NIBP history' }).click();
-    const rows = page.locator('.nibp tbody tr');
-    await until('both measurements, and the cuff that gave none', async () => await rows.count() === 3);
-    assert.match(await rows.first().innerText(), /132\/85/, 'the newest first');
-    assert.match(await rows.nth(1).innerText(), /---[\s\S]*zero reported/);
-    assert.match(await rows.nth(2).innerText(), /121\/79\s+93/);
-    const cuff = await until('the cuff is drawn', async () => {
-      const chart = await drawnIn('NIBP');
-      return chart?.streams.length === 3 && chart;
-    });
-    assert.deepEqual(cuff.streams.map((stream) => stream.split('|')[0]), ['blood_pressure.systolic', 'blood_pressure.diastolic', 'blood_pressure.mean']);
-    assert.equal(await page.locator('[data-span="86400000"]').getAttribute('aria-pressed'), 'true');
-    assert.deepEqual(trouble, []);
-  });
-
-  test('every time can be chosen, zoomed and left again, and the readings of it are a file', async () => {
-    await visit('#/trends/P-2');
-    for (const text of ['6 h', '24 h', '3 d', '7 d', '1 h']) {
-      await page.getByRole('button', { name: text, exact: true }).click();
-      await until(`${text} is shown`, async () => await page.getByRole('button', { name: text, exact: true }).getAttribute('aria-pressed') === 'true'
-        && await page.locator('.trend-says').innerText() === '');
-    }
-    await until('something is drawn', async () => (await drawnIn('RESP'))?.x.length > 2);
-    const box = await page.locator('.chart[data-chart="RESP"] .u-over').boundingBox();
-    await page.mouse.move(box.x + box.width * 0.5, box.y + 20);
-    await page.mouse.down();
-    await page.mouse.move(box.x + box.width * 0.75, box.y + 24, { steps: 4 });
-    await page.mouse.up();
-    await until('a quarter of an hour', async () => !/now$/.test(await page.locator('.trend-when').innerText()));
-    const [from, to] = (await page.locator('.trend-when').innerText()).split(' – ').map((text) => Date.parse(text));
-    assert.ok(Math.abs((to - from) - 900_000) < 20_000, `${to - from} ms`);
-    await page.getByRole('button', { name: 'Now' }).click();
-    await until('the present', async () => /now$/.test(await page.locator('.trend-when').innerText()));
-    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: /^Download CSV/ }).click()]);
-    const lines = readFileSync(await download.path(), 'utf8').split('\r\n');
-    assert.match(lines[0], /^epoch,seq,timestamp/);
-    assert.ok(lines.some((line) => line.includes(',P-2,') && line.includes(',heart_rate,')), lines.slice(0, 3).join('\n'));
-    assert.match(download.suggestedFilename(), /^P-2-\d{8}T\d{6}Z-\d{8}T\d{6}Z\.csv$/);
-    assert.deepEqual(trouble, []);
-  });
-
-  test('the live end goes on by itself', async () => {
-    await visit('#/trends/P-2');
-    const last = async () => (await drawnIn('HR / PR'))?.x.at(-1) ?? 0;
-    const first = await until('something is drawn', last);
-    await until('newer readings are drawn', async () => await last() > first + 3000);
-  });
-});
+import { describe, test } from 'node:test';
+import { api, context, daemon, drawnIn, forgetTokens, freshWindow, openPage, origin, page, signOut, stateDir, tokenFor, trouble, visit } from './pages.mjs';
+import { SIZES, picture, run, startConfigured, tokenFor as issue, until, violationsIn } from './real.mjs';
 
 describe('alarms', () => {
   test('an alert that the list shows is confirmed as shown', async () => {
@@ -273,9 +63,7 @@ describe('alarms', () => {
     assert.match(await rows.first().innerText(), /\d\d:\d\d:\d\d/);
     await page.getByLabel('Search in what was read').fill('no such thing');
     await until('the search leaves out', async () => await rows.count() === 0);
-    await context.close();
-    context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
-    page = await openPage();
+    await freshWindow();
     await visit('#/alarms?audit', 'nurse', { patients: ['P-1'] });
     await until('why there is none', async () => /does not show the audit trail/.test(await page.locator('main.page').innerText()));
   });
@@ -463,7 +251,7 @@ describe('the way in', () => {
     assert.equal(status, 200);
     await until('the session has ended', () => page.locator('#sign-in').isVisible());
     assert.equal(await page.locator('main.page').count(), 0, 'who is not signed in sees no patient');
-    tokens.clear();
+    forgetTokens();
     const short = await tokenFor('clinician', { life: '1s' });
     await until('it is over', async () => (await fetch(`${origin}/api/v1/patients`, { headers: { Authorization: `Bearer ${short}` } })).status === 401);
     await page.locator('#sign-in-secret').fill(short);

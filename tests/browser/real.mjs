@@ -200,33 +200,40 @@ export async function observed(page, origin, { trouble = [], broken = [], allows
  */
 export async function withMemory(window) {
   await window.addInitScript(() => {
-    globalThis.memory = { heartbeats: 0, heardAt: NaN, seen: {} };
+    globalThis.memory = { heardAt: NaN, seen: {} };
     globalThis.WebSocket = class extends WebSocket {
       constructor(...words) {
         super(...words);
-        this.addEventListener('message', ({ data }) => {
+        this.addEventListener('message', () => {
           globalThis.memory.heardAt = performance.now();
-          if (typeof data === 'string' && data.includes('"type":"heartbeat"')) globalThis.memory.heartbeats += 1;
         });
       }
     };
   });
 }
 
-/** From now on: how many heartbeats came, and how long nothing was heard, when the text of an element first was like this. */
+/** From now on: when the text of an element first was like this, and for how long nothing had been heard then, in ms. */
 export const remember = (page, name, selector, pattern) => page.evaluate(([key, where, like]) => {
   const { memory } = globalThis;
-  const before = memory.heartbeats;
   const observer = new MutationObserver(look);
   function look() {
     const node = document.querySelector(where);
     if (!node?.checkVisibility() || !new RegExp(like).test(node.textContent.replaceAll(/\s+/g, ' '))) return;
-    memory.seen[key] = { heartbeats: memory.heartbeats - before, silentMs: performance.now() - memory.heardAt };
+    memory.seen[key] = { at: Date.now(), silentMs: performance.now() - memory.heardAt };
     observer.disconnect();
   }
   observer.observe(document.documentElement, { subtree: true, childList: true, characterData: true, attributes: true });
   look();
 }, [name, selector, pattern.source]);
+
+/** The same in several windows; gives a function that waits for it in all of them and says how far apart they were, in ms. */
+export async function together(pages, name, selectors, pattern) {
+  await Promise.all(pages.map((page, at) => remember(page, name, selectors[at], pattern)));
+  return async () => {
+    const times = (await Promise.all(pages.map((page) => remembered(page, name)))).map(({ at }) => at);
+    return Math.max(...times) - Math.min(...times);
+  };
+}
 
 /** What was written down about it, once it came. */
 export const remembered = (page, name) => until(`${name} in its window`, () => page.evaluate((key) => globalThis.memory.seen[key], name));

@@ -1,0 +1,111 @@
+// Sign-in and its end in real Chromium against the real daemon: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { signIn, untilLive } from './demo.mjs';
+import { SIZES, launch, observed, picture, startDemo, tokenFor, until } from './real.mjs';
+
+let browser;
+let daemon;
+let context;
+let page;
+/** What went wrong in the page without anybody asking. */
+let trouble;
+/** What the page and the daemon said to each other and the contract does not allow. */
+let broken;
+
+before(async () => {
+  browser = await launch();
+  daemon = await startDemo();
+});
+
+after(async () => {
+  await browser?.close();
+  await daemon?.stop();
+});
+
+beforeEach(async () => {
+  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
+  page = await context.newPage();
+  ({ trouble, broken } = await observed(page, daemon.origin));
+});
+
+afterEach(async () => {
+  await context?.close();
+  assert.deepEqual(broken, [], 'not in the contract');
+});
+
+test('a session that ends by itself does not leave a silent page: it says and sounds that no alarm comes', async () => {
+  await page.addInitScript(() => {
+    globalThis.tones = 0;
+    const { start } = OscillatorNode.prototype;
+    OscillatorNode.prototype.start = function tone(...when) {
+      globalThis.tones += 1;
+      return start.apply(this, when);
+    };
+  });
+  await page.goto(daemon.origin);
+  await page.locator('#sign-in-secret').fill(await tokenFor(daemon, 'nurse', { life: '15s' }));
+  await page.keyboard.press('Enter');
+  await untilLive(page);
+  const banner = page.locator('#no-alarms');
+  assert.equal(await banner.isVisible(), false);
+  await until('the token has expired', () => banner.isVisible());
+  assert.match(await banner.innerText(), /^NO ALARMS FROM BRIDGE since \d\d:\d\d:\d\d/);
+  assert.match(await page.locator('#sign-in-problem').innerText(), /session has ended/i);
+  assert.equal(await page.locator('.tile').count(), 0, 'who is not signed in sees no patient');
+  assert.match(await page.title(), /^NO ALARMS/);
+  assert.equal(await page.locator('#sign-in-secret').inputValue(), '', 'the token is nobody else\'s');
+  const heard = await page.evaluate(() => globalThis.tones);
+  await until('it sounds again and again', async () => (await page.evaluate(() => globalThis.tones)) >= heard + 6);
+  await picture(page, 'session-ended');
+  await page.reload();
+  await until('a page that is loaded again is not silent either', () => banner.isVisible());
+  await page.locator('#sign-in-secret').fill('eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWxsb3J5In0.c2lnbmF0dXJl');
+  await page.keyboard.press('Enter');
+  await until('a wrong token changes nothing', async () => await banner.isVisible() && /not valid/.test(await page.locator('#sign-in-problem').innerText()));
+  await page.locator('#stop-watching').click();
+  assert.equal(await banner.isVisible(), false, 'somebody is here and says so');
+  const still = await page.evaluate(() => globalThis.tones);
+  await page.reload();
+  await page.locator('#sign-in').waitFor();
+  assert.equal(await banner.isVisible(), false);
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  assert.ok(still > 0);
+});
+
+test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {
+  await page.goto(`${daemon.origin}/#code=wrong-code`);
+  const problem = page.locator('#sign-in-problem');
+  await problem.waitFor();
+  assert.match(await problem.innerText(), /code is wrong/);
+  assert.equal(new URL(page.url()).hash, '');
+  assert.equal(await page.locator('#app').isVisible(), false);
+  await picture(page, 'sign-in');
+  assert.deepEqual(trouble.filter((line) => !/401/.test(line)), [], 'the refusal itself is all that the console tells');
+  await page.locator('#sign-in-secret').fill(daemon.code);
+  await page.keyboard.press('Enter');
+  await untilLive(page);
+});
+
+test('a forged token leads back to the sign-in page with the reason', async () => {
+  await page.goto(daemon.origin);
+  await page.locator('#sign-in-secret').fill('eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWxsb3J5In0.c2lnbmF0dXJl');
+  await page.keyboard.press('Enter');
+  const problem = page.locator('#sign-in-problem');
+  await problem.waitFor();
+  assert.match(await problem.innerText(), /token is not valid/);
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
+test('a reload stays signed in, signing out does not', async () => {
+  await signIn(page, daemon);
+  await page.reload();
+  await untilLive(page);
+  await page.locator('#menu-button').click();
+  await page.locator('#sign-out').click();
+  assert.equal(await page.locator('#sign-in').isVisible(), true);
+  await page.reload();
+  await page.locator('#sign-in').waitFor();
+  assert.equal(await page.locator('.tile').count(), 0);
+});

@@ -1,0 +1,118 @@
+// The trends in real Chromium against the real daemon: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { api, drawnIn, page, plugIn, trouble, unplug, visit } from './pages.mjs';
+import { picture, until } from './real.mjs';
+
+/** A continuous number is lost after this (the default rules), in ms. */
+const LOST_MS = 10_000;
+
+/** The places of a stream's numbers with no end of the line between them, and how long that is. */
+function joined({ x, y, streams }, metric) {
+  const line = y[streams.findIndex((stream) => stream.startsWith(`${metric}|`))] ?? [];
+  const found = [];
+  let before;
+  line.forEach((value, at) => {
+    if (value === null) before = undefined;
+    else if (typeof value === 'number') {
+      if (before !== undefined) found.push(x[at] - before);
+      before = x[at];
+    }
+  });
+  return found;
+}
+
+describe('trends', () => {
+  test('a source that stopped leaves a gap: no line joins what was before it and what came after', async () => {
+    await visit('#/trends/P-1');
+    const numbers = async () => {
+      const chart = await drawnIn('SpO₂');
+      return chart?.streams.length > 0 && chart.y[0].filter((value) => typeof value === 'number').length > 2 && chart;
+    };
+    await until('the oximeter is drawn', numbers);
+    await unplug();
+    const stoppedAt = performance.now();
+    await until('the bridge has lost it', async () => performance.now() - stoppedAt > LOST_MS + 2000
+      && (await api('/api/v1/devices?patient=P-1')).body.devices.every(({ link }) => link !== 'live'));
+    const key = page.locator('.chart[data-chart="SpO₂"] .chart-key');
+    assert.match(await key.innerText(), /---/, 'an old number is not shown as one of now');
+    await plugIn();
+    const gapOf = async () => (await drawnIn('SpO₂')).gaps[0]?.find(({ from, to }) => to - from > LOST_MS);
+    const gap = await until('the line goes on after a gap', gapOf);
+    await until('a number of now', async () => /oximeter \d+$/.test(await key.innerText()));
+    // The log says the same as what came live.
+    await page.reload();
+    await page.locator('main.page').waitFor();
+    await until('the gap is there after a reload', async () => {
+      const again = await drawnIn('SpO₂');
+      return again?.gaps[0]?.some(({ from, to }) => Math.abs(from - gap.from) < 5000 && Math.abs(to - gap.to) < 5000);
+    });
+    const chart = await until('there are lines to look at', async () => {
+      const now = await drawnIn('SpO₂');
+      return joined(now, 'spo2').length > 3 && now;
+    });
+    assert.deepEqual(joined(chart, 'spo2').filter((ms) => ms > LOST_MS), [], 'no line is longer than a sensor may be silent');
+    assert.match(await page.locator('.chart[data-chart="SpO₂"] .chart-box').getAttribute('aria-label'), /[1-9]\d* gaps?/);
+    await picture(page, 'trends-gap');
+    assert.deepEqual(trouble, []);
+  });
+
+  test('alerts are bands, limits are lines, the cuff has marks and a history', async () => {
+    await visit('#/trends/P-2');
+    const heart = await until('the alert is a band', async () => {
+      const chart = await drawnIn('HR / PR');
+      return chart?.bands.length > 0 && chart;
+    });
+    assert.equal(heart.bands[0].rule, 'heart_rate_high');
+    assert.deepEqual(heart.lines.filter(({ side }) => side === 'high').map(({ level }) => level).sort((a, b) => a - b), [120, 140]);
+    assert.match(await page.locator('.alert-lane').getAttribute('aria-label'), /^\d+ alerts? in this time$/);
+    await page.getByRole('link', { name: 'NIBP history' }).click();
+    const rows = page.locator('.nibp tbody tr');
+    await until('both measurements, and the cuff that gave none', async () => await rows.count() === 3);
+    assert.match(await rows.first().innerText(), /132\/85/, 'the newest first');
+    assert.match(await rows.nth(1).innerText(), /---[\s\S]*zero reported/);
+    assert.match(await rows.nth(2).innerText(), /121\/79\s+93/);
+    const cuff = await until('the cuff is drawn', async () => {
+      const chart = await drawnIn('NIBP');
+      return chart?.streams.length === 3 && chart;
+    });
+    assert.deepEqual(cuff.streams.map((stream) => stream.split('|')[0]), ['blood_pressure.systolic', 'blood_pressure.diastolic', 'blood_pressure.mean']);
+    assert.equal(await page.locator('[data-span="86400000"]').getAttribute('aria-pressed'), 'true');
+    assert.deepEqual(trouble, []);
+  });
+
+  test('every time can be chosen, zoomed and left again, and the readings of it are a file', async () => {
+    await visit('#/trends/P-2');
+    for (const text of ['6 h', '24 h', '3 d', '7 d', '1 h']) {
+      await page.getByRole('button', { name: text, exact: true }).click();
+      await until(`${text} is shown`, async () => await page.getByRole('button', { name: text, exact: true }).getAttribute('aria-pressed') === 'true'
+        && await page.locator('.trend-says').innerText() === '');
+    }
+    await until('something is drawn', async () => (await drawnIn('RESP'))?.x.length > 2);
+    const box = await page.locator('.chart[data-chart="RESP"] .u-over').boundingBox();
+    await page.mouse.move(box.x + box.width * 0.5, box.y + 20);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.75, box.y + 24, { steps: 4 });
+    await page.mouse.up();
+    await until('a quarter of an hour', async () => !/now$/.test(await page.locator('.trend-when').innerText()));
+    const [from, to] = (await page.locator('.trend-when').innerText()).split(' – ').map((text) => Date.parse(text));
+    assert.ok(Math.abs((to - from) - 900_000) < 20_000, `${to - from} ms`);
+    await page.getByRole('button', { name: 'Now' }).click();
+    await until('the present', async () => /now$/.test(await page.locator('.trend-when').innerText()));
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: /^Download CSV/ }).click()]);
+    const lines = readFileSync(await download.path(), 'utf8').split('\r\n');
+    assert.match(lines[0], /^epoch,seq,timestamp/);
+    assert.ok(lines.some((line) => line.includes(',P-2,') && line.includes(',heart_rate,')), lines.slice(0, 3).join('\n'));
+    assert.match(download.suggestedFilename(), /^P-2-\d{8}T\d{6}Z-\d{8}T\d{6}Z\.csv$/);
+    assert.deepEqual(trouble, []);
+  });
+
+  test('the live end goes on by itself', async () => {
+    await visit('#/trends/P-2');
+    const last = async () => (await drawnIn('HR / PR'))?.x.at(-1) ?? 0;
+    const first = await until('something is drawn', last);
+    await until('newer readings are drawn', async () => await last() > first + 3000);
+  });
+});
