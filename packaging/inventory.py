@@ -80,12 +80,21 @@ def licence_of(expression):
     return " OR ".join(part.strip() for part in expression.split("/"))
 
 
+def is_allowed(expression, allowed):
+    """Whether an SPDX expression can be met by the licences that deny.toml allows."""
+    words = re.findall(r"\(|\)|[^\s()]+(?: WITH [^\s()]+)?", expression)
+    logic = {"AND": "and", "OR": "or", "(": "(", ")": ")"}
+    # Nothing but True, False, and, or and brackets gets here.
+    return eval(" ".join(logic.get(word, str(word in allowed)) for word in words), {"__builtins__": {}})
+
+
 def collect(target):
     """Every component: name, version, licence, purl, description, checksum, texts."""
     metadata = json.loads(cargo("metadata", "--locked", "--format-version", "1", "--filter-platform", target))
     packages = {(package["name"], package["version"]): package for package in metadata["packages"]}
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
     checksums = {(package["name"], package["version"]): package.get("checksum") for package in lock["package"]}
+    allowed = tomllib.loads((ROOT / "deny.toml").read_text())["licenses"]["allow"]
     components = []
     for key in linked(target)[1:]:
         package = packages[key]
@@ -93,6 +102,8 @@ def collect(target):
         licence = package["license"]
         if not licence:
             raise SystemExit(f"inventory: {key[0]} {key[1]} names no licence")
+        if not is_allowed(licence_of(licence), allowed):
+            raise SystemExit(f"inventory: {key[0]} {key[1]} is {licence}, which deny.toml does not allow")
         components.append({
             "name": key[0], "version": key[1], "licence": licence_of(licence), "purl": f"pkg:cargo/{key[0]}@{key[1]}",
             "description": (package["description"] or "").strip().replace("\n", " "), "checksum": checksums.get(key),
