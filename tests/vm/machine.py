@@ -56,17 +56,22 @@ class Machine:
             self.process = await asyncio.create_subprocess_exec(
                 *map(str, arguments), stdin=asyncio.subprocess.DEVNULL, stdout=console, stderr=console
             )
-        async with asyncio.timeout(BOOT_LIMIT):
-            while not (self.folder / "shell").exists():
-                need(self.process.returncode is None, "qemu ended at once")
-                await asyncio.sleep(0.1)
-            self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "shell", limit=2**24)
-            # What is written before the shell is there is lost.
-            while True:
-                try:
-                    return await asyncio.wait_for(self.answer("true"), 2)
-                except TimeoutError:
-                    continue
+        try:
+            await asyncio.wait_for(self.reach(), BOOT_LIMIT)
+        except TimeoutError:
+            raise Failed(f"the machine's shell does not answer within {BOOT_LIMIT} s") from None
+
+    async def reach(self):
+        """Waits for the shell. What is written before it is there is lost."""
+        while not (self.folder / "shell").exists():
+            need(self.process.returncode is None, "qemu ended at once")
+            await asyncio.sleep(0.1)
+        self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "shell", limit=2**24)
+        while True:
+            try:
+                return await asyncio.wait_for(self.answer("true"), 2)
+            except TimeoutError:
+                continue
 
     async def attach(self):
         """The radio is plugged in."""
