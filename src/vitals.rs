@@ -743,11 +743,9 @@ pub const DERIVED_SOURCE: &str = "derived";
 
 impl Reading {
     /// True if it was measured long before `now`. Both times are of one clock reading, so that a step of the wall clock
-    /// does not make a reading old. Of what a device's clock says its source has judged whether it is of the past: in doubt
-    /// it may have to alarm.
+    /// does not make a reading old.
     pub fn is_late(&self, now: Stamp) -> bool {
-        let by_ours = self.taken.wall.filter(|_| self.taken.source != TimeSource::DeviceMapped);
-        let kept = by_ours.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
+        let kept = self.taken.wall.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
         let kept = Duration::from_millis(u64::try_from(kept).unwrap_or(0));
         self.quality == Quality::Historic || kept + now.mono.since(self.received.mono) > LATE_AFTER
     }
@@ -900,15 +898,5 @@ mod tests {
             "of two of the past the one that came last"
         );
         assert!(!pressure(1010, 5010, Some(4000), Historic).is_older_than(&kept));
-    }
-
-    #[test]
-    fn what_the_devices_clock_dates_back_is_late_only_if_its_source_says_so() {
-        let now = Stamp { mono: Mono::from_millis(1_010_000), wall: Wall(0) };
-        assert!(!pressure(1000, 5000, Some(4800), Quality::Valid).is_late(now), "it may have to alarm");
-        assert!(pressure(1000, 5000, Some(4800), Quality::Historic).is_late(now));
-        let taken =
-            Taken { source: TimeSource::DeviceSynced, ..pressure(1000, 5000, Some(4800), Quality::Valid).taken };
-        assert!(Reading { taken, ..pressure(1000, 5000, Some(4800), Quality::Valid) }.is_late(now));
     }
 }

@@ -15,7 +15,7 @@ use crate::decode::gatt::{BLOOD_PRESSURE_MEASUREMENT, Detail, Report};
 use crate::record::{KnownRecords, MAX_KNOWN_RECORDS, RecordKey};
 use crate::sources::device_clock::DeviceClock;
 use crate::sources::output::{RecordBytes, When};
-use crate::vitals::Quality;
+use crate::vitals::{LATE_AFTER, Quality};
 
 /// GLS 1.0.1, 3.2: a context is sent right after its measurement. Later than this, it does not come.
 const CONTEXT_WAIT: Duration = Duration::from_secs(5);
@@ -471,9 +471,9 @@ pub(super) fn is_long_ago(said: &str, offset: Option<i16>, received: Stamp) -> b
     (LATE_MS + 1..=UNSET_MS).contains(&local.saturating_sub(said.0))
 }
 
-/// Whether what was measured so long before it came is not of now.
+/// Whether what was measured so long before it came, by what is known of the device's clock, is not of now.
 pub(super) fn is_of_the_past(before: Duration) -> bool {
-    before > Duration::from_millis(LATE_MS.unsigned_abs())
+    before > LATE_AFTER
 }
 
 /// A late number says so, unless it is worth nothing anyway.
