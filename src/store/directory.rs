@@ -24,6 +24,11 @@ pub(super) const DATABASE_FILE: &str = "vitals.db";
 pub(super) const SUSPICION_FILE: &str = "vitals.db.suspect";
 /// Name of the database that takes the place of a damaged one, while it is being filled.
 const REPLACEMENT_FILE: &str = "vitals.db.salvage";
+/// Name of a file that only takes room: a start on a full disk gives it up, and SQLite has what it needs to open the
+/// database.
+const RESERVE_FILE: &str = "reserve";
+/// Twice what SQLite's shared memory (32 KiB) and the rows of a start take.
+const RESERVE_BYTES: usize = 256 << 10;
 /// A process number has at most 10 digits; whatever else stands in the lock file is not read.
 const MAX_PID_BYTES: u64 = 16;
 /// The default budget is at most this: 512 MiB hold about five months of one reading a second.
@@ -67,8 +72,49 @@ impl Directory {
             }
             Err(errno) => return Err(failed("cannot lock it", errno.into())),
         }
-        write_pid(&mut file).map_err(|error| failed("cannot write to it", error))?;
+        let written = write_pid(&mut file).or_else(|error| match error.kind() {
+            io::ErrorKind::StorageFull if release_reserve(path)? => write_pid(&mut file),
+            _ => Err(error),
+        });
+        written.map_err(|error| failed("cannot write to it", error))?;
         Ok(Self { lock: Some(file), ..Self::seen(path) })
+    }
+
+    /// Gives the reserve up if the disk is full; true if there is room now that was none before.
+    pub(super) fn release_reserve(&self) -> Result<bool, StoreError> {
+        if self.free_bytes()? >= u64::try_from(RESERVE_BYTES).unwrap_or(u64::MAX) {
+            return Ok(false);
+        }
+        release_reserve(&self.path)
+            .map_err(|error| failed_at(&self.path.join(RESERVE_FILE), "cannot remove it", error))
+            .inspect(|released| {
+                if *released {
+                    warn!("the disk is full: the reserve of the state directory is given up, so that the store opens");
+                }
+            })
+    }
+
+    /// Takes the room for a start on a full disk, unless it is taken. Blocks.
+    pub(super) fn make_reserve(&self) {
+        let path = self.path.join(RESERVE_FILE);
+        if path.exists() {
+            return;
+        }
+        // Not zeros, which some file systems keep in no room at all.
+        let made = create_private(&path).and_then(|()| {
+            let written = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
+                file.write_all(&vec![0xA5; RESERVE_BYTES])?;
+                file.sync_all()
+            });
+            written.map_err(|error| failed_at(&path, "cannot write to it", error))
+        });
+        if let Err(error) = made {
+            warn!(%error, "there is no reserve for a start on a full disk");
+            // What was written of it takes room that the disk does not have.
+            if let Err(error) = remove_if_there(&path) {
+                warn!(%error, "half a reserve is left in the state directory");
+            }
+        }
     }
 
     /// The directory without owning it: nothing in it is changed.
@@ -204,7 +250,8 @@ impl Directory {
         Ok(to)
     }
 
-    /// The budget where none is configured: a tenth of what is free (what the database has already counts as free).
+    /// The budget where none is configured: a tenth of what is free (what the database has already counts as free), or what
+    /// the database has.
     pub(super) fn default_budget(&self) -> Result<u64, StoreError> {
         let failed =
             |source| StoreError::Directory { path: self.path.clone(), doing: "cannot ask for its size", source };
@@ -214,8 +261,21 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(failed(error)),
         };
-        let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_add(used);
-        Ok(DEFAULT_BUDGET.min(free / 10))
+        Ok(budget(space.f_bavail.saturating_mul(space.f_frsize), used))
+    }
+}
+
+/// A disk that others have filled is no reason to drop what is stored.
+fn budget(free: u64, used: u64) -> u64 {
+    DEFAULT_BUDGET.min((free.saturating_add(used) / 10).max(used))
+}
+
+/// True if it was there.
+fn release_reserve(directory: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(directory.join(RESERVE_FILE)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -290,6 +350,19 @@ fn write_pid(file: &mut File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_budget_is_a_tenth_of_the_disk_and_never_less_than_what_is_stored() {
+        for (free, used, expected) in [
+            (1 << 40, 0, DEFAULT_BUDGET),
+            (1 << 30, 0, (1 << 30) / 10),
+            (1 << 30, 1 << 20, ((1 << 30) + (1 << 20)) / 10),
+            (0, 200 << 20, 200 << 20),
+            (1 << 20, DEFAULT_BUDGET + 1, DEFAULT_BUDGET),
+        ] {
+            assert_eq!(budget(free, used), expected, "{free} free, {used} used");
+        }
+    }
 
     #[test]
     fn a_directory_is_claimed_once_and_the_refusal_names_the_owner() {

@@ -346,10 +346,20 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         };
         Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
     };
-    let sound = Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
-        let begun = begin(&mut ledger)?;
-        Ok((ledger, begun))
-    });
+    let try_open = || {
+        Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
+            let begun = begin(&mut ledger)?;
+            Ok((ledger, begun))
+        })
+    };
+    let sound = match try_open() {
+        // The disk was full before this start; the writer outlasts that, once it is there.
+        Err(error) if error.may_pass() && directory.release_reserve()? => try_open(),
+        other => {
+            directory.make_reserve();
+            other
+        }
+    };
     let (ledger, (first_seq, open_alerts, remembered), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {

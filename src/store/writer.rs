@@ -336,6 +336,7 @@ impl Writer {
         let durable = self.ends.durable.clone();
         let marks = Arc::clone(&self.ends.moved);
         let is_retry = self.state == State::Failing;
+        let directory = Arc::clone(&self.directory);
         let work = move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
             let reopened = if is_retry { ledger.reopen().map(Some) } else { Ok(None) };
@@ -345,6 +346,9 @@ impl Writer {
                 let clocks = marks.take_clocks();
                 ledger.commit(&batch, &moved, &clocks).inspect_err(|_| marks.put_clocks_back(clocks))
             });
+            if is_retry && outcome.is_ok() {
+                directory.make_reserve();
+            }
             if let Ok(committed) = &outcome
                 && committed.dropped.is_none()
                 && !is_retry

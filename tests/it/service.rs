@@ -193,6 +193,55 @@ async fn a_full_state_directory_raises_an_alert_and_the_patients_stay_on_the_scr
     assert_eq!(bridge.stop(), Some(70));
 }
 
+#[tokio::test]
+async fn a_start_on_a_full_disk_shows_the_patients_tells_and_heals_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let (state, free) = (dir.path().join("state"), dir.path().join("free"));
+    std::fs::create_dir(&state).unwrap();
+    // A run that ends as it should; then somebody fills the disk, and the daemon starts again.
+    let script = format!(
+        "mount -t tmpfs -o size=3m,mode=700 none '{state}' && cd '{dir}' && \
+         '{program}' token issue --config '{file}' --role nurse > token && \
+         {{ '{program}' run --config '{file}' > first & }} && first=$! && \
+         while ! grep -q listening first; do kill -0 $first || exit; sleep 0.05; done; \
+         kill -TERM $first; wait $first; \
+         dd if=/dev/zero of='{state}/ballast' bs=4k 2>/dev/null; \
+         (while ! [ -e '{free}' ]; do [ -e token ] || exit; cat /dev/zero >> '{state}/ballast'; sleep 0.05; done; \
+         rm '{state}/ballast') 2>/dev/null & \
+         exec '{program}' run --config '{file}'",
+        state = state.display(),
+        free = free.display(),
+        dir = dir.path().display(),
+        program = program().get_program().to_str().unwrap(),
+    );
+    let mut command = Command::new("unshare");
+    let namespaces = if is_root() { "-m" } else { "-rm" };
+    command.args([namespaces, "sh", "-c", &script]).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+    let bridge = Bridge::start_command(command);
+    let bearer = format!("Bearer {}", std::fs::read_to_string(dir.path().join("token")).unwrap().trim());
+    let mut dashboard = Dashboard::connect(&bridge.address, "/ws", &[("Authorization", &bearer)]).await.unwrap();
+    dashboard.say(&json!({"type": "subscribe", "channels": ["alerts/+", "patient/+/+"]})).await;
+    let degraded = json!("storage_degraded");
+    let snapshot = dashboard.next_of("snapshot").await;
+    let mut is_told = snapshot["data"]["alerts"].as_array().unwrap().iter().any(|alert| alert["rule"] == degraded);
+    while !is_told {
+        let alert = next_alert(&mut dashboard).await;
+        is_told = alert["data"]["rule"] == degraded && alert["data"]["change"] == "start";
+    }
+    for _ in 0..3 {
+        assert_eq!(dashboard.next_of("health_update").await["data"]["mode"], "test");
+    }
+    std::fs::write(&free, "").unwrap();
+    loop {
+        let alert = next_alert(&mut dashboard).await;
+        if alert["data"]["rule"] == degraded && alert["data"]["change"] == "end" {
+            break;
+        }
+    }
+    assert_eq!(bridge.stop(), Some(0), "everything is stored");
+}
+
 fn is_root() -> bool {
     String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0"
 }
