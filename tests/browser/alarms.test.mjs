@@ -1,38 +1,20 @@
 // Alarms in two windows at once, and what is heard of them: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import { pulsesOf } from '../../src/server/dashboard/sound.js';
 import { BEDSIDE, NEIGHBOUR, QUIET, bannerOf, untilLive, whileAlarming } from './bedside.mjs';
-import { SIZES, changeLimit, launch, openAt, startDemo, together, until, withMemory } from './real.mjs';
+import { changeLimit, launch, openAt, together, until, withMemory } from './real.mjs';
+import { context, daemon, fresh } from './stage.mjs';
 
 /** How often the bridge says that it is there, in ms. */
 const HEARTBEAT_MS = 5000;
 /** Where the alarm stands at the bedside and in the ward. */
 const PLACES = ['#bedside-alarm', `.tile[data-patient=${QUIET}] .alarm-place`];
 
-let browser;
-let daemon;
-let context;
-
-before(async () => {
-  browser = await launch();
-  daemon = await startDemo();
-});
-
-after(async () => {
-  await browser?.close();
-  await daemon?.stop();
-});
-
-afterEach(async () => {
-  await context?.close();
-});
-
 /** Begins with new windows, which keep each tone with its time and length. */
-const fresh = async (options = {}) => {
-  await context?.close();
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', ...options });
+const heard = async (options = {}) => {
+  await fresh(options);
   await context.addInitScript(() => {
     globalThis.tones = [];
     const { start, stop } = OscillatorNode.prototype;
@@ -52,7 +34,7 @@ const fresh = async (options = {}) => {
  * heard in between.
  */
 async function twoWindows() {
-  await fresh();
+  await heard();
   await withMemory(context);
   const bedside = await openAt(context, daemon, BEDSIDE, QUIET);
   const ward = await openAt(context, daemon, '#/', QUIET);
@@ -128,7 +110,7 @@ test('a high alarm: the audio pause counts down in every window, a latched alarm
 });
 
 test('an alarm of another bed is seen and heard at this one, and leads there', async () => {
-  await fresh();
+  await heard();
   const page = await openAt(context, daemon, `#/patient/${NEIGHBOUR}`, NEIGHBOUR, QUIET);
   await page.locator('#clock').click();
   await untilLive(page);
@@ -141,7 +123,7 @@ test('an alarm of another bed is seen and heard at this one, and leads there', a
 });
 
 test('without a touch the browser blocks the sound, and the page says AUDIO BLOCKED until somebody touches it', async () => {
-  await fresh();
+  await heard();
   const page = await openAt(context, daemon, BEDSIDE, QUIET);
   const blocked = page.locator('#audio-blocked');
   await blocked.waitFor();

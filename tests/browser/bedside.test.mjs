@@ -1,33 +1,10 @@
 // The bedside view in real Chromium against the real daemon: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, bannerOf, inkOf, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
-import { SIZES, launch, openAt, picture, startDemo, until, violationsIn } from './real.mjs';
-
-let browser;
-let daemon;
-let context;
-
-before(async () => {
-  browser = await launch();
-  daemon = await startDemo();
-});
-
-after(async () => {
-  await browser?.close();
-  await daemon?.stop();
-});
-
-afterEach(async () => {
-  await context?.close();
-});
-
-/** Begins with new windows. */
-const fresh = async (options = {}) => {
-  await context?.close();
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', ...options });
-};
+import { SIZES, openAt, picture, until, violationsIn } from './real.mjs';
+import { context, daemon, fresh } from './stage.mjs';
 
 test('a tile opens the bedside, by a click and by Enter; Escape and the arrow lead back', async () => {
   await fresh();

@@ -2,43 +2,15 @@
 // `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { test } from 'node:test';
 import { observe, signIn } from './demo.mjs';
-import { SIZES, changeLimit, inAnHour, launch, observed, picture, startConfigured, startDemo, tokenFor, until } from './real.mjs';
-
-let browser;
-let daemon;
-let context;
-let page;
-/** What went wrong in the page without anybody asking. */
-let trouble;
-/** What the page and the daemon said to each other and the contract does not allow. */
-let broken;
-
-before(async () => {
-  browser = await launch();
-  daemon = await startDemo();
-});
-
-after(async () => {
-  await browser?.close();
-  await daemon?.stop();
-});
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
-  page = await context.newPage();
-  ({ trouble, broken } = await observed(page, daemon.origin));
-});
-
-afterEach(async () => {
-  await context?.close();
-  assert.deepEqual(broken, [], 'not in the contract');
-});
+import { SIZES, changeLimit, inAnHour, picture, startConfigured, startDemo, tokenFor, until } from './real.mjs';
+import { context, daemon } from './stage.mjs';
+import { page } from './watched.mjs';
 
 /** What the bridge says about its alerts, asked by a socket that shows nothing itself. */
-async function selfCheck() {
-  const observer = await observe(context, daemon);
+async function selfCheck(from = daemon) {
+  const observer = await observe(context, from);
   await observer.evaluate(() => {
     const socket = new WebSocket(`ws://${location.host}/ws`);
     globalThis.checks = [];
@@ -82,15 +54,11 @@ test('the page confirms the alerts that it shows, and not while nobody can see t
 
 test('on a phone an alert counts as shown when its text can be read, not while it is scrolled away under the bar', async (t) => {
   // A ward of its own, in which nothing else has alarmed yet.
-  const shared = daemon;
-  daemon = await startDemo();
-  t.after(async () => {
-    await daemon.stop();
-    daemon = shared;
-  });
+  const ward = await startDemo();
+  t.after(() => ward.stop());
   await page.setViewportSize(SIZES[2]);
-  const check = await selfCheck();
-  const [{ patient }] = await signIn(page, daemon);
+  const check = await selfCheck(ward);
+  const [{ patient }] = await signIn(page, ward);
   const tile = page.locator(`.tile[data-patient=${patient}]`);
   // One line of the first bed's alert is left below the bar, in the window and under nothing but the bar.
   await tile.evaluate((node) => {
@@ -99,7 +67,7 @@ test('on a phone an alert counts as shown when its text can be read, not while i
     main.scrollTop += place.bottom - 6 - main.getBoundingClientRect().top;
   });
   // No other rule hides this one.
-  await changeLimit(daemon, patient, 'respiration_high', { above: 8, clear: { at_most: 6 }, delay: '0s' });
+  await changeLimit(ward, patient, 'respiration_high', { above: 8, clear: { at_most: 6 }, delay: '0s' });
   try {
     const id = await until('the alert is on the tile', () => tile.evaluate((node) =>
       /respir/i.test(node.querySelector('.alarm-title')?.textContent ?? '') && node.querySelector('.acknowledge').dataset.alert));
@@ -113,7 +81,7 @@ test('on a phone an alert counts as shown when its text can be read, not while i
     await count.click();
     await until('it is shown', async () => await deliveryOf() === 'shown');
   } finally {
-    await changeLimit(daemon, patient, 'respiration_high');
+    await changeLimit(ward, patient, 'respiration_high');
   }
 });
 

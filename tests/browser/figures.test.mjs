@@ -2,36 +2,13 @@
 // after all others.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import { BEDSIDE, QUIET, inkOf } from './bedside.mjs';
-import { SIZES, launch, openAt, startDemo, startWard, until } from './real.mjs';
+import { SIZES, openAt, startWard, until } from './real.mjs';
+import { browser, context, daemon, fresh } from './stage.mjs';
 
 const BEDS = 64;
 const LONG_TASK_MS = 50;
-
-let browser;
-let daemon;
-let context;
-
-before(async () => {
-  browser = await launch();
-  daemon = await startDemo();
-});
-
-after(async () => {
-  await browser?.close();
-  await daemon?.stop();
-});
-
-afterEach(async () => {
-  await context?.close();
-});
-
-/** Begins with new windows. */
-const fresh = async (options = {}) => {
-  await context?.close();
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce', ...options });
-};
 
 /** Frames and long tasks of a page in so many ms. */
 const measured = (page, ms) => page.evaluate((time) => new Promise((resolve) => {

@@ -2,42 +2,14 @@
 // `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { PATIENTS, isNumber, numbersOf, observe, signIn, untilLive } from './demo.mjs';
-import { SIZES, launch, observed, picture, remember, remembered, startDemo, until, violationsIn, withMemory } from './real.mjs';
+import { SIZES, picture, remember, remembered, until, violationsIn, withMemory } from './real.mjs';
+import { context, daemon } from './stage.mjs';
+import { page, trouble } from './watched.mjs';
 
 /** How often the bridge says that it is there, in ms. */
 const HEARTBEAT_MS = 5000;
-
-let browser;
-let daemon;
-let context;
-let page;
-/** What went wrong in the page without anybody asking. */
-let trouble;
-/** What the page and the daemon said to each other and the contract does not allow. */
-let broken;
-
-before(async () => {
-  browser = await launch();
-  daemon = await startDemo();
-});
-
-after(async () => {
-  await browser?.close();
-  await daemon?.stop();
-});
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
-  page = await context.newPage();
-  ({ trouble, broken } = await observed(page, daemon.origin));
-});
-
-afterEach(async () => {
-  await context?.close();
-  assert.deepEqual(broken, [], 'not in the contract');
-});
 
 /** What the page must show for a reading. */
 function expectedText({ metric, value, wire, components }) {

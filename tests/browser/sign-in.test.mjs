@@ -1,39 +1,11 @@
 // Sign-in and its end in real Chromium against the real daemon: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { test } from 'node:test';
 import { signIn, untilLive } from './demo.mjs';
-import { SIZES, launch, observed, picture, startDemo, tokenFor, until } from './real.mjs';
-
-let browser;
-let daemon;
-let context;
-let page;
-/** What went wrong in the page without anybody asking. */
-let trouble;
-/** What the page and the daemon said to each other and the contract does not allow. */
-let broken;
-
-before(async () => {
-  browser = await launch();
-  daemon = await startDemo();
-});
-
-after(async () => {
-  await browser?.close();
-  await daemon?.stop();
-});
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: SIZES[1], reducedMotion: 'reduce' });
-  page = await context.newPage();
-  ({ trouble, broken } = await observed(page, daemon.origin));
-});
-
-afterEach(async () => {
-  await context?.close();
-  assert.deepEqual(broken, [], 'not in the contract');
-});
+import { picture, tokenFor, until } from './real.mjs';
+import { daemon } from './stage.mjs';
+import { page, trouble } from './watched.mjs';
 
 test('a session that ends by itself does not leave a silent page: it says and sounds that no alarm comes', async () => {
   await page.addInitScript(() => {
