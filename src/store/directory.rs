@@ -24,11 +24,15 @@ pub(super) const DATABASE_FILE: &str = "vitals.db";
 pub(super) const SUSPICION_FILE: &str = "vitals.db.suspect";
 /// Name of the database that takes the place of a damaged one, while it is being filled.
 const REPLACEMENT_FILE: &str = "vitals.db.salvage";
+/// What the names of damaged databases that were moved aside begin with.
+const ASIDE: &str = "vitals.db.corrupt-";
 /// Name of a file that only takes room: a start on a full disk gives it up, and SQLite has what it needs to open the
 /// database.
 const RESERVE_FILE: &str = "reserve";
 /// Twice what SQLite's shared memory (32 KiB) and the rows of a start take.
 const RESERVE_BYTES: usize = 256 << 10;
+/// It is taken where it is at most this part of what is free: on a disk that is nearly full the log comes first.
+const RESERVE_PART: u64 = 16;
 /// A process number has at most 10 digits; whatever else stands in the lock file is not read.
 const MAX_PID_BYTES: u64 = 16;
 /// The default budget is at most this: 512 MiB hold about five months of one reading a second.
@@ -73,7 +77,7 @@ impl Directory {
             Err(errno) => return Err(failed("cannot lock it", errno.into())),
         }
         let written = write_pid(&mut file).or_else(|error| match error.kind() {
-            io::ErrorKind::StorageFull if release_reserve(path)? => write_pid(&mut file),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if release_reserve(path)? => write_pid(&mut file),
             _ => Err(error),
         });
         written.map_err(|error| failed("cannot write to it", error))?;
@@ -97,8 +101,18 @@ impl Directory {
     /// Takes the room for a start on a full disk, unless it is taken. Blocks.
     pub(super) fn make_reserve(&self) {
         let path = self.path.join(RESERVE_FILE);
-        if path.exists() {
+        let bytes = u64::try_from(RESERVE_BYTES).unwrap_or(u64::MAX);
+        // What a crash left of one is none.
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == bytes) {
             return;
+        }
+        match self.free_bytes() {
+            Ok(free) if free >= bytes.saturating_mul(RESERVE_PART) => {}
+            Ok(_) => return,
+            Err(error) => {
+                warn!(%error, "there is no reserve for a start on a full disk");
+                return;
+            }
         }
         // Not zeros, which some file systems keep in no room at all.
         let made = create_private(&path).and_then(|()| {
@@ -207,22 +221,35 @@ impl Directory {
         if to.exists() || !from.exists() {
             return self.drop_replacement();
         }
+        // A log of the database that was moved aside would be taken for one of the new.
+        if companions(&to).iter().any(|companion| companion.exists())
+            && let Some(aside) = self.aside()?.pop()
+        {
+            self.move_companions(&self.path.join(aside))?;
+        }
+        for companion in companions(&to) {
+            remove_if_there(&companion).map_err(|error| failed_at(&companion, "cannot remove it", error))?;
+        }
         std::fs::rename(&from, &to).map_err(|error| failed_at(&from, "cannot move it into place", error))?;
-        let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| failed_at(&self.path, "cannot sync it", error))
+        self.sync()
+    }
+
+    /// The names of damaged databases that were moved aside, oldest first.
+    fn aside(&self) -> Result<Vec<String>, StoreError> {
+        let entries = std::fs::read_dir(&self.path).map_err(|error| failed_at(&self.path, "cannot list it", error))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut older: Vec<String> = names
+            .filter(|name| name.starts_with(ASIDE) && !name.ends_with("-wal") && !name.ends_with("-shm"))
+            .collect();
+        older.sort();
+        Ok(older)
     }
 
     /// Moves the database and its companions to `vitals.db.corrupt-<ms since 1970>` and removes older ones but
     /// `kept` - 1. Returns where it lies now.
     pub(super) fn move_aside(&self, now: Stamp, kept: usize) -> Result<PathBuf, StoreError> {
-        let failed = |path: &Path, doing, source| StoreError::Directory { path: path.to_owned(), doing, source };
-        let prefix = format!("{DATABASE_FILE}.corrupt-");
-        let entries = std::fs::read_dir(&self.path).map_err(|error| failed(&self.path, "cannot list it", error))?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut older: Vec<String> = names
-            .filter(|name| name.starts_with(&prefix) && !name.ends_with("-wal") && !name.ends_with("-shm"))
-            .collect();
-        older.sort();
+        let failed = failed_at;
+        let older = self.aside()?;
         let surplus = older.len().saturating_sub(kept.saturating_sub(1));
         for name in older.iter().take(surplus) {
             let path = self.path.join(name);
@@ -234,20 +261,33 @@ impl Directory {
         let from = self.database();
         // The clock may have been set back since the last one: no older file is written over.
         let mut millis = now.wall.0;
-        while self.path.join(format!("{prefix}{millis:013}")).exists() {
+        while self.path.join(format!("{ASIDE}{millis:013}")).exists() {
             millis = millis.saturating_add(1);
         }
-        let to = self.path.join(format!("{prefix}{millis:013}"));
-        for (from, to) in companions(&from).into_iter().zip(companions(&to)) {
+        let to = self.path.join(format!("{ASIDE}{millis:013}"));
+        // First the database: after a crash the complete replacement takes its place, and its companions follow it then.
+        std::fs::rename(&from, &to).map_err(|error| failed(&from, "cannot move it aside", error))?;
+        self.move_companions(&to)?;
+        Ok(to)
+    }
+
+    /// Moves what belongs to the database that is `to` now.
+    fn move_companions(&self, to: &Path) -> Result<(), StoreError> {
+        for (from, to) in companions(&self.database()).into_iter().zip(companions(to)) {
             match std::fs::rename(&from, &to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed(&from, "cannot move it aside", error));
+                    return Err(failed_at(&from, "cannot move it aside", error));
                 }
                 _ => {}
             }
         }
-        std::fs::rename(&from, &to).map_err(|error| failed(&from, "cannot move it aside", error))?;
-        Ok(to)
+        self.sync()
+    }
+
+    /// What was renamed is so after a power cut too.
+    fn sync(&self) -> Result<(), StoreError> {
+        let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| failed_at(&self.path, "cannot sync it", error))
     }
 
     /// The budget where none is configured: a tenth of what is free (what the database has already counts as free), or what
@@ -362,6 +402,35 @@ mod tests {
         ] {
             assert_eq!(budget(free, used), expected, "{free} free, {used} used");
         }
+    }
+
+    #[test]
+    fn a_reserve_that_a_crash_has_left_half_is_made_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::claim(folder.path()).unwrap();
+        let reserve = folder.path().join(RESERVE_FILE);
+        std::fs::write(&reserve, b"half").unwrap();
+        directory.make_reserve();
+        assert_eq!(std::fs::metadata(&reserve).unwrap().len(), u64::try_from(RESERVE_BYTES).unwrap());
+        assert!(!directory.release_reserve().unwrap(), "this disk has room");
+        assert!(reserve.exists());
+    }
+
+    #[test]
+    fn after_a_crash_between_the_moves_the_log_of_the_old_database_does_not_meet_the_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::claim(folder.path()).unwrap();
+        let aside = folder.path().join("vitals.db.corrupt-1795219200000");
+        let wal = companions(&directory.database()).into_iter().next().unwrap();
+        for (path, text) in [(&aside, "old"), (&wal, "log of the old"), (&folder.path().join(REPLACEMENT_FILE), "new")]
+        {
+            std::fs::write(path, text).unwrap();
+        }
+        directory.finish_replacement().unwrap();
+        assert_eq!(std::fs::read_to_string(directory.database()).unwrap(), "new");
+        assert!(!wal.exists(), "SQLite would play it into the new one");
+        let kept = companions(&aside).into_iter().next().unwrap();
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), "log of the old");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(super) struct Ledger {
     run: Option<Run>,
     /// A new database that is to take the place of a damaged one, if that was begun and has failed.
     replacement: Option<Replacement>,
+    /// What was lost by a replacement that was damaged in its turn, and that nobody was told.
+    untold: Vec<SeqRange>,
 }
 
 /// One run of the daemon, as its row says it.
@@ -115,6 +117,7 @@ impl Ledger {
             keeper: Keeper::default(),
             run: None,
             replacement: None,
+            untold: Vec::new(),
         };
         ledger.load().map_err(failed)?;
         Ok(ledger)
@@ -153,6 +156,15 @@ impl Ledger {
         let failed = StoreError::sqlite(&self.path, "cannot limit its size");
         self.keeper.limit(max_bytes, options);
         self.keeper.limit_pages(&self.connection).map_err(failed)
+    }
+
+    /// Raises the limit of space, if this is more.
+    pub(super) fn grow(&mut self, max_bytes: u64) -> Result<(), StoreError> {
+        if self.keeper.grow(max_bytes) {
+            let failed = StoreError::sqlite(&self.path, "cannot raise its limit of size");
+            self.keeper.limit_pages(&self.connection).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Begins a run of the daemon; returns the number of its first event.
@@ -212,10 +224,14 @@ impl Ledger {
         match self.go_on_with(&mut replacement, directory, now) {
             Ok(()) => {
                 directory.renew();
-                Ok(replacement.into_report())
+                Ok(replacement.into_report().after(std::mem::take(&mut self.untold)))
             }
-            // The disk has spoilt the new one too: it is replaced in its turn.
-            Err(error) if error.is_damage() => Err(error),
+            // The disk has spoilt the new one too: it is replaced in its turn, where what is lost by now is no news.
+            Err(error) if error.is_damage() => {
+                let report = replacement.into_report().after(std::mem::take(&mut self.untold));
+                self.untold = report.lost;
+                Err(error)
+            }
             Err(error) => {
                 // What is done stays done: another try would take the new database for the damaged one.
                 self.replacement = Some(replacement);

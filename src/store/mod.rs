@@ -355,11 +355,11 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let sound = match try_open() {
         // The disk was full before this start; the writer outlasts that, once it is there.
         Err(error) if error.may_pass() && directory.release_reserve()? => try_open(),
-        other => {
-            directory.make_reserve();
-            other
-        }
+        other => other,
     };
+    if sound.is_ok() {
+        directory.make_reserve();
+    }
     let (ledger, (first_seq, open_alerts, remembered), salvaged) = match sound {
         Ok((ledger, begun)) => (ledger, begun, None),
         Err(error) if error.is_damage() => {
@@ -379,7 +379,8 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     }
     let (shortest, longest) = GROUP_COMMIT_BOUNDS;
     let group_commit = options.group_commit.clamp(shortest, longest);
-    let writer = Writer::new(directory, ledger, ends, (report, salvaged_in), group_commit, now);
+    let grows = options.max_bytes.is_none();
+    let writer = Writer::new(directory, ledger, ends, (report, salvaged_in), (group_commit, grows), now);
     Ok(Opened {
         writer,
         reader,

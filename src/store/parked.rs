@@ -69,43 +69,57 @@ pub(super) enum Parking {
     TakenUp(SeqRange),
 }
 
+impl Parking {
+    const fn is_parked(&self) -> bool {
+        matches!(self, Self::Parked(_))
+    }
+}
+
 /// Changes that are not stored yet, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Parkings(Vec<Parking>);
+pub(super) struct Parkings {
+    changes: Vec<Parking>,
+    /// Rows that will never be remembered: there were too many changes.
+    dropped: u64,
+}
 
 impl Parkings {
     pub(super) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.changes.is_empty()
     }
 
     pub(super) fn push(&mut self, change: Parking) {
-        if self.0.len() >= MAX_WAITING {
-            self.0.remove(0);
+        if self.changes.len() >= MAX_WAITING {
+            // A row that is not remembered stays in the log; one that went again and is remembered would be told for ever.
+            let oldest = self.changes.iter().position(Parking::is_parked);
+            let was_parked = self.changes.remove(oldest.unwrap_or(0)).is_parked();
+            self.dropped = self.dropped.saturating_add(u64::from(was_parked));
             tracing::warn!("the disk does not keep up: a parked row is not remembered");
         }
-        self.0.push(change);
+        self.changes.push(change);
     }
 
-    /// Rows that are parked by these changes.
+    /// Rows that waited to be parked by these changes.
     fn count(&self) -> u64 {
-        let parked = self.0.iter().filter(|change| matches!(change, Parking::Parked(_)));
-        u64::try_from(parked.count()).unwrap_or(u64::MAX)
+        let parked = self.changes.iter().filter(|change| change.is_parked());
+        u64::try_from(parked.count()).unwrap_or(u64::MAX).saturating_add(self.dropped)
     }
 
     /// Puts these before what has come meanwhile.
     pub(super) fn put_before(&mut self, before: Self) {
-        let after = std::mem::replace(&mut self.0, before.0);
-        for change in after {
+        let after = std::mem::replace(self, before);
+        self.dropped = self.dropped.saturating_add(after.dropped);
+        for change in after.changes {
             self.push(change);
         }
     }
 
     /// Stores the changes as a part of `transaction`.
     pub(super) fn store(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        if self.0.is_empty() {
+        if self.changes.is_empty() {
             return Ok(());
         }
-        for change in &self.0 {
+        for change in &self.changes {
             match change {
                 Parking::Parked(ParkedRow { seq, lane, at, reason }) => transaction
                     .prepare_cached("INSERT OR REPLACE INTO parked (seq, lane, wall, reason) VALUES (?1, ?2, ?3, ?4)")?
@@ -181,6 +195,24 @@ mod tests {
 
     fn opened(folder: &std::path::Path, run: u64) -> Opened {
         open(folder, &StoreOptions::default(), crate::ids::Epoch::from_bits(run), "boot", NOW).unwrap()
+    }
+
+    #[test]
+    fn of_too_many_changes_the_oldest_parked_rows_are_neither_remembered_nor_counted() {
+        let mut changes = Parkings::default();
+        changes.push(Parking::TakenUp(SeqRange { first: Seq(1), last: Seq(2) }));
+        let most = u64::try_from(MAX_WAITING).unwrap();
+        let mut count = ParkedCount::of(0);
+        for seq in 3..most + 8 {
+            changes.push(Parking::Parked(row(seq)));
+            count.add();
+        }
+        assert_eq!(changes.changes.len(), MAX_WAITING);
+        assert!(matches!(changes.changes[0], Parking::TakenUp(_)), "what went again is still told");
+        let mut again = Parkings::default();
+        again.put_before(changes);
+        assert!(count.store(most - 1, &again));
+        assert_eq!(count.total(), most - 1);
     }
 
     fn row(seq: u64) -> ParkedRow {

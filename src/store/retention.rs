@@ -58,6 +58,13 @@ impl Keeper {
         self.holding_lanes.clone_from(&options.holding_lanes);
     }
 
+    /// Raises the limit of space; true if this is more.
+    pub(super) fn grow(&mut self, max_bytes: u64) -> bool {
+        let is_more = max_bytes > self.max_bytes;
+        self.max_bytes = self.max_bytes.max(max_bytes);
+        is_more
+    }
+
     /// Makes SQLite refuse to grow far beyond the budget, whatever happens here.
     pub(super) fn limit_pages(&self, connection: &Connection) -> rusqlite::Result<()> {
         let pages = i64::try_from(self.max_bytes.saturating_add(HEADROOM_BYTES) / PAGE_BYTES).unwrap_or(i64::MAX);
@@ -300,6 +307,22 @@ mod tests {
     fn epoch(first: u64, boot: &str, since_s: u64, offset_ms: i64, state: ClockState) -> ClockEpoch {
         let (first, since) = (Seq(first), Mono::from_millis(since_s * 1000));
         ClockEpoch { first, boot: boot.into(), since, offset_ms, uncertainty_ms: None, state }
+    }
+
+    #[test]
+    fn the_budget_grows_and_does_not_shrink() {
+        let mut keeper = Keeper::default();
+        keeper.limit(10 << 20, &StoreOptions::default());
+        let connection = Connection::open_in_memory().unwrap();
+        let pages = |keeper: &Keeper| -> i64 {
+            keeper.limit_pages(&connection).unwrap();
+            connection.query_row("PRAGMA max_page_count", [], |row| row.get(0)).unwrap()
+        };
+        let small = pages(&keeper);
+        assert!(!keeper.grow(1 << 20));
+        assert_eq!(pages(&keeper), small);
+        assert!(keeper.grow(100 << 20));
+        assert!(pages(&keeper) > small);
     }
 
     #[test]

@@ -35,6 +35,23 @@ pub struct SalvageReport {
     pub lost: Vec<SeqRange>,
 }
 
+impl SalvageReport {
+    /// The same, with what was lost before and not told.
+    pub(super) fn after(mut self, earlier: Vec<SeqRange>) -> Self {
+        self.lost.extend(earlier);
+        self.lost.sort_unstable_by_key(|range| range.first);
+        if let Some(rest) = self.lost.get(MAX_LOST..)
+            && let Some(last) = rest.iter().map(|range| range.last).max()
+        {
+            self.lost.truncate(MAX_LOST);
+            if let Some(end) = self.lost.last_mut() {
+                end.last = end.last.max(last);
+            }
+        }
+        self
+    }
+}
+
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
 const TABLES: [(&str, &str); 22] = [
@@ -328,6 +345,25 @@ mod tests {
     use crate::timeline::{ClockEpoch, ClockState};
 
     const NOW: Stamp = Stamp { mono: Mono::from_millis(60_000), wall: Wall(1_795_219_200_000) };
+
+    #[test]
+    fn what_a_first_salvage_lost_is_told_by_the_second() {
+        let lost = |ranges: &[(u64, u64)]| -> Vec<SeqRange> {
+            ranges.iter().map(|(first, last)| SeqRange { first: Seq(*first), last: Seq(*last) }).collect()
+        };
+        let report = |ranges| SalvageReport {
+            problem: "damage".to_owned(),
+            moved_to: "aside".into(),
+            readings: 0,
+            events: 0,
+            lost: lost(ranges),
+        };
+        assert_eq!(report(&[(300, 310)]).after(lost(&[(100, 240)])).lost, lost(&[(100, 240), (300, 310)]));
+        assert_eq!(report(&[]).after(lost(&[(100, 240)])).lost, lost(&[(100, 240)]));
+        let many: Vec<(u64, u64)> = (1..=70).map(|number| (number * 10, number * 10 + 1)).collect();
+        let joined = report(&many).after(lost(&[(5, 6)])).lost;
+        assert_eq!((joined.len(), joined[0], joined[MAX_LOST - 1].last), (MAX_LOST, lost(&[(5, 6)])[0], Seq(701)));
+    }
 
     fn clock_epoch() -> ClockEpoch {
         let (since, offset_ms) = (NOW.mono, NOW.wall.0 - 60_000);

@@ -26,6 +26,9 @@ pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// whatever is written must not keep everybody busy.
 const REPAIR_SPAN: Duration = Duration::from_mins(1);
 
+/// The room of the disk is looked at this often: a disk that was full at the start gives a small budget, and no reserve.
+const LOOK_AT_ROOM_EVERY: Duration = Duration::from_mins(1);
+
 /// Writes events to the database until it is told to stop.
 #[derive(Debug)]
 pub struct Writer {
@@ -37,6 +40,10 @@ pub struct Writer {
     /// A range that waits for room in `dropped`.
     unreported: Option<SeqRange>,
     group_commit: Duration,
+    /// Nobody has configured a budget: it follows the disk, upwards only.
+    grows: bool,
+    /// When the room of the disk was looked at last.
+    looked: Option<Mono>,
     /// Events taken from the queue and not stored yet.
     batch: Vec<Arc<Event>>,
     /// The time of the newest event; the start until there is one.
@@ -79,7 +86,7 @@ impl Writer {
         ledger: Ledger,
         ends: Ends,
         (dropped, salvages): (mpsc::Sender<SeqRange>, mpsc::Sender<SalvageReport>),
-        group_commit: Duration,
+        (group_commit, grows): (Duration, bool),
         now: Stamp,
     ) -> Self {
         Self {
@@ -89,6 +96,8 @@ impl Writer {
             dropped,
             unreported: None,
             group_commit,
+            grows,
+            looked: None,
             batch: Vec::with_capacity(MAX_BATCH),
             latest: now,
             state: State::Healthy,
@@ -336,6 +345,11 @@ impl Writer {
         let durable = self.ends.durable.clone();
         let marks = Arc::clone(&self.ends.moved);
         let is_retry = self.state == State::Failing;
+        let looks_at_room = is_retry || self.is_room_due();
+        if looks_at_room {
+            self.looked = Some(self.latest.mono);
+        }
+        let grows = self.grows;
         let directory = Arc::clone(&self.directory);
         let work = move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -346,8 +360,11 @@ impl Writer {
                 let clocks = marks.take_clocks();
                 ledger.commit(&batch, &moved, &clocks).inspect_err(|_| marks.put_clocks_back(clocks))
             });
-            if is_retry && outcome.is_ok() {
+            if looks_at_room && outcome.is_ok() {
                 directory.make_reserve();
+                if grows {
+                    grow(&mut ledger, &directory);
+                }
             }
             if let Ok(committed) = &outcome
                 && committed.dropped.is_none()
@@ -365,6 +382,10 @@ impl Writer {
         };
         self.batch = batch;
         Ok((moved, outcome))
+    }
+
+    fn is_room_due(&self) -> bool {
+        self.looked.is_none_or(|last| self.latest.mono.since(last) >= LOOK_AT_ROOM_EVERY)
     }
 
     fn recover(&mut self) {
@@ -443,5 +464,11 @@ impl Writer {
             StoreHealth::Ok => String::new(),
         };
         StoreError::LeftBehind { events, reason }
+    }
+}
+/// Raises the budget to what the disk allows by now.
+fn grow(ledger: &mut Ledger, directory: &Directory) {
+    if let Err(error) = directory.default_budget().and_then(|budget| ledger.grow(budget)) {
+        warn!(%error, "the budget of the store stays as it is");
     }
 }

@@ -562,7 +562,8 @@ impl Uplink {
         if let Some(link) = self.link.take() {
             link.disconnect().await;
         }
-        self.status.send_modify(|status| status.connected = false);
+        let status = self.plan.status(self.clock.now());
+        self.status.send_replace(UplinkStatus { connected: false, ..status });
         Ok(())
     }
 

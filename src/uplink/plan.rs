@@ -315,6 +315,8 @@ pub struct Plan {
     live: LaneState,
     backlog: LaneState,
     pieces: Pieces,
+    /// Rises whenever the live lane begins anew.
+    live_generation: u64,
     /// What the store knows of the cursors.
     saved: BTreeMap<String, Seq>,
     /// The same without names, once it was compared: nothing is to be stored as long as nothing moves.
@@ -365,6 +367,7 @@ impl Plan {
             live: LaneState::new(live, LAST),
             backlog: LaneState::new(Seq::ZERO, Seq::ZERO),
             pieces,
+            live_generation: 0,
             saved: stored.clone(),
             marks: None,
             backlog_at: now.mono,
@@ -454,6 +457,7 @@ impl Plan {
             let is_first = self.pieces.first().is_none();
             self.pieces.add(sent, self.durable);
             self.live = LaneState::new(self.durable, LAST);
+            self.live_generation = self.live_generation.saturating_add(1);
             match self.pieces.first() {
                 Some(piece) if !is_first => self.backlog.set_end(piece.through),
                 _ => self.begin_piece(),
@@ -536,7 +540,16 @@ impl Plan {
     fn is_current(&self, request: &ReadRequest) -> bool {
         request.connection == self.connection
             && request.clock == self.clock
-            && (request.lane != Lane::Backlog || request.piece == self.pieces.generation())
+            && request.piece == self.generation(request.lane)
+    }
+
+    /// Which one of a lane's beginnings this is.
+    const fn generation(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Alerts => 0,
+            Lane::Live => self.live_generation,
+            Lane::Backlog => self.pieces.generation(),
+        }
     }
 
     /// The row `seq` of the log makes no event; the read has brought nothing. What is before it is read, then it is
@@ -766,7 +779,7 @@ impl Plan {
     fn read_next(&mut self, lane: Lane, max_packet_bytes: u32, now: Mono) -> Option<Action> {
         loop {
             let durable = if lane == Lane::Alerts { self.durable } else { self.clock_hold.readable(self.durable) };
-            let (connection, piece) = (self.connection, self.pieces.generation());
+            let (connection, piece) = (self.connection, self.generation(lane));
             let wish = self.lane_mut(lane).next_wish(durable, now)?;
             let Wish::Read { after, through, split } = wish else {
                 let Wish::Pass(seq, reason) = wish else { continue };

@@ -434,6 +434,8 @@ async fn a_buffer_that_is_soon_full_is_an_alert_until_the_broker_is_back() {
 
     broker.start().await;
     let mut consumer = Consumer::subscribe(&broker).await;
+    // After a minute without a broker the next try may be a minute away.
+    consumer.patience = limit;
     let change = |change: &'static str| {
         move |received: &crate::mqtt::Received| {
             let data = &received.body["data"];

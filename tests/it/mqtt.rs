@@ -191,6 +191,8 @@ pub(crate) struct Consumer {
     pub(crate) process: Child,
     pub(crate) lines: Lines<BufReader<ChildStdout>>,
     pub(crate) all: Vec<Received>,
+    /// A message that comes at all comes within this.
+    pub(crate) patience: Duration,
 }
 
 impl Consumer {
@@ -206,7 +208,7 @@ impl Consumer {
         command.args(["-F", "%t\t%q\t%r\t%C\t%P\t%p"]).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut process = command.spawn().expect("mosquitto_sub is installed");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut consumer = Self { process, lines, all: Vec::new() };
+        let mut consumer = Self { process, lines, all: Vec::new(), patience: DEADLINE };
         consumer.until("the subscription", |received| received.topic == "test/ready").await;
         consumer
     }
@@ -217,7 +219,8 @@ impl Consumer {
     }
 
     pub(crate) async fn next(&mut self) -> Received {
-        let line = timeout(DEADLINE, self.lines.next_line()).await.expect("a message").unwrap().expect("a subscriber");
+        let line = timeout(self.patience, self.lines.next_line()).await.expect("a message");
+        let line = line.unwrap().expect("a subscriber");
         let mut parts = line.splitn(6, '\t').map(str::to_owned);
         let mut part = || parts.next().unwrap();
         let (topic, qos, retained, content_type, properties, text) = (part(), part(), part(), part(), part(), part());
@@ -235,7 +238,7 @@ impl Consumer {
     }
 
     pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
-        timeout(DEADLINE, async {
+        timeout(self.patience, async {
             loop {
                 let received = self.next().await;
                 if wanted(&received) {

@@ -201,7 +201,7 @@ async fn a_start_on_a_full_disk_shows_the_patients_tells_and_heals_when_there_is
     std::fs::create_dir(&state).unwrap();
     // A run that ends as it should; then somebody fills the disk, and the daemon starts again.
     let script = format!(
-        "mount -t tmpfs -o size=3m,mode=700 none '{state}' && cd '{dir}' && \
+        "mount -t tmpfs -o size=20m,mode=700 none '{state}' && cd '{dir}' && \
          '{program}' token issue --config '{file}' --role nurse > token && \
          {{ '{program}' run --config '{file}' > first & }} && first=$! && \
          while ! grep -q listening first; do kill -0 $first || exit; sleep 0.05; done; \

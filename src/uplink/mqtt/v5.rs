@@ -27,8 +27,8 @@ const CONTENT_TYPE: &str = "application/json";
 /// Payload Format Indicator 1: UTF-8 (MQTT 5.0 3.3.2.3.2).
 const UTF_8: u8 = 1;
 
-/// The property that gives a topic its alias (MQTT 5.0 3.3.2.3.4).
-const TOPIC_ALIAS_BYTES: usize = 3;
+/// The property that gives a topic its alias (MQTT 5.0 3.3.2.3.4), and what it may add to the two lengths before it.
+const TOPIC_ALIAS_BYTES: usize = 5;
 
 /// Begins to connect: the handle, and what turns the event loop.
 pub(super) fn open(opening: Opening<'_>) -> (Box<dyn Client>, BoxFuture<'static, End>) {

@@ -759,3 +759,33 @@ fn what_people_must_know_is_told_apart_from_counts() {
         assert!(news.differs_for_people(&shown), "{news:?}");
     }
 }
+
+#[test]
+fn a_read_of_the_live_lane_from_before_it_began_anew_counts_for_nothing() {
+    let log = "r".repeat(2000);
+    let now = Stamp { mono: Mono::from_millis(1_000_000), wall: Wall(0) };
+    let mut plan = Plan::new(Limits::default(), &BTreeMap::new(), Seq(100), 1, now);
+    assert_eq!(plan.next_action(now), Some(Action::Connect));
+    plan.on_connected(BROAD, now);
+    let live_read = |plan: &mut Plan| {
+        std::iter::from_fn(|| plan.next_action(now)).fold(None, |found, action| match action {
+            Action::Read(request) if request.lane == Lane::Live => Some(request),
+            _ => found,
+        })
+    };
+    let before = live_read(&mut plan).expect("a moment's readings are live");
+    plan.on_durable(Seq(1000));
+    plan.turn_to_the_present(now.mono);
+    plan.on_durable(Seq(1010));
+    let after = live_read(&mut plan).expect("what comes now is live");
+    assert_eq!((before.after, after.after), (Seq::ZERO, Seq(1000)));
+    let (old, more) = bundled(&log, before);
+    plan.on_rows(before, old, more);
+    let (new, more) = bundled(&log, after);
+    plan.on_rows(after, new, more);
+    let published = std::iter::from_fn(|| plan.next_action(now)).filter_map(|action| match action {
+        Action::Publish { ticket, .. } if ticket.lane == Lane::Live => Some(ticket.first.0),
+        _ => None,
+    });
+    assert_eq!(published.collect::<Vec<_>>(), (1001..=1010).collect::<Vec<_>>());
+}
