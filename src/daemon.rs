@@ -852,8 +852,9 @@ async fn shut_down(running: Running, deadline: Mono) -> Option<VitalEnded> {
     left.extend(tasks.drain(TASKS_GRACE).await);
     stages.uplink.cancel();
     left.extend(uplink.drain(UPLINK_GRACE).await);
-    drop(handle);
+    // In this order: a store that ends because its last handle has gone ends unasked, which is a failure.
     stages.store.cancel();
+    drop(handle);
     let rest = deadline.since(Clock::System.now().mono);
     let unwritten = store.drain(rest).await;
     left.extend(unwritten.iter().cloned());

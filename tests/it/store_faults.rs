@@ -206,6 +206,12 @@ impl Told {
         Self(text)
     }
 
+    /// Its last words.
+    pub(crate) fn end(&self) -> String {
+        let text = self.0.lock().unwrap();
+        text.lines().rev().take(12).collect::<Vec<_>>().join("\n")
+    }
+
     pub(crate) fn has(&self, words: &str) -> bool {
         self.0.lock().unwrap().contains(words)
     }
@@ -253,7 +259,8 @@ async fn outlast(
     end(&bridge);
     screen.alert("storage_degraded", "end").await;
     screen.readings(3).await;
-    assert_eq!(bridge.stop(), Some(0), "{fault}: everything that waited is stored");
+    let code = bridge.stop();
+    assert_eq!(code, Some(0), "{fault}: everything that waited is stored\n{}", told.end());
 
     // Everything that a dashboard was shown is kept, also what came while nothing could be written.
     let kept = house.stored();
