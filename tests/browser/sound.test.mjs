@@ -1,7 +1,7 @@
-// The alarm sounds against IEC 60601-1-8, tables 3 and 4: how many pulses, how long, how far apart.
+// The alarm sounds against IEC 60601-1-8, tables 3 and 4: how many pulses, how long, how far apart, and which of two is heard.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import { BURSTS, pulsesOf } from '../../src/server/dashboard/sound.js';
 
 /** The standard, in s. `gaps` of high: x, x, 2x + a pulse, x, the middle, and the same again. */
@@ -37,4 +37,177 @@ for (const [priority, standard] of Object.entries(STANDARD)) {
 test('what is more urgent sounds faster', () => {
   const paces = ['high', 'medium', 'low'].map((priority) => pulsesOf(priority).every);
   assert.deepEqual(paces, [...paces].sort((a, b) => a - b));
+});
+
+/** One tick of the loudspeaker's time, in s. */
+const TICK = 0.01;
+let players = 0;
+
+/**
+ * The page's sounds on a loudspeaker whose time the test counts: what is heard, as pulses in the order of their beginnings, each
+ * ended where its burst was cut off.
+ */
+async function player(t, { state = 'running' } = {}) {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  const parameter = { setValueAtTime() {}, linearRampToValueAtTime() {} };
+  const pulses = [];
+  let now = 0;
+  class Part {
+    cutAt = Infinity;
+    gain = parameter;
+    connect(next) {
+      this.next = next;
+      return next;
+    }
+    disconnect() {
+      this.cutAt = now;
+    }
+  }
+  class Oscillator extends Part {
+    constructor(_, { frequency }) {
+      super();
+      this.hz = frequency;
+    }
+    start(at) {
+      assert.ok(at >= now, 'a pulse of the past');
+      this.pulse = { hz: this.hz, begin: at, part: this };
+      pulses.push(this.pulse);
+    }
+    stop(at) {
+      this.pulse.end = at;
+    }
+  }
+  const context = Object.assign(new EventTarget(), { state, destination: {}, resume: () => Promise.resolve() });
+  Object.defineProperty(context, 'currentTime', { get: () => now });
+  const parts = { AudioContext: function AudioContext() { return context; }, GainNode: Part, OscillatorNode: Oscillator, PeriodicWave: class {} };
+  Object.assign(globalThis, parts);
+  t.after(() => {
+    mock.timers.reset();
+    for (const name of Object.keys(parts)) delete globalThis[name];
+  });
+  players += 1;
+  const { sound, unlock } = await import(`../../src/server/dashboard/sound.js?player=${players}`);
+  unlock();
+  const cutOf = (part) => (part instanceof Part ? Math.min(part.cutAt, cutOf(part.next)) : Infinity);
+  return {
+    sound,
+    now: () => now,
+    play(seconds) {
+      for (const end = now + seconds; now < end - TICK / 2;) {
+        now += TICK;
+        mock.timers.tick(1000 * TICK);
+      }
+    },
+    allow() {
+      context.state = 'running';
+      context.dispatchEvent(new Event('statechange'));
+    },
+    heard: () => pulses.map(({ hz, begin, end, part }) => ({ priority: Object.keys(BURSTS).find((name) => BURSTS[name].hz === hz), begin, end: Math.min(end, cutOf(part)) }))
+      .filter(({ begin, end }) => end > begin && begin < now),
+  };
+}
+
+/** No two pulses at the same time. */
+const oneAtATime = (heard) => heard.slice(1).every(({ begin }, at) => begin >= heard[at].end);
+
+test('high cuts into a burst of medium: nothing of medium is heard any more, and high begins at once', async (t) => {
+  const { heard, play, sound } = await player(t);
+  sound('medium');
+  play(0.3);
+  sound('high');
+  play(4);
+  const medium = heard().filter(({ priority }) => priority === 'medium');
+  assert.equal(medium.length, 1, 'the second pulse would have begun later');
+  const high = heard().filter(({ priority }) => priority === 'high');
+  assert.equal(high.length, 10);
+  assert.ok(high[0].begin - 0.3 < 0.1, `${high[0].begin} s`);
+  assert.ok(oneAtATime(heard()));
+});
+
+test('high cuts into a pulse of low, in its middle', async (t) => {
+  const { heard, play, sound } = await player(t);
+  sound('low');
+  play(0.1);
+  sound('high');
+  play(1);
+  const [low, high] = heard();
+  assert.deepEqual([low.priority, high.priority], ['low', 'high']);
+  assert.ok(low.end <= 0.11 && high.begin >= low.end, JSON.stringify([low, high]));
+});
+
+test('low waits for the end of a burst of high, which is heard whole', async (t) => {
+  const { heard, play, sound } = await player(t);
+  sound('high');
+  play(0.5);
+  sound('low');
+  play(10);
+  const high = heard().filter(({ priority }) => priority === 'high');
+  assert.equal(high.length, 10, 'all pulses, and no second burst');
+  for (const { begin, end } of high) within(end - begin, [0.15, 0.15], 'pulse');
+  const [low] = heard().filter(({ priority }) => priority === 'low');
+  assert.ok(low.begin >= high.at(-1).end && low.begin - high.at(-1).end < 0.2, JSON.stringify(low));
+});
+
+test('bursts follow each other as the standard has it; a low one is one pulse in more than 15 s', async (t) => {
+  for (const [priority, { pulses, rest }] of Object.entries(STANDARD)) {
+    const { heard, play, sound } = await player(t);
+    sound(priority);
+    play(120);
+    const bursts = heard().filter((_, at) => at % pulses === 0);
+    assert.ok(bursts.length >= 3 && bursts.length <= 120 / pulsesOf(priority).every + 1, `${priority}: ${bursts.length}`);
+    bursts.slice(1).forEach(({ begin }, at) => within(begin - heard()[(at + 1) * pulses - 1].end, rest, `${priority}: pause`));
+    assert.ok(oneAtATime(heard()));
+    mock.timers.reset();
+  }
+});
+
+test('what is acknowledged is still at once, in the middle of a pulse', async (t) => {
+  const { heard, play, sound } = await player(t);
+  sound('high');
+  play(0.1);
+  sound('');
+  play(30);
+  assert.equal(heard().length, 1);
+  within(heard()[0].end, [0.09, 0.11], 'its end');
+});
+
+test('while the browser blocks nothing waits in the loudspeaker; once it may it sounds what alarms then', async (t) => {
+  const { allow, heard, now, play, sound } = await player(t, { state: 'suspended' });
+  sound('high');
+  play(20);
+  sound('medium');
+  play(20);
+  assert.deepEqual(heard(), []);
+  const allowedAt = now();
+  allow();
+  play(1.5);
+  assert.deepEqual(heard().map(({ priority }) => priority), ['medium', 'medium', 'medium']);
+  assert.ok(heard()[0].begin - allowedAt < 0.1);
+});
+
+test('whatever comes and goes: never two pulses at once, nothing of what is over, the most urgent within a burst', async (t) => {
+  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+  t.diagnostic(`SEED=${seed}`);
+  let state = seed;
+  const random = () => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
+    return state / 0x7fffffff;
+  };
+  const { heard, now, play, sound } = await player(t);
+  let wanted = '';
+  const silences = [];
+  for (let change = 0; change < 300; change += 1) {
+    const before = wanted;
+    wanted = ['', 'low', 'medium', 'high'][Math.floor(random() * 4)];
+    const from = now();
+    sound(wanted);
+    play(Math.ceil(random() * 400) * TICK);
+    if (wanted === '') silences.push([from, now()]);
+    if (wanted === 'high' && before !== 'high') {
+      const others = heard().filter(({ priority, end }) => priority !== 'high' && end > from + TICK);
+      assert.deepEqual(others, [], `something else while high alarms, after ${from} s, SEED=${seed}`);
+    }
+  }
+  assert.ok(heard().length > 100 && oneAtATime(heard()), `SEED=${seed}`);
+  for (const [from, to] of silences) assert.ok(!heard().some(({ begin, end }) => begin < to - TICK && end > from + TICK), `a sound of nothing at ${from} s, SEED=${seed}`);
 });
