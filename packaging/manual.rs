@@ -16,6 +16,12 @@ const SECTIONS: &str = r#".SH "EXIT STATUS"
 \fB0\fR
 It is done.
 .TP
+\fB1\fR
+What was looked at is not as it should be: \fBdoctor\fR has warnings, \fBbuffer verify\fR or \fBbuffer export\fR met damage.
+.TP
+\fB2\fR
+\fBdoctor\fR has errors.
+.TP
 \fB64\fR
 The call is wrong.
 .TP

@@ -50,6 +50,18 @@ fn credential_in(directory: Option<OsString>, name: &str) -> PathBuf {
     directory.map_or_else(|| PathBuf::from(SERVICE_CREDENTIALS), PathBuf::from).join(name)
 }
 
+/// True for the file of a credential, whose owner and mode are systemd's.
+pub fn is_credential(file: &Path) -> bool {
+    file.starts_with(credential(""))
+}
+
+/// True for a command beside the service while that has no credentials: systemd takes their directory away when the unit
+/// stops, so that nothing can be said about them.
+pub fn credentials_are_away() -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_none()
+        && matches!(Path::new(SERVICE_CREDENTIALS).try_exists(), Ok(false))
+}
+
 /// True if standard error is connected to the journal, which then wants structured fields instead of lines.
 pub fn logs_to_journal() -> bool {
     std::env::var_os("JOURNAL_STREAM").is_some()

@@ -33,7 +33,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
-    let (loaded, devices) = Config::load_with_devices(&args.config, &Place::default());
+    let (loaded, devices) = Config::look(&args.config, &Place::default());
     let broken = devices.problems();
     let warnings = match &loaded {
         Ok(config) => config.warnings.clone(),

@@ -195,13 +195,21 @@ pub(super) fn write_line(line: &impl Serialize, out: &mut dyn Write) -> anyhow::
     Ok(())
 }
 
-/// The profiles of a directory, or of the default one, beside the built-in ones.
+/// The profiles of a directory, or of the default one, beside the built-in ones. Who may not look into the default one, as
+/// everybody but root and the service's user, is told so and has the built-in ones.
 pub(super) fn devices(dir: Option<&Path>) -> anyhow::Result<Devices> {
     match dir {
         Some(dir) => {
             Devices::read(dir).with_context(|| format!("cannot read the directory of profiles {}", dir.display()))
         }
-        None => Devices::of_default_dir().with_context(|| format!("cannot read {DEFAULT_DEVICES_DIR}")),
+        None => match Devices::of_default_dir() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let why = "this user may not look into it; there are the built-in profiles alone (with sudo, those of it too)";
+                super::note(&format!("vitalbridge: {DEFAULT_DEVICES_DIR}: {why}"));
+                Ok(Devices::default())
+            }
+            read => read.with_context(|| format!("cannot read {DEFAULT_DEVICES_DIR}")),
+        },
     }
 }
 

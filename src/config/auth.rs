@@ -83,7 +83,7 @@ impl Builder<'_> {
         match read_bounded(&path) {
             Ok(text) => Some(text),
             Err(error) => {
-                self.problem(member, format!("cannot read {}: {error}", path.display()));
+                self.file_problem(member, format!("cannot read {}: {error}", path.display()));
                 None
             }
         }
@@ -110,7 +110,7 @@ impl Builder<'_> {
                  there while the service runs, for root and the service's user",
                 path.display()
             );
-            self.problem(place, reason);
+            self.file_problem(place, reason);
         }
     }
 

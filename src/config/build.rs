@@ -129,6 +129,10 @@ pub(super) struct Builder<'a> {
     place: &'a Place,
     devices: Devices,
     problems: Problems,
+    /// A command that only looks: credentials of a service that does not run are told and are no problem.
+    only_looks: bool,
+    /// The credentials that could not be looked at.
+    credentials_away: Problems,
 }
 
 /// The SHA-256 of texts in their order, in hexadecimal digits.
@@ -144,7 +148,20 @@ fn sha256(texts: &[&str]) -> String {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(text: &'a str, folder: &'a Path, place: &'a Place) -> Self {
-        Self { text, folder, place, devices: Devices::default(), problems: Problems::default() }
+        Self {
+            text,
+            folder,
+            place,
+            devices: Devices::default(),
+            problems: Problems::default(),
+            only_looks: false,
+            credentials_away: Problems::default(),
+        }
+    }
+
+    /// For a command that says what is wrong and starts nothing.
+    pub(super) fn only_looking(self) -> Self {
+        Self { only_looks: true, ..self }
     }
 
     /// The configuration, or every problem of the text; and the profiles, of which files may be broken.
@@ -170,7 +187,9 @@ impl<'a> Builder<'a> {
             self.overrides_of_nobody(&file.alerts, &config);
         }
         config.devices = self.devices.clone();
-        let warnings = std::mem::take(&mut config.warnings);
+        let mut warnings = std::mem::take(&mut config.warnings);
+        warnings.extend(self.credentials_away.clone());
+        config.credentials_away = self.credentials_away;
         let built = if self.problems.is_empty() {
             Ok(Config { warnings, ..config })
         } else {
@@ -181,6 +200,21 @@ impl<'a> Builder<'a> {
 
     pub(super) fn problem<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
         self.problems.add(self.text, &place.span(), message);
+    }
+
+    /// What is wrong with the file that a member names. A credential that nobody can look at now is not known to be wrong.
+    pub(super) fn file_problem(&mut self, member: &Spanned<String>, message: impl Into<String>) {
+        let name = credential_name(member.get_ref()).filter(|_| self.only_looks && systemd::credentials_are_away());
+        match name {
+            Some(name) => {
+                let message = format!(
+                    "the credential {name} has not been looked at: it is there while vitalbridge.service runs with it, which it \
+                     does not now; a start tells whether it is right"
+                );
+                self.credentials_away.add(self.text, &member.span(), message);
+            }
+            None => self.problem(member, message),
+        }
     }
 
     /// Reads a member as `T`; its own error text is the problem.
@@ -277,7 +311,7 @@ impl<'a> Builder<'a> {
                     }
                 }
             },
-            Err(error) => self.problem(place, format!("cannot read {}: {error}", path.display())),
+            Err(error) => self.file_problem(place, format!("cannot read {}: {error}", path.display())),
         }
     }
 

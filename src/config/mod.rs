@@ -87,6 +87,8 @@ pub struct Config {
     pub devices: Devices,
     /// What may not be as it was meant, with its line. Nothing of it is wrong.
     pub warnings: Problems,
+    /// Those among the warnings that are about credentials which could not be looked at, since the service does not run.
+    pub credentials_away: Problems,
     /// The radio that the Bluetooth sources among them share.
     pub air: Air,
     /// The SHA-256 of the configuration file and the rule file; `None`: there is none.
@@ -162,12 +164,17 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(file: &Path, place: &Place) -> Result<Self, ConfigError> {
-        Self::load_with_devices(file, place).0
+        Self::read(file, place, false).0
     }
 
-    /// [`Config::load`], and beside it the profiles that its sources can name: there also if the file has problems, so
-    /// that those of both can be told at once.
-    pub fn load_with_devices(file: &Path, place: &Place) -> (Result<Self, ConfigError>, Devices) {
+    /// Reads a file to look at it and not to run by it: a credential of a service that does not run is a warning. Beside
+    /// it the profiles that its sources can name: there also if the file has problems, so that those of both can be told
+    /// at once.
+    pub fn look(file: &Path, place: &Place) -> (Result<Self, ConfigError>, Devices) {
+        Self::read(file, place, true)
+    }
+
+    fn read(file: &Path, place: &Place, only_looks: bool) -> (Result<Self, ConfigError>, Devices) {
         let text = match read_bounded(file) {
             Ok(text) => text,
             Err(error) => {
@@ -175,7 +182,9 @@ impl Config {
             }
         };
         let folder = file.parent().unwrap_or(Path::new("."));
-        let (config, devices) = build::Builder::new(&text, folder, place).build();
+        let builder = build::Builder::new(&text, folder, place);
+        let builder = if only_looks { builder.only_looking() } else { builder };
+        let (config, devices) = builder.build();
         let refused =
             |build::Refused { problems, warnings }| ConfigError::Problems { file: file.to_owned(), problems, warnings };
         (config.map_err(refused), devices)
@@ -220,6 +229,7 @@ impl Config {
             sources: Vec::new(),
             devices: Devices::default(),
             warnings: Problems::default(),
+            credentials_away: Problems::default(),
             air: Air::new(AirSettings::default()),
             hash: None,
             store: StoreOptions::default(),

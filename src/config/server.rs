@@ -155,11 +155,13 @@ impl Builder<'_> {
         };
         for (found, is_problem) in problems.iter().map(|one| (one, true)).chain(warnings.iter().map(|one| (one, false)))
         {
-            let span = place(found.part).map_or_else(|| section.span(), Spanned::span);
-            if is_problem {
-                self.problem(&Spanned::new(span, ()), found.to_string());
-            } else {
-                config.warnings.add(self.text, &span, found.to_string());
+            match (place(found.part), is_problem) {
+                (Some(file), true) => self.file_problem(file, found.to_string()),
+                (None, true) => self.problem(section, found.to_string()),
+                (file, false) => {
+                    let span = file.map_or_else(|| section.span(), Spanned::span);
+                    config.warnings.add(self.text, &span, found.to_string());
+                }
             }
         }
         Some(ours)

@@ -93,7 +93,7 @@ impl Builder<'_> {
             (Some(file), None) => {
                 let password = Password::File(self.path(file.get_ref()));
                 if let Err(reason) = password.get(Clock::System.now().wall) {
-                    self.problem(file, reason);
+                    self.file_problem(file, reason);
                 }
                 Some(password)
             }
@@ -119,7 +119,7 @@ impl Builder<'_> {
         let (audience, subject) = (jwt.aud.clone(), jwt.sub.clone());
         let maker = TokenMaker { key_file, algorithm, audience, subject, life };
         if let Err(reason) = Password::Made(maker.clone()).get(Clock::System.now().wall) {
-            self.problem(&jwt.key_file, reason);
+            self.file_problem(&jwt.key_file, reason);
         }
         Some(maker)
     }
@@ -154,8 +154,10 @@ impl Builder<'_> {
                 TlsPart::Key => tls.key.as_ref(),
                 TlsPart::ServerName => tls.server_name.as_ref(),
             };
-            let span = place.map_or_else(|| section.span(), toml::Spanned::span);
-            self.problem(&toml::Spanned::new(span, ()), problem.to_string());
+            match place {
+                Some(file) => self.file_problem(file, problem.to_string()),
+                None => self.problem(section, problem.to_string()),
+            }
         }
         Some(files)
     }

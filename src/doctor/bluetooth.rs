@@ -133,7 +133,7 @@ fn bus(facts: &Facts<'_>) -> Finding {
             Area::Dbus,
             "unreachable",
             error.to_string(),
-            "start the bus with `systemctl start dbus` (Debian: apt install dbus)",
+            "start the bus with `sudo systemctl start dbus` (Debian: apt install dbus)",
         ),
         Answer::Refused(BluezError { cause: Cause::AccessDenied(_), doing }) => Finding::error(
             Area::Dbus,
@@ -236,7 +236,7 @@ fn adapter(facts: &Facts<'_>) -> Finding {
             Area::Adapter,
             "absent",
             "BlueZ has no Bluetooth adapter",
-            "plug one in, see `dmesg | grep -i bluetooth` and `rfkill list`; a Raspberry Pi's own needs hciuart: `systemctl status \
+            "plug one in, see `sudo dmesg | grep -i bluetooth` and `rfkill list`; a Raspberry Pi's own needs hciuart: `systemctl status \
              hciuart`",
         ),
         (Some(adapter), _) if !adapter.powered => Finding::error(

@@ -2,8 +2,10 @@
 
 use crate::clock::{Clock, Wall};
 use crate::config::Broker;
+use crate::doctor::secrets::broker_files;
 use crate::doctor::{Area, Finding, Patient};
 use crate::ids::Epoch;
+use crate::systemd;
 use crate::uplink::{Probe, ProbeStep, probe};
 
 /// Added to the client id while the daemon has the configured one: two clients of one id throw each other out.
@@ -16,6 +18,8 @@ struct Facts {
     /// The daemon runs and has the configured client id.
     has_second_id: bool,
     is_encrypted: bool,
+    /// What it is proved with is a credential, and the service does not run.
+    lacks_credential: bool,
     now: Wall,
 }
 
@@ -33,7 +37,12 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
     }
     let probe = probe(&settings, &Clock::System).await;
     let is_encrypted = address.transport.is_encrypted();
-    judge(&Facts { address: address.to_string(), probe, has_second_id, is_encrypted, now: patient.now })
+    let authorities = broker.access.tls.authorities.iter();
+    let secrets = broker_files(broker);
+    let mut files = secrets.iter().map(|(_, file)| file).chain(authorities);
+    let lacks_credential = systemd::credentials_are_away() && files.any(|file| systemd::is_credential(file));
+    let address = address.to_string();
+    judge(&Facts { address, probe, has_second_id, is_encrypted, lacks_credential, now: patient.now })
 }
 
 fn judge(facts: &Facts) -> Vec<Finding> {
@@ -61,6 +70,11 @@ fn failed(facts: &Facts, step: ProbeStep, reason: &str) -> Finding {
     let (address, now) = (&facts.address, facts.now);
     let error = |check, message: String, advice: &str| Finding::error(Area::Broker, check, message, advice);
     match step {
+        ProbeStep::Tls | ProbeStep::Connack if facts.lacks_credential => Finding::skipped(
+            Area::Broker,
+            "credential",
+            format!("{address} can be reached; the rest needs a credential, which is there while the service runs"),
+        ),
         ProbeStep::Name => error(
             "name",
             format!("the name of {address} leads nowhere: {reason}"),
@@ -111,6 +125,7 @@ mod tests {
             probe: Probe { failed, ends_soon: false, round_trip: Some(Duration::from_millis(12)) },
             has_second_id: false,
             is_encrypted: true,
+            lacks_credential: false,
             now: Wall(1_795_000_000_000),
         }
     }
@@ -137,6 +152,11 @@ mod tests {
             assert!(found[0].advice.as_deref().unwrap_or_default().contains(advice), "{found:?}");
             assert!(found[0].message.contains("mqtts://b:8883"));
             assert_eq!(level == Level::Ok, !found[0].message.contains("because"), "{found:?}");
+        }
+        for (step, check) in
+            [(ProbeStep::Tls, "credential"), (ProbeStep::Connack, "credential"), (ProbeStep::Tcp, "tcp")]
+        {
+            assert_eq!(judge(&Facts { lacks_credential: true, ..facts(Some(step)) })[0].check, check);
         }
         let mut soon = facts(None);
         soon.probe.ends_soon = true;

@@ -10,8 +10,12 @@ const AREA: Area = Area::Configuration;
 pub(super) fn judge(loaded: &Result<Config, ConfigError>, devices: &Devices) -> Vec<Finding> {
     let mut findings = Vec::new();
     let warning = |one: &Problem| {
-        let advice = "if it is not meant so, change that line; `vitalbridge check` shows what is then in force";
+        let advice = "if it is not meant so, change that line; `sudo vitalbridge check` shows what is then in force";
         Finding::warning(AREA, "doubtful", one.to_string(), advice)
+    };
+    let credential = |one: &Problem| {
+        let advice = "start the service, `sudo systemctl start vitalbridge`, and run this again";
+        Finding::warning(AREA, "credential", one.to_string(), advice)
     };
     match loaded {
         Err(ConfigError::Unreadable { file, error }) => {
@@ -31,7 +35,7 @@ pub(super) fn judge(loaded: &Result<Config, ConfigError>, devices: &Devices) -> 
         }
         Err(ConfigError::Problems { file, problems, warnings }) => {
             let advice = format!(
-                "correct {} and run `vitalbridge check`; the daemon does not start with it (exit code 78)",
+                "correct {} and run `sudo vitalbridge check`; the daemon does not start with it (exit code 78)",
                 file.display()
             );
             let found = problems.as_slice().iter();
@@ -39,12 +43,15 @@ pub(super) fn judge(loaded: &Result<Config, ConfigError>, devices: &Devices) -> 
             findings.extend(warnings.as_slice().iter().map(warning));
         }
         Ok(config) => {
-            findings.extend(config.warnings.as_slice().iter().map(warning));
+            let away = config.credentials_away.as_slice();
+            findings.extend(away.iter().map(credential));
+            findings.extend(config.warnings.as_slice().iter().filter(|one| !away.contains(one)).map(warning));
             findings.extend(sources(config));
         }
     }
     findings.extend(devices.problems().into_iter().map(|problem| {
-        let advice = "correct it (`vitalbridge profile check FILE`); sources that name it measure nothing until then";
+        let advice =
+            "correct it (`sudo vitalbridge profile check FILE`); sources that name it measure nothing until then";
         Finding::error(AREA, "profile", problem, advice)
     }));
     if findings.is_empty() {
@@ -56,7 +63,7 @@ pub(super) fn judge(loaded: &Result<Config, ConfigError>, devices: &Devices) -> 
 fn sources(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if config.sources.is_empty() {
-        let advice = "add a [[source]]: `vitalbridge scan` prints the lines of Bluetooth sensors, docs/devices.md has those of \
+        let advice = "add a [[source]]: `sudo vitalbridge scan` prints the lines of Bluetooth sensors, docs/devices.md has those of \
                       monitors";
         findings.push(Finding::warning(AREA, "no_source", "there is no source: nothing is measured", advice));
     }
@@ -88,7 +95,7 @@ mod tests {
         if let Some(text) = text {
             std::fs::write(&file, text).unwrap();
         }
-        let (loaded, devices) = Config::load_with_devices(&file, &Place::default());
+        let (loaded, devices) = Config::look(&file, &Place::default());
         judge(&loaded, &devices)
     }
 

@@ -92,7 +92,7 @@ fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             Area::Disk,
             "unknown",
             format!("the file system of {} does not say how full it is: {reason}", facts.path.display()),
-            "see `dmesg` for errors of the SD card; check it from another machine with `fsck`",
+            "see `sudo dmesg` for errors of the SD card; check it from another machine with `fsck`",
         )),
     }
     findings
@@ -143,11 +143,11 @@ fn of_space(path: &Path, space: &Space) -> Finding {
     let percent = used.saturating_mul(100).checked_div(used.saturating_add(*available)).unwrap_or(0);
     let free = available / (1024 * 1024);
     if *is_read_only {
-        let advice = "the kernel does that after errors: see `dmesg`; switch off, check the card with `fsck` on another machine, and \
+        let advice = "the kernel does that after errors: see `sudo dmesg`; switch off, check the card with `fsck` on another machine, and \
                       replace it if there are errors again. Nothing is stored until then";
         return Finding::error(Area::Disk, "read_only", format!("the file system of {path} is read-only"), advice);
     }
-    let room = "`journalctl --vacuum-size=50M`, `sudo apt clean`, or a larger card; `store.max_mib` bounds what the bridge keeps";
+    let room = "`sudo journalctl --vacuum-size=50M`, `sudo apt clean`, or a larger card; `store.max_mib` bounds what the bridge keeps";
     let total = used.saturating_add(*available);
     if used.saturating_mul(100) > total.saturating_mul(FULL_ABOVE) {
         let message = format!("the file system of {path} is full: {percent} % used, {free} MiB free");
@@ -159,7 +159,7 @@ fn of_space(path: &Path, space: &Space) -> Finding {
             Area::Disk,
             "no_files",
             message,
-            "`df -i` and `du --inodes -d1 /` show where they are: remove some",
+            "`df -i` and `sudo du --inodes -d1 /` show where they are: remove some",
         );
     }
     if percent > TIGHT_ABOVE || *available < LEAST_FREE {

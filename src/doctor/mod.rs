@@ -188,7 +188,7 @@ pub async fn examine(file: &Path, place: &Place) -> Report {
     let now = Clock::System.now().wall;
     let (loaded, devices) = {
         let (name, place) = (file.to_owned(), place.clone());
-        let loading = tokio::task::spawn_blocking(move || Config::load_with_devices(&name, &place));
+        let loading = tokio::task::spawn_blocking(move || Config::look(&name, &place));
         match tokio::time::timeout(QUICK, loading).await {
             Ok(Ok(loaded)) => loaded,
             ended => {
@@ -255,12 +255,12 @@ async fn bounded<T>(area: Area, limit: Duration, check: impl Future<Output = T>)
 fn too_late(area: Area, limit: Duration) -> Finding {
     let advice = match area {
         Area::Store | Area::Disk | Area::Configuration => {
-            "the disk hardly answers: see `dmesg`, and replace the SD card if it shows errors of mmc or I/O"
+            "the disk hardly answers: see `sudo dmesg`, and replace the SD card if it shows errors of mmc or I/O"
         }
         Area::Dbus | Area::Bluez | Area::Adapter | Area::Rfkill => {
-            "restart BlueZ with `systemctl restart bluetooth`, then run this again"
+            "restart BlueZ with `sudo systemctl restart bluetooth`, then run this again"
         }
-        _ => "run this again; if it stays so, see `dmesg` and `systemctl --failed`",
+        _ => "run this again; if it stays so, see `sudo dmesg` and `systemctl --failed`",
     };
     Finding::warning(area, "too_late", format!("the check did not end within {} s", limit.as_secs()), advice)
 }

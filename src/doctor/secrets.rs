@@ -6,11 +6,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Broker, Config};
 use crate::doctor::{Area, Finding, Patient, blocking};
 use crate::secret::Secret;
 use crate::server::jwt::TokenKey;
 use crate::server::tls::Identity;
+use crate::systemd;
 use crate::uplink::access::Password;
 
 /// A random secret of 32 letters has about 24 different ones, one of hexadecimal digits 14.
@@ -24,6 +25,8 @@ const MAX_BYTES: u64 = 64 * 1024;
 enum Strength {
     /// Made at the first start.
     Absent,
+    /// A credential, and the service does not run.
+    Away,
     Unreadable {
         reason: String,
         is_denied: bool,
@@ -40,13 +43,15 @@ enum Strength {
 struct Guarded {
     what: &'static str,
     path: PathBuf,
-    /// Its permissions; `None`: it is not there or cannot be looked at, which is said elsewhere.
+    /// Its permissions; `None`: it is not there or cannot be looked at, which is said elsewhere, or it is a credential:
+    /// systemd hands those over with an access list, which shows as the mode of a group.
     mode: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Facts {
     secret_file: PathBuf,
+    is_credential: bool,
     /// `None`: this bridge issues no tokens.
     strength: Option<Strength>,
     files: Vec<Guarded>,
@@ -59,10 +64,16 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let (secret_file, issues) = (config.secret_file.clone(), !config.server.tokens.only_trusted);
     let guarded = secret_files(config);
     let facts = blocking(move || {
-        let strength = issues.then(|| strength_of(&secret_file));
-        let mode = |path: &Path| fs::metadata(path).ok().map(|found| found.mode() & 0o777);
+        let is_credential = systemd::is_credential(&secret_file);
+        let strength = issues.then(|| {
+            if is_credential && systemd::credentials_are_away() { Strength::Away } else { strength_of(&secret_file) }
+        });
+        let mode = |path: &Path| {
+            let found = (!systemd::is_credential(path)).then(|| fs::metadata(path).ok()).flatten();
+            found.map(|found| found.mode() & 0o777)
+        };
         let files = guarded.into_iter().map(|(what, path)| Guarded { what, mode: mode(&path), path }).collect();
-        Facts { secret_file, strength, files }
+        Facts { secret_file, is_credential, strength, files }
     });
     judge(&facts.await)
 }
@@ -70,17 +81,22 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
 /// Every file of the configuration that has to stay secret.
 pub fn secret_files(config: &Config) -> Vec<(&'static str, PathBuf)> {
     let mut files = vec![("the token secret", config.secret_file.clone())];
-    if let Some(broker) = &config.broker {
-        match &broker.access.password {
-            Some(Password::File(file)) => files.push(("the broker's password", file.clone())),
-            Some(Password::Made(maker)) => files.push(("the key of the broker's tokens", maker.key_file.clone())),
-            None => {}
-        }
-        files.extend(broker.access.tls.identity.iter().map(|(_, key)| ("the key of the broker's client", key.clone())));
-    }
+    files.extend(config.broker.iter().flat_map(broker_files));
     if let Some(Identity::Files { key, .. }) = config.server.tls.as_ref().map(|tls| &tls.identity) {
         files.push(("the server's key", key.clone()));
     }
+    files
+}
+
+/// Those among them that prove this bridge to its broker.
+pub(super) fn broker_files(broker: &Broker) -> Vec<(&'static str, PathBuf)> {
+    let mut files = Vec::new();
+    match &broker.access.password {
+        Some(Password::File(file)) => files.push(("the broker's password", file.clone())),
+        Some(Password::Made(maker)) => files.push(("the key of the broker's tokens", maker.key_file.clone())),
+        None => {}
+    }
+    files.extend(broker.access.tls.identity.iter().map(|(_, key)| ("the key of the broker's client", key.clone())));
     files
 }
 
@@ -111,13 +127,22 @@ fn judged(secret: &Secret) -> Strength {
 
 fn judge(facts: &Facts) -> Vec<Finding> {
     let file = facts.secret_file.display();
+    let way = if facts.is_credential {
+        "as the head of /usr/share/doc/vitalbridge/examples/credentials.conf says".to_owned()
+    } else {
+        format!("`sudo rm {file}`")
+    };
     let anew = format!(
-        "make a new one: `sudo rm {file}` and `sudo systemctl restart vitalbridge`; everybody signs in again, programs need new tokens"
+        "make a new one: {way}, and `sudo systemctl restart vitalbridge`; everybody signs in again, programs need new tokens"
     );
     let mut findings = Vec::new();
     findings.push(match &facts.strength {
         None => Finding::skipped(Area::Secrets, "none", "this bridge issues no tokens of its own"),
         Some(Strength::Absent) => Finding::skipped(Area::Secrets, "absent", "the first start makes the token secret"),
+        Some(Strength::Away) => {
+            let reason = "the token secret is a credential, which is there while the service runs";
+            Finding::skipped(Area::Secrets, "credential", reason)
+        }
         Some(Strength::Unreadable { reason, is_denied: true }) => Finding::warning(
             Area::Secrets,
             "unreadable",
@@ -162,7 +187,7 @@ mod tests {
     use crate::doctor::Level;
 
     fn facts(strength: Option<Strength>) -> Facts {
-        Facts { secret_file: "/state/token.secret".into(), strength, files: Vec::new() }
+        Facts { secret_file: "/state/token.secret".into(), is_credential: false, strength, files: Vec::new() }
     }
 
     #[test]
@@ -171,6 +196,7 @@ mod tests {
         for (strength, check, level, advice) in [
             (None, "none", Level::Skipped, ""),
             (Some(Strength::Absent), "absent", Level::Skipped, ""),
+            (Some(Strength::Away), "credential", Level::Skipped, ""),
             (Some(unreadable(true)), "unreadable", Level::Warning, "sudo"),
             (Some(unreadable(false)), "damaged", Level::Error, "rm /state/token.secret"),
             (Some(Strength::Refused("it is too short".to_owned())), "weak", Level::Error, "rm /state/token.secret"),
@@ -182,6 +208,9 @@ mod tests {
             assert_eq!((found[0].check, found[0].level), (check, level), "{strength:?}");
             assert!(found[0].advice.as_deref().unwrap_or_default().contains(advice), "{found:?}");
         }
+        let of_systemd = judge(&Facts { is_credential: true, ..facts(Some(Strength::Monotonous)) });
+        let advice = of_systemd[0].advice.as_ref().unwrap();
+        assert!(advice.contains("credentials.conf") && !advice.contains("rm "), "{advice}");
         for (mode, expected) in [(Some(0o600), 0), (Some(0o400), 0), (None, 0), (Some(0o640), 1), (Some(0o604), 1)] {
             let files = vec![Guarded { what: "the server's key", path: "/k".into(), mode }];
             let found = judge(&Facts { files, ..facts(Some(Strength::Good)) });

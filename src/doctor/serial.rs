@@ -126,7 +126,7 @@ fn of_port((source, name, port): &(SourceId, String, Port), account: &Account) -
         Port::Absent => error(
             "absent",
             format!("the port {name} of {source} is not there"),
-            "plug the cable in; `ls -l /dev/serial/by-id` shows what is plugged in, `dmesg | tail` why something is not seen".to_owned(),
+            "plug the cable in; `ls -l /dev/serial/by-id` shows what is plugged in, `sudo dmesg | tail` why something is not seen".to_owned(),
         ),
         Port::NoDevice => error(
             "no_device",

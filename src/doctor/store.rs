@@ -86,7 +86,7 @@ fn of_error(error: &StoreError) -> Finding {
             Area::Store,
             "unreadable",
             error.to_string(),
-            "see `dmesg` for errors of the SD card, and `sudo vitalbridge doctor` as root; replace the card if it has errors",
+            "see `sudo dmesg` for errors of the SD card, and `sudo vitalbridge doctor` as root; replace the card if it has errors",
         ),
     }
 }
@@ -97,7 +97,7 @@ fn damaged(what: &str) -> Finding {
         "damaged",
         format!("the database is damaged: {what}"),
         "`sudo systemctl restart vitalbridge`: the start saves what can be read into a new database and keeps the old one beside it; \
-         then look for the cause with `dmesg`, and replace the SD card",
+         then look for the cause with `sudo dmesg`, and replace the SD card",
     )
 }
 
@@ -110,7 +110,7 @@ fn of_database(found: &Inspection, state_dir: &Path) -> Vec<Finding> {
             Area::Store,
             "suspect",
             "a run of the daemon met damage, and none is found now",
-            "`sudo systemctl restart vitalbridge`: the start checks the database and settles it; watch `dmesg` for errors of the card",
+            "`sudo systemctl restart vitalbridge`: the start checks the database and settles it; watch `sudo dmesg` for errors of the card",
         ),
         Soundness::Sound => {
             let (rows, runs) = (found.rows, found.runs);
@@ -130,8 +130,8 @@ fn of_database(found: &Inspection, state_dir: &Path) -> Vec<Finding> {
             "put_aside",
             format!("damaged databases were put aside: {}", names.join(", ")),
             format!(
-                "what could be read of them was saved; look for the cause with `dmesg`, and remove them with `sudo rm \
-                 {}/vitals.db.corrupt-*` once it is known",
+                "what could be read of them was saved; look for the cause with `sudo dmesg`, and remove them with \
+                 `sudo sh -c 'rm {}/vitals.db.corrupt-*'` once it is known",
                 state_dir.display()
             ),
         ));
@@ -237,7 +237,7 @@ mod tests {
                 with(|one| one.put_aside = vec!["/state/vitals.db.corrupt-1".into()]),
                 "put_aside",
                 Level::Warning,
-                "/state/vitals.db",
+                "`sudo sh -c 'rm /state/vitals.db.corrupt-*'`",
             ),
             (broken, "damaged", Level::Error, "saves what can be read"),
             (newer, "newer", Level::Error, "install the newer version"),

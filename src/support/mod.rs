@@ -78,7 +78,7 @@ pub fn default_name() -> PathBuf {
 
 async fn collect(wanted: &Wanted) -> anyhow::Result<Files> {
     let report = Box::pin(doctor::examine(&wanted.config, &wanted.place)).await;
-    let config = Config::load(&wanted.config, &wanted.place).ok();
+    let config = Config::look(&wanted.config, &wanted.place).0.ok();
     let state_dir =
         config.as_ref().map_or_else(|| Config::empty(&wanted.place).state_dir, |config| config.state_dir.clone());
     let redactor = redactor(config.as_ref(), &wanted.config)?;

@@ -107,6 +107,50 @@ fn who_may_not_use_the_state_directory_is_told_so_with_77() {
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
+/// Runs the program where /etc/vitalbridge is a folder that may not be looked into, as a user without rights.
+fn shut_out(arguments: &[&str], input: &str) -> Output {
+    let words: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
+    // Root without capabilities is a user as any other.
+    let script = format!(
+        "mount -t tmpfs none /etc && mkdir -m 0 /etc/vitalbridge && \
+         exec setpriv --inh-caps=-all --bounding-set=-all '{}' {}",
+        program().get_program().to_str().unwrap(),
+        words.join(" ")
+    );
+    let mut command = Command::new("unshare");
+    let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    command.args([namespaces, "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // What is not read by the program is not needed by it.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn who_may_not_look_into_the_directory_of_profiles_has_the_built_in_ones_and_is_told() {
+    let (dir, file) = configured(&good("127.0.0.1:0"));
+    let own = dir.path().join("mine.toml");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/devices/nonin-df8.toml"), &own).unwrap();
+    for (arguments, shown) in [
+        (&["profile", "list"][..], "contec-v7"),
+        (&["profile", "show", "contec-v7"], "contec-v7"),
+        (&["profile", "check", own.to_str().unwrap()], "mine.toml"),
+        (&["decode", "--profile", "contec-v7"], ""),
+    ] {
+        let output = shut_out(arguments, "");
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains(shown), "{arguments:?}: {said}{told}");
+        assert!(told.contains("/etc/vitalbridge/devices: this user may not look into it"), "{arguments:?}: {told}");
+    }
+    // The daemon would be without the profiles that its sources name.
+    for command in ["check", "run"] {
+        let output = shut_out(&[command, "--config", file.to_str().unwrap()], "");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{command}: {told}");
+        assert!(told.contains("cannot read the directory of profiles /etc/vitalbridge/devices"), "{command}: {told}");
+    }
+}
+
 /// The fields of an entry in the journal's own form: `NAME=value`, or `NAME`, a length of 8 bytes and the value.
 fn fields(mut bytes: &[u8]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

@@ -60,7 +60,12 @@ fn each_line_that_the_configuration_of_the_package_offers_can_be_taken() {
         let message = problem["message"].as_str().unwrap();
         assert!(message.contains("cannot read") || message.contains("cannot be read"), "{message}");
     }
-    assert_eq!(problems.len(), 4, "the token secret, the certificate, its key, the password: {report}");
+    assert_eq!(problems.len(), 1, "the certificate: {report}");
+    let warnings = report["warnings"].as_array().unwrap();
+    for warning in warnings {
+        assert!(warning["message"].as_str().unwrap().contains("has not been looked at"), "{warning}");
+    }
+    assert_eq!(warnings.len(), 3, "the token secret, the certificate's key, the password: {report}");
 }
 
 /// Every file below `folder` with its text.
@@ -105,7 +110,7 @@ fn each_command_has_a_manual_page_with_each_of_its_options_and_the_shells_comple
         }
     }
     let (_, page) = pages.iter().find(|(file, _)| file == "vitalbridge.1").unwrap();
-    for code in ["64", "69", "70", "77", "78"] {
+    for code in ["1", "2", "64", "69", "70", "77", "78"] {
         assert!(page.contains(&format!("\\fB{code}\\fR")), "vitalbridge.1 does not tell exit code {code}");
     }
 }
@@ -150,7 +155,157 @@ fn the_package_scripts_are_sound_shell_and_only_a_purge_takes_data_away() {
         let before_purge = text.split("= purge ]").next().unwrap();
         assert!(!before_purge.contains("rm -"), "{name} removes something before a purge");
     }
-    assert!(read("packaging/deb/postrm").contains("rm -rf /var/lib/vitalbridge /etc/vitalbridge\n"));
+}
+
+/// A purge where the state directory and the configuration are below `root`, with a disk mounted as `mounted`.
+fn purged(mounted: &str) -> (tempfile::TempDir, Output) {
+    let dir = tempfile::tempdir().unwrap();
+    let below = |path: &str| format!("{}{path}", dir.path().display());
+    let script = read("packaging/deb/postrm")
+        .replace("/var/lib/vitalbridge", &below("/var/lib/vitalbridge"))
+        .replace("/etc/vitalbridge", &below("/etc/vitalbridge"));
+    fs::write(dir.path().join("postrm"), script).unwrap();
+    let mut command = std::process::Command::new("unshare");
+    let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    // The helper of Debian belongs to this machine's own systemd.
+    let trial = format!(
+        "mkdir -p '{root}/var/lib/vitalbridge' '{root}/etc/vitalbridge' && mount -t tmpfs none '{root}{mounted}' && \
+         mkdir -p '{root}/var/lib/vitalbridge/.hidden/deep' && touch '{root}/etc/vitalbridge/a' && \
+         sh -e -c 'command() {{ false; }}; set -- purge; . {root}/postrm' && ls -A '{root}{mounted}' && \
+         find '{root}/var/lib' '{root}/etc' -mindepth 1",
+        root = dir.path().display()
+    );
+    let output = command.args([namespaces, "sh", "-c", &trial]).output().unwrap();
+    (dir, output)
+}
+
+#[test]
+fn a_purge_empties_a_disk_that_is_mounted_at_one_of_its_folders_and_does_not_fail_there() {
+    for mounted in ["/var/lib/vitalbridge", "/etc/vitalbridge"] {
+        let (dir, output) = purged(mounted);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{mounted}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(said.trim(), format!("{}{mounted}", dir.path().display()), "what is left is the mount point, empty");
+    }
+}
+
+#[test]
+fn each_adapter_of_a_built_in_profile_is_kept_from_modem_manager() {
+    let rules = read("systemd/60-vitalbridge.rules");
+    let mut found = 0;
+    for entry in fs::read_dir(root("devices")).unwrap() {
+        let path = entry.unwrap().path();
+        let profile: toml::Table = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let parts = profile.values().filter_map(toml::Value::as_table).chain([&profile]);
+        for id in parts.filter_map(|part| part.get("usb")?.as_array()).flatten() {
+            let vendor = id.as_str().unwrap().split(':').next().unwrap();
+            let rule = format!("ATTRS{{idVendor}}==\"{vendor}\", ENV{{ID_MM_DEVICE_IGNORE}}=\"1\"");
+            assert!(rules.contains(&rule), "{}: no rule for {vendor}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found > 5, "{found}");
+}
+
+#[test]
+fn the_unit_watches_restarts_and_bounds_the_daemon_and_waits_for_no_network() {
+    let unit = read("systemd/vitalbridge.service");
+    let of = |key: &str| -> Vec<&str> {
+        unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
+    };
+    for (key, value) in [
+        ("Type", "notify"),
+        ("WatchdogSec", "30"),
+        ("Restart", "always"),
+        ("RestartSec", "2"),
+        ("StartLimitIntervalSec", "0"),
+        ("RestartPreventExitStatus", "78"),
+        ("TimeoutStartSec", "15min"),
+        ("TimeoutStopSec", "20"),
+        ("OOMScoreAdjust", "-500"),
+        ("MemoryMax", "256M"),
+        ("User", "vitalbridge"),
+        ("StateDirectoryMode", "0700"),
+        // Without a network and without the time a bedside bridge has to start all the same.
+        ("After", "network.target bluetooth.service dbus.service"),
+    ] {
+        assert_eq!(of(key), [value], "{key}");
+    }
+    for key in ["Requires", "Wants", "BindsTo", "Requisite", "PartOf"] {
+        assert_eq!(of(key), <[&str; 0]>::default(), "{key}");
+    }
+}
+
+/// `packaging/build` with these words; it ends before it builds anything.
+fn build(words: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new("bash");
+    command.arg(root("packaging/build")).args(words).env("SOURCE_DATE_EPOCH", "0").stdin(Stdio::null());
+    command.env_remove("VITALBRIDGE_BIN").env_remove("LINTIAN").envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_program_that_must_not_be_packed_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    // Libraries of this machine's processor, which need nothing newer than Debian 11 has.
+    let compile = |name: &str, more: &[&str]| {
+        fs::write(file("a.c"), "int answer(void) { return 42; }\n").unwrap();
+        let mut cc = std::process::Command::new("cc");
+        cc.args(["-shared", "-nostdlib", "-fPIC", "-o", &file(name), &file("a.c")]).args(more);
+        assert!(cc.status().unwrap().success(), "{name}");
+        file(name)
+    };
+    let (ours, other) = match std::env::consts::ARCH {
+        "x86_64" => ("amd64", "arm64"),
+        "aarch64" => ("arm64", "amd64"),
+        _ => ("armhf", "arm64"),
+    };
+    let good = compile("good", &[]);
+    let needy = compile("needy", &["-Wl,--no-as-needed", "-lgcc_s"]);
+    let large = file("large");
+    fs::copy(&good, &large).unwrap();
+    fs::OpenOptions::new().write(true).open(&large).unwrap().set_len(16 * 1024 * 1024 + 1).unwrap();
+    let text = file("a.c");
+    for (program, architecture, code, told) in [
+        (&good, ours, 0, ""),
+        (&good, other, 1, " is for '"),
+        (&text, ours, 1, " is for ''"),
+        (&needy, ours, 1, "needs libgcc_s.so.1"),
+        (&large, ours, 1, "16777216 are allowed"),
+        (&good, "mips", 64, "mips is no architecture"),
+    ] {
+        let (found, said) = build(&["--judge", program, architecture], &[]);
+        assert!(found == Some(code) && said.contains(told), "{program} {architecture}: {found:?} {said}");
+    }
+    // The shell of a newer machine is linked against a newer glibc than Debian 11 has.
+    let newest = std::process::Command::new("ldd").arg("--version").output().unwrap();
+    let newest = String::from_utf8_lossy(&newest.stdout).lines().next().unwrap_or_default().to_owned();
+    if !newest.ends_with("2.31") {
+        let shell = build(&["--judge", "/bin/sh", ours], &[]);
+        assert!(shell.0 == Some(1) && shell.1.contains("Debian 11 has 2.31"), "{shell:?} {newest}");
+    }
+}
+
+#[test]
+fn a_build_of_packages_that_would_mix_programs_or_go_unchecked_is_refused_before_it_begins() {
+    let program = [("VITALBRIDGE_BIN", "/bin/sh")];
+    for words in [&[][..], &["amd64", "arm64"]] {
+        let (code, said) = build(words, &program);
+        assert!(code == Some(64) && said.contains("name its architecture, and no other"), "{words:?}: {code:?} {said}");
+    }
+    let (code, said) = build(&["amd64", "mips"], &[]);
+    assert!(code == Some(64) && said.contains("mips is no architecture"), "{code:?} {said}");
+    // A machine with what the script needs and without lintian.
+    let dir = tempfile::tempdir().unwrap();
+    for tool in ["bash", "dirname"] {
+        let found = std::process::Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
+        let path = String::from_utf8(found.stdout).unwrap();
+        std::os::unix::fs::symlink(path.trim(), dir.path().join(tool)).unwrap();
+    }
+    let (code, said) = build(&["amd64"], &[("PATH", dir.path().to_str().unwrap())]);
+    assert!(code == Some(64) && said.contains("LINTIAN=skip"), "{code:?} {said}");
 }
 
 /// The JSON Web Token that `token issue` prints for this configuration and these credentials.
@@ -214,9 +369,60 @@ fn a_credential_that_is_not_there_is_told_with_its_line_and_never_made() {
     assert!(!credentials.join("token.secret").exists());
 }
 
+#[test]
+fn a_credential_of_a_service_that_does_not_run_is_a_warning_for_who_looks_and_an_error_for_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("vitalbridge.toml");
+    let credentials = "[auth]\nsecret_file = 'credential:token.secret'\n\
+                       [server.tls]\ncertificate = 'credential:tls.crt'\nkey = 'credential:tls.key'\n\
+                       [mqtt]\nbroker = 'mqtts://localhost:1'\nusername = 'u'\npassword_file = 'credential:mqtt.password'\n\
+                       [mqtt.tls]\nca_file = 'credential:ca'\n";
+    let text = format!("[server]\nlisten = '127.0.0.1:0'\n[store]\ndir = 'state'\n{credentials}");
+    fs::write(&config, &text).unwrap();
+    assert!(!Path::new("/run/credentials/vitalbridge.service").exists(), "this machine runs the service");
+    let run = |arguments: &[&str], directory: Option<&Path>| {
+        let mut command = program();
+        command.args(arguments).arg("--config").arg(&config).env_remove("CREDENTIALS_DIRECTORY").stdin(Stdio::null());
+        command.envs(directory.map(|directory| ("CREDENTIALS_DIRECTORY", directory)));
+        command.output().unwrap()
+    };
+    let names = ["token.secret", "tls.crt", "tls.key", "mqtt.password", "ca"];
+    let looked = run(&["check", "--json"], None);
+    let report: serde_json::Value = serde_json::from_slice(&looked.stdout).unwrap();
+    assert_eq!((looked.status.code(), &report["problems"]), (Some(0), &serde_json::json!([])), "{report:#}");
+    let warnings = report["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), names.len(), "{report:#}");
+    for name in names {
+        let told = format!("the credential {name} has not been looked at: it is there while vitalbridge.service runs");
+        assert!(warnings.iter().any(|one| one["message"].as_str().unwrap().starts_with(&told)), "{name}: {report:#}");
+    }
+
+    let found: serde_json::Value = serde_json::from_slice(&run(&["doctor", "--json"], None).stdout).unwrap();
+    let findings = found["findings"].as_array().unwrap();
+    let of = |area: &str| findings.iter().filter(|one| one["area"] == area).collect::<Vec<_>>();
+    for one in of("configuration").iter().filter(|one| one["check"] != "no_source") {
+        assert_eq!((&one["check"], &one["level"]), (&"credential".into(), &"warning".into()), "{found:#}");
+        assert!(one["advice"].as_str().unwrap().contains("sudo systemctl start vitalbridge"), "{one}");
+    }
+    assert_eq!(of("configuration").len(), names.len() + 1, "{found:#}");
+    assert_eq!(of("secrets").iter().map(|one| &one["check"]).collect::<Vec<_>>(), ["credential"], "{found:#}");
+
+    // The service itself, and a command beside a running one, know better.
+    for (arguments, directory) in [(&["run"][..], None), (&["run"], Some(dir.path())), (&["check"], Some(dir.path()))] {
+        let refused = run(arguments, directory);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(78), "{arguments:?}: {told}");
+        assert!(told.contains("the credential ") && told.contains("cannot be read"), "{arguments:?}: {told}");
+    }
+    // Another mistake stays one beside them.
+    fs::write(&config, format!("{text}[log]\nfilter = '='\n")).unwrap();
+    assert_eq!(run(&["check"], None).status.code(), Some(78));
+}
+
 /// What docs/install.md and docs/operations.md tell a person to type and `tests/package/steps` does not run, with why.
 const RUN_BY_NOBODY: &[(&str, &str)] = &[
     ("ssh ", "from another machine"),
+    ("scp ", "from another machine"),
     ("sudo apt update && sudo apt full-upgrade", "the network's packages"),
     ("sudo apt install bluez unattended-upgrades", "the network's packages"),
     ("sudo apt install ./vitalbridge_", "the same by apt-get without a question; the file has another name"),
@@ -250,6 +456,114 @@ fn each_command_of_the_books_is_run_as_it_stands_by_the_trial_of_the_package_or_
     }
     assert!(found > 30, "{found}");
     assert_eq!(excepted.len(), RUN_BY_NOBODY.len(), "an exception for a line that is gone: {excepted:?}");
+}
+
+/// What is in single backticks, outside of blocks.
+fn inline_code(text: &str) -> Vec<&str> {
+    let outside = text.split("```").step_by(2);
+    outside.flat_map(|part| part.lines().flat_map(|line| line.split('`').skip(1).step_by(2))).collect()
+}
+
+/// What is wrong with a command as it stands for a user who is not root, if it is one.
+fn wrong_as_typed(command: &str) -> Option<&'static str> {
+    let mut words = command.split_whitespace();
+    let (first, second) = (words.next()?, words.next().unwrap_or_default());
+    let looks = ["status", "list-units", "is-active", "--failed", "cat", "show"];
+    let needs_root = match first {
+        "systemctl" => !second.is_empty() && !looks.contains(&second),
+        // The configuration is root's and the group's, the state the service's alone.
+        "vitalbridge" => {
+            ["check", "token", "buffer", "pair", "scan", "doctor", "devices", "support-bundle"].contains(&second)
+        }
+        "apt" | "apt-get" => !second.is_empty() && second != "list",
+        "journalctl" => second.starts_with("--vacuum"),
+        "dmesg" | "usermod" | "chmod" | "chown" | "udevadm" | "fuser" | "du" | "certutil" | "rm" | "install"
+        | "tar" | "cp" | "mv" => !second.is_empty(),
+        _ => false,
+    };
+    if needs_root && command != "vitalbridge token" {
+        return Some("a user who is not root may not do this: sudo");
+    }
+    // The shell of the user looks for the names, before sudo.
+    let is_closed = ["/var/lib/vitalbridge/", "/etc/vitalbridge/", "/var/backups/vitalbridge/", "/state/"];
+    let globs = first == "sudo"
+        && second != "sh"
+        && is_closed
+            .iter()
+            .any(|folder| command.split_whitespace().any(|word| word.starts_with(folder) && word.contains('*')));
+    globs.then_some("no user's shell can look for names in there: sudo sh -c '...'")
+}
+
+#[test]
+fn each_command_of_the_books_and_of_the_doctor_can_be_typed_by_who_is_not_root() {
+    for (command, is_wrong) in [
+        ("systemctl restart vitalbridge", true),
+        ("sudo systemctl restart vitalbridge", false),
+        ("systemctl status vitalbridge", false),
+        ("vitalbridge check", true),
+        ("vitalbridge profile list", false),
+        ("sudo rm /var/lib/vitalbridge/tls-*.pem", true),
+        ("sudo sh -c 'rm /var/lib/vitalbridge/vitals.db.corrupt-*'", false),
+        ("rm -rf x", true),
+        ("server.tls", false),
+    ] {
+        assert_eq!(wrong_as_typed(command).is_some(), is_wrong, "{command}");
+    }
+    let mut seen = 0;
+    let mut judge = |place: &str, command: &str| {
+        seen += 1;
+        if let Some(reason) = wrong_as_typed(command) {
+            panic!("{place}: `{command}`: {reason}");
+        }
+    };
+    for book in ["docs/install.md", "docs/operations.md", "docs/kiosk.md", "docs/doctor.md"] {
+        let text = read(book);
+        for block in text.split("```sh\n").skip(1) {
+            for line in block.split("```").next().unwrap().lines() {
+                judge(book, line.trim());
+            }
+        }
+        for code in inline_code(&text) {
+            judge(book, code);
+        }
+    }
+    for entry in fs::read_dir(root("src/doctor")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        // A string that goes on in the next line begins there after its spaces.
+        let joined = code.split("\\\n").map(str::trim_start).collect::<String>();
+        for code in inline_code(&joined) {
+            judge(path.to_str().unwrap(), code);
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
+fn the_book_of_the_doctor_names_each_warning_and_error_and_no_other() {
+    let mut given = std::collections::BTreeSet::new();
+    let finding =
+        regex::Regex::new(r#"(?:Finding::(?:warning|error)\(\s*(?:Area::\w+|AREA|area),|\berror\()\s*"([a-z_]+)""#);
+    let tested = regex::Regex::new(r#""([a-z_]+)",\s*Level::(?:Warning|Error)"#);
+    let (finding, tested) = (finding.unwrap(), tested.unwrap());
+    for entry in fs::read_dir(root("src/doctor")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for pattern in [&finding, &tested] {
+            given.extend(pattern.captures_iter(&text).map(|found| found[1].to_owned()));
+        }
+    }
+    let book = read("docs/doctor.md");
+    let rows = book.lines().filter(|line| line.starts_with("| ") && line.split(" | ").count() == 3);
+    let told: std::collections::BTreeSet<String> = rows
+        .filter(|row| !row.contains("what is looked at"))
+        .flat_map(|row| {
+            inline_code(row.rsplit(" | ").next().unwrap()).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(given.len() > 40, "{given:?}");
+    assert_eq!(told, given, "docs/doctor.md, and what src/doctor gives");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::bridge::{Bridge, eventually, program, signal, token};
+use crate::broker::free_port;
 use crate::dashboard::Dashboard;
 
 /// A bridge with one recorded patient, and rules of its own.
@@ -82,6 +83,32 @@ async fn systemd_is_told_that_it_is_ready_that_it_lives_and_that_it_stops() {
     signal(bridge.pid(), "TERM");
     eventually("STOPPING=1", Duration::from_secs(10), || hear("STOPPING=1")).await;
     assert_eq!(bridge.exit_code(), Some(0));
+}
+
+#[tokio::test]
+async fn systemd_is_told_that_it_is_ready_while_the_broker_is_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let port = free_port();
+    std::fs::write(&file, format!("{text}[mqtt]\nbroker = 'mqtt://127.0.0.1:{port}'\n")).unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut command = program();
+    command.args(["run", "--config", &file]).env("NOTIFY_SOCKET", &path);
+    let bridge = Bridge::start_command(command);
+    let mut told = String::new();
+    eventually("READY=1", Duration::from_secs(10), || {
+        let mut bytes = [0; 4096];
+        while let Ok(length) = socket.recv(&mut bytes) {
+            told.push_str(&String::from_utf8_lossy(&bytes[..length]));
+            told.push('\n');
+        }
+        told.contains("READY=1").then_some(())
+    })
+    .await;
+    assert_eq!(bridge.stop(), Some(0));
 }
 
 /// A bridge in a mount namespace of its own, where its state directory is a disk of `size` with `ballast` KiB on it. A
