@@ -466,6 +466,7 @@ impl Writer {
         StoreError::LeftBehind { events, reason }
     }
 }
+
 /// Raises the budget to what the disk allows by now.
 fn grow(ledger: &mut Ledger, directory: &Directory) {
     if let Err(error) = directory.default_budget().and_then(|budget| ledger.grow(budget)) {
