@@ -52,7 +52,10 @@ async function twoWindows() {
 test('a medium alarm in two windows: it sounds as the standard says, and what one acknowledges the other shows within a heartbeat', async () => {
   const { bedside, ward, tileOf } = await twoWindows();
   assert.equal(await bedside.locator('#acknowledge').isDisabled(), true);
+  const began = await together([bedside, ward], 'the alarm', PLACES, /^\s*\*\* SpO/);
+  let ended;
   await whileAlarming(daemon, async () => {
+    assert.ok(await began() < HEARTBEAT_MS, 'it begins in both within a heartbeat');
     const banner = await until('the banner', () => bannerOf(bedside));
     assert.deepEqual([banner.priority, banner.active], ['medium', 'true']);
     assert.match(banner.text, /^\*\* SpO/);
@@ -73,8 +76,42 @@ test('a medium alarm in two windows: it sounds as the standard says, and what on
     const heard = await bedside.evaluate(() => globalThis.tones.length);
     await new Promise((next) => setTimeout(next, 1000 * pulsesOf('medium').every + 500));
     assert.equal(await bedside.evaluate(() => globalThis.tones.length), heard, 'it is still');
+    ended = await together([bedside, ward], 'its end', PLACES, /^no alert$/);
   });
+  assert.ok(await ended() < HEARTBEAT_MS, 'it ends in both within a heartbeat');
   await until('the alarm is over in both', async () => !(await bannerOf(bedside)) && (await tileOf()).text === 'no alert');
+});
+
+test('two bedsides of one patient agree from the onset to the end, and each says the alarm aloud once', async () => {
+  await heard();
+  await withMemory(context);
+  const bedsides = [await openAt(context, daemon, BEDSIDE, QUIET), await openAt(context, daemon, BEDSIDE, QUIET)];
+  const [one, other] = bedsides;
+  const places = bedsides.map(() => '#bedside-alarm');
+  for (const page of bedsides) {
+    await page.bringToFront();
+    await untilLive(page);
+  }
+  /** What a screen reader was told of the alarm. */
+  const spokenIn = (page) => page.locator('#spoken').evaluate((node) => [...node.children].map(({ textContent }) => textContent.trim()).filter((text) => /SpO/.test(text)));
+  const began = await together(bedsides, 'the alarm', places, /^\s*\*\* SpO/);
+  let ended;
+  await whileAlarming(daemon, async () => {
+    assert.ok(await began() < HEARTBEAT_MS, 'it begins in both within a heartbeat');
+    for (const page of bedsides) await until('it is said', async () => (await spokenIn(page)).length > 0);
+    const acknowledged = await together(bedsides, 'ACKNOWLEDGED', places, /ACKNOWLEDGED by nurse/);
+    await other.locator('#acknowledge:not(:disabled)').click();
+    assert.ok(await acknowledged() < HEARTBEAT_MS, 'acknowledged in both within a heartbeat');
+    assert.deepEqual(await bannerOf(one), await bannerOf(other));
+    ended = await together(bedsides, 'its end', places, /^no alert$/);
+  });
+  assert.ok(await ended() < HEARTBEAT_MS, 'it ends in both within a heartbeat');
+  for (const page of bedsides) {
+    const spoken = await spokenIn(page);
+    assert.equal(spoken.length, 1, `said once, not again when it is acknowledged or over: ${spoken.join(' | ')}`);
+    assert.match(spoken[0], /^medium priority, bed B4, Hugo Brandt: SpO\S+ .*\.$/);
+    assert.equal(await page.locator('#spoken').getAttribute('aria-live'), 'assertive');
+  }
 });
 
 test('a high alarm: the audio pause counts down in every window, a latched alarm waits for its reset', async () => {

@@ -3,8 +3,16 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, bannerOf, inkOf, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
-import { SIZES, openAt, picture, until, violationsIn } from './real.mjs';
+import { SIZES, changeLimit, openAt, picture, until, violationsIn } from './real.mjs';
 import { context, daemon, fresh } from './stage.mjs';
+
+/** What a clinician changed is read beside the number within this, in ms. */
+const SOON_MS = 5000;
+/** How often the page asks for all limits, in ms. */
+const LIMITS_MS = 60_000;
+
+/** The limits beside the heart rate, the upper one first. */
+const limitsOf = async (page) => (await page.locator('[data-cell=hr].vital .limits').innerText()).split(/\s+/).join(' ');
 
 test('a tile opens the bedside, by a click and by Enter; Escape and the arrow lead back', async () => {
   await fresh();
@@ -51,7 +59,25 @@ test('the numbers at the bedside are those that the bridge sent, digit for digit
     }
     return CONTINUOUS.every((cell) => compared.get(cell)?.size >= 3);
   });
-  await until('limits stand beside the numbers', async () => (await page.locator('[data-cell=hr].vital .limits').innerText()).split(/\s+/).join(' ') === '120 50');
+  await until('limits stand beside the numbers', async () => await limitsOf(page) === '120 50');
+});
+
+test('a changed limit stands beside its number at once, and so does the end of the change', async () => {
+  await fresh();
+  // The limits are asked for now and again too: not here.
+  await context.addInitScript((rounds) => {
+    const { setInterval: every } = globalThis;
+    globalThis.setInterval = (act, ms, ...words) => (ms === rounds ? 0 : every(act, ms, ...words));
+  }, LIMITS_MS);
+  const page = await openAt(context, daemon, BEDSIDE, QUIET);
+  await until('the limits of the rules', async () => await limitsOf(page) === '120 50');
+  try {
+    await changeLimit(daemon, QUIET, 'heart_rate_high', { above: 131, clear: { at_most: 129 } });
+    await until('the new limit', async () => await limitsOf(page) === '131 50', SOON_MS);
+  } finally {
+    await changeLimit(daemon, QUIET, 'heart_rate_high');
+  }
+  await until('the limit of the rules again', async () => await limitsOf(page) === '120 50', SOON_MS);
 });
 
 test('waves sweep behind an erase bar, only for who looks at them, and a lost bridge leaves an empty screen', async () => {
@@ -119,6 +145,9 @@ test('everything can be done by keyboard alone, and the focus is always seen', a
     await tabTo('the tile', ({ patient, name }) => patient === QUIET && name === 'open');
     await page.keyboard.press('Enter');
     await until('the alarm', async () => (await bannerOf(page))?.active === 'true');
+    await tabTo('Audio pause', ({ id }) => id === 'pause');
+    await page.keyboard.press('Space');
+    await until('the audio is paused', async () => /^Audio paused \d:\d\d$/.test((await page.locator('#pause').innerText()).replaceAll(/\s+/g, ' ')));
     await tabTo('Acknowledge', ({ id }) => id === 'acknowledge');
     await page.keyboard.press('Enter');
     await until('acknowledged', async () => /ACKNOWLEDGED/.test((await bannerOf(page)).text));
@@ -190,6 +219,17 @@ describe('on every screen', () => {
   }
 });
 
+/** Bed and name in the bar, each only where nothing lies over it and it is not cut off. */
+const whoIsRead = (page) => page.evaluate(() => ['place', 'title'].map((id) => {
+  const node = document.getElementById(id);
+  const { left, right, top, bottom } = node.getBoundingClientRect();
+  const box = node.parentElement.getBoundingClientRect();
+  const front = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+  const title = document.getElementById('no-connection-title').getBoundingClientRect();
+  const isApart = right <= title.left || bottom <= title.top + 1;
+  return node.checkVisibility({ visibilityProperty: true }) && node.contains(front) && right <= box.right + 1 && isApart ? node.textContent : `not to be read: ${node.textContent}`;
+}));
+
 test('a stopped bridge turns the numbers grey, then ---, and the page says since when; it heals by itself', async () => {
   await fresh();
   const page = await openAt(context, daemon, BEDSIDE);
@@ -210,6 +250,12 @@ test('a stopped bridge turns the numbers grey, then ---, and the page says since
     await banner.waitFor();
     assert.match(await banner.innerText(), /^NO CONNECTION since \d\d:\d\d:\d\d/);
     assert.equal((await banner.boundingBox()).width, SIZES[1].width);
+    for (const size of SIZES) {
+      await page.setViewportSize(size);
+      assert.deepEqual(await whoIsRead(page), ['B4', 'Hugo Brandt'], `whose numbers they were, at ${size.width}x${size.height}`);
+      await picture(page, `lost-bedside-${size.width}x${size.height}`);
+    }
+    assert.deepEqual(await violationsIn(page), []);
     assert.match((await numbersOf(page)).nibp.note, /\d\d:\d\d · \d+/, 'a single measurement keeps its time');
     assert.equal(await page.locator('#acknowledge').isDisabled(), true);
     assert.equal(await page.locator('#mark').isVisible(), true);

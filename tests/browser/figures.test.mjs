@@ -4,10 +4,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BEDSIDE, QUIET, inkOf } from './bedside.mjs';
-import { SIZES, openAt, startWard, until } from './real.mjs';
+import { SIZES, changeLimit, openAt, startWard, until } from './real.mjs';
 import { browser, context, daemon, fresh } from './stage.mjs';
 
 const BEDS = 64;
+/** So many of them alarm, each with a border that flashes. */
+const ALARMING = 8;
 const LONG_TASK_MS = 50;
 
 /** Frames and long tasks of a page in so many ms. */
@@ -28,7 +30,11 @@ const measured = (page, ms) => page.evaluate((time) => new Promise((resolve) => 
   requestAnimationFrame(step);
 }), ms);
 
-/** Measures a page, and what its tasks take of the processor: other work on the machine makes them last longer, not take more. */
+/**
+ * Measures a page, and what its tasks take of the processor. The browser's own `longtask` entries are told and not asserted: they
+ * count how long a task lasted, and on a machine that others use a task of 5 ms lasts 60 ms when its thread is put aside. The
+ * processor's time of the same tasks, from a trace, is what the page itself asks for, and says the same on a machine of its own.
+ */
 async function traced(page, ms) {
   await browser.startTracing(page, { categories: ['toplevel', 'devtools.timeline'] });
   const seen = await measured(page, ms);
@@ -59,16 +65,20 @@ test('waves on a machine that is six times slower: no task takes more than 50 ms
   }
 });
 
-test(`${BEDS} beds at 1 Hz are drawn without a task of more than ${LONG_TASK_MS} ms`, async (t) => {
+test(`${BEDS} beds at 1 Hz, ${ALARMING} of them alarming, are drawn without a task of more than ${LONG_TASK_MS} ms`, async (t) => {
   const ward = await startWard(BEDS);
   t.after(ward.stop);
-  await fresh();
+  await fresh({ reducedMotion: 'no-preference' });
+  for (let bed = 1; bed <= ALARMING; bed += 1) await changeLimit(ward, `P-${bed * 7}`, 'respiration_high', { above: 8, clear: { at_most: 6 }, delay: '0s' });
   const page = await openAt(context, ward);
   const live = () => page.evaluate(() => document.querySelectorAll('.cell[data-cell=hr][data-state=live]').length);
   await until('all beds are live', async () => (await live()) === BEDS);
   assert.equal(await page.locator('.tile').count(), BEDS);
+  const alarming = () => page.locator('.tile[data-active=true][data-priority=medium]').count();
+  await until('some of them alarm', async () => await alarming() >= ALARMING);
   const seen = await traced(page, 8000);
   console.log(`${BEDS} beds at 1 Hz: ${told(seen)}`);
   assert.ok(seen.taken <= LONG_TASK_MS, `${seen.taken} ms`);
   assert.equal(await live(), BEDS);
+  assert.ok(await alarming() >= ALARMING);
 });

@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { PATIENTS, isNumber, numbersOf, observe, signIn, untilLive } from './demo.mjs';
-import { SIZES, picture, remember, remembered, until, violationsIn, withMemory } from './real.mjs';
+import { startHardWard } from './hard.mjs';
+import { SIZES, changeLimit, inAnHour, openAt, picture, remember, remembered, until, violationsIn, withMemory } from './real.mjs';
 import { context, daemon } from './stage.mjs';
 import { page, trouble } from './watched.mjs';
 
@@ -131,4 +132,54 @@ describe('on every screen', () => {
       assert.deepEqual(trouble, []);
     });
   }
+});
+
+/** Texts of one tile that lie over each other by more than a pixel, or leave the tile. */
+const crowdedIn = (from) => from.evaluate(() => [...document.querySelectorAll('.tile')].flatMap((tile) => {
+  const whole = tile.getBoundingClientRect();
+  const texts = [...tile.querySelectorAll('header h2, .off, .alarm-place, .cell dt, .number, .note, .news2')].filter((node) => node.checkVisibility() && node.textContent.trim() !== '').map((node) => {
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const [{ left, right }, box] = [range.getBoundingClientRect(), node.getBoundingClientRect()];
+    // What a box cuts off is not drawn.
+    const isCut = getComputedStyle(node).overflowX !== 'visible';
+    return { says: `${node.closest('.cell')?.dataset.cell ?? ''} ${node.className || node.tagName}: ${node.textContent.trim()}`, top: box.top, bottom: box.bottom, left: isCut ? Math.max(left, box.left) : left, right: isCut ? Math.min(right, box.right) : right };
+  });
+  const over = texts.flatMap((a, at) => texts.slice(at + 1).filter((b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1)
+    .map((b) => `${tile.dataset.patient}: ${a.says} / ${b.says}`));
+  const out = texts.filter(({ bottom, right }) => bottom > whole.bottom + 1 || right > whole.right + 1).map(({ says }) => `${tile.dataset.patient}: ${says} leaves the tile`);
+  return [...over, ...out];
+}));
+
+describe('on a bad day', () => {
+  test('no text of a tile lies over another: sensor off, sensor silent, alarms, ALARM OFF, no data, no link, at every size', async (t) => {
+    const ward = await startHardWard();
+    t.after(ward.stop);
+    await changeLimit(ward, 'P-4', 'spo2_low', { enabled: false, until: inAnHour() });
+    const hard = await openAt(context, ward);
+    const says = (patient, cell, pattern) => hard.locator(`.tile[data-patient=${patient}] [data-cell=${cell}] .note`).textContent().then((text) => pattern.test(text));
+    const look = async (when) => {
+      for (const size of SIZES) {
+        await hard.setViewportSize(size);
+        // The tiles are arranged anew.
+        await hard.waitForTimeout(500);
+        await picture(hard, `hard-${when}-${size.width}x${size.height}`);
+        assert.deepEqual(await crowdedIn(hard), [], `${when} at ${size.width}x${size.height}`);
+      }
+    };
+    await until('sensor off', () => says('P-1', 'spo2', /sensor off/));
+    await until('a high alarm', async () => await hard.locator('.tile[data-patient=P-3][data-priority=high]').count() === 1);
+    await until('ALARM OFF', () => hard.locator('.tile[data-patient=P-4] .off').isVisible());
+    await until('no signal', () => says('P-2', 'resp', /sensor silent/));
+    await look('signal');
+    ward.child.kill('SIGSTOP');
+    try {
+      await until('no link', () => says('P-3', 'resp', /no link/));
+      await hard.locator('#no-connection').waitFor();
+      await look('link');
+      assert.deepEqual(await violationsIn(hard), []);
+    } finally {
+      ward.child.kill('SIGCONT');
+    }
+  });
 });

@@ -2,6 +2,7 @@
 
 import { mkdirSync } from 'node:fs';
 import { BEDSIDE, NEIGHBOUR, QUIET } from './bedside.mjs';
+import { startHardWard } from './hard.mjs';
 import { SIZES, WAIT_MS, changeLimit, launch, openAt, startConfigured, startDemo, startWard, until, untilOver } from './real.mjs';
 
 const FOLDER = new URL('shots/', import.meta.url).pathname;
@@ -30,7 +31,7 @@ async function take(daemon, state, view, ready, settle = 500) {
     await page.locator('#clock').click();
     await until(`${state} at ${size.width}x${size.height}`, () => ready(page));
     await page.waitForTimeout(settle);
-    const place = view === '#/' ? 'ward' : view === BEDSIDE ? 'bedside' : view.split('/')[1];
+    const place = view === '#/' ? 'ward' : /^#.patient/.test(view) ? 'bedside' : view.split('/')[1];
     const name = `${state}-${place}-${size.width}x${size.height}.png`;
     await page.screenshot({ path: `${FOLDER}${name}` });
     await page.close();
@@ -91,20 +92,6 @@ try {
       await page.close();
     }
   }
-  if (isWanted('sensor-off')) {
-    // Half a minute of every ten: the windows wait for it, as many as one user may have.
-    const context = await browser.newContext();
-    const pages = [];
-    for (const [view, sizes] of [['#/patient/P-0002', SIZES], ['#/', SIZES.slice(0, 2)]]) for (const size of sizes) {
-      const page = await openAt(context, demo, view);
-      await page.setViewportSize(size);
-      pages.push({ page, name: `sensor-off-${view === '#/' ? 'ward' : 'bedside'}-${size.width}x${size.height}.png` });
-    }
-    await until('the sensor falls off', () => says('sensor off')(pages[0].page), 600_000);
-    for (const { page, name } of pages) await page.screenshot({ path: `${FOLDER}${name}` });
-    await context.close();
-    console.log('sensor-off');
-  }
   if (['stale', 'no-connection'].some(isWanted)) {
     const contexts = [];
     for (const view of ['#/', BEDSIDE]) for (const size of SIZES) {
@@ -128,6 +115,11 @@ try {
   }
 } finally {
   await demo.stop();
+}
+if (isWanted('sensor-off')) {
+  const ward = await startHardWard();
+  for (const view of ['#/', '#/patient/P-1']) await shoot(ward, 'sensor-off', view, says('sensor off'), 15_000);
+  await ward.stop();
 }
 if (isWanted('empty')) {
   const empty = await startConfigured('[bridge]\nid = "bridge"\n');

@@ -81,3 +81,29 @@ test('a reload stays signed in, signing out does not', async () => {
   await page.locator('#sign-in').waitFor();
   assert.equal(await page.locator('.tile').count(), 0);
 });
+
+test('signing in and out goes by keyboard alone, and the focus is seen', async () => {
+  await page.goto(daemon.origin);
+  await page.locator('#sign-in').waitFor();
+  const focused = () => page.evaluate(() => ({ id: document.activeElement.id, text: document.activeElement.textContent, outline: getComputedStyle(document.activeElement).outlineStyle }));
+  const tabTo = async (what, is) => {
+    for (let presses = 0; presses < 60; presses += 1) {
+      await page.keyboard.press('Tab');
+      const at = await focused();
+      if (is(at)) return assert.notEqual(at.outline, 'none', what);
+    }
+    return assert.fail(`${what} cannot be reached`);
+  };
+  assert.equal((await focused()).id, 'sign-in-secret', 'the field has the focus');
+  await page.keyboard.type(daemon.code);
+  await tabTo('Sign in', ({ text }) => text === 'Sign in');
+  await page.keyboard.press('Space');
+  await untilLive(page);
+  await tabTo('the menu', ({ id }) => id === 'menu-button');
+  await page.keyboard.press('Enter');
+  await tabTo('Sign out', ({ id }) => id === 'sign-out');
+  await page.keyboard.press('Enter');
+  await page.locator('#sign-in').waitFor();
+  assert.equal(await page.locator('.tile').count(), 0);
+  assert.deepEqual(trouble, []);
+});

@@ -1,13 +1,20 @@
 // The trends in real Chromium against the real daemon: `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { describe, test } from 'node:test';
-import { api, drawnIn, page, plugIn, trouble, unplug, visit } from './pages.mjs';
-import { picture, until } from './real.mjs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { api, context, drawnIn, page, plugIn, trouble, unplug, visit } from './pages.mjs';
+import { begin, openAt, picture, startConfigured, until } from './real.mjs';
 
 /** A continuous number is lost after this (the default rules), in ms. */
 const LOST_MS = 10_000;
+const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-trends-'));
+/** Where an oximeter of a bridge of its own is plugged in. */
+const line = join(dir, 'oximeter');
+
+after(() => rmSync(dir, { recursive: true, force: true }));
 
 /** The places of a stream's numbers with no end of the line between them, and how long that is. */
 function joined({ x, y, streams }, metric) {
@@ -109,10 +116,63 @@ describe('trends', () => {
     assert.deepEqual(trouble, []);
   });
 
+  test('the file of the readings is had by keyboard alone', async () => {
+    await visit('#/trends/P-2');
+    await until('something is drawn', async () => (await drawnIn('RESP'))?.x.length > 2);
+    await until('tab reaches the button', async () => {
+      await page.keyboard.press('Tab');
+      return page.evaluate(() => document.activeElement.matches('button.csv:focus-visible'));
+    });
+    const [download] = await Promise.all([page.waitForEvent('download'), page.keyboard.press('Enter')]);
+    assert.match(download.suggestedFilename(), /^P-2-.*\.csv$/);
+    assert.deepEqual(trouble, []);
+  });
+
   test('the live end goes on by itself', async () => {
     await visit('#/trends/P-2');
     const last = async () => (await drawnIn('HR / PR'))?.x.at(-1) ?? 0;
     const first = await until('something is drawn', last);
     await until('newer readings are drawn', async () => await last() > first + 3000);
+  });
+});
+
+/** A bed with an oximeter that is silent for 7 s once; a number is lost after `lost`. */
+async function startSilent(lost) {
+  const started = await startConfigured('[bridge]\nid = "silent"\n[alerts]\nrules = "rules.toml"\n[[patient]]\nid = "P-1"\nbed = "1"\n'
+    + `[[source]]\nid = "oximeter"\nkind = "serial"\nport = "${line}"\nprofile = "nonin-df2"\npatient = "P-1"\nmode = "test"\n`, {
+    'rules.toml': `[[rule]]\nid = "no_signal"\nkind = "technical"\npriority = "low"\nwhen = { no_valid_for = "${lost}" }\n`,
+    'silent.toml': '[[step]]\nat = "8s"\npause = "7s"\n',
+  });
+  const silent = begin('emulate', '--profile', 'nonin-df2', '--pty', line, '--scenario', join(started.dir, 'silent.toml'));
+  return { ...started, stop: () => silent.kill().then(started.stop) };
+}
+
+describe('how long a sensor may be silent is the rule\'s', () => {
+  test('with a rule of 3 s a silence of 7 s is a gap in the trend', async (t) => {
+    const silent = await startSilent('3s');
+    t.after(silent.stop);
+    const trends = await openAt(context, silent, '#/trends/P-1');
+    const chart = await until('what came after the silence', async () => {
+      const drawn = await drawnIn('SpO₂', trends);
+      return drawn?.streams.length > 0 && drawn.x.length > 9 && drawn.x.at(-1) - drawn.x[0] > 17_000 && drawn;
+    });
+    const gaps = chart.gaps[0].map(({ from, to }) => to - from);
+    assert.ok(gaps.some((ms) => ms > 6000 && ms < 10_000), `${gaps}`);
+    assert.deepEqual(joined(chart, 'spo2').filter((ms) => ms > 3000), []);
+  });
+
+  test('with a rule of 100 s a device of which no link is known still delivers after 12 s', async (t) => {
+    const silent = await startSilent('100s');
+    t.after(silent.stop);
+    // No source of these tests hides its link, and no test waits until a number is old.
+    await context.route('**/api/v1/devices*', (route) => route.fulfill({ json: { devices: [] } }));
+    await context.route('**/api/v1/readings/latest*', async (route) => {
+      const response = await route.fetch();
+      const answer = await response.json();
+      await route.fulfill({ response, json: { ...answer, readings: answer.readings.map((reading) => ({ ...reading, age_ms: 12_000 })) } });
+    });
+    const devices = await openAt(context, silent, '#/devices');
+    await until('the device', async () => await devices.locator('.link-state').count() > 0);
+    assert.equal(await devices.locator('.link-state').first().innerText(), 'delivers');
   });
 });

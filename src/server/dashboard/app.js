@@ -7,7 +7,7 @@
 
 import { drawAlarm, inStep, isDrawn } from './alarm.js';
 import { Bedside, prepare } from './bedside.js';
-import { byId, describe, hide, isCut, isInSight, mark, stamp, within, write } from './dom.js';
+import { byId, describe, hide, isCut, isInSight, mark, routeOf, stamp, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
 import { isBlocked, sound, unlock } from './sound.js';
 import { VitalBridge } from './vitalbridge.js';
@@ -89,9 +89,9 @@ let openedRoute = '';
 let isWatched = false;
 /** When the next attempt is due, in ms of performance.now(). */
 let retryAt = 0;
-/** Each time that the limits are asked for ends the one before. */
-let limitsAsked = 0;
-/** @type {ReturnType<typeof setTimeout> | undefined} */
+/** How often the limits of each patient were asked for: an answer that another request has overtaken is old. @type {Map<string, number>} */
+const limitsAsked = new Map();
+/** @type {ReturnType<typeof setInterval> | undefined} */
 let limitsTimer;
 let waitsForDrawing = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
@@ -109,7 +109,7 @@ let confirms = false;
 /** Priorities of alerts that stand on a bed out of sight. @type {Set<string>} */
 const unseen = new Set();
 
-// ---------------------------------------------------------------------------------------------------------- sign-in
+// ---- sign-in
 
 /** @param {string} [problem] */
 function showSignIn(problem) {
@@ -214,7 +214,7 @@ function sayEnd({ code, message, needsToken }) {
   return known[code] ?? (message || `The bridge ended this session (${code}).`);
 }
 
-// -------------------------------------------------------------------------------------------------------- connection
+// ---- connection
 
 /** @param {string} token */
 function start(token) {
@@ -236,24 +236,23 @@ function start(token) {
 }
 
 /**
- * Asks which alarms are switched off by the rule file, of which no message tells, now and again.
+ * Asks for the limits in force of these patients, one after the other.
  * @param {VitalBridge} current
  * @param {string} token
- * @param {{id: string}[]} patients
+ * @param {string[]} ids
  */
-async function askLimits(current, token, patients) {
-  clearTimeout(limitsTimer);
-  limitsAsked += 1;
-  const asked = limitsAsked;
-  for (const { id } of patients) {
+async function askLimits(current, token, ids) {
+  const isOver = () => current !== bridge || current.state === 'stopped';
+  for (const id of ids) {
+    if (isOver()) return;
+    const asked = (limitsAsked.get(id) ?? 0) + 1;
+    limitsAsked.set(id, asked);
     const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` } })
       .then((response) => (response.ok ? response.json() : undefined)).catch(() => undefined);
-    if (asked !== limitsAsked || current !== bridge || current.state === 'stopped') return;
     // Without an answer the last one stands.
-    if (answer) ward.inForce(id, answer.limits ?? []);
+    if (answer && asked === limitsAsked.get(id) && !isOver()) ward.inForce(id, answer.limits ?? []);
+    drawSoon();
   }
-  drawSoon();
-  limitsTimer = setTimeout(() => askLimits(current, token, patients), LIMITS_MS);
 }
 
 /** @param {VitalBridge} current @param {string} token */
@@ -280,7 +279,11 @@ function listen(current, token) {
     if (!state.hasSnapshot) for (const alert of (data?.alerts ?? []).slice(0, MAX_SPOKEN)) say(ward.spoken(alert));
     state.hasSnapshot = true;
     isWatched = true;
-    askLimits(current, token, data?.patients ?? []);
+    const ids = (data?.patients ?? []).map((/** @type {{id: string}} */ { id }) => id);
+    clearInterval(limitsTimer);
+    // What the rule file changes is told by no message.
+    limitsTimer = setInterval(askLimits, LIMITS_MS, current, token, ids);
+    askLimits(current, token, ids);
   });
   // What is older than the snapshot is history: the snapshot already holds the newest of it.
   on('health_update', ({ data, born, replayed }) => replayed || ward.reading(data, born));
@@ -297,8 +300,10 @@ function listen(current, token) {
     if (!replayed && ward.alert(data)) say(ward.spoken(data));
   });
   on('limits_changed', ({ data, replayed }) => {
+    if (replayed) return;
+    askLimits(current, token, [data.patient_id]);
     // Limits and ALARM OFF of one rule end each for itself: what holds then is in the snapshot.
-    if (!replayed && !ward.limit(data)) current.refresh();
+    if (!ward.limit(data)) current.refresh();
   });
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
   on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
@@ -358,7 +363,7 @@ function say(text) {
   place.append(line);
 }
 
-// ----------------------------------------------------------------------------------------------------------- drawing
+// ---- drawing
 
 /** Draws once for all frames that arrive within a moment. */
 function drawSoon() {
@@ -674,25 +679,12 @@ function arrange() {
   mark(list, 'fits', bestSize > 0 ? 'true' : '');
 }
 
-// ------------------------------------------------------------------------------------------------------------- views
-
-/** Reads the address: `#/`, `#/patient/ID`, or a view of `pages.js`. */
-function readRoute() {
-  const route = location.hash.startsWith('#/') ? location.hash.slice(2) : '';
-  const [name = '', id = ''] = (route.split('?')[0] ?? '').split('/');
-  let patient = id;
-  try {
-    patient = decodeURIComponent(id);
-  } catch {
-    // An address that somebody typed: as it stands, it names nobody.
-  }
-  return { name, patient, route: `#/${route}` };
-}
+// ---- views
 
 /** Shows the view that the address names. */
 function showView() {
   const before = view;
-  view = readRoute();
+  view = routeOf(location.hash);
   const main = /** @type {HTMLElement} */ (within(document, 'main'));
   const kind = view.name === '' ? 'ward' : view.name === 'patient' ? 'bedside' : 'page';
   mark(byId('app'), 'view', kind);
@@ -739,7 +731,7 @@ function closePage() {
   byId('page').replaceChildren();
 }
 
-// ------------------------------------------------------------------------------------------------------------- start
+// ---- start
 
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {

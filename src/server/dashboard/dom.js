@@ -34,6 +34,23 @@ export function describe(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
+/**
+ * Takes an address such as `#/trends/P-1?nibp` apart; without a view it is the ward's.
+ * @param {string} hash
+ */
+export function routeOf(hash) {
+  const route = hash.startsWith('#/') ? hash : '#/';
+  const [path = '', query = ''] = route.split('?', 2);
+  const [, name = '', id = ''] = path.split('/');
+  let patient = id;
+  try {
+    patient = decodeURIComponent(id);
+  } catch {
+    // An address that somebody typed: as it stands, it names nobody.
+  }
+  return { name, patient, route, query: new URLSearchParams(query) };
+}
+
 /** @param {string} templateId @returns {HTMLElement} */
 export function stamp(templateId) {
   const template = /** @type {HTMLTemplateElement} */ (document.getElementById(templateId));

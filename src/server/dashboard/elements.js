@@ -3,6 +3,9 @@
  * @module
  */
 
+export { hide, write } from './dom.js';
+import { hide, write } from './dom.js';
+
 /** @typedef {Node | string | number | false | null | undefined} Child What is false, null or undefined is left out. */
 
 /**
@@ -30,16 +33,6 @@ export function make(name, attributes = {}, ...children) {
 export function fill(element, ...children) {
   const kept = children.flat().filter((child) => child !== false && child !== null && child !== undefined && child !== '');
   element.replaceChildren(...kept.map((child) => (child instanceof Node ? child : document.createTextNode(String(child)))));
-}
-
-/** Changes a text only where it is another one. @param {Element} element @param {string} text */
-export function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** @param {HTMLElement} element @param {boolean} hidden */
-export function hide(element, hidden) {
-  if (element.hidden !== hidden) element.hidden = hidden;
 }
 
 /** Names that are unique on the page. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { routeOf } from './dom.js';
 import { fill, hide, make, write } from './elements.js';
 import { ask, isAbort, ownerOf, token, wordsOf } from './rest.js';
 
@@ -15,9 +16,10 @@ const WATCH_MS = 500;
 /**
  * @typedef {import('./vitalbridge.js').VitalBridge} VitalBridge
  * @typedef {{id: string, name: string, bed: string, ward: string, mode: string}} Patient
- * @typedef {{client: VitalBridge, root: HTMLElement, state?: unknown}} Given What app.js hands over.
+ * @typedef {{client: VitalBridge, root: HTMLElement, state: import('./app.js').State}} Given What app.js hands over.
  * @typedef {{client: VitalBridge, owner: import('./rest.js').Owner, patients: Patient[], patient: Patient | undefined,
- *   query: URLSearchParams, signal: AbortSignal, title: (text: string) => void}} Context What a page gets: `signal` is aborted when it is left.
+ *   query: URLSearchParams, signal: AbortSignal, title: (text: string) => void, lostAfterMs: () => number}} Context What a page gets: `signal` is aborted
+ *   when it is left, `lostAfterMs` is the age from which a continuous number is no number any more.
  * @typedef {{show: (place: HTMLElement, context: Context) => Promise<void> | void}} Page
  * @typedef {{title: string, ofPatient: boolean, load: () => Promise<Page>}} Route
  */
@@ -61,33 +63,17 @@ function style() {
 }
 
 /**
- * Takes an address apart.
- * @param {string} route such as `#/trends/P-1?nibp`
- */
-export function parse(route) {
-  const [path = '', query = ''] = route.replace(/^#/, '').split('?', 2);
-  const [, name = '', id = ''] = path.split('/');
-  let patient = '';
-  try {
-    patient = decodeURIComponent(id);
-  } catch {
-    // Not an id of anybody: it finds no patient.
-    patient = id;
-  }
-  return { name, patient, query: new URLSearchParams(query) };
-}
-
-/**
  * Opens the page of an address in the place of the one before.
  * @param {string} route
  * @param {Given} given
  */
-export async function open(route, { client, root }) {
+export async function open(route, given) {
+  const { client, root, state } = given;
   close();
   const mine = new AbortController();
   current = mine;
   place = root;
-  const { name, patient: id, query } = parse(route);
+  const { name, patient: id, query } = routeOf(route);
   const known = Object.hasOwn(ROUTES, name) ? ROUTES[name] : undefined;
   await style();
   if (mine.signal.aborted) return;
@@ -111,10 +97,10 @@ export async function open(route, { client, root }) {
     frame.about(known.ofPatient ? patient : undefined);
     frame.body.replaceChildren();
     const title = (/** @type {string} */ text) => write(frame.heading, text);
-    await page.show(frame.body, { client, owner: ownerOf(token()), patients, patient, query, signal: mine.signal, title });
+    await page.show(frame.body, { client, owner: ownerOf(token()), patients, patient, query, signal: mine.signal, title, lostAfterMs: () => state.ward.lostAfterMs });
   } catch (cause) {
     if (mine.signal.aborted || isAbort(cause)) return;
-    const again = () => open(route, { client, root });
+    const again = () => open(route, given);
     fill(frame.body, make('div', { class: 'say', role: 'alert' }, make('p', {}, wordsOf(cause)), make('button', { type: 'button', class: 'press', on: { click: again } }, 'Try again')));
   }
 }

@@ -1,9 +1,9 @@
 /**
  * Requests to the bridge's HTTP interface with the token of this tab, and what that token says of its owner.
- *
- * Numbers whose digits JavaScript would change (37.0) keep them in a sibling `<name>_text`, where the browser hands out the source.
  * @module
  */
+
+import { keepDigits } from './vitalbridge.js';
 
 /** Key of the token in the tab's own storage, as app.js keeps it. */
 const TOKEN_KEY = 'vitalbridge.token';
@@ -25,13 +25,6 @@ export class Refused extends Error {
     this.status = status;
     this.code = code;
   }
-}
-
-/** @this {any} @param {string} key @param {any} value @param {{source?: string}} [context] */
-function keepDigits(key, value, context) {
-  const source = context?.source;
-  if (typeof value === 'number' && source && source !== String(value) && !Array.isArray(this)) this[`${key}_text`] = source;
-  return value;
 }
 
 /** The token of this tab; empty if there is none. */

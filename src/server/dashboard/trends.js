@@ -31,8 +31,6 @@ const RELOAD_MS = 60_000;
 const SETTLED_MS = 10_000;
 /** A file larger than this is not made in a browser, in bytes. */
 const MAX_FILE = 256 * 1024 * 1024;
-/** Until the snapshot's own are known, in ms. */
-const LOST_AFTER_MS = 10_000;
 
 const PRESSURE = ['systolic', 'diastolic', 'mean'];
 const STYLE = getComputedStyle(document.documentElement);
@@ -78,7 +76,6 @@ class Trends {
   /** @type {Chart[]} */ charts = [];
   /** @type {any[]} */ #limits = [];
   /** @type {import('./series.js').Band[]} */ #bands = [];
-  #lostAfterMs = LOST_AFTER_MS;
   /** The window: `to` is undefined while it follows the present. @type {{length: number, to: number | undefined}} */ #window;
   /** @type {AbortController | undefined} */ #loading;
   #loadedAt = 0;
@@ -302,7 +299,7 @@ class Trends {
       const streams = [...this.#streams.values()].filter(({ metric }) => kind.metrics.includes(metric))
         .sort((a, b) => kind.metrics.indexOf(a.metric) - kind.metrics.indexOf(b.metric) || a.device.localeCompare(b.device));
       const about = (/** @type {string} */ metric) => kind.metrics.some((name) => name === metric || name.startsWith(`${metric}.`));
-      chart.draw(this.Plotter, streams, bands.filter(({ metric }) => about(metric)), linesOf(this.#limits, kind.metrics), { width, height, lostAfterMs: this.#lostAfterMs, hasTimes: !fit || chart === this.charts.at(-1), isWhole: this.#isWhole });
+      chart.draw(this.Plotter, streams, bands.filter(({ metric }) => about(metric)), linesOf(this.#limits, kind.metrics), { width, height, lostAfterMs: this.context.lostAfterMs(), hasTimes: !fit || chart === this.charts.at(-1), isWhole: this.#isWhole });
     }
     write(this.when, `${clockOf(span.from, true)} – ${this.#isLive ? 'now' : clockOf(span.to, true)}`);
     for (const one of this.tools.querySelectorAll('[data-span]')) {

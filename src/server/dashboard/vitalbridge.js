@@ -66,20 +66,22 @@ const MAX_OFFSETS = 12;
  */
 
 /**
- * Reads one frame. A number whose digits JavaScript would change (37.0) keeps them in a sibling `<name>_text`, in browsers
- * that hand out the source text.
+ * For `JSON.parse`: a number whose digits JavaScript would change (37.0) keeps them in a sibling `<name>_text`, in browsers that
+ * hand out the source text.
+ * @this {any} @param {string} key @param {any} value @param {{source?: string}} [context]
+ */
+export function keepDigits(key, value, context) {
+  const source = context?.source;
+  if (typeof value === 'number' && source && source !== String(value) && !Array.isArray(this)) this[`${key}_text`] = source;
+  return value;
+}
+
+/**
+ * Reads one frame, with {@link keepDigits}.
  * @param {string} text
  * @returns {Frame} Throws SyntaxError if it is not JSON, TypeError if it is not a frame.
  */
 export function parseFrame(text) {
-  /** @this {any} @param {string} key @param {any} value @param {{source?: string}} [context] */
-  function keepDigits(key, value, context) {
-    const source = context?.source;
-    if (typeof value === 'number' && source && source !== String(value) && !Array.isArray(this)) {
-      this[`${key}_text`] = source;
-    }
-    return value;
-  }
   const frame = JSON.parse(text, keepDigits);
   if (typeof frame?.type !== 'string') throw new TypeError('a frame without a type');
   return frame;

@@ -238,7 +238,8 @@ export class Ward {
   /** The same as the bridge's limits have it, by patient: what the rule file switched off is only there. @type {Map<string, any[]>} */ #inForce = new Map();
   /** The nearest limits by patient and metric. @type {Map<string, Map<string, Limits>>} */ #limits = new Map();
   #staleAfterMs = 5000;
-  #lostAfterMs = 10000;
+  /** A continuous number is lost from this age, in ms. */
+  lostAfterMs = 10000;
   /** The bridge's own mode. */ #mode = 'real';
 
   /**
@@ -253,7 +254,7 @@ export class Ward {
     this.#off.clear();
     this.#mode = snapshot.mode ?? 'real';
     if (snapshot.stale_after_ms > 0) this.#staleAfterMs = snapshot.stale_after_ms;
-    if (snapshot.lost_after_ms > 0) this.#lostAfterMs = snapshot.lost_after_ms;
+    if (snapshot.lost_after_ms > 0) this.lostAfterMs = snapshot.lost_after_ms;
     for (const about of snapshot.patients ?? []) {
       const patient = new Patient(about);
       patient.links = links.get(about.id) ?? patient.links;
@@ -482,13 +483,13 @@ export class Ward {
    * @returns {Shown}
    */
   #shown(patient, matches, now, spot, connected) {
-    const entry = patient.pick(matches, now, spot ? Infinity : this.#lostAfterMs);
+    const entry = patient.pick(matches, now, spot ? Infinity : this.lostAfterMs);
     if (!entry) return { text: NO_NUMBER, state: 'none', note: 'no data yet', age: '' };
     const { data, born } = entry;
     const ageMs = Math.max(0, now - born + (spot ? lagOf(data) : 0));
     const age = Number.isFinite(ageMs) ? ageText(ageMs) : '';
     const from = { age, seq: data.seq, device: data.device_id, ...(spot && { time: spotTime(data) }) };
-    if (!spot && ageMs > this.#lostAfterMs) {
+    if (!spot && ageMs > this.lostAfterMs) {
       const link = connected ? LINK_WORDS[patient.links.get(data.device_id) ?? ''] : 'no link';
       return { ...from, text: NO_NUMBER, state: 'lost', note: link ?? 'no signal' };
     }
