@@ -744,8 +744,11 @@ pub const DERIVED_SOURCE: &str = "derived";
 impl Reading {
     /// True if it was measured long before `now`. Both times are of one clock reading, so that a step of the wall clock
     /// does not make a reading old.
+    ///
+    /// How long a device had kept what its own clock dates is judged once, where it came in: [`Quality::Historic`].
     pub fn is_late(&self, now: Stamp) -> bool {
-        let kept = self.taken.wall.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
+        let dated = self.taken.wall.filter(|_| self.taken.source != TimeSource::DeviceMapped);
+        let kept = dated.map_or(0, |taken| self.received.wall.0.saturating_sub(taken.0));
         let kept = Duration::from_millis(u64::try_from(kept).unwrap_or(0));
         self.quality == Quality::Historic || kept + now.mono.since(self.received.mono) > LATE_AFTER
     }
@@ -898,5 +901,26 @@ mod tests {
             "of two of the past the one that came last"
         );
         assert!(!pressure(1010, 5010, Some(4000), Historic).is_older_than(&kept));
+    }
+
+    #[test]
+    fn what_a_devices_clock_dates_is_late_if_its_source_said_so_or_if_it_waited_here() {
+        let after = |reading: &Reading, s: u64| Stamp {
+            mono: reading.received.mono + Duration::from_secs(s),
+            ..reading.received
+        };
+        for kept_s in 50..=61 {
+            let (of_now, late) = [Quality::Valid, Quality::Historic]
+                .map(|quality| pressure(1000, 5000, Some(5000 - kept_s), quality))
+                .into();
+            for waited_s in 0..=12 {
+                assert!(!of_now.is_late(after(&of_now, waited_s)), "kept for {kept_s} s, and {waited_s} s here");
+                assert!(late.is_late(after(&late, waited_s)), "kept for {kept_s} s, and {waited_s} s here");
+            }
+            assert!(of_now.is_late(after(&of_now, 61)));
+        }
+        let mut synced = pressure(1000, 5000, Some(4939), Quality::Valid);
+        synced.taken.source = TimeSource::DeviceSynced;
+        assert!(synced.is_late(after(&synced, 0)));
     }
 }

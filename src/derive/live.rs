@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn what_is_late_historic_doubted_absent_or_of_nobody_makes_no_live_score() {
         let fresh = || reading("d", vital("spo2", "85"), at(100_000));
-        let taken = |wall| Taken { wall, source: TimeSource::DeviceMapped, ..Taken::on_arrival(at(0)) };
+        let taken = |wall| Taken { wall, source: TimeSource::DeviceSynced, ..Taken::on_arrival(at(0)) };
         let absent = Vital::scalar(Metric::Spo2, Value::Absent(Absent::SensorOff));
         for (what, late) in [
             ("late", Reading { taken: taken(Some(Wall(START + 39_999))), ..fresh() }),

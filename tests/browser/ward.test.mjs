@@ -219,6 +219,14 @@ test('a kept value of an unknown time hides no other one', () => {
   assert.equal(tileOf(made, 1000).cells.nibp.text, '140/90');
 });
 
+test('a kept value with a time takes the place of one without', () => {
+  const made = ward();
+  const kept = (systolic, more) => reading('blood_pressure', systolic, { quality: 'historic', components: { systolic, diastolic: 95 }, ...more });
+  made.reading(kept(150, { ts_source: 'unknown', timestamp: undefined }), 0);
+  made.reading(kept(130, { timestamp: '2026-11-20T21:30:00.000Z' }), 1000);
+  assert.equal(tileOf(made, 1000).cells.nibp.text, '130/95');
+});
+
 test('a time that nobody knows is not made up', () => {
   assert.equal(shown(reading('temperature', 37, { ts_source: 'unknown' }), 'temp').time, 'time unknown');
   assert.equal(shown(reading('temperature', 37, { timestamp: undefined }), 'temp').time, 'time unknown');

@@ -541,12 +541,12 @@ const TRUST: &str = "\n[clock]\ntrust = \"system\"";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_cuff_has_kept_is_dated_by_its_own_clock_over_restarts() {
     let mut memory = vec![
-        pressure_of(201, "2019-11-30T12:00:00"),
-        pressure_of(202, "2020-01-01T09:00:00"),
-        pressure_of(203, "2020-01-01T11:59:50"),
+        pressure_of(201, "2019-11-30T12:00:01"),
+        pressure_of(202, "2020-01-01T09:00:01"),
+        pressure_of(203, "2020-01-01T11:59:51"),
     ];
     let mut rig =
-        Rig::new(with_clock(cuff(&memory), "2020-01-01T12:00:00"), &format!("sensor = \"blood_pressure\"{TRUST}"))
+        Rig::new(with_clock(cuff(&memory), "2020-01-01T12:00:01"), &format!("sensor = \"blood_pressure\"{TRUST}"))
             .await;
     let bridge = rig.run();
     rig.counted(&bridge, "valid", 3).await;
@@ -558,15 +558,15 @@ async fn what_a_cuff_has_kept_is_dated_by_its_own_clock_over_restarts() {
     assert_eq!(qualities, ["historic", "historic", "valid"]);
     // Older than 30 days: kept raw.
     assert_eq!((&kept[0]["ts_source"], &kept[0]["timestamp"]), (&json!("unknown"), &Json::Null));
-    assert_eq!((&kept[0]["device_time"], &kept[0]["ts_uncertainty_ms"]), (&json!("2019-11-30T12:00:00"), &Json::Null));
+    assert_eq!((&kept[0]["device_time"], &kept[0]["ts_uncertainty_ms"]), (&json!("2019-11-30T12:00:01"), &Json::Null));
     assert_mapped(&kept[1], 3 * 3600);
-    assert_eq!(kept[1]["device_time"], "2020-01-01T09:00:00");
+    assert_eq!(kept[1]["device_time"], "2020-01-01T09:00:01");
     assert_mapped(&kept[2], 10);
 
     // Somebody sets the cuff's clock while the bridge is off. It hands over all of it again, an hour-old one and one of the
     // future: the pair of this connect counts, and what is known keeps its time.
-    memory.extend([pressure_of(204, "2021-06-01T07:00:00"), pressure_of(205, "2021-06-03T07:00:00")]);
-    let services = with_clock(cuff(&memory), "2021-06-01T08:00:00").services;
+    memory.extend([pressure_of(204, "2021-06-01T07:00:01"), pressure_of(205, "2021-06-03T07:00:00")]);
+    let services = with_clock(cuff(&memory), "2021-06-01T08:00:01").services;
     rig.bluez.change(move |world| world.strap(SENSOR).services = services).await;
     let bridge = rig.run();
     rig.wake().await;
@@ -585,7 +585,7 @@ async fn what_a_cuff_has_kept_is_dated_by_its_own_clock_over_restarts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_measurement_of_hours_ago_does_not_alarm_if_the_cuffs_clock_says_so() {
-    let sensor = with_clock(cuff(&[pressure_of(230, "2020-01-01T09:00:00")]), "2020-01-01T12:00:00");
+    let sensor = with_clock(cuff(&[pressure_of(230, "2020-01-01T09:00:01")]), "2020-01-01T12:00:01");
     let mut rig = Rig::new(sensor, &format!("sensor = \"blood_pressure\"{TRUST}")).await;
     let bridge = rig.run();
     rig.counted(&bridge, "records_late", 1).await;
@@ -612,13 +612,13 @@ async fn a_meters_records_are_dated_by_the_time_that_its_user_sees() {
         payload.extend([mg_dl, 0xB0, 0x11]);
         (GLUCOSE, payload)
     };
-    let meter = with_clock(meter(), "2020-01-01T12:00:00");
+    let meter = with_clock(meter(), "2020-01-01T12:00:01");
     let mut rig = Rig::new(meter, &format!("sensor = \"glucose\"{TRUST}")).await;
     let bridge = rig.run();
     let records = vec![
-        record(1, "2020-01-01T07:00:00", 60, 101),
-        record(2, "2020-01-01T09:00:00", i16::MAX, 102),
-        record(3, "2020-01-01T10:59:50", 60, 103),
+        record(1, "2020-01-01T07:00:01", 60, 101),
+        record(2, "2020-01-01T09:00:01", i16::MAX, 102),
+        record(3, "2020-01-01T10:59:51", 60, 103),
     ];
     rig.serve(&[1, 1], records, 1).await;
     rig.sleep().await;
@@ -626,7 +626,7 @@ async fn a_meters_records_are_dated_by_the_time_that_its_user_sees() {
     let kept = rig.readings("glucose").await;
     assert_eq!(values(&kept), [101, 102, 103]);
     assert_mapped(&kept[0], 4 * 3600);
-    assert_eq!(kept[0]["device_time"], "2020-01-01T08:00:00");
+    assert_eq!(kept[0]["device_time"], "2020-01-01T08:00:01");
     assert_eq!(
         (&kept[1]["ts_source"], &kept[1]["timestamp"]),
         (&json!("unknown"), &Json::Null),
@@ -637,8 +637,8 @@ async fn a_meters_records_are_dated_by_the_time_that_its_user_sees() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_set_at_each_connect_is_read_before() {
-    let memory = [pressure_of(202, "2020-01-01T09:00:00"), pressure_of(203, "2020-01-01T11:59:50")];
-    let sensor = with_clock(cuff(&memory), "2020-01-01T12:00:00");
+    let memory = [pressure_of(202, "2020-01-01T09:00:01"), pressure_of(203, "2020-01-01T11:59:51")];
+    let sensor = with_clock(cuff(&memory), "2020-01-01T12:00:01");
     let mut rig = Rig::new(sensor, &format!("sensor = \"blood_pressure\"\nset_clock = \"+01:00\"{TRUST}")).await;
     let bridge = rig.run();
     rig.bluez.until("the time", |world| !world.strap(SENSOR).writes.is_empty()).await;
@@ -650,4 +650,45 @@ async fn a_clock_that_is_set_at_each_connect_is_read_before() {
     let kept = rig.readings("blood_pressure").await;
     assert_mapped(&kept[0], 3 * 3600);
     assert_mapped(&kept[1], 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_measured_after_the_bridge_has_set_the_clock_alarms() {
+    // The cuff's clock is seven hours ahead until the bridge sets it; then it measures.
+    let wall = |ahead_s: i64| {
+        let now = vitalbridge::clock::Clock::System.now().wall.0;
+        vitalbridge::clock::Wall(now + ahead_s * 1000).to_string()[..19].to_owned()
+    };
+    let sensor = with_clock(cuff(&[pressure_of(230, &wall(2))]), &wall(7 * 3600));
+    let mut rig = Rig::new(sensor, &format!("sensor = \"blood_pressure\"\nset_clock = \"+00:00\"{TRUST}")).await;
+    let bridge = rig.run();
+    rig.bluez.until("the time", |world| !world.strap(SENSOR).writes.is_empty()).await;
+    rig.counted(&bridge, "valid", 1).await;
+    rig.sleep().await;
+    stop(bridge);
+    let kept = rig.readings("blood_pressure").await;
+    assert_eq!(kept[0]["quality"], "valid", "just now, or seven hours ago: {}", kept[0]);
+    let rules = rig.log().await.into_iter().filter_map(|event| match event.body {
+        EventBody::Alert(alert) => Some(alert.rule.as_str().to_owned()),
+        _ => None,
+    });
+    assert!(rules.collect::<Vec<_>>().contains(&"systolic".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_measurement_of_minutes_ago_alarms_because_connecting_may_take_so_long() {
+    let sensor = with_clock(cuff(&[pressure_of(230, "2020-01-01T11:50:01")]), "2020-01-01T12:00:01");
+    let mut rig = Rig::new(sensor, &format!("sensor = \"blood_pressure\"{TRUST}")).await;
+    let bridge = rig.run();
+    rig.counted(&bridge, "valid", 1).await;
+    rig.sleep().await;
+    stop(bridge);
+    let kept = rig.readings("blood_pressure").await;
+    assert_mapped(&kept[0], 600);
+    assert_eq!(kept[0]["quality"], "valid");
+    let rules = rig.log().await.into_iter().filter_map(|event| match event.body {
+        EventBody::Alert(alert) => Some(alert.rule.as_str().to_owned()),
+        _ => None,
+    });
+    assert!(rules.collect::<Vec<_>>().contains(&"systolic".to_owned()));
 }

@@ -221,8 +221,8 @@ async fn a_cuff_of_its_makers_protocol_is_dated_by_its_clock_if_it_has_one() {
     let measured = [&vector("yonker")[..6], &[19, 11, 24], &vector("yonker")[9..]].concat();
     let mut cuff = sensor(YONKER, &["write"], Own::default());
     cuff.services[0].1[0] = Characteristic::new(NOTIFY, &["notify"]).storing(&[&measured]);
-    let now = Characteristic::new(0x2A08, &["read"]).reading(&[0xE3, 7, 11, 24, 19, 18, 50]);
-    cuff.services.push((0x1809, vec![now]));
+    let now = Characteristic::new(0x2A2B, &["read"]).reading(&[0xE3, 7, 11, 24, 19, 18, 50, 0, 0, 0]);
+    cuff.services.push((0x1805, vec![now]));
     cuff.ends_link = true;
     let _bluez = FakeBluez::start(&bus, World::new(vec![cuff])).await;
     let mut bridge = Bridge::start(&bus, &setup("yonker-bp"));
@@ -236,6 +236,21 @@ async fn a_cuff_of_its_makers_protocol_is_dated_by_its_clock_if_it_has_one() {
     let wall = |name: &str| Wall::parse(pressure[name].as_str().unwrap()).unwrap().0;
     // It says minutes: the middle of its one, and the middle of the second of the answer.
     assert!((20_000..26_000).contains(&(wall("received") - wall("timestamp"))), "{pressure}");
+}
+
+#[tokio::test]
+async fn a_clock_that_may_be_protected_is_not_asked_for_without_a_bond() {
+    let bus = Bus::start().await;
+    let mut cuff = sensor(YONKER, &["write"], Own::default());
+    cuff.services[0].1[0] = Characteristic::new(NOTIFY, &["notify"]).storing(&[&vector("yonker")]);
+    let now = Characteristic::new(0x2A08, &["read"]).reading(&[0xE9, 7, 11, 24, 19, 18, 50]);
+    cuff.services.push((0x1809, vec![now]));
+    cuff.ends_link = true;
+    let bluez = FakeBluez::start(&bus, World::new(vec![cuff])).await;
+    let mut bridge = Bridge::start(&bus, &setup("yonker-bp"));
+    let pressure = bridge.until_reading("blood_pressure").await;
+    assert_eq!(pressure["ts_source"], "unknown", "{pressure}");
+    assert_eq!(bluez.change(|world| world.count("ReadValue")).await, 0);
 }
 
 #[tokio::test]

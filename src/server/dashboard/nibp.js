@@ -6,6 +6,8 @@
 import { clockOf } from './chart.js';
 import { button, fill, hide, make, table, write } from './elements.js';
 import { ask, isAbort, wordsOf } from './rest.js';
+import { LATE_MS } from './series.js';
+import { DOUBTFUL_WORDS } from './ward.js';
 
 /** Rows of a request, requests of a time, and rows that are added at once to what is shown. */
 const PAGE = 1000;
@@ -15,11 +17,6 @@ const SHOWN = 25;
 const ON_DISK_MS = 7000;
 /** Measurements that are remembered from what came live. */
 const MAX_LIVE = 100;
-/** Told this much later than measured: it was kept in the cuff, in ms. */
-const LATE_MS = 60_000;
-
-/** Why a number is not an ordinary one. */
-const QUALITIES = /** @type {Record<string, string>} */ ({ valid: '', validated: '', questionable: 'doubtful', implausible: 'not plausible', historic: 'measured earlier' });
 
 /** @param {any} holder @param {string} part */
 const digits = (holder, part) => (typeof holder?.[part] === 'number' ? String(holder[`${part}_text`] ?? holder[part]) : undefined);
@@ -30,11 +27,12 @@ function cells(data) {
   const made = digits(data.derived, 'mean');
   const isWithheld = ['invalid', 'calibrating', 'ongoing', 'overflow', 'underflow'].includes(data.quality);
   const isNumber = !isWithheld && (systolic !== undefined || diastolic !== undefined || mean !== undefined);
-  const isLate = data.quality === 'historic' || Date.parse(data.received) - Date.parse(data.timestamp) > LATE_MS;
+  const isLate = !data.timestamp || data.quality === 'historic' || Date.parse(data.received) - Date.parse(data.timestamp) > LATE_MS;
   const said = [
     !isNumber && String(data.absent ?? data.quality ?? 'no measurement').replaceAll('_', ' '),
-    isNumber && (QUALITIES[data.quality] ?? String(data.quality)),
+    isNumber && DOUBTFUL_WORDS[data.quality],
     isLate && `came ${clockOf(Date.parse(data.received), true)}`,
+    !data.timestamp && data.device_time && `its clock: ${data.device_time}`,
     data.ts_source === 'unsynced' && 'the clock was not set',
   ];
   return [

@@ -4,6 +4,7 @@
  */
 
 import { mark, within, write } from './dom.js';
+import { NO_TIME } from './ward.js';
 
 /** @typedef {import('./ward.js').Shown} Shown */
 
@@ -32,6 +33,8 @@ export function drawNumber(cell, shown) {
 /** What stands under a number: the reason why it is not an ordinary one, time and age. @param {Shown} shown */
 function noteOf({ state, note, time, age }) {
   const separated = age && `· ${age}`;
+  // The age is that of its arrival.
+  if (time === NO_TIME) return { said: note, age: age && `came ${age} ago` };
   if (time !== undefined) return { said: [note, time].filter(Boolean).join(' · '), age: separated };
   if (state === 'lost') return { said: note, age: separated };
   if (state === 'stale') return { said: note, age: `${age} old` };

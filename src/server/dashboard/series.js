@@ -7,7 +7,7 @@
  */
 
 /** A reading that was told this much later than it was measured was kept somewhere meanwhile, in ms (docs/alerts.md, "Late"). */
-const LATE_MS = 60_000;
+export const LATE_MS = 60_000;
 /** Qualities with which a number is none, as the bridge's own buckets have it. */
 const WITHHELD = new Set(['invalid', 'overflow', 'underflow', 'calibrating']);
 /** Points of one stream that are kept; the oldest go. Two hours of one each second, beside a loaded window. */

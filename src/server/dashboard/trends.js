@@ -9,6 +9,7 @@ import { nibpHistory } from './nibp.js';
 import { hear, repeat } from './pages.js';
 import { ask, askFile, isAbort, wordsOf } from './rest.js';
 import { Stream, bandsOf, linesOf, pointOf, pointsOfReading } from './series.js';
+import { numberOf } from './ward.js';
 
 /** @typedef {import('./pages.js').Context} Context @typedef {import('./chart.js').Kind} Kind @typedef {import('./chart.js').Span} Span */
 
@@ -81,6 +82,7 @@ class Trends {
   #loadedAt = 0;
   #drawnAt = 0;
   #undated = 0;
+  /** Of what came since: the newest of each metric. @type {Map<string, string>} */ #named = new Map();
   /** Everything of the window was read: what is not there was not measured. */
   #isWhole = false;
   #drawing = false;
@@ -157,6 +159,15 @@ class Trends {
       if (KINDS.some(({ metrics }) => metrics.includes(metric))) this.#stream(metric, data.device_id).push(point);
     }
     if (data.metric === 'blood_pressure') this.#nibp.heard(data);
+    if (!data.timestamp) {
+      this.#undated += 1;
+      this.#named.set(data.metric, ` · ${data.metric.replaceAll('_', ' ')} ${numberOf(data).text}`);
+      this.#sayUndated();
+    }
+  }
+
+  #sayUndated() {
+    this.#say(this.#undated > 0 ? `${this.#undated} readings of an unknown time are not shown${[...this.#named.values()].join('')}` : '');
   }
 
   async #tick() {
@@ -182,7 +193,7 @@ class Trends {
       await Promise.all([this.#loadAlerts(signal), this.#loadLimits(signal), this.#loadReadings(span, signal), this.#nibp.load(span, signal)]);
       if (signal.aborted) return;
       this.#isWhole = true;
-      this.#say(this.#undated > 0 ? `${this.#undated} readings of an unknown time are not shown.` : '');
+      this.#sayUndated();
     } catch (cause) {
       if (signal.aborted || isAbort(cause)) return;
       this.#say(wordsOf(cause), true);

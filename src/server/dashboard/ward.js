@@ -8,6 +8,7 @@
 
 /** Shown in place of a number that is not known. */
 export const NO_NUMBER = '---';
+export const NO_TIME = 'time unknown';
 /** A spot value older than this is grey: it says little about the patient now, in ms. */
 const SPOT_OLD_MS = 60 * 60 * 1000;
 /** An end that is further away is told with its day, in ms. */
@@ -38,29 +39,18 @@ const ZERO_POSSIBLE = new Set(['respiratory_rate']);
  *   that alarm, `off` the rules that somebody has switched off, with their end.
  */
 
-/** Why there is no number, in words. */
+/** Why there is no number, where the name itself does not say it. */
 const ABSENT_WORDS = /** @type {Record<string, string>} */ ({
   zero_reported: 'reads zero',
   not_a_number: 'no measurement',
-  not_at_this_resolution: 'not at this resolution',
   over_range: 'above range',
   under_range: 'below range',
   reserved: 'invalid code',
-  out_of_range: 'out of range',
-  not_measured: 'not measured',
-  measurement_failed: 'measurement failed',
   silent: 'sensor silent',
-  link_lost: 'link lost',
-  no_sensor: 'no sensor',
-  sensor_off: 'sensor off',
-  sensor_fault: 'sensor fault',
   searching: 'searching pulse',
   low_perfusion: 'weak pulse',
   low_quality: 'poor signal',
   artifact: 'movement',
-  signal_lost: 'signal lost',
-  lead_off: 'lead off',
-  cuff_too_loose: 'cuff too loose',
 });
 
 /** Qualities with which a number is not shown. */
@@ -74,7 +64,7 @@ const WITHHELD_WORDS = /** @type {Record<string, string>} */ ({
 });
 
 /** Qualities with which a number is shown, but never as an ordinary one. */
-const DOUBTFUL_WORDS = /** @type {Record<string, string>} */ ({
+export const DOUBTFUL_WORDS = /** @type {Record<string, string>} */ ({
   questionable: 'doubtful',
   implausible: 'not plausible',
   historic: 'measured earlier',
@@ -157,7 +147,7 @@ function digits(holder, member, metric) {
  * @param {any} data
  * @returns {{text: string, mean?: string, pulsePressure?: string, reason: string}} `reason` is empty for a number.
  */
-function numberOf(data) {
+export function numberOf(data) {
   const withheld = WITHHELD_WORDS[data.quality];
   const none = { text: NO_NUMBER, reason: (data.absent && (ABSENT_WORDS[data.absent] ?? words(String(data.absent)))) || withheld };
   if (data.metric === 'blood_pressure' && !withheld) {
@@ -204,7 +194,7 @@ class Patient {
     const known = this.readings.get(key);
     if (known && known.data.epoch === data.epoch && known.data.seq >= data.seq) return false;
     // A measurement that was kept by the device and comes late must not hide a newer one.
-    if (known && lagOf(data) > 0 && born - lagOf(data) < known.born - lagOf(known.data)) return false;
+    if (known && !isUndated(known.data) && lagOf(data) > 0 && born - lagOf(data) < known.born - lagOf(known.data)) return false;
     if (known && isUndated(data) && !isUndated(known.data)) return false;
     this.readings.set(key, { data, born });
     return true;
@@ -562,7 +552,7 @@ const stars = (priority) => '*'.repeat(rank(priority));
 /** The time of a spot value; `≈` while the bridge's clock was not set. @param {any} data */
 function spotTime(data) {
   const time = timeText(data.timestamp);
-  if (!time || data.ts_source === 'unknown') return 'time unknown';
+  if (!time || data.ts_source === 'unknown') return NO_TIME;
   return data.ts_source === 'unsynced' ? `≈${time}` : time;
 }
 

@@ -591,10 +591,16 @@ impl Driver {
             Report::Finished(result) => self.inputs.push_back(Input::Finished(key, result)),
             Report::ReadClock { is_optional } => {
                 if let Some(sensor) = self.sensors.get(&key) {
-                    self.order(Task::ReadClock { key, deliver: sensor.deliver.clone(), is_optional });
+                    let is_bonded = sensor.told.as_ref().is_some_and(|told| told.bonded);
+                    let deliver = sensor.deliver.clone();
+                    self.order(Task::ReadClock { key, deliver, is_optional, is_bonded });
                 }
             }
-            Report::SetClock(time) => self.order(Task::SetClock(key, time)),
+            Report::SetClock(time) => {
+                if let Some(sensor) = self.sensors.get(&key) {
+                    self.order(Task::SetClock { key, time, deliver: sensor.deliver.clone() });
+                }
+            }
             Report::Write(characteristic, bytes) => self.order(Task::Write(key, characteristic, bytes)),
             Report::Send(bytes) => {
                 if let Some(Sensor { subscription: Subscription::Stream(wires), deliver, .. }) = self.sensors.get(&key)

@@ -6,13 +6,14 @@ use super::Reader;
 use super::client::Report;
 use super::sensor::SensorKind;
 use super::set_clock::SetClock;
-use crate::clock::Stamp;
+use crate::clock::{Stamp, Wall};
 use crate::decode::gatt::date_time::CurrentTime;
 use crate::sources::SourceError;
 
 impl Reader<'_> {
     /// A new link: asks for the time, before anybody sets it. A meter is asked for its records after that.
     pub(super) async fn ask_for_time(&mut self, now: Stamp) -> Result<(), SourceError> {
+        self.intake.relate(&self.device_clock);
         self.device_clock.on_link();
         self.is_fetch_due = self.fetch.is_some();
         if let Some(clock) = &mut self.clock {
@@ -68,7 +69,10 @@ impl Reader<'_> {
             warn!(device = %self.output.device(), reason, "the sensor's clock is left as it is");
             return;
         }
-        self.device_clock.on_set();
+        // What it takes is told by [`super::radio::Delivery::TimeTaken`].
+        if let Some(local) = Wall::parse(&format!("{}Z", time.time)) {
+            self.device_clock.on_set(local, self.output.now());
+        }
         self.client.report(Report::SetClock(time)).await;
     }
 }

@@ -23,6 +23,7 @@ mod stream;
 mod taking;
 mod talk;
 mod unattended;
+mod visit;
 mod wanted;
 mod wires;
 
@@ -47,13 +48,14 @@ use self::join::Join;
 use self::policy::{SensorPhase, SensorState, WantedSensor};
 use self::racp::Fetch;
 use self::radio::Delivery;
-use self::records::{GLUCOSE_CONTEXT, Intake, Known, Manners, is_record};
+use self::records::{GLUCOSE_CONTEXT, Intake, Kind, Known, Manners, is_record};
 use self::sensor::{CURRENT_TIME, DATE_TIME, Habit, Manner, RECORD_ACCESS};
 use self::set_clock::SetClock;
 use self::taking::{Check, STRANGER, answered};
+use self::visit::Visits;
 use self::wires::{Heard, Subscription, Wires};
 use super::device_clock::DeviceClock;
-use super::output::{Observation, SourceCounters, SourceOutput};
+use super::output::{Observation, SourceCounters, SourceOutput, When};
 use super::{SourceConfig, SourceError};
 use crate::clock::Stamp;
 use crate::decode::gatt;
@@ -63,7 +65,7 @@ use crate::event::LinkState;
 use crate::ids::PatientId;
 use crate::profile::Profile;
 use crate::profile::ble::{Ble, Quirk, Stored, TimeWrite};
-use crate::vitals::{Decimal, Metric, Status, Value, Vital};
+use crate::vitals::{Decimal, Metric, Quality, Status, Value, Vital};
 
 /// Most users of one sensor; GSS, User Index: one byte, of which 255 is nobody.
 pub const MAX_USERS: usize = 255;
@@ -217,6 +219,7 @@ pub(super) async fn run(
         is_fetch_due: false,
         clock: config.clock(),
         device_clock: DeviceClock::default(),
+        visits: Visits::default(),
         join,
         malformed: Malformed::default(),
         gone: None,
@@ -248,6 +251,8 @@ struct Reader<'r> {
     clock: Option<SetClock>,
     /// What the sensor's clock said.
     device_clock: DeviceClock,
+    /// What it has handed over.
+    visits: Visits<Kind>,
     /// Of a model whose measurements come in parts.
     join: Option<Join>,
     malformed: Malformed,
@@ -284,6 +289,7 @@ impl Reader<'_> {
                     // Of a byte stream, which was not subscribed to.
                     Some(Delivery::Bytes { .. } | Delivery::Advertised { .. } | Delivery::Sent(_)) => {}
                     Some(Delivery::NoTime) => self.on_untold().await?,
+                    Some(Delivery::TimeTaken { received }) => self.device_clock.on_taken(received),
                     // The radio has ended.
                     None => return self.finish_records().await,
                 },
@@ -364,7 +370,9 @@ impl Reader<'_> {
         self.tell_live(&status, user).await?;
         let output = self.output_of(user);
         for observation in observations {
-            output.reading(observation, received).await?;
+            // What the sensor had kept was not measured as it came.
+            let when = if observation.quality == Quality::Historic { When::Unknown } else { When::OnArrival };
+            output.reading_of(observation, when, received).await?;
         }
         Ok(())
     }
@@ -385,6 +393,7 @@ impl Reader<'_> {
                 // A bonded sensor may send, and go, before the subscription is known to stand.
                 self.gone = None;
                 self.intake.on_link();
+                self.intake.relate(&self.device_clock);
                 self.device_clock.on_link();
             } else {
                 // What was sent before may still be on its way here: it settles by itself.

@@ -90,6 +90,11 @@ pub(super) enum Delivery {
     Sent(Result<(), String>),
     /// The answer to a [`Task::ReadClock`] of a sensor that does not tell its time.
     NoTime,
+    /// The answer to a [`Task::SetClock`] that the sensor has taken.
+    TimeTaken {
+        /// When it said so.
+        received: Stamp,
+    },
 }
 
 /// What a generation is to do.
@@ -104,9 +109,9 @@ pub(super) enum Task {
     /// Read the battery, or anything else.
     ReadBattery(SensorKey),
     /// Read the sensor's clock, if it has one, and hand it to `deliver` like a notification.
-    ReadClock { key: SensorKey, deliver: mpsc::Sender<Delivery>, is_optional: bool },
-    /// Set the sensor's clock, if it has one.
-    SetClock(SensorKey, CurrentTime),
+    ReadClock { key: SensorKey, deliver: mpsc::Sender<Delivery>, is_optional: bool, is_bonded: bool },
+    /// Set the sensor's clock, if it has one; answered by [`Delivery::TimeTaken`] if it is set.
+    SetClock { key: SensorKey, time: CurrentTime, deliver: mpsc::Sender<Delivery> },
     /// Write, where the sensor has such a characteristic.
     Write(SensorKey, Characteristic, Vec<u8>),
     /// Write the next bytes to a byte stream; answered by [`Delivery::Sent`].
@@ -226,6 +231,8 @@ struct Ear {
     echoes: Echoes,
     /// Who gets what the device sends now.
     listening: watch::Sender<Option<Arc<Listening>>>,
+    /// Its clock is given only to who has been paired with.
+    is_clock_protected: Arc<AtomicBool>,
 }
 
 impl Ear {
@@ -394,17 +401,25 @@ impl Side {
                 let Some(ear) = known.ear(key) else { return };
                 (key, Box::pin(read_sign_of_life(key, ear, self.limits.read, self.clock.clone())))
             }
-            Task::ReadClock { key, deliver, is_optional } => {
+            Task::ReadClock { key, deliver, is_optional, is_bonded } => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(read_clock(ear, deliver, is_optional, self.limits.read, self.clock.clone())))
+                let limit = self.limits.read;
+                (key, Box::pin(read_clock(ear, deliver, is_optional, is_bonded, limit, self.clock.clone())))
             }
-            Task::SetClock(key, time) => {
+            Task::SetClock { key, time, deliver } => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(set_clock(ear.peripheral, time, self.limits.read)))
+                (key, Box::pin(set_clock(ear.peripheral, time, deliver, self.limits.read, self.clock.clone())))
             }
             Task::Write(key, characteristic, bytes) => {
                 let Some(ear) = known.ear(key) else { return };
-                (key, Box::pin(write(ear.peripheral, characteristic.uuid, bytes, self.limits.read)))
+                let writing = write(ear.peripheral, characteristic.uuid, bytes, self.limits.read);
+                (
+                    key,
+                    Box::pin(async {
+                        writing.await;
+                        None
+                    }),
+                )
             }
             Task::Send { key, wires, bytes, deliver } => {
                 let Some(ear) = known.ear(key) else { return };
@@ -451,7 +466,12 @@ async fn hear(
     };
     Some(match result.await {
         Ok((peripheral, notifications)) => {
-            let ear = Ear { peripheral, echoes: Echoes::default(), listening: watch::Sender::new(None) };
+            let ear = Ear {
+                peripheral,
+                echoes: Echoes::default(),
+                listening: watch::Sender::new(None),
+                is_clock_protected: Arc::default(),
+            };
             Done::Heard(task, address, Box::new(ear), notifications)
         }
         Err(words) => outcome(key, words, Word::Connected),
@@ -629,24 +649,35 @@ fn clock_of(offered: &BTreeSet<Found>) -> Option<(u16, &Found)> {
 }
 
 /// What cannot be read is told in the log if somebody counts on it: the sensor is none the worse.
+///
+/// The question for a protected value makes BlueZ pair. So without a bond only Current Time in its own service is asked
+/// for, and not again where that was protected; a Date Time that stands in a maker's place is not.
 async fn read_clock(
     ear: Ear,
     deliver: mpsc::Sender<Delivery>,
     is_optional: bool,
+    is_bonded: bool,
     limit: Duration,
     clock: Clock,
 ) -> Option<Done> {
     let offered = ear.peripheral.characteristics();
     let answer = match clock_of(&offered) {
         // What may only be written or is only told is not asked for: some sensors would want to be paired for it.
-        Some((uuid, found)) if found.properties.contains(CharPropFlags::READ) => {
+        Some((uuid, found))
+            if found.properties.contains(CharPropFlags::READ) && may_be_read(found, &ear, is_bonded) =>
+        {
             let reading = ear.echoes.reading(uuid);
             let result = bounded("reading", limit, ear.peripheral.read(found)).await;
             let received = clock.now();
             reading.done(result.as_ref().ok(), received.mono);
+            if let Err(words) = &result
+                && WANTS_A_BOND.iter().any(|answer| words.contains(answer))
+            {
+                ear.is_clock_protected.store(true, Ordering::Relaxed);
+            }
             result.map(|bytes| Delivery::Payload { uuid, bytes, received })
         }
-        _ => Err("it has no clock that can be read".to_owned()),
+        _ => Err("it has no clock that can be read without pairing".to_owned()),
     };
     let answer = answer.unwrap_or_else(|reason| {
         if is_optional {
@@ -661,28 +692,46 @@ async fn read_clock(
     None
 }
 
-async fn set_clock(peripheral: Peripheral, time: CurrentTime, limit: Duration) -> Option<Done> {
+fn may_be_read(found: &Found, ear: &Ear, is_bonded: bool) -> bool {
+    let is_current_time =
+        found.uuid == bluetooth_uuid(CURRENT_TIME.uuid) && found.service_uuid == bluetooth_uuid(CURRENT_TIME.service);
+    is_bonded || (is_current_time && !ear.is_clock_protected.load(Ordering::Relaxed))
+}
+
+async fn set_clock(
+    peripheral: Peripheral,
+    time: CurrentTime,
+    deliver: mpsc::Sender<Delivery>,
+    limit: Duration,
+    clock: Clock,
+) -> Option<Done> {
     let offered = peripheral.characteristics();
     let Some((uuid, _)) = clock_of(&offered) else {
         warn!("the sensor has no clock that can be set: `set_clock` does nothing for it");
         return None;
     };
     let bytes = if uuid == DATE_TIME { time.time.encode().to_vec() } else { time.encode().to_vec() };
-    write(peripheral, uuid, bytes, limit).await
+    if write(peripheral, uuid, bytes, limit).await {
+        // A source that has gone needs no answer.
+        let _ = deliver.send(Delivery::TimeTaken { received: clock.now() }).await;
+    }
+    None
 }
 
-/// What cannot be written is told in the log: a sensor without the characteristic is none the worse.
-async fn write(peripheral: Peripheral, wanted: u16, bytes: Vec<u8>, limit: Duration) -> Option<Done> {
+/// What cannot be written is told in the log: a sensor without the characteristic is none the worse. True if the sensor has
+/// taken it.
+async fn write(peripheral: Peripheral, wanted: u16, bytes: Vec<u8>, limit: Duration) -> bool {
     let offered = peripheral.characteristics();
     let uuid = bluetooth_uuid(wanted);
     let Some(found) = offered.iter().find(|found| found.uuid == uuid) else {
         debug!(characteristic = %uuid, "the sensor has nothing to write this to");
-        return None;
+        return false;
     };
-    if let Err(error) = bounded("writing", limit, peripheral.write(found, &bytes, WriteType::WithResponse)).await {
+    let written = bounded("writing", limit, peripheral.write(found, &bytes, WriteType::WithResponse)).await;
+    if let Err(error) = &written {
         warn!(characteristic = %uuid, %error, "the sensor did not take what was written");
     }
-    None
+    written.is_ok()
 }
 
 /// Writes the next bytes to a byte stream, and tells the source how that went.

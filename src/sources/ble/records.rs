@@ -9,30 +9,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::sensor::GLUCOSE_MEASUREMENT;
+use super::visit::{KEPT_MS, LATE_MS, Visits, historic};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::decode::Decoded;
 use crate::decode::gatt::{BLOOD_PRESSURE_MEASUREMENT, Detail, Report};
 use crate::record::{KnownRecords, MAX_KNOWN_RECORDS, RecordKey};
-use crate::sources::device_clock::DeviceClock;
+use crate::sources::device_clock::{DeviceClock, Related, UNSET_MS};
 use crate::sources::output::{RecordBytes, When};
-use crate::vitals::{LATE_AFTER, Quality};
+use crate::vitals::Quality;
 
 /// GLS 1.0.1, 3.2: a context is sent right after its measurement. Later than this, it does not come.
 const CONTEXT_WAIT: Duration = Duration::from_secs(5);
 /// A sensor that hands over several sends the next one within this time. None measures so fast.
 const NEXT_WITHIN: Duration = Duration::from_secs(2);
-/// So far from another one of the same burst in the sensor's time, and one of them was kept until now.
-const KEPT_MS: i64 = 60_000;
 /// The newest of a burst waits no longer than this, whatever else comes: it may have to alarm. A sensor of which it is known
 /// that it hands over what it keeps may pause for as long between two, while the link stands.
 const NEWEST_WAITS: Duration = Duration::from_secs(10);
-/// By a clock that was right at this visit, what was measured so much earlier is not of now.
-const LATE_MS: i64 = 15 * 60_000;
-/// No local time is further behind UTC, in minutes.
-const FARTHEST_BEHIND_UTC: i16 = -12 * 60;
-/// What a clock says that lies back further was said by one that was never set: an old record and such a one cannot be
-/// told apart.
-const UNSET_MS: i64 = 366 * 86_400_000;
 /// Measurements that may wait for their context; one more, and the oldest goes on without.
 const MAX_WAITING: usize = 8;
 
@@ -124,7 +116,12 @@ pub(super) struct Measurement {
     pub(super) is_stranger: bool,
     /// What its clock said then is not what its clock shows.
     is_off_line: bool,
+    /// What its time says, kept before the clock of its link is forgotten.
+    related: Option<Related>,
 }
+
+/// Whose measurements pass each other by: those of a characteristic and of the sensor's user.
+pub(super) type Kind = (u16, Option<u8>);
 
 /// What became of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -288,6 +285,13 @@ impl Intake {
         let waiting = self.contexts.iter().map(|waiting| &waiting.measurement);
         let newest = self.bursts.values().filter_map(|burst| burst.newest.as_ref());
         waiting.chain(newest).chain(&self.undated).any(|measurement| measurement.key.as_ref() == Some(key))
+    }
+
+    /// Keeps for all that waits what the clock of its link says, which is about to be forgotten.
+    pub(super) fn relate(&mut self, clock: &DeviceClock) {
+        let contexts = self.contexts.iter_mut().map(|waiting| &mut waiting.measurement);
+        let newest = self.bursts.values_mut().filter_map(|burst| burst.newest.as_mut());
+        contexts.chain(newest).chain(&mut self.undated).for_each(|measurement| measurement.relate(clock));
     }
 
     /// What can go on waits for its turn.
@@ -456,31 +460,14 @@ fn measurement(characteristic: u16, report: Report, received: Stamp) -> Measurem
     // GLS 1.0.1, 3.1.1: the time that a meter shows is its base time and an offset; where the offset has overrun, only the
     // base time is left, of which nothing is known now.
     let is_off_line = report.details.get("time_offset_min") == Some(&Detail::Unknown);
-    Measurement { decoded: report.decoded, bytes, received, key, is_stranger: report.is_stranger, is_off_line }
-}
-
-/// Whether a device that measures now and then must have kept what it measured at this time by its clock, wherever it may
-/// stand if `offset` is not known, the minutes by which its local time is ahead of UTC. A clock that was never set tells
-/// nothing.
-pub(super) fn is_long_ago(said: &str, offset: Option<i16>, received: Stamp) -> bool {
-    let Some(said) = Wall::parse(&format!("{said}Z")).or_else(|| Wall::parse(&format!("{said}:00Z"))) else {
-        return false;
-    };
-    let offset = offset.unwrap_or(FARTHEST_BEHIND_UTC);
-    let local = received.wall.0.saturating_add(i64::from(offset) * 60_000);
-    (LATE_MS + 1..=UNSET_MS).contains(&local.saturating_sub(said.0))
-}
-
-/// Whether what was measured so long before it came, by what is known of the device's clock, is not of now.
-pub(super) fn is_of_the_past(before: Duration) -> bool {
-    before > LATE_AFTER
-}
-
-/// A late number says so, unless it is worth nothing anyway.
-pub(super) const fn historic(quality: Quality) -> Quality {
-    match quality {
-        Quality::NotAvailable | Quality::Invalid | Quality::Implausible => quality,
-        _ => Quality::Historic,
+    Measurement {
+        decoded: report.decoded,
+        bytes,
+        received,
+        key,
+        is_stranger: report.is_stranger,
+        is_off_line,
+        related: None,
     }
 }
 
@@ -499,18 +486,36 @@ impl Measurement {
 
     /// When it was measured, by what is known of the sensor's clock; what its clock dates long back is late, if it was not
     /// known yet.
-    pub(super) fn dated(&mut self, clock: &DeviceClock) -> When {
+    pub(super) fn dated(&mut self, clock: &DeviceClock, visits: &mut Visits<Kind>) -> When {
         let Some(said) = &self.bytes.device_time else {
-            return if self.bytes.is_late { When::Unknown } else { When::OnArrival };
+            return if self.bytes.is_late || self.is_from_storage() { When::Unknown } else { When::OnArrival };
         };
-        let Some(mapped) = clock.mapped(said, self.received).filter(|_| !self.is_off_line) else {
-            return When::Unknown;
+        let kind = (self.bytes.characteristic, self.bytes.user);
+        let related = self.related.unwrap_or_else(|| clock.related(said, self.received));
+        let (when, is_late) = match related {
+            _ if self.is_off_line => (When::Unknown, false),
+            Related::At(mapped) => (When::Mapped(mapped), visits.is_of_the_past(kind, &mapped, self.received)),
+            Related::TooOld => (When::Unknown, true),
+            Related::Unknown => (When::Unknown, false),
         };
-        if is_of_the_past(mapped.before) && !self.bytes.is_late {
+        if is_late && !self.bytes.is_late {
             self.bytes.is_late = true;
             self.settle();
         }
-        When::Mapped(mapped)
+        when
+    }
+
+    /// The sensor says of a number that it had kept it.
+    fn is_from_storage(&self) -> bool {
+        let is_kept = |part: &Decoded| matches!(part, Decoded::Vital(vital) if vital.quality == Quality::Historic);
+        self.decoded.iter().any(is_kept)
+    }
+
+    /// The clock of its link is about to be forgotten.
+    fn relate(&mut self, clock: &DeviceClock) {
+        if let Some(said) = self.bytes.device_time.as_ref().filter(|_| self.related.is_none()) {
+            self.related = clock.is_known(self.received).then(|| clock.related(said, self.received));
+        }
     }
 
     /// It may not be what it seems to be.
@@ -773,26 +778,6 @@ mod tests {
     }
 
     #[test]
-    fn what_no_place_on_earth_calls_now_is_long_ago_unless_the_clock_was_never_set() {
-        // Received on 2026-11-21 at 00:00 UTC.
-        for (said, offset, expected) in [
-            ("2026-11-20T11:44", None, true),
-            ("2026-11-20T11:45", None, false),
-            ("2026-11-20T11:44:59", None, true),
-            ("2026-11-21T14:00", None, false),
-            ("2027-11-21T14:00", None, false),
-            ("2026-11-21T00:44", Some(60), true),
-            ("2026-11-21T00:45", Some(60), false),
-            ("2025-11-24T19:18", None, true),
-            ("2000-01-01T00:05", None, false),
-            ("2000-01-01T00:05", Some(60), false),
-            ("at noon", None, false),
-        ] {
-            assert_eq!(is_long_ago(said, offset, at(0)), expected, "{said} {offset:?}");
-        }
-    }
-
-    #[test]
     fn what_did_not_reach_the_disk_is_taken_when_it_comes_again() {
         let key = |number: usize| RecordKey(number.to_string());
         let mut known = Known::from(KnownRecords { keys: vec![key(0)], through: None });
@@ -887,5 +872,74 @@ mod tests {
         assert_eq!(known.keys.len(), MAX_KNOWN_RECORDS);
         assert!(!known.keys.contains(&key(0)) && known.keys.contains(&key(1)));
         assert_eq!(known.through, Some(3));
+    }
+
+    /// A clock that said 08:30:05 at once.
+    fn device_clock() -> DeviceClock {
+        let mut device_clock = DeviceClock::default();
+        device_clock.on_told(&[0xEA, 7, 11, 20, 8, 30, 5], at(0));
+        device_clock
+    }
+
+    fn alone(characteristic: u16, payload: &[u8]) -> (Intake, Vec<Measurement>) {
+        let (mut intake, mut ready) = (Intake::new(PLAIN), vec![]);
+        let report = gatt::decode(characteristic, payload).unwrap();
+        intake.take(&Known::default(), characteristic, report, &mut ready, at(0));
+        (intake, ready)
+    }
+
+    /// How it is dated, and whether it was measured now: `mapped valid`.
+    fn judged(mut measurement: Measurement, device_clock: &DeviceClock) -> String {
+        let when = match measurement.dated(device_clock, &mut Visits::default()) {
+            When::OnArrival => "arrival",
+            When::Mapped(_) => "mapped",
+            When::Unknown => "unknown",
+        };
+        let quality = measurement.decoded.iter().find_map(|part| match part {
+            Decoded::Vital(vital) => Some(vital.quality.name()),
+            _ => None,
+        });
+        format!("{when} {}", quality.unwrap())
+    }
+
+    #[test]
+    fn the_newest_alarms_for_15_minutes_and_what_is_too_old_for_a_time_is_of_the_past() {
+        const SPOT: u16 = 0x2A5E;
+        let mut month_old = cuff("08:29");
+        month_old[9] = 10;
+        // PLXS 1.0.1, 3.2: with a measurement status, of a live one and of one from the storage (bit 9).
+        let spot = |status: u8| vec![0x02, 97, 0, 60, 0, 0, status];
+        for (characteristic, payload, expected) in [
+            (BLOOD_PRESSURE_MEASUREMENT, cuff("08:29"), "mapped valid"),
+            (BLOOD_PRESSURE_MEASUREMENT, cuff("08:15"), "mapped valid"),
+            (BLOOD_PRESSURE_MEASUREMENT, cuff("08:13"), "mapped historic"),
+            (BLOOD_PRESSURE_MEASUREMENT, month_old, "unknown historic"),
+            (BLOOD_PRESSURE_MEASUREMENT, cuff("reset"), "unknown valid"),
+            (BLOOD_PRESSURE_MEASUREMENT, cuff("-"), "arrival valid"),
+            (SPOT, spot(1), "arrival valid"),
+            (SPOT, spot(2), "unknown historic"),
+        ] {
+            let (mut intake, mut ready) = alone(characteristic, &payload);
+            intake.finish(&mut ready);
+            assert_eq!(judged(ready.remove(0), &device_clock()), expected, "{payload:02x?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_over_the_end_of_its_link_is_dated_by_the_clock_of_that() {
+        let mut device_clock = device_clock();
+        let (mut intake, mut ready) = alone(BLOOD_PRESSURE_MEASUREMENT, &cuff("08:00"));
+        intake.relate(&device_clock);
+        device_clock.on_link();
+        // The next link's clock is not known yet.
+        intake.relate(&device_clock);
+        intake.finish(&mut ready);
+        assert_eq!(judged(ready.remove(0), &device_clock), "mapped historic");
+        // Of a sensor that sends before its link is known to stand.
+        let (mut intake, mut ready) = alone(BLOOD_PRESSURE_MEASUREMENT, &cuff("08:00"));
+        intake.relate(&device_clock);
+        device_clock.on_told(&[0xEA, 7, 11, 20, 8, 30, 5], at(100));
+        intake.finish(&mut ready);
+        assert_eq!(judged(ready.remove(0), &device_clock), "mapped historic");
     }
 }

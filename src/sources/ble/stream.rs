@@ -14,19 +14,19 @@ use tracing::{debug, warn};
 use super::client::{Client, Report};
 use super::policy::{SensorPhase, SensorState};
 use super::radio::Delivery;
-use super::records::{historic, is_long_ago, is_of_the_past};
 use super::sensor::{CURRENT_TIME, DATE_TIME, Habit};
 use super::talk::Talk;
+use super::visit::{Visits, historic, is_long_ago};
 use super::{Malformed, link_of, sleep};
 use crate::clock::{Mono, Stamp};
 use crate::decode::FrameCounters;
 use crate::event::LinkState;
 use crate::profile::Profile;
-use crate::sources::device_clock::DeviceClock;
+use crate::sources::device_clock::{DeviceClock, Related};
 use crate::sources::output::{Observation, SourceCounters, SourceOutput, When};
 use crate::sources::stream::{Arrived, Stream};
 use crate::sources::{RESEND_EVERY, SourceError};
-use crate::vitals::{Decimal, Metric, Value, Vital};
+use crate::vitals::{Decimal, Metric, Quality, Value, Vital};
 
 /// The policy is told so often that data comes: some sensors send a hundred times a second.
 const UNDERSTOOD_EVERY: Duration = Duration::from_millis(250);
@@ -57,6 +57,8 @@ pub(super) struct Reader<'r> {
     handed_over: VecDeque<Observation>,
     /// What the sensor's clock said.
     device_clock: DeviceClock,
+    /// What it has handed over.
+    visits: Visits<Metric>,
     /// What waits for that.
     undated: VecDeque<Arrived>,
 }
@@ -83,6 +85,7 @@ impl<'r> Reader<'r> {
             battery: None,
             handed_over: VecDeque::new(),
             device_clock: DeviceClock::default(),
+            visits: Visits::default(),
             undated: VecDeque::new(),
         }
     }
@@ -122,9 +125,12 @@ impl<'r> Reader<'r> {
                         self.hand_on(vec![]).await?;
                     }
                     Some(Delivery::NoTime) => self.on_untold().await?,
-                    Some(Delivery::Advertised { .. }) => {}
-                    // The radio has ended.
-                    None => return self.end_stream().await,
+                    Some(Delivery::Advertised { .. } | Delivery::TimeTaken { .. }) => {}
+                    // The radio has ended, and nobody tells the time any more.
+                    None => {
+                        self.end_stream().await?;
+                        return self.on_untold().await;
+                    }
                 },
                 Some(state) = self.client.news.recv() => self.on_news(&state).await?,
             }
@@ -142,6 +148,8 @@ impl<'r> Reader<'r> {
         self.talk.on_subscribed();
         (self.told, self.understood, self.malformed) = (None, None, Malformed::default());
         self.output.state(LinkState::Waiting).await?;
+        // What waits is of the clock of the link before.
+        self.on_untold().await?;
         self.device_clock.on_link();
         if self.is_episodic {
             // What it has kept is dated by its own clock.
@@ -279,13 +287,18 @@ impl<'r> Reader<'r> {
     }
 
     /// When something was measured, and whether it is not of now. What a sensor sends all the time is measured as it comes.
-    fn dated(&self, observation: &Observation, received: Stamp) -> (When, bool) {
+    fn dated(&mut self, observation: &Observation, received: Stamp) -> (When, bool) {
         let Some(said) = observation.device_time.as_deref().filter(|_| self.is_episodic) else {
-            return (When::OnArrival, false);
+            let is_kept = observation.quality == Quality::Historic;
+            return (if is_kept { When::Unknown } else { When::OnArrival }, false);
         };
-        match self.device_clock.mapped(said, received) {
-            Some(mapped) => (When::Mapped(mapped), is_of_the_past(mapped.before)),
-            None => (When::Unknown, is_long_ago(said, self.offset, received)),
+        match self.device_clock.related(said, received) {
+            Related::At(mapped) => {
+                let is_late = self.visits.is_of_the_past(observation.vital.metric(), &mapped, received);
+                (When::Mapped(mapped), is_late)
+            }
+            Related::TooOld => (When::Unknown, true),
+            Related::Unknown => (When::Unknown, is_long_ago(said, self.offset, received)),
         }
     }
 
@@ -344,5 +357,50 @@ impl<'r> Reader<'r> {
             words.push_str(trouble);
         }
         self.report_link().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::clock::{Clock, Wall};
+    use crate::event::SourceMessage;
+    use crate::profile::{built_in, hex};
+    use crate::sources::ble::policy::SensorKey;
+    use crate::sources::{SourceConfig, SourceKind};
+    use crate::vitals::Mode;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_measurement_that_waits_for_the_sensors_time_is_not_lost_at_the_end_of_the_radio() {
+        let (deliver, deliveries) = mpsc::channel(8);
+        let (_tell, news) = mpsc::channel(8);
+        let (reports, _heard) = mpsc::channel(8);
+        let client =
+            Client { key: SensorKey(1), deliveries, news, reports, commits: None, time_sync: None, timeline: None };
+        let (out, mut said) = mpsc::channel(32);
+        let config = SourceConfig {
+            id: "cuff".parse().unwrap(),
+            patient: None,
+            device: "cuff".parse().unwrap(),
+            mode: Mode::Test,
+            kind: SourceKind::Unusable { reason: "its source is made below".to_owned() },
+        };
+        let now = Stamp { mono: Mono(0), wall: Wall(1_795_219_200_000) };
+        let mut output = SourceOutput::new(&config, out, Clock::tokio(now), Arc::default());
+        let profile = built_in("yonker-bp").unwrap().unwrap();
+        let habit = Habit::Episodic { idle: Duration::from_secs(60) };
+        let bytes = hex::bytes("818367510000190b18131200000000").unwrap();
+        deliver.send(Delivery::Subscribed).await.unwrap();
+        deliver.send(Delivery::Bytes { bytes, received: now }).await.unwrap();
+        drop(deliver);
+        Reader::new(profile, habit, None, client, &mut output).run().await.unwrap();
+        drop(output);
+        let mut readings = 0;
+        while let Some(message) = said.recv().await {
+            readings += u32::from(matches!(message, SourceMessage::Reading(_)));
+        }
+        assert_eq!(readings, 2, "the pressure and the pulse");
     }
 }

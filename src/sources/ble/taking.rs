@@ -172,7 +172,7 @@ impl Reader<'_> {
         let is_awaited = self.device_clock.deadline().is_some();
         while let Some(mut measurement) = self.intake.next_held(is_awaited) {
             measurement.remember(self.known);
-            let when = measurement.dated(&self.device_clock);
+            let when = measurement.dated(&self.device_clock, &mut self.visits);
             let Measurement { decoded, bytes, received, is_stranger, .. } = measurement;
             if bytes.is_late {
                 SourceCounters::add(&self.output.counters().records_late, 1);

@@ -21,41 +21,69 @@ fn told(clock: &mut DeviceClock, local: &str, ms: u64) {
     clock.on_told(&current_time(local, 0), at(ms));
 }
 
-fn shown(mapped: Option<Mapped>) -> Option<(String, u32)> {
-    mapped.map(|mapped| (mapped.wall.to_string(), mapped.uncertainty_ms))
+fn local(text: &str) -> Wall {
+    Wall::parse(&format!("{text}Z")).unwrap()
+}
+
+/// The bridge has set it, which took 200 ms.
+fn set(clock: &mut DeviceClock, said: &str, ms: u64) {
+    clock.on_set(local(said), at(ms));
+    clock.on_taken(at(ms + 200));
+}
+
+/// What it was brought to, and how certain; `None`: nobody knows.
+fn mapped(clock: &DeviceClock, said: &str, received: Stamp) -> Option<(String, u32)> {
+    match clock.related(said, received) {
+        Related::At(mapped) => Some((mapped.wall.to_string(), mapped.uncertainty_ms)),
+        Related::TooOld | Related::Unknown => None,
+    }
+}
+
+/// To the second, if it is known.
+fn second(clock: &DeviceClock, said: &str, received: Stamp) -> Option<String> {
+    mapped(clock, said, received).map(|(wall, _)| wall[..19].to_owned())
 }
 
 #[test]
 fn a_stamp_is_dated_by_the_distance_of_both_clocks_or_not_at_all() {
     const NOON: u64 = DAY_MS / 2;
     let mut clock = DeviceClock::default();
-    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(NOON)), None, "nothing relates it");
+    assert_eq!(clock.related("2020-01-01T07:00:01", at(NOON)), Related::Unknown, "nothing relates it");
     // Its clock is years behind; only the distance counts. Halves of both seconds and of the round trip, and 100 ppm.
-    told(&mut clock, "2020-01-01T08:00:00", NOON);
+    told(&mut clock, "2020-01-01T08:00:01", NOON);
     for (said, later_ms, expected) in [
-        ("2020-01-01T08:00:00", 0, Some(("2026-11-21T11:59:59.900Z", 1100))),
-        ("2020-01-01T07:00:00", 0, Some(("2026-11-21T10:59:59.900Z", 1460))),
-        ("2020010107000055", 0, Some(("2026-11-21T10:59:59.900Z", 1460))),
-        // A clock that says minutes.
-        ("2020-01-01T07:59", 0, Some(("2026-11-21T11:59:29.400Z", 30_604))),
+        ("2020-01-01T08:00:01", 0, Some(("2026-11-21T11:59:59.900Z", 1100))),
+        ("2020-01-01T07:00:01", 0, Some(("2026-11-21T10:59:59.900Z", 1460))),
+        ("2020010107000155", 0, Some(("2026-11-21T10:59:59.900Z", 1460))),
+        // A clock that says minutes, and one that writes them with seconds.
+        ("2020-01-01T07:59", 0, Some(("2026-11-21T11:59:28.400Z", 30_604))),
+        ("2020-01-01T07:59:00", 0, Some(("2026-11-21T11:59:28.400Z", 30_604))),
+        ("2020010107590000", 0, Some(("2026-11-21T11:59:28.400Z", 30_604))),
         // Measured while the answer was on its way, and in the future.
-        ("2020-01-01T08:00:02", 0, Some(("2026-11-21T12:00:00.000Z", 1101))),
-        ("2020-01-01T08:00:03", 0, None),
+        ("2020-01-01T08:00:03", 0, Some(("2026-11-21T12:00:00.000Z", 1101))),
+        ("2020-01-01T08:00:04", 0, None),
         // Measured over this link, a minute after the answer.
-        ("2020-01-01T08:01:00", 60_000, Some(("2026-11-21T12:00:59.900Z", 1106))),
-        ("2020-01-01T08:01:00", 0, None),
-        ("2020-01-01T08:01:03", 60_000, None),
+        ("2020-01-01T08:01:01", 60_000, Some(("2026-11-21T12:00:59.900Z", 1106))),
+        ("2020-01-01T08:01:01", 0, None),
+        ("2020-01-01T08:01:04", 60_000, None),
         // 30 days.
-        ("2019-12-02T08:00:01", 0, Some(("2026-10-22T12:00:00.900Z", 260_300))),
-        ("2019-12-02T08:00:00", 0, None),
-        ("2000-01-01T00:05:00", 0, None),
+        ("2019-12-02T08:00:02", 0, Some(("2026-10-22T12:00:00.900Z", 260_300))),
         ("2020-13-01T07:00:00", 0, None),
         ("07-Jan-04 11:24:58", 0, None),
         ("12:34:56", 0, None),
         ("", 0, None),
     ] {
-        let found = shown(clock.mapped(said, at(NOON + later_ms)));
+        let found = mapped(&clock, said, at(NOON + later_ms));
         assert_eq!(found, expected.map(|(wall, ms)| (wall.to_owned(), ms)), "{said} after {later_ms} ms");
+    }
+    // More than 30 days are of the past; more than 366 were said by a clock that was never set, perhaps just now.
+    for (said, expected) in [
+        ("2019-12-02T08:00:01", Related::TooOld),
+        ("2018-12-31T08:00:03", Related::TooOld),
+        ("2018-12-31T08:00:01", Related::Unknown),
+        ("2000-01-01T00:05:00", Related::Unknown),
+    ] {
+        assert_eq!(clock.related(said, at(NOON)), expected, "{said}");
     }
 }
 
@@ -63,25 +91,25 @@ fn a_stamp_is_dated_by_the_distance_of_both_clocks_or_not_at_all() {
 fn only_the_first_answer_of_a_link_counts_and_of_a_link_before_none() {
     let mut clock = DeviceClock::default();
     told(&mut clock, "2020-01-01T08:00:00", 10_000);
-    let before = clock.mapped("2020-01-01T07:00:00", at(10_000));
+    let before = mapped(&clock, "2020-01-01T07:00:00", at(10_000));
     assert!(before.is_some());
     // Somebody has set it meanwhile: what it has kept is of before.
     told(&mut clock, "2026-11-21T01:00:00", 20_000);
-    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(10_000)), before);
+    assert_eq!(mapped(&clock, "2020-01-01T07:00:00", at(10_000)), before);
     clock.on_link_end(at(30_000));
     clock.on_link_end(at(40_000));
-    assert!(clock.mapped("2020-01-01T07:00:00", at(32_000)).is_some(), "it was on its way");
-    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(32_001)), None, "it is of another link");
+    assert!(mapped(&clock, "2020-01-01T07:00:00", at(32_000)).is_some(), "it was on its way");
+    assert_eq!(mapped(&clock, "2020-01-01T07:00:00", at(32_001)), None, "it is of another link");
     clock.on_link();
-    assert_eq!(clock.mapped("2020-01-01T07:00:00", at(10_000)), None);
+    assert_eq!(mapped(&clock, "2020-01-01T07:00:00", at(10_000)), None);
     // An answer that is none.
     for payload in [&[][..], &[0; 10], &[0xEA, 7, 13, 1, 8, 0, 0]] {
         clock.on_told(payload, at(50_000));
-        assert_eq!(clock.mapped("2020-01-01T07:00:00", at(50_000)), None, "{payload:?}");
+        assert_eq!(mapped(&clock, "2020-01-01T07:00:00", at(50_000)), None, "{payload:?}");
     }
     // Date Time (0x2A08), unasked.
     clock.on_told(&[0xE4, 7, 1, 1, 8, 0, 50], at(60_000));
-    let found = shown(clock.mapped("2020-01-01T08:00:50", at(60_000)));
+    let found = mapped(&clock, "2020-01-01T08:00:50", at(60_000));
     assert_eq!(found, Some(("2026-11-21T00:01:00.000Z".to_owned(), 1000)));
 }
 
@@ -112,15 +140,15 @@ fn where_the_clock_was_set_between_two_visits_only_what_can_be_of_one_line_is_da
     told(&mut clock, "2026-11-21T22:00:00", 20 * HOUR);
     for (said, expected) in [
         // By the new line five minutes ago; by the old one in the future.
-        ("2026-11-21T21:55:00", Some("2026-11-21T19:54:59")),
+        ("2026-11-21T21:55:01", Some("2026-11-21T19:55:00")),
         // Three hours ago by the new line, and two by the old one.
         ("2026-11-21T19:00:00", None),
         // By the new line before the visit at which it was not set yet.
-        ("2026-11-21T08:30:00", Some("2026-11-21T07:29:59")),
+        ("2026-11-21T08:30:01", Some("2026-11-21T07:30:00")),
         ("2026-11-21T22:00:03", None),
         ("2000-01-01T00:00:00", None),
     ] {
-        let found = shown(clock.mapped(said, at(20 * HOUR))).map(|(wall, _)| wall[..19].to_owned());
+        let found = second(&clock, said, at(20 * HOUR));
         assert_eq!(found.as_deref(), expected, "{said}");
     }
     // A clock that goes 100 ppm wrong and says whole seconds was not set.
@@ -128,20 +156,60 @@ fn where_the_clock_was_set_between_two_visits_only_what_can_be_of_one_line_is_da
     told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
     clock.on_link();
     told(&mut clock, "2026-11-21T21:00:06", 20 * HOUR);
-    assert!(clock.mapped("2026-11-21T19:00:00", at(20 * HOUR)).is_some());
-    // The bridge itself has set it: all that comes at the next visit was measured after that.
+    assert!(mapped(&clock, "2026-11-21T19:00:00", at(20 * HOUR)).is_some());
+    // The bridge itself has set it to 10:00 at 8:00.
     let mut clock = DeviceClock::default();
     told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
-    clock.on_set();
+    set(&mut clock, "2026-11-21T10:00:00", 8 * HOUR);
     clock.on_link();
     told(&mut clock, "2026-11-21T22:00:00", 20 * HOUR);
-    let found = shown(clock.mapped("2026-11-21T19:00:00", at(20 * HOUR))).map(|(wall, _)| wall[..19].to_owned());
-    assert_eq!(found.as_deref(), Some("2026-11-21T16:59:59"));
+    let found = second(&clock, "2026-11-21T19:00:01", at(20 * HOUR));
+    assert_eq!(found.as_deref(), Some("2026-11-21T17:00:00"));
+    // What came at no visit before, of the time before it was set.
+    let found = second(&clock, "2026-11-21T08:30:01", at(20 * HOUR));
+    assert_eq!(found.as_deref(), Some("2026-11-21T07:30:00"));
     // An answer that comes after it was set says nothing of what was measured before.
     let mut clock = DeviceClock::default();
-    clock.on_set();
+    clock.on_set(local("2026-11-21T10:00:00"), at(8 * HOUR - 500));
     told(&mut clock, "2026-11-21T09:00:00", 8 * HOUR);
-    assert_eq!(clock.mapped("2026-11-21T08:00:00", at(8 * HOUR)), None);
+    assert_eq!(mapped(&clock, "2026-11-21T08:00:00", at(8 * HOUR)), None);
+}
+
+#[test]
+fn what_is_measured_after_the_bridge_has_set_the_clock_is_dated_by_what_it_wrote() {
+    const NOON: u64 = DAY_MS / 2;
+    const LATER: u64 = NOON + 10 * 60_000;
+    // Its clock was seven hours ahead, seven hours behind, or ten minutes ahead, and was set to 12:00:01.
+    for (told_time, said, expected) in [
+        // Just now, or seven hours ago.
+        ("2026-11-21T19:00:00", "2026-11-21T12:09:57", None),
+        ("2026-11-21T05:00:00", "2026-11-21T12:09:57", Some("2026-11-21T12:09:56")),
+        ("2026-11-21T12:20:00", "2026-11-21T12:09:57", None),
+        // By the old time it was measured after that was changed.
+        ("2026-11-21T12:09:50", "2026-11-21T12:09:57", Some("2026-11-21T12:09:56")),
+        // Kept in it.
+        ("2026-11-21T05:00:00", "2026-11-21T04:30:05", Some("2026-11-21T11:30:04")),
+        // By the new time it was measured before that was set.
+        ("2026-11-21T19:00:00", "2026-11-21T11:30:05", Some("2026-11-21T04:30:04")),
+    ] {
+        let mut clock = DeviceClock::default();
+        told(&mut clock, told_time, NOON);
+        set(&mut clock, "2026-11-21T12:00:01", NOON);
+        assert_eq!(second(&clock, said, at(LATER)).as_deref(), expected, "{told_time} {said}");
+    }
+    // It was not taken, or nobody knows yet: what can be of one of both alone is dated.
+    let mut clock = DeviceClock::default();
+    told(&mut clock, "2026-11-21T19:00:00", NOON);
+    clock.on_set(local("2026-11-21T12:00:01"), at(NOON));
+    assert_eq!(clock.related("2026-11-21T12:09:57", at(LATER)), Related::Unknown, "just now, or seven hours ago");
+    assert_eq!(second(&clock, "2026-11-21T19:09:57", at(LATER)).as_deref(), Some("2026-11-21T12:09:56"));
+    // A clock that can only be written.
+    let mut clock = DeviceClock::default();
+    set(&mut clock, "2026-11-21T12:00:01", NOON);
+    assert_eq!(second(&clock, "2026-11-21T12:09:57", at(LATER)).as_deref(), Some("2026-11-21T12:09:56"));
+    assert_eq!(clock.related("2026-11-21T11:30:05", at(LATER)), Related::Unknown, "it was kept");
+    clock.on_link();
+    assert_eq!(clock.related("2026-11-21T12:09:57", at(LATER)), Related::Unknown, "somebody may have set it");
 }
 
 #[test]
@@ -151,7 +219,7 @@ fn a_monitor_tells_its_time_with_each_measurement_of_now() {
     clock.on_live("02/24/18 04:48:53", at(1500));
     clock.on_live("2026112022063000", at(2000));
     assert_eq!(
-        shown(clock.mapped("2026112022063000", at(2000))),
+        mapped(&clock, "2026112022063000", at(2000)),
         Some(("2026-11-21T00:00:02.000Z".to_owned(), 1000)),
         "the newest counts"
     );
@@ -218,7 +286,7 @@ fn the_true_time_is_never_further_off_than_the_uncertainty_says() {
         clock.on_asked(stamp(asked));
         clock.on_told(&device.answer(answered), stamp(told));
         let (said, received) = (device.stamp(measured), stamp(came));
-        let Some(mapped) = clock.mapped(&said, received) else {
+        let Related::At(mapped) = clock.related(&said, received) else {
             assert!(came - measured > OLDEST_MS - 400_000, "seed {seed}: {said} could be related");
             continue;
         };

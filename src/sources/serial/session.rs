@@ -14,7 +14,7 @@ use crate::clock::{Mono, Stamp};
 use crate::decode::{FrameCounters, IdentityCounters};
 use crate::event::{AuditAction, LinkState, NotDone, Order, OrderKind};
 use crate::profile::model::{Command, Repeat, Step};
-use crate::sources::device_clock::DeviceClock;
+use crate::sources::device_clock::{DeviceClock, Related};
 use crate::sources::output::{Observation, SourceCounters, SourceOutput, When};
 use crate::sources::stream::{Arrived, Stream};
 use crate::sources::{Memory, RESEND_EVERY, SourceError, next_order};
@@ -504,9 +504,10 @@ impl<'a> Session<'a> {
     fn dated(&mut self, observation: &Observation, received: Stamp) -> When {
         let said = observation.device_time.as_deref();
         match observation.quality {
-            Quality::Historic => {
-                said.and_then(|said| self.device_clock.mapped(said, received)).map_or(When::Unknown, When::Mapped)
-            }
+            Quality::Historic => match said.map(|said| self.device_clock.related(said, received)) {
+                Some(Related::At(mapped)) => When::Mapped(mapped),
+                _ => When::Unknown,
+            },
             Quality::Valid => {
                 if let Some(said) = said {
                     self.device_clock.on_live(said, received);
