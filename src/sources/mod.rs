@@ -340,7 +340,8 @@ async fn run_once(
     stop: &CancellationToken,
 ) -> Result<(), SourceError> {
     match &config.kind {
-        SourceKind::Ble(sensor) => ble::run(sensor, config, output, &mut memory.known, stop).await,
+        // By far the largest of them, which the others need not make room for.
+        SourceKind::Ble(sensor) => Box::pin(ble::run(sensor, config, output, &mut memory.known, stop)).await,
         SourceKind::Serial(serial) => serial::run(serial, output, memory, stop).await,
         SourceKind::Simulator(simulator) => simulator::run(simulator, output, memory, stop).await,
         SourceKind::Replay(replay) => replay::run(replay, output, memory, stop).await,

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 pub use self::status::UplinkStatus;
 use crate::backoff::Backoff;
-use crate::clock::{Mono, Stamp, Wall};
+use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
 use crate::named::named_enum;
 use crate::uplink::hold::ClockHold;

@@ -390,7 +390,7 @@ mod tests {
         let now = Stamp { mono: Mono(0), wall: Wall(1_795_219_200_000) };
         let mut output = SourceOutput::new(&config, out, Clock::tokio(now), Arc::default());
         let profile = built_in("yonker-bp").unwrap().unwrap();
-        let habit = Habit::Episodic { idle: Duration::from_secs(60) };
+        let habit = Habit::Episodic { idle: Duration::from_mins(1) };
         let bytes = hex::bytes("818367510000190b18131200000000").unwrap();
         deliver.send(Delivery::Subscribed).await.unwrap();
         deliver.send(Delivery::Bytes { bytes, received: now }).await.unwrap();

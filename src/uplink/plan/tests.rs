@@ -1,6 +1,7 @@
 //! The plan, input by input.
 
 use super::*;
+use crate::clock::Wall;
 use crate::uplink::lane::READ_RETRY;
 
 /// A plan, its time, and everything it has asked for.
