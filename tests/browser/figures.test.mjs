@@ -33,7 +33,7 @@ const measured = (page, ms) => page.evaluate((time) => new Promise((resolve) => 
 /**
  * Measures a page, and what its tasks take of the processor. The browser's own `longtask` entries are told and not asserted: they
  * count how long a task lasted, and on a machine that others use a task of 5 ms lasts 60 ms when its thread is put aside. The
- * processor's time of the same tasks, from a trace, is what the page itself asks for, and says the same on a machine of its own.
+ * processor's time of the same tasks, from a trace, is what the page itself asks for.
  */
 async function traced(page, ms) {
   await browser.startTracing(page, { categories: ['toplevel', 'devtools.timeline'] });
