@@ -419,6 +419,33 @@ fn a_credential_of_a_service_that_does_not_run_is_a_warning_for_who_looks_and_an
     assert_eq!(run(&["check"], None).status.code(), Some(78));
 }
 
+#[test]
+fn the_access_list_of_a_credential_is_no_open_file_and_a_weak_one_is_not_to_be_deleted() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("vitalbridge.toml");
+    let text = "[store]\ndir = 'state'\n[auth]\nsecret_file = 'credential:token.secret'\n";
+    fs::write(&config, text).unwrap();
+    let secret = dir.path().join("token.secret");
+    let found = |text: &str| {
+        fs::write(&secret, text).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o440)).unwrap();
+        let mut command = program();
+        command.args(["doctor", "--json", "--config"]).arg(&config).env("CREDENTIALS_DIRECTORY", dir.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let all = report["findings"].as_array().unwrap().clone();
+        all.into_iter().filter(|one| one["area"] == "secrets").collect::<Vec<_>>()
+    };
+    let good = found("0f6b1c2d3e4a59788796a5b4c3d2e1f0\n");
+    assert_eq!(good.iter().map(|one| &one["check"]).collect::<Vec<_>>(), ["good"], "{good:?}");
+    let weak = found("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n");
+    assert_eq!(weak.iter().map(|one| &one["check"]).collect::<Vec<_>>(), ["monotonous"], "{weak:?}");
+    let advice = weak[0]["advice"].as_str().unwrap();
+    assert!(!advice.contains("rm ") && advice.contains("credentials.conf"), "{advice}");
+}
+
 /// What docs/install.md and docs/operations.md tell a person to type and `tests/package/steps` does not run, with why.
 const RUN_BY_NOBODY: &[(&str, &str)] = &[
     ("ssh ", "from another machine"),
