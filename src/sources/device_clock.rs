@@ -299,8 +299,8 @@ impl DeviceClock {
     }
 }
 
-/// What is known of a stamp that can be of two lines. One that can be of 30 days is taken for it; two that say the same time
-/// as far as they are certain leave the later one.
+/// What is known of a stamp that can be of two lines. One that lies within 30 days is taken before an older one; two that
+/// say the same time as far as they are certain leave the later one.
 fn either(one: Related, other: Related) -> Related {
     match (one, other) {
         (Related::At(one), Related::At(other)) => {
