@@ -249,7 +249,7 @@ fn build(words: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) 
 fn a_program_that_must_not_be_packed_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    // Libraries of this machine's processor, which need nothing newer than Debian 11 has.
+    // Libraries of this machine's processor, which need nothing newer than Debian 12 has.
     let compile = |name: &str, more: &[&str]| {
         fs::write(file("a.c"), "int answer(void) { return 42; }\n").unwrap();
         let mut cc = std::process::Command::new("cc");
@@ -263,7 +263,8 @@ fn a_program_that_must_not_be_packed_is_refused_with_the_reason() {
         _ => ("armhf", "arm64"),
     };
     let good = compile("good", &[]);
-    let needy = compile("needy", &["-Wl,--no-as-needed", "-lgcc_s"]);
+    let library = compile("libother.so", &["-Wl,-soname,libother.so"]);
+    let needy = compile("needy", &["-Wl,--no-as-needed", &library]);
     let large = file("large");
     fs::copy(&good, &large).unwrap();
     fs::OpenOptions::new().write(true).open(&large).unwrap().set_len(16 * 1024 * 1024 + 1).unwrap();
@@ -272,7 +273,7 @@ fn a_program_that_must_not_be_packed_is_refused_with_the_reason() {
         (&good, ours, 0, ""),
         (&good, other, 1, " is for '"),
         (&text, ours, 1, " is for ''"),
-        (&needy, ours, 1, "needs libgcc_s.so.1"),
+        (&needy, ours, 1, "needs libother.so"),
         (&large, ours, 1, "16777216 are allowed"),
         (&good, "mips", 64, "mips is no architecture"),
     ] {
