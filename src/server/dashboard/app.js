@@ -61,7 +61,7 @@ const TITLES = { alarms: 'Alarms', trends: 'Trends', limits: 'Limits', devices: 
 
 /** @type {VitalBridge | undefined} */
 let bridge;
-let ward = new Ward();
+let ward = new Ward(document.documentElement.dataset.mode);
 let bridgeName = 'vitalbridge';
 /** @type {State} */
 const state = {
@@ -119,7 +119,8 @@ function showSignIn(problem) {
   const told = byId('sign-in-problem');
   hide(told, !problem);
   write(told, problem ?? '');
-  document.title = isWatched ? 'NO ALARMS – vitalbridge' : 'Sign in – vitalbridge';
+  drawMark('sign-in-mark');
+  document.title = [ward.mark, isWatched ? 'NO ALARMS' : 'Sign in'].filter(Boolean).join(' · ') + ' – vitalbridge';
   byId('sign-in-secret').focus();
 }
 
@@ -170,7 +171,7 @@ async function signIn(secret) {
 function clearWard() {
   closePage();
   bedside.close();
-  ward = new Ward();
+  ward = new Ward(document.documentElement.dataset.mode);
   state.ward = ward;
   state.hasSnapshot = false;
   waitingTiles.clear();
@@ -250,7 +251,7 @@ async function askLimits(current, token, ids) {
     const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` } })
       .then((response) => (response.ok ? response.json() : undefined)).catch(() => undefined);
     // Without an answer the last one stands.
-    if (answer && asked === limitsAsked.get(id) && !isOver()) ward.inForce(id, answer.limits ?? []);
+    if (answer && asked === limitsAsked.get(id) && !isOver() && !ward.inForce(id, answer.limits ?? [])) current.refresh();
     drawSoon();
   }
 }
@@ -273,6 +274,8 @@ function listen(current, token) {
   });
   on('snapshot', ({ data }) => {
     ward.begin(data ?? {}, performance.now());
+    // For the sign-in page: it may be another bridge than the one that sent this page.
+    document.documentElement.dataset.mode = data?.mode;
     confirmed.clear();
     current.receipt('delivered', ward.present());
     // Who opens the page hears what is alarming already, once.
@@ -302,9 +305,10 @@ function listen(current, token) {
   on('limits_changed', ({ data, replayed }) => {
     if (replayed) return;
     askLimits(current, token, [data.patient_id]);
-    // Limits and ALARM OFF of one rule end each for itself: what holds then is in the snapshot.
+    // Limits and ALARM OFF of one rule end each for itself: what holds then is in the snapshot, and so is from when numbers are gone.
     if (!ward.limit(data)) current.refresh();
   });
+  on('system', ({ data, replayed }) => replayed || data.kind !== 'config_reloaded' || current.refresh());
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
   on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
   on('waveform', (wave) => bedside.wave(wave));
@@ -399,8 +403,8 @@ function draw() {
 /** @param {number} now */
 function drawWard(now) {
   const tiles = ward.tiles(now, state.link !== 'lost', bridge?.wall);
-  hide(byId('empty'), tiles.length > 0);
-  write(byId('empty'), state.hasSnapshot ? 'No patient is assigned to this bridge. Patients stand in its configuration.' : 'Waiting for the bridge …');
+  hide(byId('empty'), tiles.length > 0 || state.hasSnapshot);
+  hide(byId('no-patients'), tiles.length > 0 || !state.hasSnapshot);
   drawTiles(tiles);
   drawn.tiles = tiles;
   const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
@@ -470,15 +474,19 @@ function drawBar(current) {
   write(byId('link-text'), { live: 'Live', lost: 'No connection', connecting: 'Connecting' }[link]);
   mark(byId('app'), 'link', link);
   write(byId('clock'), timeText(live ? current.wall : undefined, true) || '--:--:--');
-  const modeMark = ward.mark;
-  hide(byId('mark'), modeMark === '');
-  write(byId('mark-text'), modeMark);
+  drawMark('mark');
   if (view.name !== 'patient') {
     write(byId('title'), TITLES[view.name] ?? bridgeName);
     write(byId('place'), '');
   }
   drawCounts();
   drawNoConnection(current, lost);
+}
+
+/** Says where the numbers are not those of patients. @param {string} id */
+function drawMark(id) {
+  hide(byId(id), ward.mark === '');
+  write(within(byId(id), '.mark-text'), ward.mark);
 }
 
 function drawCounts() {
@@ -690,7 +698,7 @@ function showView() {
   mark(byId('app'), 'view', kind);
   hide(main, kind === 'page');
   hide(byId('tiles'), kind !== 'ward');
-  hide(byId('empty'), kind !== 'ward');
+  for (const id of ['empty', 'no-patients']) hide(byId(id), true);
   hide(byId('bedside'), kind !== 'bedside');
   hide(byId('page'), kind !== 'page');
   hide(byId('back'), kind === 'ward');
