@@ -42,6 +42,8 @@ const REDRAW_MS = 80;
 const LIMITS_MS = 60_000;
 /** How long a message at the lower edge stays, in ms. */
 const TOAST_MS = 8000;
+/** A page that has failed says so for this long before it loads itself anew, in ms. */
+const RELOAD_MS = 10_000;
 /** A token has three parts; anything else is a sign-in code. */
 const TOKEN_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 /** The smallest tile whose digits are readable, and the shape it looks best in, in CSS pixels. */
@@ -94,6 +96,9 @@ const limitsAsked = new Map();
 /** @type {ReturnType<typeof setInterval> | undefined} */
 let limitsTimer;
 let waitsForDrawing = false;
+/** What this page sounds for. @type {Parameters<typeof sound>[0]} */
+let heard = '';
+let hasFailed = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
 const drawnTiles = new WeakMap();
 /** Tiles that wait for a frame. @type {Map<HTMLElement, {tile: Tile, content: string}>} */
@@ -174,7 +179,9 @@ function clearWard() {
   state.ward = ward;
   state.hasSnapshot = false;
   waitingTiles.clear();
-  for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
+  clearInterval(limitsTimer);
+  for (const list of ['tiles', 'bridge-alerts', 'spoken']) byId(list).replaceChildren();
+  hide(byId('delivery-notice'), true);
 }
 
 /** Somebody leaves, or never came in. @param {string} [problem] */
@@ -185,7 +192,8 @@ function signOut(problem) {
   Object.assign(state, { client: undefined, token: '', role: '', user: '' });
   isWatched = false;
   hide(byId('no-alarms'), true);
-  sound('');
+  heard = '';
+  sound(heard);
   clearWard();
   showSignIn(problem);
 }
@@ -376,7 +384,7 @@ function drawSoon() {
 }
 
 function draw() {
-  if (!bridge) return;
+  if (!bridge || hasFailed) return;
   drawNoAlarms(bridge);
   if (bridge.state === 'stopped') return;
   const now = performance.now();
@@ -445,7 +453,8 @@ function drawNoAlarms(current) {
   hide(byId('no-alarms'), !missing);
   const audible = current.state === 'stopped' ? '' : ward.audible();
   // That no alarm would come is a medium alarm of its own.
-  sound(missing && audible !== 'high' ? 'medium' : audible);
+  heard = missing && audible !== 'high' ? 'medium' : audible;
+  sound(heard);
   hide(byId('audio-blocked'), !isBlocked());
   if (!missing) return;
   write(byId('no-alarms-title'), since ? `NO ALARMS FROM BRIDGE since ${since}` : 'NO ALARMS FROM BRIDGE');
@@ -679,6 +688,25 @@ function arrange() {
   mark(list, 'fits', bestSize > 0 ? 'true' : '');
 }
 
+/**
+ * Something in this page is broken. What stands on it may never change again, under a clock that runs: nothing of it stays. The
+ * bridge has to know that nobody is shown anything here, so the connection ends; then the page begins anew.
+ */
+function fail() {
+  if (hasFailed || !bridge) return;
+  hasFailed = true;
+  for (const id of ['app', 'sign-in', 'no-alarms']) hide(byId(id), true);
+  hide(byId('failed'), false);
+  document.title = 'PAGE FAILED – vitalbridge';
+  setTimeout(() => {
+    // Not again to a view that may be what has failed.
+    if (openedRoute !== '') history.replaceState(null, '', '#/');
+    location.reload();
+  }, RELOAD_MS);
+  sound(heard === 'high' ? 'high' : 'medium');
+  bridge.close();
+}
+
 // ---- views
 
 /** Shows the view that the address names. */
@@ -735,6 +763,7 @@ function closePage() {
 
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {
+  if (hasFailed) return;
   if (location.hash.startsWith('#code=')) {
     // A screen that starts by itself names the view that it opens: `#code=...&view=/patient/P-1`.
     const [secret = '', to] = location.hash.split('&view=');
@@ -750,6 +779,10 @@ function begin() {
   start(token);
 }
 
+// Wherever something is thrown that nobody has caught; without an error it is a notice of the browser's own.
+addEventListener('error', ({ error }) => error && fail());
+// What the browser refuses (a sound, a copy) is thrown as DOMException, and breaks nothing.
+addEventListener('unhandledrejection', ({ reason }) => reason instanceof DOMException || fail());
 prepare();
 const bedside = new Bedside(state);
 byId('sign-in-form').addEventListener('submit', (event) => {

@@ -6,6 +6,7 @@
 import { drawAlarm, inStep, isDrawn } from './alarm.js';
 import { byId, describe, hide, mark, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
+import { EMPTY_BED } from './ward.js';
 import { SPEEDS, Sweep } from './waves.js';
 
 /** @typedef {import('./app.js').State} State @typedef {import('./ward.js').ShownAlert} ShownAlert @typedef {import('./ward.js').Tile} Tile */
@@ -102,6 +103,8 @@ export class Bedside {
     this.#sweep.stop();
     byId('alarm-list').hidePopover?.();
     this.#state.client?.watchWaves([]);
+    // Whoever is shown next: nothing of this patient stays, neither while the next is not known nor behind the sign-in.
+    this.#drawTile(EMPTY_BED, undefined, []);
   }
 
   /** Takes samples. @param {Wave} wave */
@@ -148,13 +151,12 @@ export class Bedside {
     this.#drawActions();
     const [top, ...rest] = this.#alerts;
     const more = byId('more-alarms');
-    if (tile) {
-      const content = JSON.stringify([tile, this.#alerts, link, this.#state.isConnected, this.#state.mayAcknowledge,
-        [...this.#state.acknowledging], [...ward.limitsOf(this.#patient)]]);
-      if (content !== this.#drawn) {
-        this.#drawn = content;
-        this.#drawTile(tile, top, rest);
-      }
+    const bed = tile ?? EMPTY_BED;
+    const content = JSON.stringify([bed, this.#alerts, link, this.#state.isConnected, this.#state.mayAcknowledge,
+      [...this.#state.acknowledging], [...ward.limitsOf(this.#patient)]]);
+    if (content !== this.#drawn) {
+      this.#drawn = content;
+      this.#drawTile(bed, top, rest);
     }
     // The list lies over the banner, and has all of them.
     const isListed = byId('alarm-list').matches(':popover-open');
