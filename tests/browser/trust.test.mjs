@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BEDSIDE, NEIGHBOUR, QUIET, numbersOf, untilLive } from './bedside.mjs';
+import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
 import { numbersOf as tilesOf } from './demo.mjs';
 import { openAt, tokenFor, until } from './real.mjs';
 import { context, daemon, fresh } from './stage.mjs';
@@ -86,5 +86,79 @@ test('a page in which something breaks shows no number any more, says so with a 
     await page.waitForEvent('load');
     await until('live numbers again', isLive);
     assert.equal(await failed.isVisible(), false);
+  }
+});
+
+test('a machine that wakes up shows no number of before its sleep', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, BEDSIDE);
+  await untilLive(page);
+  daemon.child.kill('SIGSTOP');
+  try {
+    await page.evaluate(() => {
+      const { now } = Date;
+      Date.now = () => now() + 2 * 3_600_000;
+      globalThis.states = new Set();
+      const look = () => {
+        for (const { dataset, textContent } of document.querySelectorAll('.vital')) if (dataset.state === 'stale' && !['nibp', 'temp'].includes(dataset.cell)) globalThis.states.add(textContent);
+      };
+      new MutationObserver(look).observe(document.getElementById('vitals'), { subtree: true, attributes: true });
+    });
+    await until('---', async () => Object.entries(await numbersOf(page)).every(([cell, { text }]) => !CONTINUOUS.includes(cell) || text === '---'));
+    assert.deepEqual(await page.evaluate(() => [...globalThis.states]), [], 'none was a little old in between');
+    assert.match((await numbersOf(page)).hr.note, /2 h/);
+    assert.match(await page.locator('#no-connection').innerText(), /^NO CONNECTION since \d\d:\d\d:\d\d/);
+  } finally {
+    daemon.child.kill('SIGCONT');
+  }
+});
+
+test('without a self-check no bed says "no alert", and a page that nobody sees sounds by messages alone, also for what does not come', async () => {
+  await fresh();
+  const page = await context.newPage();
+  await page.addInitScript((jwt) => {
+    sessionStorage.setItem('vitalbridge.token', jwt);
+    globalThis.tones = [];
+    const { start } = OscillatorNode.prototype;
+    OscillatorNode.prototype.start = function tone(...when) {
+      globalThis.tones.push(this.frequency.value);
+      return start.apply(this, when);
+    };
+    // The bridge is heard, and what it says of its alerts is not.
+    globalThis.checks = true;
+    const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, 'onmessage');
+    Object.defineProperty(WebSocket.prototype, 'onmessage', { set(hear) {
+      set.call(this, (event) => globalThis.checks || !/^\{"type":"alert_system"/.test(event.data) ? hear(event) : undefined);
+    } });
+    // As in a hidden window, only that no timer comes at all: from then on.
+    globalThis.sleep = () => {
+      for (let id = setTimeout(() => {}); id > 0; id -= 1) clearTimeout(id);
+      for (const name of ['setTimeout', 'setInterval', 'requestAnimationFrame']) globalThis[name] = () => 0;
+    };
+  }, await tokenFor(daemon, 'nurse', { patients: [QUIET] }));
+  await page.goto(`${daemon.origin}/${BEDSIDE}`);
+  await untilLive(page);
+  await page.locator('#clock').click();
+  const saysOf = () => page.locator('#bedside-alarm').innerText();
+  await until('no alert', async () => await saysOf() === 'no alert');
+  await page.evaluate(() => {
+    globalThis.checks = false;
+  });
+  await until('nobody knows', async () => await saysOf() === 'alert state unknown');
+  assert.equal(await page.locator('#link-text').innerText(), 'Live');
+  await page.evaluate(() => {
+    globalThis.checks = true;
+  });
+  await until('no alert again', async () => await saysOf() === 'no alert');
+  const tonesSince = async (before) => (await page.evaluate(() => globalThis.tones)).slice(before);
+  await page.evaluate(() => globalThis.sleep());
+  const before = (await tonesSince(0)).length;
+  await whileAlarming(daemon, () => until('the burst of an alarm, and the next one', async () => (await tonesSince(before)).length >= 6));
+  daemon.child.kill('SIGSTOP');
+  try {
+    const then = (await tonesSince(0)).length;
+    await until('the burst of a bridge that is silent', async () => (await tonesSince(then)).length >= 3);
+  } finally {
+    daemon.child.kill('SIGCONT');
   }
 });

@@ -9,7 +9,7 @@ import { drawAlarm, inStep, isDrawn } from './alarm.js';
 import { Bedside, prepare } from './bedside.js';
 import { byId, describe, hide, isCut, isInSight, mark, routeOf, stamp, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
-import { isBlocked, sound, unlock } from './sound.js';
+import { everySecond, isBlocked, sound, unlock } from './sound.js';
 import { VitalBridge } from './vitalbridge.js';
 import { Ward, timeText } from './ward.js';
 
@@ -26,6 +26,7 @@ import { Ward, timeText } from './ward.js';
  * @property {'live' | 'connecting' | 'lost'} link
  * @property {boolean} isConnected Commands can be given.
  * @property {boolean} hasSnapshot The ward is known.
+ * @property {boolean} isAlarmless An alarm of the bridge might not come.
  * @property {boolean} mayAcknowledge
  * @property {Set<string>} acknowledging Alerts whose acknowledgement, reset or pause is on its way.
  * @property {(alerts: ShownAlert[]) => void} acknowledge Acknowledges alerts as they were drawn, and resets latched ones.
@@ -75,6 +76,7 @@ const state = {
   link: 'connecting',
   isConnected: false,
   hasSnapshot: false,
+  isAlarmless: false,
   mayAcknowledge: true,
   acknowledging: new Set(),
   acknowledge,
@@ -269,7 +271,10 @@ function listen(current, token) {
   const on = (name, act) => current.addEventListener(name, (event) => {
     if (current !== bridge) return;
     act(/** @type {CustomEvent} */ (event).detail);
-    if (name !== 'waveform') drawSoon();
+    if (name === 'waveform') return;
+    drawSoon();
+    // A page that nobody sees is not drawn, and has to be heard all the same.
+    if (name !== 'health_update' && current === bridge) soundNow(current);
   });
   on('welcome', ({ data }) => {
     bridgeName = data.bridge_id ?? 'vitalbridge';
@@ -280,7 +285,7 @@ function listen(current, token) {
     Object.assign(state, { role: data?.role ?? '', user: String(data?.user_id ?? '') });
   });
   on('snapshot', ({ data }) => {
-    ward.begin(data ?? {}, performance.now());
+    ward.begin(data ?? {}, current.now);
     confirmed.clear();
     current.receipt('delivered', ward.present());
     // Who opens the page hears what is alarming already, once.
@@ -314,7 +319,7 @@ function listen(current, token) {
     if (!ward.limit(data)) current.refresh();
   });
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
-  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
+  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, current.now));
   on('waveform', (wave) => bedside.wave(wave));
   on('token_expiring', () => toast('Your session ends soon. Sign in again to go on watching.'));
   on('state', ({ retryInMs }) => {
@@ -387,7 +392,7 @@ function draw() {
   if (!bridge || hasFailed) return;
   drawNoAlarms(bridge);
   if (bridge.state === 'stopped') return;
-  const now = performance.now();
+  const { now } = bridge;
   drawBar(bridge);
   drawn = { texts: [], counts: [], tiles: [] };
   drawBridgeAlerts();
@@ -446,15 +451,22 @@ function confirmShown() {
   bridge.receipt('shown', news.map(({ alertId, seq }) => ({ alertId, seq })));
 }
 
+/** Sounds for what is known now. @param {VitalBridge} current */
+function soundNow(current) {
+  if (hasFailed) return;
+  state.isAlarmless = current.isAlarmless;
+  const audible = ward.audible();
+  // That no alarm would come is a medium alarm of its own.
+  heard = state.isAlarmless && audible !== 'high' ? 'medium' : audible;
+  sound(heard);
+}
+
 /** @param {VitalBridge} current */
 function drawNoAlarms(current) {
-  const missing = current.isAlarmless;
+  soundNow(current);
+  const missing = state.isAlarmless;
   const since = timeText(current.checkedWall, true);
   hide(byId('no-alarms'), !missing);
-  const audible = current.state === 'stopped' ? '' : ward.audible();
-  // That no alarm would come is a medium alarm of its own.
-  heard = missing && audible !== 'high' ? 'medium' : audible;
-  sound(heard);
   hide(byId('audio-blocked'), !isBlocked());
   if (!missing) return;
   write(byId('no-alarms-title'), since ? `NO ALARMS FROM BRIDGE since ${since}` : 'NO ALARMS FROM BRIDGE');
@@ -585,7 +597,7 @@ function drawTiles(tiles) {
     }
     if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
     const pending = tile.alert !== undefined && state.acknowledging.has(tile.alert.alertId);
-    const content = JSON.stringify([tile, state.link, bridge?.state, state.mayAcknowledge, pending]);
+    const content = JSON.stringify([tile, state.link, state.isAlarmless, bridge?.state, state.mayAcknowledge, pending]);
     if (drawnTiles.get(node) === content) waitingTiles.delete(node);
     else waitingTiles.set(node, { tile, content });
     const button = within(node, '.acknowledge');
@@ -800,4 +812,7 @@ document.addEventListener('visibilitychange', draw);
 setInterval(draw, DRAW_MS);
 // Where the browser lets a page sound without a touch (a kiosk) it can from now on.
 unlock(draw);
+everySecond(() => {
+  if (bridge) soundNow(bridge);
+});
 begin();

@@ -84,7 +84,7 @@ export class Bedside {
     if (id === this.#patient) return;
     this.close();
     this.#patient = id;
-    this.#openedAt = performance.now();
+    this.#openedAt = this.#state.client?.now ?? 0;
     this.#hasWaves = false;
     this.#sweep.start();
     this.#state.client?.watchWaves([`waveform/${id}/+`]);
@@ -152,7 +152,7 @@ export class Bedside {
     const [top, ...rest] = this.#alerts;
     const more = byId('more-alarms');
     const bed = tile ?? EMPTY_BED;
-    const content = JSON.stringify([bed, this.#alerts, link, this.#state.isConnected, this.#state.mayAcknowledge,
+    const content = JSON.stringify([bed, this.#alerts, link, this.#state.isAlarmless, this.#state.isConnected, this.#state.mayAcknowledge,
       [...this.#state.acknowledging], [...ward.limitsOf(this.#patient)]]);
     if (content !== this.#drawn) {
       this.#drawn = content;
