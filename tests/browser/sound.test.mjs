@@ -77,25 +77,36 @@ async function player(t, { state = 'running' } = {}) {
       this.pulse.end = at;
     }
   }
+  const silences = [];
+  class Silence extends EventTarget {
+    connect() {}
+    start() {}
+    stop(at) {
+      silences.push({ at, silence: this });
+    }
+  }
   const context = Object.assign(new EventTarget(), { state, destination: {}, resume: () => Promise.resolve() });
   Object.defineProperty(context, 'currentTime', { get: () => now });
-  const parts = { AudioContext: function AudioContext() { return context; }, GainNode: Part, OscillatorNode: Oscillator, PeriodicWave: class {} };
+  const parts = { AudioContext: function AudioContext() { return context; }, GainNode: Part, OscillatorNode: Oscillator, PeriodicWave: class {}, ConstantSourceNode: Silence };
   Object.assign(globalThis, parts);
   t.after(() => {
     mock.timers.reset();
     for (const name of Object.keys(parts)) delete globalThis[name];
   });
   players += 1;
-  const { sound, unlock } = await import(`../../src/server/dashboard/sound.js?player=${players}`);
+  const { everySecond, sound, unlock } = await import(`../../src/server/dashboard/sound.js?player=${players}`);
   unlock();
   const cutOf = (part) => (part instanceof Part ? Math.min(part.cutAt, cutOf(part.next)) : Infinity);
   return {
+    everySecond,
     sound,
     now: () => now,
-    play(seconds) {
+    /** `isHeldBack`: no timer of the page comes. */
+    play(seconds, isHeldBack = false) {
       for (const end = now + seconds; now < end - TICK / 2;) {
         now += TICK;
-        mock.timers.tick(1000 * TICK);
+        if (!isHeldBack) mock.timers.tick(1000 * TICK);
+        for (const { silence } of silences.splice(0).filter((due) => due.at <= now || !silences.push(due))) silence.dispatchEvent(new Event('ended'));
       }
     },
     allow() {
@@ -156,6 +167,21 @@ test('bursts follow each other as the standard has it; a low one is one pulse in
     assert.ok(oneAtATime(all));
     mock.timers.reset();
   }
+});
+
+test('timers that the browser holds back in a page that nobody sees hold no burst back: the loudspeaker\'s clock calls', async (t) => {
+  const { everySecond, heard, play, sound } = await player(t);
+  let calls = 0;
+  everySecond(() => {
+    calls += 1;
+  });
+  play(10, true);
+  assert.ok(calls >= 9 && calls <= 10, `${calls} calls in 10 s`);
+  sound('medium');
+  play(60, true);
+  const bursts = heard().filter((_, at) => at % 3 === 0);
+  assert.ok(bursts.length >= 8, `${bursts.length} bursts in a minute`);
+  bursts.slice(1).forEach(({ begin }, at) => within(begin - heard()[3 * at + 2].end, STANDARD.medium.rest, 'pause'));
 });
 
 test('while the browser blocks nothing waits in the loudspeaker; once it may it sounds what alarms then', async (t) => {

@@ -60,6 +60,16 @@ test('tiles stand in the order of ward and bed, with numbers compared as numbers
   assert.deepEqual(made.tiles(0).map(({ id }) => id), ['P-2', 'P-10', 'P-1']);
 });
 
+test('what sounds is what the tile shows: a latched high stands before an active medium, an acknowledged one behind it', () => {
+  const signal = (audio, presence) => ({ signal: { audio: { activation: 'on', presence: audio }, visual: { activation: 'on', presence } } });
+  for (const [high, first] of [[signal('latched', 'latched'), 'high'], [signal('ack', 'ack'), 'medium']]) {
+    const made = ward();
+    made.alert(alert({ alert_id: 'a1', priority: 'high', ...high }));
+    made.alert(alert({ alert_id: 'a2', priority: 'medium' }));
+    assert.deepEqual([tileOf(made).alert.priority, made.alertsElsewhere('')[0].priority, made.audible()], [first, first, first]);
+  }
+});
+
 test('a number is shown with the digits that the sensor gave', () => {
   assert.equal(shown(reading('temperature', 37, { value_text: '37.0' }), 'temp').text, '37.0');
   assert.equal(shown(reading('heart_rate', 72), 'hr').text, '72');

@@ -9,7 +9,7 @@ import { drawAlarm, inStep, isDrawn } from './alarm.js';
 import { Bedside, prepare } from './bedside.js';
 import { byId, describe, hide, isCut, isInSight, mark, routeOf, stamp, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
-import { isBlocked, sound, unlock } from './sound.js';
+import { everySecond, isBlocked, sound, unlock } from './sound.js';
 import { VitalBridge } from './vitalbridge.js';
 import { Ward, timeText } from './ward.js';
 
@@ -26,6 +26,7 @@ import { Ward, timeText } from './ward.js';
  * @property {'live' | 'connecting' | 'lost'} link
  * @property {boolean} isConnected Commands can be given.
  * @property {boolean} hasSnapshot The ward is known.
+ * @property {boolean} isAlarmless An alarm of the bridge might not come.
  * @property {boolean} mayAcknowledge
  * @property {Set<string>} acknowledging Alerts whose acknowledgement, reset or pause is on its way.
  * @property {(alerts: ShownAlert[]) => void} acknowledge Acknowledges alerts as they were drawn, and resets latched ones.
@@ -42,6 +43,8 @@ const REDRAW_MS = 80;
 const LIMITS_MS = 60_000;
 /** How long a message at the lower edge stays, in ms. */
 const TOAST_MS = 8000;
+/** A page that has failed says so for this long before it loads itself anew, in ms. */
+const RELOAD_MS = 10_000;
 /** A token has three parts; anything else is a sign-in code. */
 const TOKEN_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 /** The smallest tile whose digits are readable, and the shape it looks best in, in CSS pixels. */
@@ -73,6 +76,7 @@ const state = {
   link: 'connecting',
   isConnected: false,
   hasSnapshot: false,
+  isAlarmless: false,
   mayAcknowledge: true,
   acknowledging: new Set(),
   acknowledge,
@@ -94,6 +98,9 @@ const limitsAsked = new Map();
 /** @type {ReturnType<typeof setInterval> | undefined} */
 let limitsTimer;
 let waitsForDrawing = false;
+/** What this page sounds for. @type {Parameters<typeof sound>[0]} */
+let heard = '';
+let hasFailed = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
 const drawnTiles = new WeakMap();
 /** Tiles that wait for a frame. @type {Map<HTMLElement, {tile: Tile, content: string}>} */
@@ -175,7 +182,9 @@ function clearWard() {
   state.ward = ward;
   state.hasSnapshot = false;
   waitingTiles.clear();
-  for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
+  clearInterval(limitsTimer);
+  for (const list of ['tiles', 'bridge-alerts', 'spoken']) byId(list).replaceChildren();
+  hide(byId('delivery-notice'), true);
 }
 
 /** Somebody leaves, or never came in. @param {string} [problem] */
@@ -186,7 +195,8 @@ function signOut(problem) {
   Object.assign(state, { client: undefined, token: '', role: '', user: '' });
   isWatched = false;
   hide(byId('no-alarms'), true);
-  sound('');
+  heard = '';
+  sound(heard);
   clearWard();
   showSignIn(problem);
 }
@@ -262,7 +272,10 @@ function listen(current, token) {
   const on = (name, act) => current.addEventListener(name, (event) => {
     if (current !== bridge) return;
     act(/** @type {CustomEvent} */ (event).detail);
-    if (name !== 'waveform') drawSoon();
+    if (name === 'waveform') return;
+    drawSoon();
+    // A page that nobody sees is not drawn, and has to be heard all the same.
+    if (name !== 'health_update' && current === bridge) soundNow(current);
   });
   on('welcome', ({ data }) => {
     bridgeName = data.bridge_id ?? 'vitalbridge';
@@ -273,7 +286,7 @@ function listen(current, token) {
     Object.assign(state, { role: data?.role ?? '', user: String(data?.user_id ?? '') });
   });
   on('snapshot', ({ data }) => {
-    ward.begin(data ?? {}, performance.now());
+    ward.begin(data ?? {}, current.now);
     // For the sign-in page: it may be another bridge than the one that sent this page.
     document.documentElement.dataset.mode = data?.mode;
     confirmed.clear();
@@ -310,7 +323,7 @@ function listen(current, token) {
   });
   on('system', ({ data, replayed }) => replayed || data.kind !== 'config_reloaded' || current.refresh());
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
-  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
+  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, current.now));
   on('waveform', (wave) => bedside.wave(wave));
   on('token_expiring', () => toast('Your session ends soon. Sign in again to go on watching.'));
   on('state', ({ retryInMs }) => {
@@ -380,10 +393,10 @@ function drawSoon() {
 }
 
 function draw() {
-  if (!bridge) return;
+  if (!bridge || hasFailed) return;
   drawNoAlarms(bridge);
   if (bridge.state === 'stopped') return;
-  const now = performance.now();
+  const { now } = bridge;
   drawBar(bridge);
   drawn = { texts: [], counts: [], tiles: [] };
   drawBridgeAlerts();
@@ -442,14 +455,22 @@ function confirmShown() {
   bridge.receipt('shown', news.map(({ alertId, seq }) => ({ alertId, seq })));
 }
 
+/** Sounds for what is known now. @param {VitalBridge} current */
+function soundNow(current) {
+  if (hasFailed) return;
+  state.isAlarmless = current.isAlarmless;
+  const audible = ward.audible();
+  // That no alarm would come is a medium alarm of its own.
+  heard = state.isAlarmless && audible !== 'high' ? 'medium' : audible;
+  sound(heard);
+}
+
 /** @param {VitalBridge} current */
 function drawNoAlarms(current) {
-  const missing = current.isAlarmless;
+  soundNow(current);
+  const missing = state.isAlarmless;
   const since = timeText(current.checkedWall, true);
   hide(byId('no-alarms'), !missing);
-  const audible = current.state === 'stopped' ? '' : ward.audible();
-  // That no alarm would come is a medium alarm of its own.
-  sound(missing && audible !== 'high' ? 'medium' : audible);
   hide(byId('audio-blocked'), !isBlocked());
   if (!missing) return;
   write(byId('no-alarms-title'), since ? `NO ALARMS FROM BRIDGE since ${since}` : 'NO ALARMS FROM BRIDGE');
@@ -584,7 +605,7 @@ function drawTiles(tiles) {
     }
     if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
     const pending = tile.alert !== undefined && state.acknowledging.has(tile.alert.alertId);
-    const content = JSON.stringify([tile, state.link, bridge?.state, state.mayAcknowledge, pending]);
+    const content = JSON.stringify([tile, state.link, state.isAlarmless, bridge?.state, state.mayAcknowledge, pending]);
     if (drawnTiles.get(node) === content) waitingTiles.delete(node);
     else waitingTiles.set(node, { tile, content });
     const button = within(node, '.acknowledge');
@@ -687,6 +708,25 @@ function arrange() {
   mark(list, 'fits', bestSize > 0 ? 'true' : '');
 }
 
+/**
+ * Something in this page is broken. What stands on it may never change again, under a clock that runs: nothing of it stays. The
+ * bridge has to know that nobody is shown anything here, so the connection ends; then the page begins anew.
+ */
+function fail() {
+  if (hasFailed || !bridge) return;
+  hasFailed = true;
+  for (const id of ['app', 'sign-in', 'no-alarms']) hide(byId(id), true);
+  hide(byId('failed'), false);
+  document.title = 'PAGE FAILED – vitalbridge';
+  setTimeout(() => {
+    // Not again to a view that may be what has failed.
+    if (openedRoute !== '') history.replaceState(null, '', '#/');
+    location.reload();
+  }, RELOAD_MS);
+  sound(heard === 'high' ? 'high' : 'medium');
+  bridge.close();
+}
+
 // ---- views
 
 /** Shows the view that the address names. */
@@ -743,6 +783,7 @@ function closePage() {
 
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {
+  if (hasFailed) return;
   if (location.hash.startsWith('#code=')) {
     // A screen that starts by itself names the view that it opens: `#code=...&view=/patient/P-1`.
     const [secret = '', to] = location.hash.split('&view=');
@@ -758,6 +799,10 @@ function begin() {
   start(token);
 }
 
+// Wherever something is thrown that nobody has caught; without an error it is a notice of the browser's own.
+addEventListener('error', ({ error }) => error && fail());
+// What the browser refuses (a sound, a copy) is thrown as DOMException, and breaks nothing.
+addEventListener('unhandledrejection', ({ reason }) => reason instanceof DOMException || fail());
 prepare();
 const bedside = new Bedside(state);
 byId('sign-in-form').addEventListener('submit', (event) => {
@@ -775,4 +820,7 @@ document.addEventListener('visibilitychange', draw);
 setInterval(draw, DRAW_MS);
 // Where the browser lets a page sound without a touch (a kiosk) it can from now on.
 unlock(draw);
+everySecond(() => {
+  if (bridge) soundNow(bridge);
+});
 begin();

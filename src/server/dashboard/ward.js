@@ -9,6 +9,8 @@
 /** Shown in place of a number that is not known. */
 export const NO_NUMBER = '---';
 export const NO_TIME = 'time unknown';
+/** A number of which nothing has come. @type {Shown} */
+const UNKNOWN = { text: NO_NUMBER, state: 'none', note: 'no data yet', age: '' };
 /** A spot value older than this is grey: it says little about the patient now, in ms. */
 const SPOT_OLD_MS = 60 * 60 * 1000;
 /** An end that is further away is told with its day, in ms. */
@@ -93,6 +95,12 @@ const LINK_WORDS = /** @type {Record<string, string>} */ ({
   sensor_off: 'sensor off',
   lost: 'link lost',
 });
+
+/** A bed of which nothing is known: what stood on its screen was another's, or is old. @type {Tile} */
+export const EMPTY_BED = {
+  id: '', bed: '', name: '', mark: '', cells: { hr: UNKNOWN, spo2: UNKNOWN, nibp: UNKNOWN, resp: UNKNOWN, temp: UNKNOWN }, pulse: UNKNOWN,
+  off: [], more: 0, counted: [], moreStars: '', marked: {},
+};
 
 /** Ended alerts that are remembered, so that a self-check that crossed the end is not taken for a difference. */
 const MAX_ENDED = 64;
@@ -503,7 +511,7 @@ export class Ward {
   #shown(patient, metric, now, spot, connected) {
     const { staleAfterMs, lostAfterMs } = spot ? { staleAfterMs: SPOT_OLD_MS, lostAfterMs: Infinity } : this.timesOf(patient.about.id, metric);
     const entry = patient.pick((data) => data.metric === metric && data.mdc !== MDC_PULSE_RATE_CUFF, now, lostAfterMs);
-    if (!entry) return { text: NO_NUMBER, state: 'none', note: 'no data yet', age: '' };
+    if (!entry) return UNKNOWN;
     const { data, born } = entry;
     const ageMs = Math.max(0, now - born + (spot ? lagOf(data) : 0));
     const age = Number.isFinite(ageMs) ? ageText(ageMs) : '';
@@ -567,7 +575,8 @@ export class Ward {
     return [...this.#alerts.values()]
       .filter((alert) => matches(alert) && rank(alert.priority) > 0 && (withHidden || !this.#alerts.has(alert.hidden_by)))
       .map((alert) => shownAlert(alert, this.says(alert)))
-      .sort((a, b) => Number(b.active) - Number(a.active) || rank(b.priority) - rank(a.priority)
+      // What has latched sounds on: it calls as what is active does.
+      .sort((a, b) => Number(b.active || b.audible) - Number(a.active || a.audible) || rank(b.priority) - rank(a.priority)
         || Number(a.technical) - Number(b.technical) || b.seq - a.seq);
   }
 }
