@@ -267,7 +267,8 @@ export class Chart {
     return {
       stroke: colour,
       width: 1.5,
-      dash: DASHES[device % DASHES.length],
+      // Where two metrics share a chart (heart and pulse rate lie on each other) the second lets the first be seen.
+      dash: DASHES[(device + this.kind.metrics.indexOf(metric)) % DASHES.length],
       spanGaps: false,
       ...(this.kind.spot && { paths: () => null }),
       points: this.kind.spot ? { show: false } : { show: () => false, filter: alone, size: 4, fill: colour, stroke: colour },
