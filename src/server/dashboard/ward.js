@@ -653,7 +653,7 @@ function shownAlert(alert, title) {
     seq: alert.seq,
     priority: alert.priority,
     stars: stars(alert.priority),
-    title,
+    title: latched ? title.replace(/; over now$/, '') : title,
     detail: said.filter(Boolean).join(' · '),
     since: `since ${timeText(alert.onset, true) || 'unknown time'}`,
     active: !acknowledged && !latched,
