@@ -81,7 +81,6 @@ fn shared(epoch: Epoch) -> anyhow::Result<Shared> {
         site: "bench".parse()?,
         epoch,
         patients: Vec::new(),
-        stale_and_lost_ms: (5000, 10_000),
         users: Users::default(),
         limits: ServerLimits::default(),
         close_codes: CloseCodes::Own,

@@ -23,7 +23,7 @@ pub use self::expecting::expected;
 pub use self::timekeeping::Machine;
 use self::timekeeping::Timekeeper;
 use self::watching::MapOrOk as _;
-use crate::alerts::{BridgeCondition, EffectiveLimit, Engine};
+use crate::alerts::{BridgeCondition, Engine};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Mono, Stamp};
 use crate::config::{Config, Place};
@@ -436,7 +436,7 @@ fn gate(
     clock: &Clock,
 ) -> anyhow::Result<Gate> {
     Ok(Gate {
-        shared: shared(config, epoch, clock.now()),
+        shared: shared(config, epoch),
         control: running.control.clone(),
         reader: reader.clone(),
         durable: running.handle.durable(),
@@ -495,26 +495,17 @@ fn know_the_machine(state_dir: &Path) {
 }
 
 /// What every session has in common.
-fn shared(config: &Config, epoch: &Epoch, now: Stamp) -> Arc<Shared> {
+fn shared(config: &Config, epoch: &Epoch) -> Arc<Shared> {
     Arc::new(Shared {
         bridge: config.bridge.clone(),
         site: config.site.clone(),
         epoch: epoch.clone(),
         patients: config.patients.clone(),
-        stale_and_lost_ms: stale_and_lost_ms(config, now),
         users: Users::new(config.server.limits.messages, config.server.limits.reads),
         limits: config.server.limits,
         close_codes: config.server.close_codes,
         streams: Streams::default(),
     })
-}
-
-/// When a continuous number turns grey, and when it is no longer shown: the times of the first no-signal rule.
-fn stale_and_lost_ms(config: &Config, now: Stamp) -> (u64, u64) {
-    const WITHOUT_A_RULE: (u64, u64) = (5000, 10_000);
-    let rules = config.rules.effective(None, now.wall);
-    let limits = rules.iter().map(EffectiveLimit::from);
-    limits.filter_map(|limit| limit.stale_after_ms.zip(limit.no_valid_for_ms)).min().unwrap_or(WITHOUT_A_RULE)
 }
 
 /// The boot this run belongs to: monotonic times of different boots cannot be compared.

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::notifier::Letter;
 use crate::outbox::{Delivery, Outbox, Published, PublishedWave, Put, SelfCheck};
 use crate::rooms::{Audience, Moment, RoomsNow};
+use crate::signal_times::SignalTimes;
 use crate::vitals::Metric;
 
 /// Recent events kept in memory: the seconds that are not on disk yet, and quick reconnects.
@@ -145,6 +146,8 @@ pub struct Joined {
     pub rooms: RoomsNow,
     /// How far the listener's user has acknowledged the alerts' channels, where it acknowledges at all. As `letters`.
     pub acked: BTreeMap<String, Seq>,
+    /// When numbers are old and gone. As `letters`.
+    pub signal_times: SignalTimes,
 }
 
 /// Channels that a listener wants, what of them, and how.
@@ -537,7 +540,8 @@ impl Hub {
         };
         let recent_from = self.ring.front().map_or(self.through.next(), |first| first.event.seq);
         let (letters, rooms, acked) = (Vec::new(), RoomsNow::default(), BTreeMap::new());
-        Some(Joined { listener: id, outbox, through: self.through, latest, recent, recent_from, letters, rooms, acked })
+        let (through, signal_times) = (self.through, SignalTimes::default());
+        Some(Joined { listener: id, outbox, through, latest, recent, recent_from, letters, rooms, acked, signal_times })
     }
 
     /// True if this listener hears the notifications of its user.

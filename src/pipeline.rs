@@ -46,6 +46,7 @@ use crate::outbox::{Forms, Frame, Published, PublishedWave};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
 use crate::rooms::{Members, Rooms};
+use crate::signal_times::SignalTimes;
 use crate::store::{KeptChanges, KeptObservation, StoreHandle};
 use crate::timeline::{ClockNews, Timeline};
 use crate::vitals::{Metric, Mode, Reading};
@@ -106,6 +107,8 @@ pub enum Control {
     Rules(Box<RuleSet>),
     /// Answered with the limits in force for a patient, if there is such a patient.
     Limits(PatientId, oneshot::Sender<Option<Vec<EffectiveLimit>>>),
+    /// Answered with the ages from which numbers are old and gone.
+    SignalTimes(oneshot::Sender<SignalTimes>),
     /// Answered with the present, as far as somebody with this scope may see it.
     Present(Scope, oneshot::Sender<Vec<Arc<Published>>>),
     /// The clock was set, or more is known of it.
@@ -566,6 +569,10 @@ impl Pipeline {
                 let known = self.patients.contains_key(&patient);
                 // The asker gave up waiting; nothing is owed.
                 let _ = reply.send(known.then(|| self.engine.limits(&patient, now)));
+            }
+            Control::SignalTimes(reply) => {
+                // The asker gave up waiting; nothing is owed.
+                let _ = reply.send(self.engine.signal_times(self.patients.keys(), now));
             }
             Control::Present(scope, reply) => {
                 // The asker gave up waiting; nothing is owed.

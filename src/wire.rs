@@ -40,6 +40,7 @@ use crate::event::{
 use crate::ids::{BridgeId, DeviceId, Epoch, PatientId, RuleId, Seq, SiteId, SourceId};
 use crate::patient::Patient;
 use crate::record::RecordEvent;
+use crate::signal_times::{OwnTimes, SignalTimes};
 use crate::vitals::{
     Absent, Breathing, Consciousness, Decimal, Metric, Mode, Pressure, Quality, Reading, Status, TimeSource, Value,
     Vital, rr_millis,
@@ -748,8 +749,12 @@ pub struct Snapshot<'a> {
     devices: Vec<SnapshotSource<'a>>,
     /// What people changed of the limits, ALARM OFF among it.
     limits: Vec<SnapshotLimits<'a>>,
+    /// From this age on a continuous number is drawn as old, if `signal_times` does not say otherwise.
     stale_after_ms: u64,
+    /// From this age on it is not shown any more: the moment at which its no-signal alert starts.
     lost_after_ms: u64,
+    /// The numbers that have other times, all of them longer.
+    signal_times: Vec<&'a OwnTimes>,
     mode: Mode,
     mono_ms: u64,
 }
@@ -757,11 +762,11 @@ pub struct Snapshot<'a> {
 impl<'a> Snapshot<'a> {
     /// A snapshot of these patients and of the latest events about them, with ages at `now`.
     ///
-    /// `stale_after_ms` and `lost_after_ms`: when a continuous number turns grey, and when it is no longer shown.
+    /// `times`: when a continuous number turns grey, and when it is no longer shown.
     pub fn new(
         patients: impl Iterator<Item = &'a Patient>,
         latest: impl Iterator<Item = &'a Event>,
-        (stale_after_ms, lost_after_ms): (u64, u64),
+        times: &'a SignalTimes,
         now: Mono,
     ) -> Self {
         let patients: Vec<&Patient> = patients.collect();
@@ -795,7 +800,11 @@ impl<'a> Snapshot<'a> {
             }
         }
         let mono_ms = now.as_millis();
-        Self { patients, readings, alerts, devices, limits, stale_after_ms, lost_after_ms, mode, mono_ms }
+        let SignalTimes { stale_after_ms, lost_after_ms, others } = times;
+        let (stale_after_ms, lost_after_ms) = (*stale_after_ms, *lost_after_ms);
+        let is_shown = |own: &&OwnTimes| patients.iter().any(|patient| patient.id == own.patient_id);
+        let signal_times = others.iter().filter(is_shown).collect();
+        Self { patients, readings, alerts, devices, limits, stale_after_ms, lost_after_ms, signal_times, mode, mono_ms }
     }
 }
 

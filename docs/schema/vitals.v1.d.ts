@@ -2183,6 +2183,18 @@ export interface Signal {
 /** What a signal is doing (IEEE 11073-10207, `AlertSignalPresence`). */
 export type SignalPresence = "on" | "off" | "latched" | "ack";
 
+/** Times of some numbers of one patient. */
+export interface SignalTimes {
+  /** From this age on they are not shown any more, in ms. */
+  lost_after_ms: number;
+  /** Which. */
+  metrics: Metric[];
+  /** Whose. */
+  patient_id: PatientId;
+  /** From this age on they are drawn as old, in ms. */
+  stale_after_ms: number;
+}
+
 export interface Signals {
   audio: Signal;
   visual: Signal;
@@ -2243,11 +2255,15 @@ export interface SnapshotData {
   devices: SnapshotSource[];
   /** What people changed of the limits, ALARM OFF among it. */
   limits: SnapshotLimits[];
+  /** From this age on it is not shown any more: the moment at which its no-signal alert starts. */
   lost_after_ms: number;
   mode: Mode;
   mono_ms: number;
   patients: Patient[];
   readings: SnapshotReading[];
+  /** The numbers that have other times, all of them longer. */
+  signal_times: SignalTimes[];
+  /** From this age on a continuous number is drawn as old, if `signal_times` does not say otherwise. */
   stale_after_ms: number;
 }
 

@@ -15,6 +15,7 @@ mod rule;
 #[cfg(test)]
 mod sample;
 mod score;
+mod silence;
 mod subject;
 #[cfg(test)]
 mod tests;

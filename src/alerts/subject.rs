@@ -13,6 +13,7 @@ use crate::alerts::file::MAX_SILENCE;
 use crate::alerts::judge::{Judge, Truth};
 use crate::alerts::rule::{Condition, Level, Quantity, Rule};
 use crate::alerts::score::{self, Standing};
+use crate::alerts::silence::{DEFAULT_SILENCE, silences};
 use crate::alerts::wording;
 use crate::clock::{Mono, Stamp};
 use crate::event::{AlertChange, AlertEvent, AlertKind, EndReason, LinkState, Presence, Priority, SourceEvent};
@@ -21,9 +22,6 @@ use crate::vitals::{Decimal, Metric, Mode, Quality, Reading, Rhythm, Status, Val
 
 pub(super) use look::View;
 use look::compound;
-
-/// From what age a value is gone where no rule says it.
-const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 
 /// A rule's condition on one thing: the patient, a metric or a device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -734,24 +732,4 @@ fn ended(track: &mut Track, who: Option<&PatientId>, rule: &Rule) -> Option<Aler
 
 const fn terms(rule: &Rule) -> Terms {
     Terms { times: rule.times, latching: rule.latching }
-}
-
-/// For each continuous metric its silence rule (one that names it before one that names none) and its longest silence.
-fn silences(rules: &[Rule]) -> BTreeMap<Metric, (Option<usize>, Duration)> {
-    let continuous = Metric::ALL.iter().filter(|metric| metric.info().rhythm == Rhythm::Continuous);
-    continuous
-        .map(|metric| {
-            let candidates = rules.iter().enumerate().filter_map(|(index, rule)| {
-                let Condition::NoValid(longest) = rule.condition else {
-                    return None;
-                };
-                let names_it = rule.sources.iter().any(|source| source.metric == *metric);
-                let applies = rule.off.is_none() && (names_it || rule.sources.is_empty());
-                applies.then_some((names_it, index, longest))
-            });
-            // The first of those that name it, else the first of the others.
-            let best = candidates.min_by_key(|(names_it, index, _)| (!names_it, *index));
-            (*metric, best.map_or((None, DEFAULT_SILENCE), |(_, index, longest)| (Some(index), longest)))
-        })
-        .collect()
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod owners;
+mod silence;
 pub(in crate::alerts) mod table;
 mod walk;
 

@@ -18,6 +18,7 @@ impl Pipeline {
         let acked = user.as_ref().filter(|_| join.acks).map(|user| self.notifier.acked.of(&user.name));
         let mut joined = self.hub.join(Join { since: since.or(self.since_acked(&join)), ..join })?;
         joined.acked = acked.unwrap_or_default();
+        joined.signal_times = self.engine.signal_times(self.patients.keys(), now);
         if let Some(user) = &user {
             let moments = self.rooms.on_joined(joined.listener.number(), &user.name, &patterns, now);
             self.tell(moments);

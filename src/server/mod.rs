@@ -44,6 +44,7 @@ pub mod seats;
 pub mod session;
 pub mod socket;
 mod sse;
+mod start_page;
 pub mod strict;
 pub mod table;
 pub mod tickets;

@@ -43,7 +43,7 @@ use crate::server::socket::{self, Gate};
 use crate::server::tokens::{self, Comer};
 use crate::server::{
     accept, admission, audit, ble, commands, contract, limits, manage, notifications, openapi, pages, peer, plain,
-    rest, rooms, sse, strict,
+    rest, rooms, sse, start_page, strict,
 };
 use crate::sources::ble::AirStatus;
 use crate::tasks::{Role as TaskRole, Tasks};
@@ -82,7 +82,6 @@ pub(super) struct Asset {
 }
 
 const ASSETS: &[Asset] = &[
-    Asset { path: "/", kind: "text/html; charset=utf-8", body: include_str!("dashboard/index.html") },
     Asset { path: "/style.css", kind: "text/css; charset=utf-8", body: include_str!("dashboard/style.css") },
     Asset { path: "/app.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/app.js") },
     Asset { path: "/ward.js", kind: "text/javascript; charset=utf-8", body: include_str!("dashboard/ward.js") },
@@ -118,6 +117,8 @@ pub fn router(site: Site) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/sign-in", post(sign_in));
+    let page: axum::body::Bytes = start_page::of(&site.gate.shared.patients).into();
+    router = router.route("/", get(async move || ([(CONTENT_TYPE, "text/html; charset=utf-8")], page.clone())));
     for asset in ASSETS.iter().chain(pages::FILES) {
         router = router.route(asset.path, get(async || ([(CONTENT_TYPE, asset.kind)], asset.body)));
     }

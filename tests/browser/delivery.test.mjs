@@ -85,6 +85,37 @@ test('on a phone an alert counts as shown when its text can be read, not while i
   }
 });
 
+test('an alarm that nobody\'s page has shown is alert_undelivered: a page that cannot show it says so, and one that shows it ends that', async (t) => {
+  const ward = await startDemo();
+  t.after(() => ward.stop());
+  // A page that draws and is not seen: what stands in it is shown to nobody.
+  const hidden = await context.newPage();
+  await hidden.addInitScript(() => Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' }));
+  await signIn(hidden, ward);
+  await changeLimit(ward, 'P-0008', 'respiration_high', { above: 8, clear: { at_most: 6 }, delay: '0s' });
+  const ofBridge = hidden.locator('#bridge-alerts li', { hasText: /shown/ });
+  await until('the alert of the bridge', async () => await ofBridge.count() === 1);
+  assert.match(await ofBridge.innerText(), /respir/i, 'it names what nobody has seen');
+  assert.ok(await hidden.locator('.tile[data-patient=P-0008][data-priority]').count() === 1, 'the alarm itself stands there too');
+  // A page that is opened afterwards finds it in its snapshot, shows the alarm, and by that ends it, in every page.
+  const opened = new Promise((resolve) => {
+    page.on('websocket', (socket) => socket.on('framereceived', ({ payload }) => {
+      const frame = typeof payload === 'string' ? JSON.parse(payload) : {};
+      if (frame.type === 'snapshot') resolve(frame.data.alerts);
+    }));
+  });
+  await signIn(page, ward);
+  assert.ok((await opened).some(({ rule }) => rule === 'alert_undelivered'), 'in the snapshot of a page that comes later');
+  await until('it is shown', () => page.locator('.tile[data-patient=P-0008] .alarm-title').isVisible());
+  for (const from of [hidden, page]) await until('the alert of the bridge is over', async () => await from.locator('#bridge-alerts li', { hasText: /shown/ }).count() === 0);
+  // And whoever looks later finds that it was so.
+  await page.evaluate(() => {
+    location.hash = '#/alarms';
+  });
+  await until('the past has it', async () => await page.locator('.past tbody tr', { hasText: /shown/ }).count() > 0);
+  await picture(page, 'undelivered-past');
+});
+
 test('ALARM OFF stands on the tile with its rule and its end, and the score never as a bare number while it is incomplete', async () => {
   const numbers = await signIn(page, daemon);
   const { patient } = numbers.at(-1);

@@ -67,9 +67,9 @@ export function begin(...words) {
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => {
     begun.output = (begun.output + chunk).slice(-MAX_OUTPUT_BYTES);
   });
-  begun.kill = async () => {
+  begun.kill = async (signal = 'SIGKILL') => {
     child.kill('SIGCONT');
-    child.kill('SIGKILL');
+    child.kill(signal);
     await ended;
   };
   return begun;
@@ -90,7 +90,7 @@ async function start(words, stateDir, ready) {
   }
 }
 
-/** The demo. `again` starts it once more at the same address and with the same state, as after a crash. */
+/** The demo. `again` starts it once more at the same address and with the same state, as after a crash or another end. */
 export async function startDemo() {
   const stateDir = mkdtempSync(join(tmpdir(), 'vitalbridge-page-'));
   const again = (listen) => start(['demo', '--listen', listen], stateDir, (output) => {
@@ -99,8 +99,8 @@ export async function startDemo() {
     return origin && link && { origin, link, code: link.split('#code=')[1] };
   });
   const daemon = { stateDir, ...(await again('127.0.0.1:0')) };
-  daemon.again = async () => {
-    await daemon.kill();
+  daemon.again = async (signal) => {
+    await daemon.kill(signal);
     Object.assign(daemon, await again(new URL(daemon.origin).host));
   };
   daemon.stop = async () => {

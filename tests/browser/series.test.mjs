@@ -20,7 +20,7 @@ function stream(points, { metric = 'spo2', device = 'ox', every = 0 } = {}) {
 
 /** What is drawn, as [seconds, value]. */
 const drawn = (...streams) => {
-  const { x, y } = columns(streams, LOST_MS);
+  const { x, y } = columns(streams, () => LOST_MS);
   return y.map((line) => line.map((value, at) => [x[at] / 1000, value]));
 };
 
@@ -30,7 +30,7 @@ test('values that follow each other are joined, and a silence ends the line', ()
 });
 
 test('an absent value ends the line at once, with its reason, however short it was', () => {
-  const made = columns([stream([[1, 97], [2, 'sensor_off'], [3, 96], [4, 'silent']])], LOST_MS);
+  const made = columns([stream([[1, 97], [2, 'sensor_off'], [3, 96], [4, 'silent']])], () => LOST_MS);
   assert.deepEqual(made.y, [[97, null, 96, null]]);
   assert.deepEqual(made.gaps, [[{ from: 1000, to: 3000, why: 'sensor_off' }, { from: 3000, to: 4000, why: 'silent' }]]);
 });
@@ -41,7 +41,7 @@ test('of points that stand for a span, two spans without any are a gap', () => {
 });
 
 test('two devices over one axis do not end each other\'s lines', () => {
-  const made = columns([stream([[1, 97], [3, 96]]), stream([[2, 95], [4, 'lead_off']], { device: 'other' })], LOST_MS);
+  const made = columns([stream([[1, 97], [3, 96]]), stream([[2, 95], [4, 'lead_off']], { device: 'other' })], () => LOST_MS);
   assert.deepEqual(made.x, [1000, 2000, 3000, 4000]);
   assert.deepEqual(made.y, [[97, undefined, 96, undefined], [undefined, 95, undefined, null]]);
 });

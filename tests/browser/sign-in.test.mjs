@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { signIn, untilLive } from './demo.mjs';
-import { picture, tokenFor, until } from './real.mjs';
+import { SIZES, picture, startConfigured, tokenFor, until } from './real.mjs';
 import { daemon } from './stage.mjs';
 import { page, trouble } from './watched.mjs';
 
@@ -44,6 +44,35 @@ test('a session that ends by itself does not leave a silent page: it says and so
   assert.equal(await banner.isVisible(), false);
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   assert.ok(still > 0);
+});
+
+test('before anybody has signed in the page says that its numbers are not of patients: of the demo, of tests, and nothing where they are', async (t) => {
+  const source = (mode) => `[bridge]\nid = "b"\n[[patient]]\nid = "P-1"\nbed = "1"\n[[source]]\nid = "s"\nkind = "serial"\nport = "/dev/ttyNONE"\nprofile = "nonin-df2"\npatient = "P-1"\n${mode}`;
+  const [tried, real] = [await startConfigured(source('mode = "test"\n')), await startConfigured(source(''))];
+  t.after(() => Promise.all([tried.stop(), real.stop()]));
+  const marked = page.locator('#sign-in-mark');
+  for (const [of, mark] of [[daemon, 'DEMO'], [tried, 'TEST'], [real, '']]) {
+    for (const size of SIZES) {
+      await page.setViewportSize(size);
+      await page.goto(of.origin);
+      await page.locator('#sign-in').waitFor();
+      assert.equal(await marked.isVisible(), mark !== '', `${mark} at ${size.width}`);
+      if (mark) assert.equal(await marked.innerText(), `${mark} – no real patients`);
+      assert.equal(await page.title(), `${mark && `${mark} · `}Sign in – vitalbridge`);
+      await picture(page, `sign-in-${mark || 'real'}-${size.width}x${size.height}`);
+    }
+  }
+  // It is in the page itself: nothing has to be asked for, and nothing has to answer.
+  await page.goto(daemon.origin);
+  assert.match(await (await fetch(daemon.origin)).text(), /^<!doctype html>\s<html lang="en" data-mode="demo">/);
+  // Who is in and leaves, and whose first snapshot is still to come, is told as well.
+  await page.routeWebSocket(/\/ws$/, () => {});
+  await page.goto(daemon.link);
+  await until('a bar without numbers', async () => await page.locator('#mark').isVisible() && /^DEMO/.test(await page.locator('#mark').innerText()));
+  assert.equal(await page.locator('.tile').count(), 0);
+  await page.locator('#menu-button').click();
+  await page.locator('#sign-out').click();
+  assert.equal(await marked.isVisible(), true);
 });
 
 test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {

@@ -8,11 +8,11 @@ import ts from 'typescript';
 
 const FOLDER = new URL('../../src/server/dashboard/', import.meta.url);
 /** Everything together and any one file, as gzip has it. */
-const MAX_ALL_BYTES = 128 * 1024;
+const MAX_ALL_BYTES = 144 * 1024;
 const MAX_FILE_BYTES = 24 * 1024;
 /** What the ward and the bedside need before the first number can be drawn. */
 const FIRST = ['index.html', 'style.css', 'bedside.css', 'app.js', 'alarm.js', 'bedside.js', 'dom.js', 'number.js', 'sound.js', 'vitalbridge.js', 'ward.js', 'waves.js', 'icon.svg'];
-const MAX_FIRST_BYTES = 56 * 1024;
+const MAX_FIRST_BYTES = 62 * 1024;
 /** The client module as others embed it. */
 const MAX_CLIENT_BYTES = 8 * 1024;
 

@@ -77,25 +77,36 @@ async function player(t, { state = 'running' } = {}) {
       this.pulse.end = at;
     }
   }
+  const silences = [];
+  class Silence extends EventTarget {
+    connect() {}
+    start() {}
+    stop(at) {
+      silences.push({ at, silence: this });
+    }
+  }
   const context = Object.assign(new EventTarget(), { state, destination: {}, resume: () => Promise.resolve() });
   Object.defineProperty(context, 'currentTime', { get: () => now });
-  const parts = { AudioContext: function AudioContext() { return context; }, GainNode: Part, OscillatorNode: Oscillator, PeriodicWave: class {} };
+  const parts = { AudioContext: function AudioContext() { return context; }, GainNode: Part, OscillatorNode: Oscillator, PeriodicWave: class {}, ConstantSourceNode: Silence };
   Object.assign(globalThis, parts);
   t.after(() => {
     mock.timers.reset();
     for (const name of Object.keys(parts)) delete globalThis[name];
   });
   players += 1;
-  const { sound, unlock } = await import(`../../src/server/dashboard/sound.js?player=${players}`);
+  const { everySecond, sound, unlock } = await import(`../../src/server/dashboard/sound.js?player=${players}`);
   unlock();
   const cutOf = (part) => (part instanceof Part ? Math.min(part.cutAt, cutOf(part.next)) : Infinity);
   return {
+    everySecond,
     sound,
     now: () => now,
-    play(seconds) {
+    /** `isHeldBack`: no timer of the page comes. */
+    play(seconds, isHeldBack = false) {
       for (const end = now + seconds; now < end - TICK / 2;) {
         now += TICK;
-        mock.timers.tick(1000 * TICK);
+        if (!isHeldBack) mock.timers.tick(1000 * TICK);
+        for (const { silence } of silences.splice(0).filter((due) => due.at <= now || !silences.push(due))) silence.dispatchEvent(new Event('ended'));
       }
     },
     allow() {
@@ -110,65 +121,67 @@ async function player(t, { state = 'running' } = {}) {
 /** No two pulses at the same time. */
 const oneAtATime = (heard) => heard.slice(1).every(({ begin }, at) => begin >= heard[at].end);
 
-test('high cuts into a burst of medium: nothing of medium is heard any more, and high begins at once', async (t) => {
+/** What is heard of a script: what alarms, and for how many seconds. */
+async function heardOf(t, ...script) {
   const { heard, play, sound } = await player(t);
-  sound('medium');
-  play(0.3);
-  sound('high');
-  play(4);
-  const medium = heard().filter(({ priority }) => priority === 'medium');
-  assert.equal(medium.length, 1, 'the second pulse would have begun later');
-  const high = heard().filter(({ priority }) => priority === 'high');
-  assert.equal(high.length, 10);
+  for (const [priority, seconds] of script) {
+    sound(priority);
+    play(seconds);
+  }
+  const of = (wanted) => heard().filter(({ priority }) => priority === wanted);
+  return { all: heard(), high: of('high'), medium: of('medium'), low: of('low') };
+}
+
+test('high cuts into a burst of medium: nothing of medium is heard any more, and high begins at once', async (t) => {
+  const { all, high, medium } = await heardOf(t, ['medium', 0.3], ['high', 4]);
+  assert.deepEqual([medium.length, high.length], [1, 10], 'the second pulse would have begun later');
   assert.ok(high[0].begin - 0.3 < 0.1, `${high[0].begin} s`);
-  assert.ok(oneAtATime(heard()));
+  assert.ok(oneAtATime(all));
 });
 
 test('high cuts into a pulse of low, in its middle', async (t) => {
-  const { heard, play, sound } = await player(t);
-  sound('low');
-  play(0.1);
-  sound('high');
-  play(1);
-  const [low, high] = heard();
-  assert.deepEqual([low.priority, high.priority], ['low', 'high']);
-  assert.ok(low.end <= 0.11 && high.begin >= low.end, JSON.stringify([low, high]));
+  const { all, low, high } = await heardOf(t, ['low', 0.1], ['high', 1]);
+  assert.equal(all[0].priority, 'low');
+  assert.ok(low.length === 1 && low[0].end <= 0.11 && high[0].begin >= low[0].end, JSON.stringify(all));
 });
 
 test('low waits for the end of a burst of high, which is heard whole', async (t) => {
-  const { heard, play, sound } = await player(t);
-  sound('high');
-  play(0.5);
-  sound('low');
-  play(10);
-  const high = heard().filter(({ priority }) => priority === 'high');
+  const { high, low } = await heardOf(t, ['high', 0.5], ['low', 10]);
   assert.equal(high.length, 10, 'all pulses, and no second burst');
   for (const { begin, end } of high) within(end - begin, [0.15, 0.15], 'pulse');
-  const [low] = heard().filter(({ priority }) => priority === 'low');
-  assert.ok(low.begin >= high.at(-1).end && low.begin - high.at(-1).end < 0.2, JSON.stringify(low));
+  assert.ok(low[0].begin >= high.at(-1).end && low[0].begin - high.at(-1).end < 0.2, JSON.stringify(low));
+});
+
+test('what is acknowledged is still at once, in the middle of a pulse', async (t) => {
+  const { all } = await heardOf(t, ['high', 0.1], ['', 30]);
+  assert.equal(all.length, 1);
+  within(all[0].end, [0.09, 0.11], 'its end');
 });
 
 test('bursts follow each other as the standard has it; a low one is one pulse in more than 15 s', async (t) => {
   for (const [priority, { pulses, rest }] of Object.entries(STANDARD)) {
-    const { heard, play, sound } = await player(t);
-    sound(priority);
-    play(120);
-    const bursts = heard().filter((_, at) => at % pulses === 0);
+    const { all } = await heardOf(t, [priority, 120]);
+    const bursts = all.filter((_, at) => at % pulses === 0);
     assert.ok(bursts.length >= 3 && bursts.length <= 120 / pulsesOf(priority).every + 1, `${priority}: ${bursts.length}`);
-    bursts.slice(1).forEach(({ begin }, at) => within(begin - heard()[(at + 1) * pulses - 1].end, rest, `${priority}: pause`));
-    assert.ok(oneAtATime(heard()));
+    bursts.slice(1).forEach(({ begin }, at) => within(begin - all[(at + 1) * pulses - 1].end, rest, `${priority}: pause`));
+    assert.ok(oneAtATime(all));
     mock.timers.reset();
   }
 });
 
-test('what is acknowledged is still at once, in the middle of a pulse', async (t) => {
-  const { heard, play, sound } = await player(t);
-  sound('high');
-  play(0.1);
-  sound('');
-  play(30);
-  assert.equal(heard().length, 1);
-  within(heard()[0].end, [0.09, 0.11], 'its end');
+test('timers that the browser holds back in a page that nobody sees hold no burst back: the loudspeaker\'s clock calls', async (t) => {
+  const { everySecond, heard, play, sound } = await player(t);
+  let calls = 0;
+  everySecond(() => {
+    calls += 1;
+  });
+  play(10, true);
+  assert.ok(calls >= 9 && calls <= 10, `${calls} calls in 10 s`);
+  sound('medium');
+  play(60, true);
+  const bursts = heard().filter((_, at) => at % 3 === 0);
+  assert.ok(bursts.length >= 8, `${bursts.length} bursts in a minute`);
+  bursts.slice(1).forEach(({ begin }, at) => within(begin - heard()[3 * at + 2].end, STANDARD.medium.rest, 'pause'));
 });
 
 test('while the browser blocks nothing waits in the loudspeaker; once it may it sounds what alarms then', async (t) => {

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -10,6 +11,8 @@ import { begin, openAt, picture, startConfigured, until } from './real.mjs';
 
 /** A continuous number is lost after this (the default rules), in ms. */
 const LOST_MS = 10_000;
+/** The colour of its line. */
+const SPO2 = [16, 180, 234];
 const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-trends-'));
 /** Where an oximeter of a bridge of its own is plugged in. */
 const line = join(dir, 'oximeter');
@@ -133,6 +136,65 @@ describe('trends', () => {
     const last = async () => (await drawnIn('HR / PR'))?.x.at(-1) ?? 0;
     const first = await until('something is drawn', last);
     await until('newer readings are drawn', async () => await last() > first + 3000);
+  });
+});
+
+/** How many pixels of a colour a chart has within so many columns of each of these moments. */
+const inkAt = (from, name, moments, colour, columns) => from.evaluate(async ([chart, times, [red, green, blue], reach]) => {
+  const canvas = document.querySelector(`.chart[data-chart="${chart}"] canvas`);
+  const over = document.querySelector(`.chart[data-chart="${chart}"] .u-over`).getBoundingClientRect();
+  const { left } = canvas.getBoundingClientRect();
+  const { drawn } = await import('/trends.js');
+  const { span } = drawn().find((one) => one.name === chart);
+  const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  return times.map((at) => {
+    const middle = Math.round((over.left - left + over.width * (at - span.from) / (span.to - span.from)) * devicePixelRatio);
+    let ink = 0;
+    for (let x = middle - reach; x <= middle + reach; x += 1) for (let y = 0; y < height; y += 1) {
+      const place = 4 * (y * width + x);
+      if (data[place + 3] > 120 && Math.hypot(data[place] - red, data[place + 1] - green, data[place + 2] - blue) < 60) ink += 1;
+    }
+    return ink;
+  });
+}, [name, moments, colour, columns]);
+
+describe('what a device kept', () => {
+  test('stands at the time of its measurement, each marked as backfilled, with nothing drawn where it kept nothing', async () => {
+    const MINUTE_MS = 60_000;
+    const now = Math.floor(Date.now() / 1000) * 1000;
+    // Ten minutes, then ten of nothing, then ten more, as the log tells of them: the serial lines of these tests have no device that keeps anything.
+    const minutes = [...Array(11).keys(), ...Array.from({ length: 11 }, (_, at) => 20 + at)];
+    const kept = minutes.map((minute) => ({ at: now - 35 * MINUTE_MS + minute * MINUTE_MS, spo2: 92 + (minute % 5) }));
+    const asLogged = ({ at, spo2 }) => ({ timestamp: new Date(at).toISOString(), patient_id: 'P-1', device_id: 'memory', metric: 'spo2', value: spo2, late: true });
+    await context.route('**/api/v1/readings?*', async (route) => {
+      const response = await route.fetch();
+      const answer = await response.json();
+      const asked = new URL(route.request().url()).searchParams;
+      const among = ({ at }) => Date.parse(asked.get('from')) <= at && at < Date.parse(asked.get('to'));
+      await route.fulfill({ response, json: { ...answer, every_ms: 1000, points: [...answer.points ?? [], ...kept.filter(among).map(asLogged)] } });
+    });
+    const trends = await visit('#/trends/P-1');
+    const memory = ({ streams }) => streams.indexOf('spo2|memory');
+    const chart = await until('all that was kept', async () => {
+      const found = await drawnIn('SpO₂');
+      return found && memory(found) >= 0 && found.late[memory(found)].filter(Boolean).length === kept.length && found;
+    });
+    const line = memory(chart);
+    const shown = chart.x.map((at, index) => ({ at, spo2: chart.y[line][index] })).filter(({ spo2 }) => typeof spo2 === 'number');
+    assert.deepEqual(shown.map(({ at, spo2 }) => [at, spo2]), kept.map(({ at, spo2 }) => [at, spo2]), 'at the time of the measurement, not of its arrival');
+    const orange = [255, 159, 67];
+    const marks = await inkAt(trends, 'SpO₂', kept.map(({ at }) => at), orange, 5);
+    assert.ok(marks.every((ink) => ink > 8), `a diamond at each: ${marks}`);
+    assert.ok((await inkAt(trends, 'SpO₂', kept.map(({ at }) => at), SPO2, 5)).some((ink) => ink > 0), 'the line has this colour');
+    const empty = Array.from({ length: 7 }, (_, at) => now - 35 * MINUTE_MS + (12 + at) * MINUTE_MS);
+    assert.deepEqual([await inkAt(trends, 'SpO₂', empty, orange, 5), await inkAt(trends, 'SpO₂', empty, SPO2, 5)], [empty.map(() => 0), empty.map(() => 0)], 'nothing joins what was before and after');
+    assert.ok(chart.gaps[line].some(({ from, to }) => from === kept[10].at && to === kept[11].at), JSON.stringify(chart.gaps));
+    // Whoever points at one is told.
+    const box = await trends.locator('.chart[data-chart="SpO₂"] .u-over').boundingBox();
+    await trends.mouse.move(box.x + box.width * (kept[5].at - chart.span.from) / (chart.span.to - chart.span.from), box.y + 10);
+    await until('it says so', async () => /measured earlier/.test(await trends.locator('.chart[data-chart="SpO₂"] .chart-key').innerText()));
+    await picture(trends, 'trends-backfilled');
+    await context.unrouteAll({ behavior: 'ignoreErrors' });
   });
 });
 

@@ -220,6 +220,26 @@ test('a machine that slept does not trust its connection', async (t) => {
   assert.deepEqual([bridge.state, socket.closed], ['waiting', true]);
 });
 
+test('what the page knows is as old as the time that the machine has slept, at once and without any timer', async (t) => {
+  const { bridge, pass, open, of, at } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  socket.say({ type: 'alert_system', data: { self_check: 1, every_ms: 5000, epoch: 'e1', through: 10, alerts: [] } });
+  socket.say({ type: 'health_update', channel: 'patient/P-1/spo2', seq: 11, epoch: 'e1', data: { value: 97, received: wall(at()) } });
+  const [{ born }] = of('health_update');
+  pass(300);
+  const heard = WALL + at() - 300;
+  // Two hours, in which the monotonic clock of the browser stood still.
+  const HOURS_MS = 7_200_000;
+  t.mock.timers.setTime(Date.now() + HOURS_MS);
+  assert.equal(bridge.ageOf(born), HOURS_MS + 300);
+  assert.deepEqual([bridge.isLost, bridge.isAlarmless], [true, true]);
+  assert.equal(bridge.wall - heard, HOURS_MS + 300, 'the bridge\'s clock went on');
+  assert.equal(bridge.contactWall, heard, 'when it was heard last');
+  pass(10_000);
+  assert.equal(bridge.ageOf(born), HOURS_MS + 10_300, 'once');
+});
+
 test('a refused token stops it; a session that ended asks for a new token', async (t) => {
   const first = scripted(t);
   first.bridge.connect();

@@ -60,6 +60,16 @@ test('tiles stand in the order of ward and bed, with numbers compared as numbers
   assert.deepEqual(made.tiles(0).map(({ id }) => id), ['P-2', 'P-10', 'P-1']);
 });
 
+test('what sounds is what the tile shows: a latched high stands before an active medium, an acknowledged one behind it', () => {
+  const signal = (audio, presence) => ({ signal: { audio: { activation: 'on', presence: audio }, visual: { activation: 'on', presence } } });
+  for (const [high, first] of [[signal('latched', 'latched'), 'high'], [signal('ack', 'ack'), 'medium']]) {
+    const made = ward();
+    made.alert(alert({ alert_id: 'a1', priority: 'high', ...high }));
+    made.alert(alert({ alert_id: 'a2', priority: 'medium' }));
+    assert.deepEqual([tileOf(made).alert.priority, made.alertsElsewhere('')[0].priority, made.audible()], [first, first, first]);
+  }
+});
+
 test('a number is shown with the digits that the sensor gave', () => {
   assert.equal(shown(reading('temperature', 37, { value_text: '37.0' }), 'temp').text, '37.0');
   assert.equal(shown(reading('heart_rate', 72), 'hr').text, '72');
@@ -79,6 +89,51 @@ test('the times after which a number is old come from the snapshot', () => {
   made.begin({ ...SNAPSHOT, stale_after_ms: 2000, lost_after_ms: 3000 }, 0);
   made.reading(reading('spo2', 97), 0);
   assert.deepEqual([1000, 2500, 3500].map((now) => tileOf(made, now).cells.spo2.state), ['live', 'stale', 'lost']);
+});
+
+test('a patient and a metric with times of their own have them, and nobody else', () => {
+  const made = new Ward();
+  const times = (patient_id, metrics, stale_after_ms, lost_after_ms) => ({ patient_id, metrics, stale_after_ms, lost_after_ms });
+  made.begin({ ...SNAPSHOT, signal_times: [times(PATIENT, ['spo2', 'pulse_rate'], 20_000, 40_000), times('P-1', ['spo2'], 60_000, 90_000)] }, 0);
+  for (const metric of ['spo2', 'heart_rate']) for (const { id } of SNAPSHOT.patients) made.reading(reading(metric, 97, { patient_id: id }), 0);
+  const states = (cell, now) => made.tiles(now).map(({ cells }) => cells[cell].state);
+  const rows = [[5000, ['live', 'live', 'live']], [11_000, ['live', 'lost', 'live']], [20_001, ['stale', 'lost', 'live']], [40_001, ['lost', 'lost', 'live']], [90_001, ['lost', 'lost', 'lost']]];
+  for (const [now, expected] of rows) assert.deepEqual(states('spo2', now), expected, `P-2, P-10, P-1 after ${now} ms`);
+  assert.deepEqual(states('hr', 11_000), ['lost', 'lost', 'lost']);
+  assert.deepEqual(['spo2', 'heart_rate'].map((metric) => made.timesOf(PATIENT, metric).lostAfterMs), [40_000, 10_000]);
+});
+
+test('where a silence rule changes only a snapshot tells when numbers are gone', () => {
+  const made = ward();
+  const silence = (different) => [{ rule: 'no_signal', kind: 'technical', metrics: [], stale_after_ms: 5000, no_valid_for_ms: 10_000, ...different }, { rule: 'spo2_low', kind: 'physiological', metrics: ['spo2'], low: 90 }];
+  const change = (rule) => made.limit({ patient_id: PATIENT, rule, in_force: true });
+  assert.equal(change('spo2_low'), false, 'before the rules are known it may be about a silence');
+  const kept = [[{}, true], [{}, true], [{ no_valid_for_ms: 30_000 }, false], [{ no_valid_for_ms: 30_000 }, true], [{ no_valid_for_ms: 30_000, off: { expires: '2026-11-21T10:00:00Z' } }, false]];
+  for (const [different, same] of kept) assert.equal(made.inForce(PATIENT, silence(different)), same, JSON.stringify(different));
+  assert.deepEqual(['spo2_low', 'no_signal'].map(change), [true, false]);
+});
+
+test('alerts that another one lists by their numbers have their bed and their words', () => {
+  const made = ward();
+  const id = '01a1ffcf-b611-7f29-bec0-ba9b43607b9b';
+  made.alert(alert({ alert_id: id }));
+  const listing = (message) => alert({ alert_id: 'a9', patient_id: null, rule: 'alert_undelivered', kind: 'technical', metric: null, message });
+  made.alert(listing(`2 alerts not shown anywhere: ${id}, ${id.replaceAll('01', '02')}`));
+  const said = '2 alerts not shown anywhere: 2 SpO2 below 90 %, one that is over';
+  assert.equal(made.bridgeAlerts()[0].title, said);
+  assert.equal(made.spoken(listing(`1 alert not shown anywhere: ${id}`)), 'medium priority, bridge: 1 alert not shown anywhere: 2 SpO2 below 90 %');
+});
+
+test('the mode that was said before sign-in marks a page that has no snapshot yet', () => {
+  assert.deepEqual(['', 'real', 'demo', 'test', undefined].map((mode) => new Ward(mode).mark), ['', '', 'DEMO', 'TEST', '']);
+});
+
+test('a number whose alarm another one stands for is marked all the same', () => {
+  const made = ward();
+  made.alert(alert({ alert_id: 'a2', metric: 'heart_rate', priority: 'high' }));
+  made.alert(alert({ hidden_by: 'a2' }));
+  const tile = tileOf(made);
+  assert.deepEqual([tile.marked, tile.more, tile.alert.alertId], [{ heart_rate: 'high', spo2: 'medium' }, 0, 'a2']);
 });
 
 test('what is not a measurement is never a number', () => {
@@ -175,6 +230,7 @@ test('ALARM OFF names the rules and their end, with the day if it is further awa
   const [soon, far] = ['2026-11-20T23:00:00.000Z', '2026-11-23T08:00:00.000Z'];
   const told = (...wall) => made.tiles(0, true, ...wall).find(({ id }) => id === PATIENT).off;
   assert.deepEqual(told(), []);
+  made.inForce(PATIENT, []);
   assert.equal(made.limit(off('spo2_low', soon)), true);
   assert.deepEqual(told(wallNow), [`spo2 low until ${timeText(soon)}`]);
   assert.match(told()[0], /^spo2 low until 2026-11-2\d \d\d:\d\d$/, 'the time of day is not known');

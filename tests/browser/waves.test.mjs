@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Range, Track, erased } from '../../src/server/dashboard/waves.js';
+import { Lanes, Range, Track, erased } from '../../src/server/dashboard/waves.js';
 import { parseWave } from '../../src/server/dashboard/vitalbridge.js';
 
 const HZ = 100;
@@ -112,6 +112,27 @@ test('a wave is as high as its lane allows, and finds back after a movement', ()
   const flat = new Range();
   flat.see(7);
   assert.equal(flat.place(7), 0.5, 'a flat line is in the middle');
+});
+
+test('a lane draws one wave of one device: two monitors of a patient are never mixed, and the choice does not swing', () => {
+  const lanes = new Lanes({ ecg: /^ecg/, pleth: /^pleth/, resp: /^resp/ }, ['ecg_II', 'ecg1', 'pleth']);
+  const live = new Set();
+  const laneOf = (wave, device) => lanes.laneOf({ wave, device_id: device }, (lane) => live.has(lane));
+  assert.deepEqual(laneOf('pleth', 'monitor'), { lane: 'pleth', isAnew: true });
+  live.add('pleth');
+  assert.deepEqual(laneOf('pleth', 'monitor'), { lane: 'pleth', isAnew: false });
+  assert.equal(laneOf('pleth', 'zephyr'), undefined, 'another clip');
+  assert.deepEqual(laneOf('pleth', 'clip'), { lane: 'pleth', isAnew: true }, 'the first by name, as with numbers');
+  assert.equal(laneOf('pleth', 'monitor'), undefined, 'and it stays');
+  live.delete('pleth');
+  assert.deepEqual(laneOf('pleth', 'monitor'), { lane: 'pleth', isAnew: true }, 'while it lives');
+  live.add('ecg');
+  assert.equal(laneOf('ecg1', 'a').lane, 'ecg');
+  assert.equal(laneOf('ecg_II', 'z').lane, 'ecg', 'a better lead, whatever its device');
+  assert.equal(laneOf('ecg1', 'a'), undefined);
+  assert.equal(laneOf('art', 'a').lane, 'resp', 'what has no lane takes a free one');
+  assert.equal(laneOf('icp', 'a'), undefined);
+  assert.deepEqual(['ecg', 'pleth', 'resp'].map((lane) => lanes.waveIn(lane)), ['ecg_II', 'pleth', 'art']);
 });
 
 /** A binary message as the bridge writes it. */

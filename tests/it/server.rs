@@ -15,6 +15,7 @@ mod monitoring;
 mod older_clients;
 mod openapi;
 mod rest;
+mod signal_times;
 mod slow;
 mod sse;
 mod stalled;
@@ -246,7 +247,6 @@ fn shared_of(config: Config, epoch: Epoch, limits: ServerLimits, close_codes: Cl
         site: config.site,
         epoch,
         patients: config.patients,
-        stale_and_lost_ms: (5000, 10_000),
         users: Users::new(limits.messages, limits.reads),
         limits,
         close_codes,

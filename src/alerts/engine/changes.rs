@@ -9,6 +9,7 @@ use crate::clock::{Mono, Stamp, Wall};
 use crate::command::LimitWish;
 use crate::event::{AlertEvent, AuditEvent, LimitAction, LimitChange, LimitKind, LimitsEvent};
 use crate::ids::PatientId;
+use crate::signal_times::SignalTimes;
 
 /// When a change is over.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +119,11 @@ impl Engine {
     /// The limits in force for a patient, the most urgent physiological first, each with who set it.
     pub fn limits(&self, patient: &PatientId, now: Stamp) -> Vec<EffectiveLimit> {
         self.rules.limits_in_run(patient, self.date(now))
+    }
+
+    /// When continuous numbers of these patients turn grey, and when they are no longer shown.
+    pub fn signal_times<'a>(&self, patients: impl Iterator<Item = &'a PatientId>, now: Stamp) -> SignalTimes {
+        self.rules.signal_times(patients, self.date(now))
     }
 
     /// Puts changes over a rule file and says which of them hold no more.

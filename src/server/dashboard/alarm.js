@@ -22,7 +22,7 @@ const drawnOn = new WeakMap();
 export function drawAlarm(place, alert, whose, state) {
   let node = /** @type {HTMLElement | null} */ (place.querySelector('.alarm'));
   if (!alert) {
-    write(place, state.link === 'live' ? 'no alert' : 'alert state unknown');
+    write(place, state.link === 'live' && !state.isAlarmless ? 'no alert' : 'alert state unknown');
     return;
   }
   const detail = [state.link === 'lost' && 'LAST KNOWN', alert.detail].filter(Boolean).join(' · ');

@@ -133,7 +133,7 @@ class Present {
     if (key === this.#known) return;
     this.#known = key;
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.alert : undefined;
-    const rows = shown.map((data) => [priorityMark(data.priority), whose(this.context, data), make('strong', {}, data.message || data.rule), whenOf(Date.parse(data.onset), Date.now()), stateOf(data), this.#action(data)]);
+    const rows = shown.map((data) => [priorityMark(data.priority), whose(this.context, data), make('strong', {}, this.context.says(data)), whenOf(Date.parse(data.onset), Date.now()), stateOf(data), this.#action(data)]);
     fill(this.#list, shown.length > 0 && table('Alerts that stand', ['Priority', 'Whose', 'Alert', 'Since', 'State', 'Action'], rows, (row, at) => {
       row.dataset.priority = shown[at].priority;
       row.dataset.alert = shown[at].alert_id;
@@ -165,7 +165,7 @@ class Present {
     if (audio.presence === 'ack' || visual.presence === 'ack') return 'known';
     if (!mayAcknowledge(this.context.owner)) return 'your role may not';
     const text = isLatched ? 'Reset' : 'Acknowledge';
-    return button(text, () => this.#act(data, isLatched), { 'data-alert': data.alert_id, disabled: this.#busy.has(data.alert_id), 'aria-label': `${text}: ${whose(this.context, data)}, ${data.message}` });
+    return button(text, () => this.#act(data, isLatched), { 'data-alert': data.alert_id, disabled: this.#busy.has(data.alert_id), 'aria-label': `${text}: ${whose(this.context, data)}, ${this.context.says(data)}` });
   }
 
   /** @param {any} data @param {boolean} isLatched */
@@ -323,7 +323,7 @@ class Past {
     const life = make('details', { class: 'life' }, make('summary', {}, 'Show'));
     life.addEventListener('toggle', () => life.open && life.childElementCount === 1 && this.#life(life, id), { once: false });
     return [
-      priorityMark(newest.priority), whose(this.context, newest), newest.message || newest.rule, whenOf(begin, Date.now()),
+      priorityMark(newest.priority), whose(this.context, newest), this.context.says(newest), whenOf(begin, Date.now()),
       Number.isFinite(end) ? `${whenOf(end, Date.now())} (${lasted(end - begin)})` : 'stands',
       acknowledged ? `${acknowledged.by || 'somebody'} at ${clockOf(Date.parse(acknowledged.at))}` : newest.by && newest.change !== 'end' ? String(newest.by) : '–',
       life,
@@ -335,7 +335,7 @@ class Past {
     try {
       const { life } = await ask(`/api/v1/alerts/${encodeURIComponent(id)}`, { signal: this.context.signal });
       const items = life.map((/** @type {any} */ { data, timestamp }) => make('li', {},
-        `${clockOf(Date.parse(timestamp), true)} ${CHANGE_WORDS[data.change] ?? data.change}${data.by ? ` by ${data.by}` : ''}${data.end_reason ? ` (${String(data.end_reason).replaceAll('_', ' ')})` : ''}: ${data.message}`));
+        `${clockOf(Date.parse(timestamp), true)} ${CHANGE_WORDS[data.change] ?? data.change}${data.by ? ` by ${data.by}` : ''}${data.end_reason ? ` (${String(data.end_reason).replaceAll('_', ' ')})` : ''}: ${this.context.says(data)}`));
       place.append(make('ol', {}, items));
     } catch (cause) {
       if (!isAbort(cause)) place.append(make('p', {}, wordsOf(cause)));

@@ -9,7 +9,7 @@ import { drawAlarm, inStep, isDrawn } from './alarm.js';
 import { Bedside, prepare } from './bedside.js';
 import { byId, describe, hide, isCut, isInSight, mark, routeOf, stamp, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
-import { isBlocked, sound, unlock } from './sound.js';
+import { everySecond, isBlocked, sound, unlock } from './sound.js';
 import { VitalBridge } from './vitalbridge.js';
 import { Ward, timeText } from './ward.js';
 
@@ -26,6 +26,7 @@ import { Ward, timeText } from './ward.js';
  * @property {'live' | 'connecting' | 'lost'} link
  * @property {boolean} isConnected Commands can be given.
  * @property {boolean} hasSnapshot The ward is known.
+ * @property {boolean} isAlarmless An alarm of the bridge might not come.
  * @property {boolean} mayAcknowledge
  * @property {Set<string>} acknowledging Alerts whose acknowledgement, reset or pause is on its way.
  * @property {(alerts: ShownAlert[]) => void} acknowledge Acknowledges alerts as they were drawn, and resets latched ones.
@@ -42,6 +43,8 @@ const REDRAW_MS = 80;
 const LIMITS_MS = 60_000;
 /** How long a message at the lower edge stays, in ms. */
 const TOAST_MS = 8000;
+/** A page that has failed says so for this long before it loads itself anew, in ms. */
+const RELOAD_MS = 10_000;
 /** A token has three parts; anything else is a sign-in code. */
 const TOKEN_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 /** The smallest tile whose digits are readable, and the shape it looks best in, in CSS pixels. */
@@ -61,7 +64,7 @@ const TITLES = { alarms: 'Alarms', trends: 'Trends', limits: 'Limits', devices: 
 
 /** @type {VitalBridge | undefined} */
 let bridge;
-let ward = new Ward();
+let ward = new Ward(document.documentElement.dataset.mode);
 let bridgeName = 'vitalbridge';
 /** @type {State} */
 const state = {
@@ -73,6 +76,7 @@ const state = {
   link: 'connecting',
   isConnected: false,
   hasSnapshot: false,
+  isAlarmless: false,
   mayAcknowledge: true,
   acknowledging: new Set(),
   acknowledge,
@@ -94,6 +98,9 @@ const limitsAsked = new Map();
 /** @type {ReturnType<typeof setInterval> | undefined} */
 let limitsTimer;
 let waitsForDrawing = false;
+/** What this page sounds for. @type {Parameters<typeof sound>[0]} */
+let heard = '';
+let hasFailed = false;
 /** What was drawn last into a tile. @type {WeakMap<HTMLElement, string>} */
 const drawnTiles = new WeakMap();
 /** Tiles that wait for a frame. @type {Map<HTMLElement, {tile: Tile, content: string}>} */
@@ -119,7 +126,8 @@ function showSignIn(problem) {
   const told = byId('sign-in-problem');
   hide(told, !problem);
   write(told, problem ?? '');
-  document.title = isWatched ? 'NO ALARMS – vitalbridge' : 'Sign in – vitalbridge';
+  drawMark('sign-in-mark');
+  document.title = [ward.mark, isWatched ? 'NO ALARMS' : 'Sign in'].filter(Boolean).join(' · ') + ' – vitalbridge';
   byId('sign-in-secret').focus();
 }
 
@@ -170,11 +178,13 @@ async function signIn(secret) {
 function clearWard() {
   closePage();
   bedside.close();
-  ward = new Ward();
+  ward = new Ward(document.documentElement.dataset.mode);
   state.ward = ward;
   state.hasSnapshot = false;
   waitingTiles.clear();
-  for (const list of ['tiles', 'bridge-alerts']) byId(list).replaceChildren();
+  clearInterval(limitsTimer);
+  for (const list of ['tiles', 'bridge-alerts', 'spoken']) byId(list).replaceChildren();
+  hide(byId('delivery-notice'), true);
 }
 
 /** Somebody leaves, or never came in. @param {string} [problem] */
@@ -185,7 +195,8 @@ function signOut(problem) {
   Object.assign(state, { client: undefined, token: '', role: '', user: '' });
   isWatched = false;
   hide(byId('no-alarms'), true);
-  sound('');
+  heard = '';
+  sound(heard);
   clearWard();
   showSignIn(problem);
 }
@@ -250,7 +261,7 @@ async function askLimits(current, token, ids) {
     const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` } })
       .then((response) => (response.ok ? response.json() : undefined)).catch(() => undefined);
     // Without an answer the last one stands.
-    if (answer && asked === limitsAsked.get(id) && !isOver()) ward.inForce(id, answer.limits ?? []);
+    if (answer && asked === limitsAsked.get(id) && !isOver() && !ward.inForce(id, answer.limits ?? [])) current.refresh();
     drawSoon();
   }
 }
@@ -261,7 +272,10 @@ function listen(current, token) {
   const on = (name, act) => current.addEventListener(name, (event) => {
     if (current !== bridge) return;
     act(/** @type {CustomEvent} */ (event).detail);
-    if (name !== 'waveform') drawSoon();
+    if (name === 'waveform') return;
+    drawSoon();
+    // A page that nobody sees is not drawn, and has to be heard all the same.
+    if (name !== 'health_update' && current === bridge) soundNow(current);
   });
   on('welcome', ({ data }) => {
     bridgeName = data.bridge_id ?? 'vitalbridge';
@@ -272,7 +286,9 @@ function listen(current, token) {
     Object.assign(state, { role: data?.role ?? '', user: String(data?.user_id ?? '') });
   });
   on('snapshot', ({ data }) => {
-    ward.begin(data ?? {}, performance.now());
+    ward.begin(data ?? {}, current.now);
+    // For the sign-in page: it may be another bridge than the one that sent this page.
+    document.documentElement.dataset.mode = data?.mode;
     confirmed.clear();
     current.receipt('delivered', ward.present());
     // Who opens the page hears what is alarming already, once.
@@ -302,11 +318,12 @@ function listen(current, token) {
   on('limits_changed', ({ data, replayed }) => {
     if (replayed) return;
     askLimits(current, token, [data.patient_id]);
-    // Limits and ALARM OFF of one rule end each for itself: what holds then is in the snapshot.
+    // Limits and ALARM OFF of one rule end each for itself: what holds then is in the snapshot, and so is from when numbers are gone.
     if (!ward.limit(data)) current.refresh();
   });
+  on('system', ({ data, replayed }) => replayed || data.kind !== 'config_reloaded' || current.refresh());
   on('device_status', ({ data, replayed }) => replayed || ward.device(data));
-  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, performance.now()));
+  on('heartbeat', ({ data }) => ward.ages(data?.ages ?? {}, current.now));
   on('waveform', (wave) => bedside.wave(wave));
   on('token_expiring', () => toast('Your session ends soon. Sign in again to go on watching.'));
   on('state', ({ retryInMs }) => {
@@ -376,10 +393,10 @@ function drawSoon() {
 }
 
 function draw() {
-  if (!bridge) return;
+  if (!bridge || hasFailed) return;
   drawNoAlarms(bridge);
   if (bridge.state === 'stopped') return;
-  const now = performance.now();
+  const { now } = bridge;
   drawBar(bridge);
   drawn = { texts: [], counts: [], tiles: [] };
   drawBridgeAlerts();
@@ -399,8 +416,8 @@ function draw() {
 /** @param {number} now */
 function drawWard(now) {
   const tiles = ward.tiles(now, state.link !== 'lost', bridge?.wall);
-  hide(byId('empty'), tiles.length > 0);
-  write(byId('empty'), state.hasSnapshot ? 'No patient is assigned to this bridge. Patients stand in its configuration.' : 'Waiting for the bridge …');
+  hide(byId('empty'), tiles.length > 0 || state.hasSnapshot);
+  hide(byId('no-patients'), tiles.length > 0 || !state.hasSnapshot);
   drawTiles(tiles);
   drawn.tiles = tiles;
   const nodes = new Map([...byId('tiles').children].map((node) => [/** @type {HTMLElement} */ (node).dataset.patient, node]));
@@ -438,14 +455,22 @@ function confirmShown() {
   bridge.receipt('shown', news.map(({ alertId, seq }) => ({ alertId, seq })));
 }
 
+/** Sounds for what is known now. @param {VitalBridge} current */
+function soundNow(current) {
+  if (hasFailed) return;
+  state.isAlarmless = current.isAlarmless;
+  const audible = ward.audible();
+  // That no alarm would come is a medium alarm of its own.
+  heard = state.isAlarmless && audible !== 'high' ? 'medium' : audible;
+  sound(heard);
+}
+
 /** @param {VitalBridge} current */
 function drawNoAlarms(current) {
-  const missing = current.isAlarmless;
+  soundNow(current);
+  const missing = state.isAlarmless;
   const since = timeText(current.checkedWall, true);
   hide(byId('no-alarms'), !missing);
-  const audible = current.state === 'stopped' ? '' : ward.audible();
-  // That no alarm would come is a medium alarm of its own.
-  sound(missing && audible !== 'high' ? 'medium' : audible);
   hide(byId('audio-blocked'), !isBlocked());
   if (!missing) return;
   write(byId('no-alarms-title'), since ? `NO ALARMS FROM BRIDGE since ${since}` : 'NO ALARMS FROM BRIDGE');
@@ -470,15 +495,19 @@ function drawBar(current) {
   write(byId('link-text'), { live: 'Live', lost: 'No connection', connecting: 'Connecting' }[link]);
   mark(byId('app'), 'link', link);
   write(byId('clock'), timeText(live ? current.wall : undefined, true) || '--:--:--');
-  const modeMark = ward.mark;
-  hide(byId('mark'), modeMark === '');
-  write(byId('mark-text'), modeMark);
+  drawMark('mark');
   if (view.name !== 'patient') {
     write(byId('title'), TITLES[view.name] ?? bridgeName);
     write(byId('place'), '');
   }
   drawCounts();
   drawNoConnection(current, lost);
+}
+
+/** Says where the numbers are not those of patients. @param {string} id */
+function drawMark(id) {
+  hide(byId(id), ward.mark === '');
+  write(within(byId(id), '.mark-text'), ward.mark);
 }
 
 function drawCounts() {
@@ -576,7 +605,7 @@ function drawTiles(tiles) {
     }
     if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
     const pending = tile.alert !== undefined && state.acknowledging.has(tile.alert.alertId);
-    const content = JSON.stringify([tile, state.link, bridge?.state, state.mayAcknowledge, pending]);
+    const content = JSON.stringify([tile, state.link, state.isAlarmless, bridge?.state, state.mayAcknowledge, pending]);
     if (drawnTiles.get(node) === content) waitingTiles.delete(node);
     else waitingTiles.set(node, { tile, content });
     const button = within(node, '.acknowledge');
@@ -679,6 +708,25 @@ function arrange() {
   mark(list, 'fits', bestSize > 0 ? 'true' : '');
 }
 
+/**
+ * Something in this page is broken. What stands on it may never change again, under a clock that runs: nothing of it stays. The
+ * bridge has to know that nobody is shown anything here, so the connection ends; then the page begins anew.
+ */
+function fail() {
+  if (hasFailed || !bridge) return;
+  hasFailed = true;
+  for (const id of ['app', 'sign-in', 'no-alarms']) hide(byId(id), true);
+  hide(byId('failed'), false);
+  document.title = 'PAGE FAILED – vitalbridge';
+  setTimeout(() => {
+    // Not again to a view that may be what has failed.
+    if (openedRoute !== '') history.replaceState(null, '', '#/');
+    location.reload();
+  }, RELOAD_MS);
+  sound(heard === 'high' ? 'high' : 'medium');
+  bridge.close();
+}
+
 // ---- views
 
 /** Shows the view that the address names. */
@@ -690,7 +738,7 @@ function showView() {
   mark(byId('app'), 'view', kind);
   hide(main, kind === 'page');
   hide(byId('tiles'), kind !== 'ward');
-  hide(byId('empty'), kind !== 'ward');
+  for (const id of ['empty', 'no-patients']) hide(byId(id), true);
   hide(byId('bedside'), kind !== 'bedside');
   hide(byId('page'), kind !== 'page');
   hide(byId('back'), kind === 'ward');
@@ -735,6 +783,7 @@ function closePage() {
 
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {
+  if (hasFailed) return;
   if (location.hash.startsWith('#code=')) {
     // A screen that starts by itself names the view that it opens: `#code=...&view=/patient/P-1`.
     const [secret = '', to] = location.hash.split('&view=');
@@ -750,6 +799,10 @@ function begin() {
   start(token);
 }
 
+// Wherever something is thrown that nobody has caught; without an error it is a notice of the browser's own.
+addEventListener('error', ({ error }) => error && fail());
+// What the browser refuses (a sound, a copy) is thrown as DOMException, and breaks nothing.
+addEventListener('unhandledrejection', ({ reason }) => reason instanceof DOMException || fail());
 prepare();
 const bedside = new Bedside(state);
 byId('sign-in-form').addEventListener('submit', (event) => {
@@ -767,4 +820,7 @@ document.addEventListener('visibilitychange', draw);
 setInterval(draw, DRAW_MS);
 // Where the browser lets a page sound without a touch (a kiosk) it can from now on.
 unlock(draw);
+everySecond(() => {
+  if (bridge) soundNow(bridge);
+});
 begin();

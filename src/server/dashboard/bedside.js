@@ -6,7 +6,8 @@
 import { drawAlarm, inStep, isDrawn } from './alarm.js';
 import { byId, describe, hide, mark, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
-import { SPEEDS, Sweep } from './waves.js';
+import { EMPTY_BED } from './ward.js';
+import { Lanes, SPEEDS, Sweep } from './waves.js';
 
 /** @typedef {import('./app.js').State} State @typedef {import('./ward.js').ShownAlert} ShownAlert @typedef {import('./ward.js').Tile} Tile */
 /** @typedef {import('./vitalbridge.js').Wave} Wave */
@@ -34,9 +35,6 @@ const countdown = (ms) => {
 /** @param {string} wave */
 const nameOf = (wave) => NAMES[wave] ?? wave.replace(/^ecg_?/i, 'ECG ').replaceAll('_', ' ').trim();
 
-/** @param {string} wave */
-const place = (wave) => (BEST.includes(wave) ? BEST.indexOf(wave) : BEST.length);
-
 const STYLE = getComputedStyle(document.documentElement);
 /** The colour of what a lane shows: the number beside it has the same. @param {string} lane @param {string} wave */
 const colourOf = (lane, wave) => STYLE.getPropertyValue(/^co2/i.test(wave) ? '--etco2' : { ecg: '--hr', pleth: '--spo2', resp: '--resp' }[lane] ?? '--nibp').trim();
@@ -46,7 +44,7 @@ export class Bedside {
   /** @type {State} */ #state;
   #patient = '';
   #sweep = new Sweep();
-  /** Which wave stands in a lane. @type {Map<string, string>} */ #lanes = new Map();
+  #lanes = new Lanes(LANES, BEST);
   #openedAt = 0;
   #hasWaves = false;
   #speed = SPEEDS[1] ?? 25;
@@ -83,7 +81,7 @@ export class Bedside {
     if (id === this.#patient) return;
     this.close();
     this.#patient = id;
-    this.#openedAt = performance.now();
+    this.#openedAt = this.#state.client?.now ?? 0;
     this.#hasWaves = false;
     this.#sweep.start();
     this.#state.client?.watchWaves([`waveform/${id}/+`]);
@@ -102,29 +100,19 @@ export class Bedside {
     this.#sweep.stop();
     byId('alarm-list').hidePopover?.();
     this.#state.client?.watchWaves([]);
+    // Whoever is shown next: nothing of this patient stays, neither while the next is not known nor behind the sign-in.
+    this.#drawTile(EMPTY_BED, undefined, []);
   }
 
   /** Takes samples. @param {Wave} wave */
   wave(wave) {
     if (wave.patient_id !== this.#patient) return;
-    const lane = this.#laneOf(wave.wave);
-    if (!lane) return;
+    const place = this.#lanes.laneOf(wave, (lane) => this.#sweep.isLive(lane));
+    if (!place) return;
     this.#hasWaves = true;
-    this.#sweep.push(lane, wave);
-  }
-
-  /** The lane of a wave: its own, or one that is free; the best of several stays. @param {string} wave @returns {string | undefined} */
-  #laneOf(wave) {
-    for (const [lane, known] of this.#lanes) if (known === wave) return lane;
-    const own = Object.entries(LANES).find(([, pattern]) => pattern.test(wave))?.[0];
-    const known = own && this.#lanes.get(own);
-    if (own && known && place(wave) >= place(known) && this.#sweep.isLive(own)) return undefined;
-    const lane = own ?? Object.keys(LANES).find((free) => !this.#lanes.has(free));
-    if (!lane) return undefined;
-    this.#lanes.set(lane, wave);
     // Read when the wave comes, and not in each frame: it makes the browser work out the style of the page.
-    this.#sweep.colour(lane, colourOf(lane, wave));
-    return lane;
+    if (place.isAnew) this.#sweep.begin(place.lane, colourOf(place.lane, wave.wave));
+    this.#sweep.push(place.lane, wave);
   }
 
   /** Alerts on which somebody has to act. @returns {ShownAlert[]} */
@@ -148,13 +136,12 @@ export class Bedside {
     this.#drawActions();
     const [top, ...rest] = this.#alerts;
     const more = byId('more-alarms');
-    if (tile) {
-      const content = JSON.stringify([tile, this.#alerts, link, this.#state.isConnected, this.#state.mayAcknowledge,
-        [...this.#state.acknowledging], [...ward.limitsOf(this.#patient)]]);
-      if (content !== this.#drawn) {
-        this.#drawn = content;
-        this.#drawTile(tile, top, rest);
-      }
+    const bed = tile ?? EMPTY_BED;
+    const content = JSON.stringify([bed, this.#alerts, link, this.#state.isAlarmless, this.#state.isConnected, this.#state.mayAcknowledge,
+      [...this.#state.acknowledging], [...ward.limitsOf(this.#patient)]]);
+    if (content !== this.#drawn) {
+      this.#drawn = content;
+      this.#drawTile(bed, top, rest);
     }
     // The list lies over the banner, and has all of them.
     const isListed = byId('alarm-list').matches(':popover-open');
@@ -238,7 +225,7 @@ export class Bedside {
     mark(byId('bedside'), 'waves', this.#hasWaves || waits ? '' : 'none');
     for (const lane of Object.keys(LANES)) {
       const node = within(byId('waves'), `[data-lane=${lane}]`);
-      const wave = this.#lanes.get(lane);
+      const wave = this.#lanes.waveIn(lane);
       write(within(node, '.lane-name'), wave ? nameOf(wave) : nameOf(lane));
       write(within(node, '.lane-note'), this.#sweep.isLive(lane) || (waits && !wave) ? '' : 'no wave');
     }

@@ -86,7 +86,7 @@ export class Chart {
   /** @type {Line[]} */ #lines = [];
   #made = '';
   #read = '';
-  #lostAfterMs = 10_000;
+  /** @type {(metric: string) => number} */ #lostAfterMs = () => 10_000;
   #key = make('p', { class: 'chart-key' });
   #box;
   #none = make('p', { class: 'chart-none', hidden: true }, 'No readings in this time');
@@ -108,7 +108,7 @@ export class Chart {
 
   /** What is drawn: times, values, gaps. */
   get drawn() {
-    return { name: this.kind.name, streams: this.#streams.map(({ metric, device }) => `${metric}|${device}`), ...this.#drawn, bands: this.#bands, lines: this.#lines };
+    return { name: this.kind.name, streams: this.#streams.map(({ metric, device }) => `${metric}|${device}`), ...this.#drawn, bands: this.#bands, lines: this.#lines, span: this.span() };
   }
 
   /**
@@ -117,7 +117,7 @@ export class Chart {
    * @param {Stream[]} streams
    * @param {Band[]} bands
    * @param {Line[]} lines
-   * @param {{width: number, height: number, lostAfterMs: number, hasTimes: boolean, isWhole: boolean}} how `hasTimes`: the times stand below this chart;
+   * @param {{width: number, height: number, lostAfterMs: (metric: string) => number, hasTimes: boolean, isWhole: boolean}} how `hasTimes`: the times stand below this chart;
    *   `isWhole`: everything of the span was read
    */
   draw(Made, streams, bands, lines, { width, height: plotHeight, lostAfterMs, hasTimes, isWhole }) {
@@ -126,7 +126,7 @@ export class Chart {
     this.#bands = bands;
     this.#lines = lines;
     this.#lostAfterMs = lostAfterMs;
-    this.#drawn = columns(streams, this.kind.spot ? 0 : lostAfterMs);
+    this.#drawn = columns(streams, this.kind.spot ? () => 0 : lostAfterMs);
     const { from, to } = this.span();
     this.#none.hidden = !isWhole || streams.some(({ points }) => points.some(({ at, value }) => value !== null && at >= from && at < to));
     const data = /** @type {any} */ ([this.#drawn.x, ...this.#drawn.y]);
@@ -147,7 +147,7 @@ export class Chart {
   readout(at) {
     const { from, to } = this.span();
     const key = this.#streams.map((stream) => {
-      const point = at === undefined ? undefined : nearest(stream, at, Math.max(this.#lostAfterMs, (to - from) / 100));
+      const point = at === undefined ? undefined : nearest(stream, at, Math.max(this.#lostAfterMs(stream.metric), (to - from) / 100));
       const { value, note } = at === undefined ? this.#present(stream) : { value: point?.text ?? '---', note: (point?.absent ?? '').replaceAll('_', ' ') };
       return { words: this.#words(stream), value, note: point?.late ? 'measured earlier' : note, colour: this.kind.colours[stream.metric] ?? '#ffffff' };
     });
@@ -168,7 +168,7 @@ export class Chart {
     if (!newest) return { value: '---', note: (last?.absent ?? '').replaceAll('_', ' ') };
     if (this.kind.spot || this.kind.sparse) return { value: newest.text ?? '---', note: `at ${clockOf(newest.at, dayOf(newest.at) !== dayOf(this.told.now())).slice(0, -3)}` };
     if (last && last.value === null) return { value: '---', note: (last.absent ?? '').replaceAll('_', ' ') };
-    if (this.told.now() - newest.at > this.#lostAfterMs) return { value: '---', note: `since ${clockOf(newest.at)}` };
+    if (this.told.now() - newest.at > this.#lostAfterMs(stream.metric)) return { value: '---', note: `since ${clockOf(newest.at)}` };
     return { value: newest.text ?? '---', note: '' };
   }
 

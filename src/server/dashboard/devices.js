@@ -50,10 +50,10 @@ function batteryOf(percent) {
   return make('span', { class: 'battery', 'data-low': percent < LOW_BATTERY }, `${percent} %${percent < LOW_BATTERY ? ' · low' : ''}`);
 }
 
-/** How a device is of which its source tells no link: by what it delivers. @param {any[]} readings @param {number} lostAfterMs */
+/** How a device is of which its source tells no link: by what it delivers. @param {any[]} readings @param {(metric: string, patient: string) => number} lostAfterMs */
 function deliveryOf(readings, lostAfterMs) {
   if (readings.length === 0) return 'unknown';
-  if (readings.some(({ age_ms: age, metric }) => age <= lostAfterMs && metric !== 'battery')) return 'delivers';
+  if (readings.some(({ age_ms: age, metric, patient_id: patient }) => age <= lostAfterMs(metric, patient) && metric !== 'battery')) return 'delivers';
   return readings.some(({ metric }) => SPOT.has(metric)) ? 'measures now and then' : 'no data now';
 }
 
@@ -111,7 +111,7 @@ class List {
     const patient = this.context.patients.find(({ id }) => id === device.patient_id);
     const reason = sensor?.reason ?? device.reason;
     const flags = (device.status ?? []).map((/** @type {string} */ flag) => flag.replaceAll('_', ' '));
-    const state = LINK_WORDS[device.link] ?? (device.link ? device.link.replaceAll('_', ' ') : deliveryOf(own, this.context.lostAfterMs()));
+    const state = LINK_WORDS[device.link] ?? (device.link ? device.link.replaceAll('_', ' ') : deliveryOf(own, this.context.lostAfterMs));
     return [
       make('span', {}, make('strong', {}, device.device_id), device.mode !== 'real' && make('span', { class: 'tile-mark' }, String(device.mode).toUpperCase()), make('span', { class: 'under' }, `source ${device.source_id}`)),
       patient ? [patient.bed && `Bed ${patient.bed}`, patient.name || patient.id].filter(Boolean).join(' · ') : device.patient_id ?? 'nobody',

@@ -18,8 +18,8 @@ const WATCH_MS = 500;
  * @typedef {{id: string, name: string, bed: string, ward: string, mode: string}} Patient
  * @typedef {{client: VitalBridge, root: HTMLElement, state: import('./app.js').State}} Given What app.js hands over.
  * @typedef {{client: VitalBridge, owner: import('./rest.js').Owner, patients: Patient[], patient: Patient | undefined,
- *   query: URLSearchParams, signal: AbortSignal, title: (text: string) => void, lostAfterMs: () => number}} Context What a page gets: `signal` is aborted
- *   when it is left, `lostAfterMs` is the age from which a continuous number is no number any more.
+ *   query: URLSearchParams, signal: AbortSignal, title: (text: string) => void, lostAfterMs: (metric: string, patient?: string) => number, says: (alert: any) => string}} Context What a page gets: `signal` is aborted
+ *   when it is left, `lostAfterMs` is the age from which a continuous number of a patient is no number any more.
  * @typedef {{show: (place: HTMLElement, context: Context) => Promise<void> | void}} Page
  * @typedef {{title: string, ofPatient: boolean, load: () => Promise<Page>}} Route
  */
@@ -96,8 +96,9 @@ export async function open(route, given) {
     }
     frame.about(known.ofPatient ? patient : undefined);
     frame.body.replaceChildren();
+    const lostAfterMs = (/** @type {string} */ metric, whose = id) => state.ward.timesOf(whose, metric).lostAfterMs;
     const title = (/** @type {string} */ text) => write(frame.heading, text);
-    await page.show(frame.body, { client, owner: ownerOf(token()), patients, patient, query, signal: mine.signal, title, lostAfterMs: () => state.ward.lostAfterMs });
+    await page.show(frame.body, { client, owner: ownerOf(token()), patients, patient, query, signal: mine.signal, title, lostAfterMs, says: (alert) => state.ward.says(alert) });
   } catch (cause) {
     if (mine.signal.aborted || isAbort(cause)) return;
     const again = () => open(route, given);

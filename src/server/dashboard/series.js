@@ -164,11 +164,11 @@ function lineOf(stream, lostAfterMs) {
 /**
  * Several streams over one time axis.
  * @param {Stream[]} streams
- * @param {number} lostAfterMs
+ * @param {(metric: string) => number} lostAfterMs
  * @returns {Columns}
  */
 export function columns(streams, lostAfterMs) {
-  const lines = streams.map((stream) => lineOf(stream, lostAfterMs));
+  const lines = streams.map((stream) => lineOf(stream, lostAfterMs(stream.metric)));
   const x = [...new Set(lines.flatMap(({ steps }) => steps.map(({ at }) => at)))].sort((a, b) => a - b);
   const place = new Map(x.map((at, index) => [at, index]));
   const y = lines.map(() => /** @type {(number | null | undefined)[]} */ (Array(x.length).fill(undefined)));

@@ -25,6 +25,8 @@ const HARMONICS = [0, 1, 0.8, 0.6, 0.5, 0.4];
 const LOUDNESS = 0.5;
 /** A sound is told to the machine so long before it begins, in s. */
 const AHEAD = 0.02;
+/** How often the loudspeaker's own clock calls, in s. */
+const TICK = 1;
 const RANK = { '': 0, low: 1, medium: 2, high: 3 };
 
 /**
@@ -51,6 +53,9 @@ let sounding;
 let timer;
 /** Called when the browser begins or ends to block. @type {() => void} */
 let onChange = () => {};
+/** Called by the loudspeaker's clock. @type {() => void} */
+let onTick = () => {};
+let isTicking = false;
 
 /** Tries to sound, and is told when that becomes possible. @param {() => void} [changed] */
 export function unlock(changed) {
@@ -60,9 +65,35 @@ export function unlock(changed) {
     context.addEventListener('statechange', () => {
       onChange();
       next();
+      tick();
     });
+    tick();
   }
   if (context.state !== 'running') context.resume().catch(() => {});
+}
+
+/**
+ * Calls about once a second for as long as the page may sound. The browser holds the timers of a page that nobody sees back, by up
+ * to a minute; the loudspeaker's clock it does not.
+ * @param {() => void} act
+ */
+export function everySecond(act) {
+  onTick = act;
+}
+
+function tick() {
+  if (isTicking || !context || context.state !== 'running') return;
+  isTicking = true;
+  const silence = new ConstantSourceNode(context, { offset: 0 });
+  silence.connect(context.destination);
+  silence.addEventListener('ended', () => {
+    isTicking = false;
+    tick();
+    next();
+    onTick();
+  });
+  silence.start();
+  silence.stop(context.currentTime + TICK);
 }
 
 /** True while the browser would not let the page sound. */
@@ -112,7 +143,8 @@ function next() {
 
 /** Sounds for this priority from now on, or is still. @param {'' | Priority} priority */
 export function sound(priority) {
-  if (priority === wanted) return;
+  // Whoever says it again is a clock as well.
+  if (priority === wanted) return next();
   // What is more urgent interrupts; what is less urgent lets the burst end; silence is at once.
   if (priority === '' || RANK[priority] > RANK[last.priority]) hush();
   wanted = priority;

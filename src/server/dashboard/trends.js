@@ -310,7 +310,7 @@ class Trends {
       const streams = [...this.#streams.values()].filter(({ metric }) => kind.metrics.includes(metric))
         .sort((a, b) => kind.metrics.indexOf(a.metric) - kind.metrics.indexOf(b.metric) || a.device.localeCompare(b.device));
       const about = (/** @type {string} */ metric) => kind.metrics.some((name) => name === metric || name.startsWith(`${metric}.`));
-      chart.draw(this.Plotter, streams, bands.filter(({ metric }) => about(metric)), linesOf(this.#limits, kind.metrics), { width, height, lostAfterMs: this.context.lostAfterMs(), hasTimes: !fit || chart === this.charts.at(-1), isWhole: this.#isWhole });
+      chart.draw(this.Plotter, streams, bands.filter(({ metric }) => about(metric)), linesOf(this.#limits, kind.metrics), { width, height, lostAfterMs: this.context.lostAfterMs, hasTimes: !fit || chart === this.charts.at(-1), isWhole: this.#isWhole });
     }
     write(this.when, `${clockOf(span.from, true)} – ${this.#isLive ? 'now' : clockOf(span.to, true)}`);
     for (const one of this.tools.querySelectorAll('[data-span]')) {

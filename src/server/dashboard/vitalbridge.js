@@ -6,7 +6,8 @@
  *     bridge.connect();
  *
  * It needs no other file and runs in any browser of the last years. The age of a reading is measured with the bridge's
- * monotonic clock and `performance.now()`; the wall clock of the machine that runs this is never trusted.
+ * monotonic clock and `performance.now()`; the wall clock of the machine that runs this is never trusted, but for one thing:
+ * where it has run further than the other, the machine has slept, and everything is older by that.
  * @module
  */
 
@@ -45,7 +46,7 @@ const MAX_OFFSETS = 12;
  *   epoch?: string, [member: string]: any}} Frame A message of the bridge, see docs/protocol.md.
  * @typedef {{epoch: string, seq: number}} Position The last event that was seen.
  * @typedef {{data: any, frame: Frame, born: number, replayed: boolean}} Push A `health_update`, `alert` or other event.
- *   `born` is the moment of `performance.now()` at which it happened; `replayed` tells that it is older than the snapshot.
+ *   `born` is the moment of {@link VitalBridge.now} at which it happened; `replayed` tells that it is older than the snapshot.
  * @typedef {{channel: string, wave: string, patient_id?: string, device_id: string, first: number, n: number, hz: number,
  *   baseline: number, saturated: number, gap: boolean, mode: string, samples: Uint8Array | Int16Array | Int32Array,
  *   [member: string]: any}} Wave A block of samples; `first` is the number of the first one since the source started.
@@ -203,7 +204,10 @@ export class VitalBridge extends EventTarget {
   #snapshotSeq = 0;
   /** @type {Frame | undefined} */ #closing;
   #clock = new ServerClock();
-  #now;
+  /** @type {() => number} */ #monotonic;
+  /** By how much the wall clock was ahead of the monotonic one when they were read last, and for how long the machine has slept, in ms. */
+  #ahead = NaN;
+  #slept = 0;
   #attempt = 0;
   #heartbeatMs = HEARTBEAT_MS;
   #selfCheckMs = SELF_CHECK_MS;
@@ -213,7 +217,8 @@ export class VitalBridge extends EventTarget {
   #openedAt = 0;
   /** @type {number | undefined} */ #contactAt;
   #saidAt = 0;
-  /** @type {{wall: number, mono: number} | undefined} */ #lastWatch;
+  /** How much of its sleep the watch has seen. */
+  #sleptBefore = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #retryTimer;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #watchTimer;
   /** @type {Map<string, {frame: object, sent: boolean, done: (result: Result) => void}>} */ #commands = new Map();
@@ -234,7 +239,7 @@ export class VitalBridge extends EventTarget {
     super();
     this.#options = options;
     this.#position = options.since;
-    this.#now = options.now ?? (() => performance.now());
+    this.#monotonic = options.now ?? (() => performance.now());
     // A correlation id makes a command idempotent for a day, so it must not recur on another page.
     this.#nonce = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
   }
@@ -262,7 +267,7 @@ export class VitalBridge extends EventTarget {
   get isAlarmless() {
     const { state } = this;
     const waits = SELF_CHECKS_MISSED * this.#selfCheckMs + HEARTBEAT_GRACE_MS;
-    return state === 'stopped' || (state !== 'idle' && this.#now() - this.#checkedAt > waits);
+    return state === 'stopped' || (state !== 'idle' && this.now - this.#checkedAt > waits);
   }
 
   /** The bridge's time of day at the last self-check, or since when one is awaited; undefined before the first contact. */
@@ -270,9 +275,21 @@ export class VitalBridge extends EventTarget {
     return this.#checkedWall;
   }
 
+  /**
+   * A monotonic clock in ms that goes on while this machine sleeps, as `performance.now()` does not everywhere: by it a number
+   * of before is old at once.
+   */
+  get now() {
+    const mono = this.#monotonic();
+    const ahead = Date.now() - mono;
+    if (ahead - this.#ahead > SLEPT_MS) this.#slept += ahead - this.#ahead;
+    this.#ahead = ahead;
+    return mono + this.#slept;
+  }
+
   /** The bridge's time of day now, ms since 1970; undefined before the first contact. */
   get wall() {
-    return this.#clock.wallAt(this.#now());
+    return this.#clock.wallAt(this.now);
   }
 
   /** The bridge's time of day at the last frame; undefined before the first contact. */
@@ -285,16 +302,16 @@ export class VitalBridge extends EventTarget {
    * @param {number} born
    */
   ageOf(born) {
-    return Math.max(0, this.#now() - born);
+    return Math.max(0, this.now - born);
   }
 
   /** Connects, and from now on comes back after each loss. Does nothing while it is connected. */
   connect() {
     if (this.#state !== 'idle' && this.#state !== 'stopped') return;
     this.#attempt = 0;
-    this.#lastWatch = undefined;
-    this.#contactAt = this.#now();
-    this.#checkedAt = this.#now();
+    this.#ahead = NaN;
+    this.#contactAt = this.now;
+    this.#checkedAt = this.now;
     this.#checkedWall = undefined;
     this.#watchTimer = setInterval(() => this.#watch(), WATCH_MS);
     this.#open();
@@ -400,7 +417,7 @@ export class VitalBridge extends EventTarget {
   }
 
   #silentFor() {
-    return this.#contactAt === undefined ? 0 : this.#now() - this.#contactAt;
+    return this.#contactAt === undefined ? 0 : this.now - this.#contactAt;
   }
 
   #silenceLimit() {
@@ -443,7 +460,7 @@ export class VitalBridge extends EventTarget {
     this.#waveRequests.clear();
     this.#isWaveSnapshot = false;
     this.#closing = undefined;
-    this.#openedAt = this.#now();
+    this.#openedAt = this.now;
     this.#enter('connecting');
     // A socket that was given up may still speak; only the current one is heard.
     socket.onmessage = ({ data }) => {
@@ -487,11 +504,9 @@ export class VitalBridge extends EventTarget {
 
   /** Judges the connection: silent, never opened, or slept through. */
   #watch() {
-    const now = this.#now();
-    const wall = Date.now();
-    const last = this.#lastWatch;
-    this.#lastWatch = { wall, mono: now };
-    const slept = last !== undefined && wall - last.wall - (now - last.mono) > SLEPT_MS;
+    const now = this.now;
+    const slept = this.#slept > this.#sleptBefore;
+    this.#sleptBefore = this.#slept;
     const silent = this.#state === 'live' && this.#silentFor() > this.#silenceLimit();
     const stuck = this.#state === 'connecting' && now - this.#openedAt > OPEN_TIMEOUT_MS;
     if (silent || stuck || (slept && this.#state === 'live')) {
@@ -502,7 +517,7 @@ export class VitalBridge extends EventTarget {
 
   #nextId() {
     this.#correlation += 1;
-    this.#saidAt = this.#now();
+    this.#saidAt = this.now;
     return `${this.#nonce}-${this.#correlation}`;
   }
 
@@ -521,7 +536,7 @@ export class VitalBridge extends EventTarget {
 
   /** @param {unknown} message */
   #hear(message) {
-    const now = this.#now();
+    const now = this.now;
     this.#contactAt = now;
     let frame;
     try {

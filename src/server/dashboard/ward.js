@@ -9,12 +9,16 @@
 /** Shown in place of a number that is not known. */
 export const NO_NUMBER = '---';
 export const NO_TIME = 'time unknown';
+/** A number of which nothing has come. @type {Shown} */
+const UNKNOWN = { text: NO_NUMBER, state: 'none', note: 'no data yet', age: '' };
 /** A spot value older than this is grey: it says little about the patient now, in ms. */
 const SPOT_OLD_MS = 60 * 60 * 1000;
 /** An end that is further away is told with its day, in ms. */
 const DAY_MS = 24 * 60 * 60 * 1000;
 /** MDC_PULS_RATE_NON_INV: a pulse rate that a cuff measured is not the oximeter's. */
 const MDC_PULSE_RATE_CUFF = 149546;
+/** The number of an alert, as the bridge's own alerts name the others. */
+const ALERT_ID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g;
 /** The only shown metric whose 0 can be a measurement. */
 const ZERO_POSSIBLE = new Set(['respiratory_rate']);
 
@@ -25,6 +29,7 @@ const ZERO_POSSIBLE = new Set(['respiratory_rate']);
  * @typedef {{text: string, state: NumberState, note: string, age: string, seq?: number, device?: string, time?: string,
  *   mean?: string, pulsePressure?: string}} Shown One number as the page shows it; `note` says why it is not an ordinary one.
  * @typedef {{low?: number, high?: number}} Limits
+ * @typedef {{staleAfterMs: number, lostAfterMs: number}} Times The ages from which a continuous number is old, and from which there is none.
  * @typedef {'hr'|'spo2'|'nibp'|'resp'|'temp'} CellName
  * @typedef {{alertId: string, seq: number, priority: 'high'|'medium'|'low', stars: string, title: string, detail: string,
  *   since: string, active: boolean, unknown: boolean, action: '' | 'Acknowledge' | 'Reset', metric: string,
@@ -90,6 +95,12 @@ const LINK_WORDS = /** @type {Record<string, string>} */ ({
   sensor_off: 'sensor off',
   lost: 'link lost',
 });
+
+/** A bed of which nothing is known: what stood on its screen was another's, or is old. @type {Tile} */
+export const EMPTY_BED = {
+  id: '', bed: '', name: '', mark: '', cells: { hr: UNKNOWN, spo2: UNKNOWN, nibp: UNKNOWN, resp: UNKNOWN, temp: UNKNOWN }, pulse: UNKNOWN,
+  off: [], more: 0, counted: [], moreStars: '', marked: {},
+};
 
 /** Ended alerts that are remembered, so that a self-check that crossed the end is not taken for a difference. */
 const MAX_ENDED = 64;
@@ -227,10 +238,15 @@ export class Ward {
   /** ALARM OFF that holds, by patient and rule. @type {Map<string, any>} */ #off = new Map();
   /** The same as the bridge's limits have it, by patient: what the rule file switched off is only there. @type {Map<string, any[]>} */ #inForce = new Map();
   /** The nearest limits by patient and metric. @type {Map<string, Map<string, Limits>>} */ #limits = new Map();
-  #staleAfterMs = 5000;
-  /** A continuous number is lost from this age, in ms. */
-  lostAfterMs = 10000;
-  /** The bridge's own mode. */ #mode = 'real';
+  /** The silence rules that hold, by patient, as text. @type {Map<string, string>} */ #silences = new Map();
+  /** When continuous numbers are old and gone. @type {Times} */ #times = { staleAfterMs: 5000, lostAfterMs: 10_000 };
+  /** The same where it is another, by patient and metric. @type {Map<string, Times>} */ #ownTimes = new Map();
+  /** The bridge's own mode. */ #mode;
+
+  /** @param {string} [mode] what was said of the bridge before anybody signed in */
+  constructor(mode = 'real') {
+    this.#mode = mode;
+  }
 
   /**
    * Begins anew with what the bridge knows now.
@@ -243,8 +259,9 @@ export class Ward {
     this.#alerts.clear();
     this.#off.clear();
     this.#mode = snapshot.mode ?? 'real';
-    if (snapshot.stale_after_ms > 0) this.#staleAfterMs = snapshot.stale_after_ms;
-    if (snapshot.lost_after_ms > 0) this.lostAfterMs = snapshot.lost_after_ms;
+    if (snapshot.lost_after_ms > 0) this.#times = timesIn(snapshot);
+    this.#ownTimes.clear();
+    for (const own of snapshot.signal_times ?? []) for (const metric of own.metrics) this.#ownTimes.set(`${own.patient_id}|${metric}`, timesIn(own));
     for (const about of snapshot.patients ?? []) {
       const patient = new Patient(about);
       patient.links = links.get(about.id) ?? patient.links;
@@ -258,19 +275,28 @@ export class Ward {
   /**
    * Takes a change of a patient's limits.
    * @param {any} data
-   * @returns {boolean} false if it is the end of a change: of which one only a snapshot tells
+   * @returns {boolean} false if only a snapshot tells what holds now: at the end of a change, and where it may be about a silence
    */
   limit(data) {
     if (data.alarm_off) this.#off.set(`${data.patient_id}|${data.rule}`, data);
-    return data.in_force === true;
+    return data.in_force === true && this.#silences.get(data.patient_id)?.includes(JSON.stringify(data.rule)) === false;
+  }
+
+  /** When a continuous number of a patient is old and gone: at the age at which the rule alarms. @param {string} id @param {string} metric */
+  timesOf(id, metric) {
+    return this.#ownTimes.get(`${id}|${metric}`) ?? this.#times;
   }
 
   /**
    * Takes the limits in force for a patient. What is off without an end is no patient's ALARM OFF, but a rule that is not used.
    * @param {string} id
    * @param {any[]} limits of `/api/v1/patients/{id}/limits`
+   * @returns {boolean} false if the silence rules are not those of before: what that means for the numbers only a snapshot tells
    */
   inForce(id, limits) {
+    const before = this.#silences.get(id);
+    const silences = JSON.stringify(limits.filter(({ no_valid_for_ms: longest }) => longest).map(({ rule, stale_after_ms: stale, no_valid_for_ms: longest, off }) => [rule, stale, longest, !off]));
+    this.#silences.set(id, silences);
     this.#inForce.set(id, limits.filter(({ off }) => off?.expires).map(({ rule, off }) => ({ patient_id: id, rule, until: off.expires })));
     /** @type {Map<string, Limits>} */
     const nearest = new Map();
@@ -283,6 +309,7 @@ export class Ward {
       nearest.set(metric, known);
     }
     this.#limits.set(id, nearest);
+    return (before ?? silences) === silences;
   }
 
   /** The limits between which nothing alarms, by metric. @param {string} id @returns {Map<string, Limits>} */
@@ -397,11 +424,19 @@ export class Ward {
     return counts;
   }
 
+  /** What the bridge says of an alert; those that it lists by their numbers have their bed and their own words. @param {any} data */
+  says({ message, rule }) {
+    return String(message || words(String(rule ?? 'alert'))).replaceAll(ALERT_ID, (id) => {
+      const { patient_id: patient, message: text } = this.#alerts.get(id) ?? { message: 'one that is over' };
+      return [this.about(patient)?.bed, text].filter(Boolean).join(' ');
+    });
+  }
+
   /** An alert in one sentence, to be read aloud. @param {any} data */
   spoken(data) {
     const { bed, name } = this.#patients.get(data.patient_id)?.about ?? {};
     const whose = data.patient_id ? [bed && `bed ${bed}`, name ?? data.patient_id].filter(Boolean).join(', ') : 'bridge';
-    return `${data.priority} priority, ${whose}: ${data.message}`;
+    return `${data.priority} priority, ${whose}: ${this.says(data)}`;
   }
 
   /**
@@ -434,13 +469,14 @@ export class Ward {
   /** @param {Patient} patient @param {number} now @param {boolean} connected @param {number | undefined} wall @returns {Tile} */
   #tile(patient, now, connected, wall) {
     const { about } = patient;
-    const shown = (/** @type {string} */ metric, spot = false) =>
-      this.#shown(patient, (data) => data.metric === metric, now, spot, connected);
+    const shown = (/** @type {string} */ metric, spot = false) => this.#shown(patient, metric, now, spot, connected);
     const alerts = this.#shownAlerts((alert) => alert.patient_id === about.id);
     const [alert, ...rest] = alerts;
     /** @type {Record<string, string>} */
     const marked = {};
-    for (const { metric, priority, active } of [...alerts].reverse()) if (active && metric) marked[metric] = priority;
+    // Also what another alarm stands for: the number is out of its limits all the same.
+    const own = this.#shownAlerts((alert) => alert.patient_id === about.id, true);
+    for (const { metric, priority, active } of own.reverse()) if (active && metric) marked[metric] = priority;
     return {
       id: about.id,
       bed: about.bed ?? '',
@@ -453,7 +489,7 @@ export class Ward {
         resp: shown('respiratory_rate'),
         temp: shown('temperature', true),
       },
-      pulse: this.#shown(patient, (data) => data.metric === 'pulse_rate' && data.mdc !== MDC_PULSE_RATE_CUFF, now, false, connected),
+      pulse: shown('pulse_rate'),
       news2: this.#score(patient, now, connected),
       off: this.#offOf(about.id, wall),
       alert,
@@ -466,27 +502,28 @@ export class Ward {
 
   /**
    * @param {Patient} patient
-   * @param {(data: any) => boolean} matches
+   * @param {string} metric
    * @param {number} now
    * @param {boolean} spot
    * @param {boolean} connected
    * @returns {Shown}
    */
-  #shown(patient, matches, now, spot, connected) {
-    const entry = patient.pick(matches, now, spot ? Infinity : this.lostAfterMs);
-    if (!entry) return { text: NO_NUMBER, state: 'none', note: 'no data yet', age: '' };
+  #shown(patient, metric, now, spot, connected) {
+    const { staleAfterMs, lostAfterMs } = spot ? { staleAfterMs: SPOT_OLD_MS, lostAfterMs: Infinity } : this.timesOf(patient.about.id, metric);
+    const entry = patient.pick((data) => data.metric === metric && data.mdc !== MDC_PULSE_RATE_CUFF, now, lostAfterMs);
+    if (!entry) return UNKNOWN;
     const { data, born } = entry;
     const ageMs = Math.max(0, now - born + (spot ? lagOf(data) : 0));
     const age = Number.isFinite(ageMs) ? ageText(ageMs) : '';
     const from = { age, seq: data.seq, device: data.device_id, ...(spot && { time: spotTime(data) }) };
-    if (!spot && ageMs > this.lostAfterMs) {
+    if (ageMs > lostAfterMs) {
       const link = connected ? LINK_WORDS[patient.links.get(data.device_id) ?? ''] : 'no link';
       return { ...from, text: NO_NUMBER, state: 'lost', note: link ?? 'no signal' };
     }
     const { text, mean, pulsePressure, reason } = numberOf(data);
     if (reason) return { ...from, text, state: 'absent', note: reason };
     const doubt = DOUBTFUL_WORDS[data.quality];
-    if (ageMs > (spot ? SPOT_OLD_MS : this.#staleAfterMs)) return { ...from, text, mean, pulsePressure, state: 'stale', note: doubt ?? '' };
+    if (ageMs > staleAfterMs) return { ...from, text, mean, pulsePressure, state: 'stale', note: doubt ?? '' };
     return { ...from, text, mean, pulsePressure, state: doubt ? 'doubtful' : 'live', note: doubt ?? '' };
   }
 
@@ -533,15 +570,19 @@ export class Ward {
     return modes.includes('test') ? 'TEST' : modes.includes('demo') || this.#mode === 'demo' ? 'DEMO' : MARKS[this.#mode] ?? '';
   }
 
-  /** @param {(alert: any) => boolean} matches @returns {ShownAlert[]} */
-  #shownAlerts(matches) {
+  /** @param {(alert: any) => boolean} matches @param {boolean} [withHidden] @returns {ShownAlert[]} */
+  #shownAlerts(matches, withHidden = false) {
     return [...this.#alerts.values()]
-      .filter((alert) => matches(alert) && rank(alert.priority) > 0 && !this.#alerts.has(alert.hidden_by))
-      .map(shownAlert)
-      .sort((a, b) => Number(b.active) - Number(a.active) || rank(b.priority) - rank(a.priority)
+      .filter((alert) => matches(alert) && rank(alert.priority) > 0 && (withHidden || !this.#alerts.has(alert.hidden_by)))
+      .map((alert) => shownAlert(alert, this.says(alert)))
+      // What has latched sounds on: it calls as what is active does.
+      .sort((a, b) => Number(b.active || b.audible) - Number(a.active || a.audible) || rank(b.priority) - rank(a.priority)
         || Number(a.technical) - Number(b.technical) || b.seq - a.seq);
   }
 }
+
+/** @param {any} times @returns {Times} */
+const timesIn = ({ stale_after_ms: staleAfterMs, lost_after_ms: lostAfterMs }) => ({ staleAfterMs, lostAfterMs });
 
 /** @param {string | undefined} priority */
 const rank = (priority) => RANK[priority ?? ''] ?? 0;
@@ -588,8 +629,8 @@ function scoreOf(news2, value) {
   };
 }
 
-/** @param {any} alert @returns {ShownAlert} */
-function shownAlert(alert) {
+/** @param {any} alert @param {string} title @returns {ShownAlert} */
+function shownAlert(alert, title) {
   const { audio = {}, visual = {} } = alert.signal ?? {};
   const latched = visual.presence === 'latched' || audio.presence === 'latched';
   const acknowledged = audio.presence === 'ack' || visual.presence === 'ack';
@@ -607,7 +648,7 @@ function shownAlert(alert) {
     seq: alert.seq,
     priority: alert.priority,
     stars: stars(alert.priority),
-    title: alert.message || words(String(alert.rule ?? 'alert')),
+    title,
     detail: said.filter(Boolean).join(' · '),
     since: `since ${timeText(alert.onset, true) || 'unknown time'}`,
     active: !acknowledged && !latched,

@@ -128,6 +128,51 @@ export class Range {
   }
 }
 
+/** Which wave stands in which lane. Two devices that send waves of one name are never drawn as one line. */
+export class Lanes {
+  /** @type {Map<string, {wave: string, device: string}>} */ #held = new Map();
+  /** @type {Record<string, RegExp>} */ #patterns;
+  /** @type {string[]} */ #best;
+
+  /** @param {Record<string, RegExp>} patterns which waves a lane takes @param {string[]} best waves that are preferred, the best first */
+  constructor(patterns, best) {
+    [this.#patterns, this.#best] = [patterns, best];
+  }
+
+  clear() {
+    this.#held.clear();
+  }
+
+  /** The name of the wave in a lane. @param {string} lane @returns {string | undefined} */
+  waveIn(lane) {
+    return this.#held.get(lane)?.wave;
+  }
+
+  /**
+   * The lane of a wave: its own, or one that is free. Of several the best stays while it lives, of equal ones that of the first
+   * device by name, as it is with numbers.
+   * @param {{wave: string, device_id: string}} wave
+   * @param {(lane: string) => boolean} isLive
+   * @returns {{lane: string, isAnew: boolean} | undefined}
+   */
+  laneOf({ wave, device_id: device }, isLive) {
+    for (const [lane, held] of this.#held) if (held.wave === wave && held.device === device) return { lane, isAnew: false };
+    const own = Object.entries(this.#patterns).find(([, pattern]) => pattern.test(wave))?.[0];
+    const held = own && this.#held.get(own);
+    const better = held && (this.#place(wave) - this.#place(held.wave) || Number(device > held.device) - Number(device < held.device));
+    if (held && !(Number(better) < 0) && isLive(own)) return undefined;
+    const lane = own ?? Object.keys(this.#patterns).find((free) => !this.#held.has(free));
+    if (!lane) return undefined;
+    this.#held.set(lane, { wave, device });
+    return { lane, isAnew: true };
+  }
+
+  /** @param {string} wave */
+  #place(wave) {
+    return this.#best.includes(wave) ? this.#best.indexOf(wave) : this.#best.length;
+  }
+}
+
 /**
  * The part of a lane that the erase bar has reached: whole pixels, so that nothing of what was there shines through.
  * @param {number} from where the beam was, in px of an endless lane
@@ -187,12 +232,13 @@ export class Sweep {
     for (const value of wave.samples) lane.isRescaled = lane.range.see(value) || lane.isRescaled;
   }
 
-  /** @param {string} name @param {string} colour */
-  colour(name, colour) {
+  /** Another source stands in a lane from now on: nothing of the one before is left in it. @param {string} name @param {string} colour */
+  begin(name, colour) {
     const lane = this.#lanes.get(name);
-    if (!lane || lane.colour === colour) return;
-    lane.colour = colour;
+    if (!lane) return;
+    Object.assign(lane, { track: new Track(), range: new Range(), points: [], last: undefined, colour });
     lane.context.strokeStyle = colour;
+    lane.context.clearRect(0, 0, lane.width, lane.height);
   }
 
   /** True while a lane has something to show. @param {string} name */

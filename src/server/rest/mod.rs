@@ -29,6 +29,7 @@ use crate::outbox::Published;
 use crate::pipeline::{COMMAND_DEADLINE, Control};
 use crate::server::auth::Rights;
 use crate::server::session::Shared;
+use crate::signal_times::SignalTimes;
 use crate::store::{StoreError, StreamInfo};
 use crate::wire;
 
@@ -113,15 +114,26 @@ impl Viewer {
 
     /// What is known of the present, as far as it may be read.
     async fn present(&self, site: &Site) -> Answer<Vec<Arc<Published>>> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            site.gate.control.send(Control::Present(self.scope.clone(), reply)).await.ok()?;
-            answer.await.ok()
-        };
-        match tokio::time::timeout(COMMAND_DEADLINE, asked).await {
-            Ok(Some(present)) => Ok(present),
-            Ok(None) | Err(_) => Err(unavailable("the bridge does not answer")),
-        }
+        let scope = self.scope.clone();
+        asked(site, |reply| Control::Present(scope, reply)).await
+    }
+
+    /// When numbers are old and gone, everybody's.
+    async fn signal_times(site: &Site) -> Answer<SignalTimes> {
+        asked(site, Control::SignalTimes).await
+    }
+}
+
+/// What the pipeline answers.
+async fn asked<T>(site: &Site, question: impl FnOnce(oneshot::Sender<T>) -> Control) -> Answer<T> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        site.gate.control.send(question(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(COMMAND_DEADLINE, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) | Err(_) => Err(unavailable("the bridge does not answer")),
     }
 }
 

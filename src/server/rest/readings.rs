@@ -19,6 +19,7 @@ use crate::event::{Event, EventBody};
 use crate::ids::{DeviceId, Epoch, PatientId, Seq};
 use crate::server::openapi::forms;
 use crate::server::routes::Site;
+use crate::signal_times::{OwnTimes, SignalTimes};
 use crate::store::{ResumePoint, Scan, StreamInfo};
 use crate::vitals::Metric;
 use crate::wire;
@@ -71,10 +72,12 @@ pub(in crate::server) struct LatestReadings {
     /// With their age.
     #[schemars(with = "Vec<forms::LatestReading>")]
     readings: Vec<Box<RawValue>>,
-    /// From this age on a continuous number is drawn as old.
+    /// From this age on a continuous number is drawn as old, if `signal_times` does not say otherwise.
     stale_after_ms: u64,
     /// From this age on it is not shown any more.
     lost_after_ms: u64,
+    /// The numbers that have other times, all of them longer.
+    signal_times: Vec<OwnTimes>,
 }
 
 /// Which readings somebody wants, and may have.
@@ -170,9 +173,11 @@ async fn latest(State(site): State<Site>, headers: HeaderMap, uri: Uri) -> Respo
         let now = site.gate.clock.now().mono;
         let is_wanted = |event: &Event| stream_of(event).is_some_and(|stream| choice.wants(&stream));
         let wanted = present.iter().map(Arc::as_ref).filter(|it| is_wanted(&it.event));
-        let (stale_after_ms, lost_after_ms) = site.gate.shared.stale_and_lost_ms;
         let readings = wanted.filter_map(|it| wire::reading(&it.event, now)).collect();
-        Ok(Json(LatestReadings { readings, stale_after_ms, lost_after_ms }))
+        let SignalTimes { stale_after_ms, lost_after_ms, others } = Viewer::signal_times(&site).await?;
+        let is_shown = |own: &OwnTimes| choice.viewer.sees_patient(&own.patient_id);
+        let signal_times = others.into_iter().filter(is_shown).collect();
+        Ok(Json(LatestReadings { readings, stale_after_ms, lost_after_ms, signal_times }))
     };
     answered(answer.await)
 }

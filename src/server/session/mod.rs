@@ -49,6 +49,7 @@ use crate::server::form::{Form, cbor};
 use crate::server::frames::{ClosingData, ErrorData, Frame, HeartbeatData, PongData, ResultData, WelcomeData};
 use crate::server::message::{Message, Request, Unreadable};
 use crate::server::rate::Users;
+use crate::signal_times::SignalTimes;
 use crate::wire;
 
 /// A heartbeat goes out this often, whatever else flows.
@@ -112,8 +113,6 @@ pub struct Shared {
     pub epoch: Epoch,
     /// Everybody.
     pub patients: Vec<Patient>,
-    /// When a number turns grey, and when it is no longer shown, in ms.
-    pub stale_and_lost_ms: (u64, u64),
     /// How much each user may still say.
     pub users: Users,
     /// How many, how large, how long.
@@ -160,6 +159,7 @@ struct Replaying {
     recent: Vec<Arc<Published>>,
     latest: Vec<Arc<Published>>,
     letters: Vec<Letter>,
+    signal_times: SignalTimes,
     through: Seq,
     /// The next number that the replay from disk is to bring.
     expected: Seq,

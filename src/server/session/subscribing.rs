@@ -83,7 +83,7 @@ impl Session {
         self.say(&mut out, &data, Some(&pending.correlation_id), now);
         self.acking.on_joined(&joined);
         self.on_rooms(&joined.rooms, &mut out, now);
-        let Joined { latest, recent, recent_from, letters, through, .. } = joined;
+        let Joined { latest, recent, recent_from, letters, through, signal_times, .. } = joined;
         let (patterns, told) = (pending.patterns, Vec::new());
         let filter = pending.filter;
         let after = owed.map_or(after, |owed| owed.max(floor));
@@ -97,6 +97,7 @@ impl Session {
             recent,
             latest,
             letters,
+            signal_times,
             through,
             expected,
             from_disk,
@@ -377,7 +378,7 @@ impl Session {
         let scope = self.scope.clone();
         let patients = shared.patients.iter().filter(|patient| scope.sees_patient(&patient.id, Some(&patient.ward)));
         let latest = replaying.latest.iter().map(|published| published.event.as_ref());
-        let snapshot = wire::Snapshot::new(patients, latest, shared.stale_and_lost_ms, now.mono);
+        let snapshot = wire::Snapshot::new(patients, latest, &replaying.signal_times, now.mono);
         self.name_streams(&replaying.latest, out, now);
         self.say(out, &snapshot, None, now);
         self.hand_over(&replaying, out, now);

@@ -35,7 +35,6 @@ fn shared() -> Arc<Shared> {
         site: "s".parse().unwrap(),
         epoch: "e".parse().unwrap(),
         patients: Vec::new(),
-        stale_and_lost_ms: (5000, 10_000),
         users: Users::default(),
         limits: ServerLimits::default(),
         close_codes: CloseCodes::Own,

@@ -1,0 +1,164 @@
+// What the page does when something goes wrong with itself: it shows nothing that may be old, another's, or unread.
+// `VITALBRIDGE_BIN=target/debug/vitalbridge npm run page`.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
+import { numbersOf as tilesOf } from './demo.mjs';
+import { openAt, tokenFor, until } from './real.mjs';
+import { context, daemon, fresh } from './stage.mjs';
+
+/** Whatever a person can read in the bedside view. */
+const readAt = (page) => page.locator('#bedside').evaluate((node) => ({
+  numbers: [...node.querySelectorAll('.number, .limits, .note')].map(({ textContent }) => textContent.trim()).filter((text) => /\d/.test(text)),
+  alarm: node.querySelector('#bedside-alarm').textContent.trim(),
+  listed: node.querySelectorAll('#alarms li').length,
+  hidden: ['more-alarms', 'bedside-off', 'bedside-score'].filter((id) => !document.getElementById(id).hidden),
+}));
+
+test('a bed of which nothing is known yet shows nothing of the one before, and a session that ended leaves nothing behind its sign-in', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, BEDSIDE);
+  await untilLive(page);
+  await until('limits', async () => (await readAt(page)).numbers.includes('12050'));
+  const token = await tokenFor(daemon, 'nurse');
+  daemon.child.kill('SIGSTOP');
+  try {
+    await page.evaluate(([jwt, patient]) => {
+      location.hash = `#code=${jwt}&view=/patient/${patient}`;
+    }, [token, NEIGHBOUR]);
+    await until('the other bed', async () => await page.locator('#title').innerText() === NEIGHBOUR);
+    assert.deepEqual(await readAt(page), { numbers: [], alarm: 'alert state unknown', listed: 0, hidden: [] });
+    for (const [cell, { text, state }] of Object.entries(await numbersOf(page))) assert.deepEqual([text, state], ['---', 'none'], cell);
+  } finally {
+    daemon.child.kill('SIGCONT');
+  }
+  await untilLive(page);
+  await page.evaluate(() => document.getElementById('sign-out').click());
+  await page.evaluate(() => document.getElementById('sign-out').click());
+  await page.locator('#sign-in').waitFor();
+  assert.deepEqual((await readAt(page)).numbers, []);
+});
+
+/** Keeps the page's own connection, so that a test can say something in the bridge's name. */
+const withSocket = (page) => page.addInitScript(() => {
+  globalThis.WebSocket = class extends WebSocket {
+    constructor(...words) {
+      super(...words);
+      globalThis.socket = this;
+      this.addEventListener('message', ({ data }) => {
+        if (typeof data === 'string') globalThis.epoch = JSON.parse(data).data?.epoch ?? globalThis.epoch;
+      }, { once: true });
+    }
+  };
+  globalThis.hear = (frame) => globalThis.socket.dispatchEvent(new MessageEvent('message', { data: JSON.stringify({ seq: 1e12, epoch: globalThis.epoch, ...frame }) }));
+});
+
+test('a page in which something breaks shows no number any more, says so with a sound, and begins anew', async () => {
+  for (const view of ['#/', BEDSIDE]) {
+    await fresh();
+    const page = await context.newPage();
+    await withSocket(page);
+    await page.addInitScript((jwt) => {
+      sessionStorage.setItem('vitalbridge.token', jwt);
+      globalThis.tones = 0;
+      OscillatorNode.prototype.start = () => {
+        globalThis.tones += 1;
+      };
+    }, await tokenFor(daemon, 'nurse'));
+    await page.goto(`${daemon.origin}/${view}`);
+    const isLive = async () => (view === '#/' ? await tilesOf(page) : Object.values(await numbersOf(page))).some(({ state }) => state === 'live');
+    await until('live numbers', isLive);
+    await page.locator('#clock').click();
+    const tones = await page.evaluate((patient) => {
+      // A score that no code of the page expects.
+      globalThis.hear({ type: 'health_update', channel: `patient/${patient}/news2`, data: {
+        metric: 'news2', value: null, patient_id: patient, device_id: 'a', news2: { score_min: 1, score_max: 2, missing: 5 },
+      } });
+      return globalThis.tones;
+    }, QUIET);
+    const failed = page.locator('#failed');
+    await failed.waitFor();
+    assert.match(await failed.innerText(), /^THIS PAGE HAS FAILED/);
+    assert.equal(await page.locator('.number:visible').count(), 0, 'no number');
+    assert.match(await page.title(), /^PAGE FAILED/);
+    await until('it sounds', () => page.evaluate((before) => globalThis.tones > before, tones));
+    await page.waitForEvent('load');
+    await until('live numbers again', isLive);
+    assert.equal(await failed.isVisible(), false);
+  }
+});
+
+test('a machine that wakes up shows no number of before its sleep', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, BEDSIDE);
+  await untilLive(page);
+  daemon.child.kill('SIGSTOP');
+  try {
+    await page.evaluate(() => {
+      const { now } = Date;
+      Date.now = () => now() + 2 * 3_600_000;
+      globalThis.states = new Set();
+      const look = () => {
+        for (const { dataset, textContent } of document.querySelectorAll('.vital')) if (dataset.state === 'stale' && !['nibp', 'temp'].includes(dataset.cell)) globalThis.states.add(textContent);
+      };
+      new MutationObserver(look).observe(document.getElementById('vitals'), { subtree: true, attributes: true });
+    });
+    await until('---', async () => Object.entries(await numbersOf(page)).every(([cell, { text }]) => !CONTINUOUS.includes(cell) || text === '---'));
+    assert.deepEqual(await page.evaluate(() => [...globalThis.states]), [], 'none was a little old in between');
+    assert.match((await numbersOf(page)).hr.note, /2 h/);
+    assert.match(await page.locator('#no-connection').innerText(), /^NO CONNECTION since \d\d:\d\d:\d\d/);
+  } finally {
+    daemon.child.kill('SIGCONT');
+  }
+});
+
+test('without a self-check no bed says "no alert", and a page that nobody sees sounds by messages alone, also for what does not come', async () => {
+  await fresh();
+  const page = await context.newPage();
+  await page.addInitScript((jwt) => {
+    sessionStorage.setItem('vitalbridge.token', jwt);
+    globalThis.tones = [];
+    const { start } = OscillatorNode.prototype;
+    OscillatorNode.prototype.start = function tone(...when) {
+      globalThis.tones.push(this.frequency.value);
+      return start.apply(this, when);
+    };
+    // The bridge is heard, and what it says of its alerts is not.
+    globalThis.checks = true;
+    const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, 'onmessage');
+    Object.defineProperty(WebSocket.prototype, 'onmessage', { set(hear) {
+      set.call(this, (event) => globalThis.checks || !/^\{"type":"alert_system"/.test(event.data) ? hear(event) : undefined);
+    } });
+    // As in a hidden window, only that no timer comes at all: from then on.
+    globalThis.sleep = () => {
+      for (let id = setTimeout(() => {}); id > 0; id -= 1) clearTimeout(id);
+      for (const name of ['setTimeout', 'setInterval', 'requestAnimationFrame']) globalThis[name] = () => 0;
+    };
+  }, await tokenFor(daemon, 'nurse', { patients: [QUIET] }));
+  await page.goto(`${daemon.origin}/${BEDSIDE}`);
+  await untilLive(page);
+  await page.locator('#clock').click();
+  const saysOf = () => page.locator('#bedside-alarm').innerText();
+  await until('no alert', async () => await saysOf() === 'no alert');
+  await page.evaluate(() => {
+    globalThis.checks = false;
+  });
+  await until('nobody knows', async () => await saysOf() === 'alert state unknown');
+  assert.equal(await page.locator('#link-text').innerText(), 'Live');
+  await page.evaluate(() => {
+    globalThis.checks = true;
+  });
+  await until('no alert again', async () => await saysOf() === 'no alert');
+  const tonesSince = async (before) => (await page.evaluate(() => globalThis.tones)).slice(before);
+  await page.evaluate(() => globalThis.sleep());
+  const before = (await tonesSince(0)).length;
+  await whileAlarming(daemon, () => until('the burst of an alarm, and the next one', async () => (await tonesSince(before)).length >= 6));
+  daemon.child.kill('SIGSTOP');
+  try {
+    const then = (await tonesSince(0)).length;
+    await until('the burst of a bridge that is silent', async () => (await tonesSince(then)).length >= 3);
+  } finally {
+    daemon.child.kill('SIGCONT');
+  }
+});
