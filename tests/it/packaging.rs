@@ -568,8 +568,9 @@ fn each_command_of_the_books_and_of_the_doctor_can_be_typed_by_who_is_not_root()
 #[test]
 fn the_book_of_the_doctor_names_each_warning_and_error_and_no_other() {
     let mut given = std::collections::BTreeSet::new();
-    let finding =
-        regex::Regex::new(r#"(?:Finding::(?:warning|error)\(\s*(?:Area::\w+|AREA|area),|\berror\()\s*"([a-z_]+)""#);
+    let finding = regex::Regex::new(
+        r#"(?:Finding::(?:warning|error)\(\s*(?:Area::\w+|AREA|area),|\b(?:error|warning)\()\s*"([a-z_]+)""#,
+    );
     let tested = regex::Regex::new(r#""([a-z_]+)",\s*Level::(?:Warning|Error)"#);
     let (finding, tested) = (finding.unwrap(), tested.unwrap());
     for entry in fs::read_dir(root("src/doctor")).unwrap() {
@@ -588,6 +589,24 @@ fn the_book_of_the_doctor_names_each_warning_and_error_and_no_other() {
         .collect();
     assert!(given.len() > 40, "{given:?}");
     assert_eq!(told, given, "docs/doctor.md, and what src/doctor gives");
+}
+
+#[test]
+fn each_finding_that_the_doctor_can_have_stands_in_a_test_of_its_file() {
+    let given = regex::Regex::new(
+        r#"(?:Finding::\w+\(\s*(?:Area::\w+|AREA|area),|\b(?:error|warning)\(|\(Area::\w+,)\s*"([a-z_]+)""#,
+    );
+    let (given, mut found) = (given.unwrap(), 0);
+    for entry in fs::read_dir(root("src/doctor")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let (code, tests) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
+        for check in given.captures_iter(code).map(|captures| captures[1].to_owned()) {
+            found += 1;
+            assert!(tests.contains(&format!("\"{check}\"")), "{}: no test has the finding `{check}`", path.display());
+        }
+    }
+    assert!(found > 100, "{found}");
 }
 
 #[test]
