@@ -6,12 +6,17 @@ use std::path::Path;
 /// The user of the packaged service.
 const SERVICE_USER: &str = "vitalbridge";
 
+/// To read and write a file.
+const MAY_WRITE: u32 = 0o6;
+
 /// A user with its groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Account {
     /// Its name, or its number where it has none.
     pub(super) name: String,
     pub(super) uid: u32,
+    /// Its own group.
+    pub(super) gid: u32,
     pub(super) gids: BTreeSet<u32>,
     /// The names of its groups; empty: they are not known.
     pub(super) groups: BTreeSet<String>,
@@ -34,18 +39,19 @@ impl Account {
         self.uid == 0
     }
 
+    /// Whether it may do this (bits as in a mode) with a file of this owner, group and mode.
+    pub(super) fn may(&self, wanted: u32, uid: u32, gid: u32, mode: u32) -> bool {
+        let shift = match (uid == self.uid, self.gids.contains(&gid)) {
+            (true, _) => 6,
+            (false, true) => 3,
+            (false, false) => 0,
+        };
+        self.is_root() || (mode >> shift) & wanted == wanted
+    }
+
     /// Whether it may read and write a file with this owner, group and mode.
     pub(super) fn may_write(&self, uid: u32, gid: u32, mode: u32) -> bool {
-        let wanted = if self.is_root() {
-            return true;
-        } else if uid == self.uid {
-            0o600
-        } else if self.gids.contains(&gid) {
-            0o060
-        } else {
-            0o006
-        };
-        mode & wanted == wanted
+        self.may(MAY_WRITE, uid, gid, mode)
     }
 
     /// The name of a group of this machine.
@@ -60,7 +66,13 @@ impl Account {
     #[cfg(test)]
     pub(super) fn named(name: &str, groups: &[&str]) -> Self {
         let gids = groups.iter().enumerate().filter_map(|(place, _)| u32::try_from(place + 20).ok()).collect();
-        Self { name: name.to_owned(), uid: 999, gids, groups: groups.iter().map(|group| (*group).to_owned()).collect() }
+        Self {
+            name: name.to_owned(),
+            uid: 999,
+            gid: 999,
+            gids,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        }
     }
 }
 
@@ -85,7 +97,7 @@ fn of_user(user: &str, users: &str, groups: &str) -> Option<Account> {
         members.split(',').any(|member| member == user) || number(fields, 2) == Some(gid)
     };
     let of = entries(groups).filter(|fields| is_member(fields));
-    let mut account = Account { name: user.to_owned(), uid, gids: BTreeSet::from([gid]), groups: BTreeSet::new() };
+    let mut account = Account { name: user.to_owned(), uid, gid, gids: BTreeSet::from([gid]), groups: BTreeSet::new() };
     for fields in of {
         account.gids.extend(number(&fields, 2));
         account.groups.insert(name(&fields));
@@ -104,7 +116,7 @@ fn of_process(status: &str, users: &str, groups: &str) -> Option<Account> {
     let user = entries(users).find(|fields| number(fields, 2) == Some(uid)).map(|fields| name(&fields));
     let of = entries(groups).filter(|fields| number(fields, 2).is_some_and(|gid| gids.contains(&gid)));
     let groups = of.map(|fields| name(&fields)).collect();
-    Some(Account { name: user.unwrap_or_else(|| uid.to_string()), uid, gids, groups })
+    Some(Account { name: user.unwrap_or_else(|| uid.to_string()), uid, gid, gids, groups })
 }
 
 #[cfg(test)]
@@ -135,7 +147,8 @@ mod tests {
 
     #[test]
     fn who_may_write_is_said_by_owner_group_and_mode() {
-        let account = Account { name: "v".to_owned(), uid: 998, gids: BTreeSet::from([20]), groups: BTreeSet::new() };
+        let account =
+            Account { name: "v".to_owned(), uid: 998, gid: 998, gids: BTreeSet::from([20]), groups: BTreeSet::new() };
         let root = Account { uid: 0, ..account.clone() };
         for (uid, gid, mode, may) in [
             (0, 20, 0o660, true),

@@ -78,7 +78,7 @@ fn failed(facts: &Facts, step: ProbeStep, reason: &str) -> Finding {
         ProbeStep::Name => error(
             "name",
             format!("the name of {address} leads nowhere: {reason}"),
-            "see that the name in `mqtt.broker` is right and that this machine has a name server: `resolvectl query NAME`, `ip route`",
+            "see that the name in `mqtt.broker` is right and that this machine has a name server: `getent hosts NAME`, `ip route`",
         ),
         ProbeStep::Tcp => error(
             "tcp",
@@ -116,6 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::{Config, Place};
     use crate::doctor::Level;
 
     fn facts(failed: Option<ProbeStep>) -> Facts {
@@ -130,11 +131,23 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn without_a_broker_nothing_is_looked_at() {
+        let config = Config::parse("", std::path::Path::new("/"), &Place::default()).unwrap();
+        let nobody = Patient::without_configuration();
+        let without = Patient { config: Some(&config), ..Patient::without_configuration() };
+        for (patient, words) in [(nobody, "has errors"), (without, "no broker is configured")] {
+            let found = check(&patient).await;
+            assert_eq!((found[0].check, found[0].level, found.len()), ("unused", Level::Skipped, 1));
+            assert!(found[0].message.contains(words), "{found:?}");
+        }
+    }
+
     #[test]
     fn each_finding_about_the_broker_says_what_to_do() {
         for (facts, check, level, advice) in [
             (facts(None), "reached", Level::Ok, ""),
-            (facts(Some(ProbeStep::Name)), "name", Level::Error, "resolvectl query"),
+            (facts(Some(ProbeStep::Name)), "name", Level::Error, "getent hosts"),
             (facts(Some(ProbeStep::Tcp)), "tcp", Level::Error, "nc -vz"),
             (facts(Some(ProbeStep::Tls)), "tls", Level::Error, "compare the clock"),
             (facts(Some(ProbeStep::Connack)), "connack", Level::Error, "mqtt.username"),

@@ -85,14 +85,13 @@ fn judge(facts: &Facts) -> Vec<Finding> {
 fn of_day(facts: &Facts) -> Finding {
     let now = facts.now;
     if now < NOT_EARLIER {
-        let advice = "connect the network so that NTP sets it, or set it with `timedatectl set-time`; times of readings taken until \
+        let advice = "connect the network so that NTP sets it, or set it with `sudo timedatectl set-ntp false` and `sudo timedatectl set-time '2026-12-31 12:00'`; times of readings taken until \
                       then are marked, certificates are refused";
         return Finding::error(Area::Clock, "not_set", format!("the clock is not set: it says {now}"), advice);
     }
     if let Some(newest) = facts.newest.filter(|newest| newest.0.saturating_sub(now.0) > APART_MS) {
         let message = format!("the clock says {now}, and the newest stored event is of {newest}");
-        let advice =
-            "one of the two was wrong: compare with a watch, and let NTP set the clock (`timedatectl set-ntp true`)";
+        let advice = "one of the two was wrong: compare with a watch, and let NTP set the clock (`sudo timedatectl set-ntp true`)";
         return Finding::error(Area::Clock, "behind", message, advice);
     }
     match facts.synchronised {
@@ -101,7 +100,7 @@ fn of_day(facts: &Facts) -> Finding {
             Area::Clock,
             "not_synchronised_by_anybody",
             "no service sets the clock",
-            "switch one on with `timedatectl set-ntp true` (Debian: apt install systemd-timesyncd)",
+            "switch one on with `sudo timedatectl set-ntp true` (Debian: `sudo apt install systemd-timesyncd`)",
         ),
         Synchronised::No => Finding::warning(
             Area::Clock,
@@ -132,19 +131,19 @@ fn of_battery(facts: &Facts) -> Finding {
             Area::Rtc,
             "silent",
             "the clock with a battery does not say a time",
-            "its battery is empty or missing: replace it, then `hwclock --systohc`",
+            "its battery is empty or missing: replace it, then `sudo hwclock --systohc`",
         ),
         Rtc::Says(time) if time < NOT_EARLIER => Finding::warning(
             Area::Rtc,
             "not_set",
             format!("the clock with a battery says {time}"),
-            "set it with `hwclock --systohc` once the time is right; if it is wrong again after a power cut, replace its battery",
+            "set it with `sudo hwclock --systohc` once the time is right; if it is wrong again after a power cut, replace its battery",
         ),
         Rtc::Says(time) if time.0.abs_diff(now.0) > APART_MS.unsigned_abs() => Finding::warning(
             Area::Rtc,
             "apart",
             format!("the clock with a battery says {time}, the system {now}"),
-            "once the system's time is right, set the other with `hwclock --systohc`",
+            "once the system's time is right, set the other with `sudo hwclock --systohc`",
         ),
         Rtc::Says(_) => Finding::ok(Area::Rtc, "right", "the clock with a battery says the same time"),
     }

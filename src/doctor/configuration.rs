@@ -103,6 +103,7 @@ mod tests {
     fn each_finding_of_a_configuration_says_what_to_do() {
         let good = "[profiles]\ndir = \"devices\"\n[[patient]]\nid = \"P-1\"\n[[source]]\nid = \"s\"\nkind = \"ble\"\n\
                     address = \"C0:FF:EE:00:00:01\"\npatient = \"P-1\"\n";
+        let secret = "[auth]\nsecret_file = \"credential:token.secret\"\n";
         let unusable = good
             .replace("kind = \"ble\"", "kind = \"serial\"\nport = \"tcp://a:1\"\nprofile = \"mine\"")
             .replace("address = \"C0:FF:EE:00:00:01\"\n", "");
@@ -112,6 +113,7 @@ mod tests {
             (Some("[server]\nlisten = 5\n"), None, "wrong", "line 2", "vitalbridge check"),
             (Some("[server]\nlisten = \"0.0.0.0:8080\"\n"), None, "doubtful", "there is no TLS", "change that line"),
             (Some(""), None, "no_source", "nothing is measured", "vitalbridge scan"),
+            (Some(secret), None, "credential", "has not been looked at", "systemctl start vitalbridge"),
             (Some(good), Some("schema = 1\n"), "profile", "mine.toml", "vitalbridge profile check"),
             (Some(&unusable), Some("schema = 1\n"), "source", "the source s measures nothing", "restart the daemon"),
             (Some(good), Some(&whole), "right", "no problem", ""),

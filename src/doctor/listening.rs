@@ -119,6 +119,7 @@ fn judge(facts: &Facts, listen: SocketAddr) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Place};
     use crate::doctor::Level;
 
     #[test]
@@ -140,6 +141,17 @@ mod tests {
             assert!(found.advice.as_deref().unwrap_or_default().contains(words), "{found:?}");
         }
         assert!(judge(&Facts::Taken(process()), listen).message.contains("nginx (process 7)"));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_known_is_not_looked_at() {
+        let config = Config::parse("[server]\nlisten = '127.0.0.1:0'\n", Path::new("/"), &Place::default()).unwrap();
+        let nobody = Patient::without_configuration();
+        let any = Patient { config: Some(&config), daemon: Some(7), ..Patient::without_configuration() };
+        for (patient, expected) in [(nobody, "unused"), (any, "any")] {
+            let found = check(&patient).await;
+            assert_eq!((found[0].check, found[0].level, found.len()), (expected, Level::Skipped, 1));
+        }
     }
 
     #[tokio::test]

@@ -183,6 +183,15 @@ struct Patient<'a> {
     now: Wall,
 }
 
+#[cfg(test)]
+impl Patient<'static> {
+    /// Whose configuration cannot be read.
+    fn without_configuration() -> Self {
+        let account = account::Account::default();
+        Self { config: None, state_dir: "/state".into(), daemon: None, account, now: Wall(0) }
+    }
+}
+
 /// Looks at everything. Returns when the slowest check has ended or its deadline is over.
 pub async fn examine(file: &Path, place: &Place) -> Report {
     let now = Clock::System.now().wall;

@@ -43,9 +43,9 @@ enum Strength {
 struct Guarded {
     what: &'static str,
     path: PathBuf,
-    /// Its permissions; `None`: it is not there or cannot be looked at, which is said elsewhere, or it is a credential:
-    /// systemd hands those over with an access list, which shows as the mode of a group.
-    mode: Option<u32>,
+    /// Its permissions and group; `None`: it is not there or cannot be looked at, which is said elsewhere, or it is a
+    /// credential: systemd hands those over with an access list, which shows as the mode of a group.
+    mode: Option<(u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -55,6 +55,9 @@ struct Facts {
     /// `None`: this bridge issues no tokens.
     strength: Option<Strength>,
     files: Vec<Guarded>,
+    /// The daemon's user and its own group, which may read them as well as it.
+    user: String,
+    group: u32,
 }
 
 pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
@@ -63,6 +66,7 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
     };
     let (secret_file, issues) = (config.secret_file.clone(), !config.server.tokens.only_trusted);
     let guarded = secret_files(config);
+    let (user, group) = (patient.account.name.clone(), patient.account.gid);
     let facts = blocking(move || {
         let is_credential = systemd::is_credential(&secret_file);
         let strength = issues.then(|| {
@@ -70,10 +74,10 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
         });
         let mode = |path: &Path| {
             let found = (!systemd::is_credential(path)).then(|| fs::metadata(path).ok()).flatten();
-            found.map(|found| found.mode() & 0o777)
+            found.map(|found| (found.mode() & 0o777, found.gid()))
         };
         let files = guarded.into_iter().map(|(what, path)| Guarded { what, mode: mode(&path), path }).collect();
-        Facts { secret_file, is_credential, strength, files }
+        Facts { secret_file, is_credential, strength, files, user, group }
     });
     judge(&facts.await)
 }
@@ -167,13 +171,16 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         Some(Strength::Good) => Finding::ok(Area::Secrets, "good", "the token secret is long and random enough"),
     });
     for Guarded { what, path, mode } in &facts.files {
-        if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
-            let path = path.display();
+        let closed = |group| if group == facts.group { 0o007 } else { 0o077 };
+        if let Some((mode, _)) = mode.filter(|(mode, group)| mode & closed(*group) != 0) {
+            let (path, user) = (path.display(), &facts.user);
             findings.push(Finding::warning(
                 Area::Secrets,
                 "open",
                 format!("other users of this machine can read {what}, {path} (mode {mode:o})"),
-                format!("`sudo chmod 600 {path}`, see that it belongs to the daemon's user, and renew it if others have seen it"),
+                format!(
+                    "`sudo chown {user}: {path}`, then `sudo chmod 600 {path}`, and renew it if others have seen it"
+                ),
             ));
         }
     }
@@ -187,7 +194,8 @@ mod tests {
     use crate::doctor::Level;
 
     fn facts(strength: Option<Strength>) -> Facts {
-        Facts { secret_file: "/state/token.secret".into(), is_credential: false, strength, files: Vec::new() }
+        let (secret_file, user) = ("/state/token.secret".into(), "vitalbridge".to_owned());
+        Facts { secret_file, is_credential: false, strength, files: Vec::new(), user, group: 990 }
     }
 
     #[test]
@@ -211,16 +219,31 @@ mod tests {
         let of_systemd = judge(&Facts { is_credential: true, ..facts(Some(Strength::Monotonous)) });
         let advice = of_systemd[0].advice.as_ref().unwrap();
         assert!(advice.contains("credentials.conf") && !advice.contains("rm "), "{advice}");
-        for (mode, expected) in [(Some(0o600), 0), (Some(0o400), 0), (None, 0), (Some(0o640), 1), (Some(0o604), 1)] {
+        for (mode, expected) in [
+            (Some((0o600, 0)), 0),
+            (Some((0o400, 0)), 0),
+            (None, 0),
+            (Some((0o640, 0)), 1),
+            // As the package has its configuration: root's, and the daemon's group may read it.
+            (Some((0o640, 990)), 0),
+            (Some((0o604, 990)), 1),
+        ] {
             let files = vec![Guarded { what: "the server's key", path: "/k".into(), mode }];
             let found = judge(&Facts { files, ..facts(Some(Strength::Good)) });
             let open: Vec<_> = found.iter().filter(|one| one.check == "open").collect();
             assert_eq!(open.len(), expected, "{mode:?}");
-            assert!(
-                open.iter()
-                    .all(|one| one.level == Level::Warning && one.advice.as_ref().unwrap().contains("chmod 600 /k"))
-            );
+            for one in open {
+                let advice = one.advice.as_ref().unwrap();
+                assert!(one.level == Level::Warning && advice.contains("chown vitalbridge: /k"), "{one:?}");
+                assert!(advice.contains("chmod 600 /k"), "{one:?}");
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn without_a_configuration_no_secret_is_looked_for() {
+        let found = check(&Patient::without_configuration()).await;
+        assert_eq!((found[0].check, found[0].level, found.len()), ("unused", Level::Skipped, 1));
     }
 
     #[test]

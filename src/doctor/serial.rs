@@ -271,6 +271,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn without_a_configuration_no_port_is_looked_for() {
+        for found in check(&Patient::without_configuration()).await {
+            assert_eq!((found.check, found.level), ("unused", Level::Skipped));
+        }
+    }
+
+    #[tokio::test]
     async fn a_serial_server_answers_or_does_not() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

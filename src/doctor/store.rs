@@ -250,7 +250,11 @@ mod tests {
             assert!(one.advice.as_deref().unwrap_or_default().contains(advice), "{one:?}");
         }
         let one = cannot_tell(Path::new("/state"), &io::ErrorKind::PermissionDenied.into());
-        assert!(one.level == Level::Warning && one.advice.unwrap().contains("sudo"));
+        assert_eq!((one.check, one.level), ("user_unknown", Level::Warning));
+        assert!(one.advice.unwrap().contains("sudo"));
+        let broken = Err(StoreError::Damaged { path: "/state/vitals.db".into(), finding: "page 7".to_owned() });
+        let one = found(&facts(broken), Area::Buffer);
+        assert_eq!((one.check, one.level), ("unknown", Level::Skipped));
     }
 
     #[test]

@@ -16,13 +16,19 @@ pub const CODE_LIFE_MS: i64 = 10 * 60 * 1000;
 /// Random bytes in a code: too many to guess.
 const CODE_BYTES: usize = 16;
 
-/// The file in the state directory that holds the digest of the code that was made last.
-const FILE: &str = "sign-in.json";
+/// Files of codes in the state directory begin so; each has the digest of its code in its name, so that a code that is made while
+/// another is used up touches no file of it.
+const FILE_START: &str = "sign-in-";
 
-/// What is stored of a code: never the code itself.
+/// Codes that one user may have at a time; another ends the oldest. A panel that starts again and again ends nobody else's.
+const MAX_CODES_OF_USER: usize = 4;
+
+/// Codes of all users at a time; another ends the oldest.
+const MAX_CODES: usize = 64;
+
+/// What is stored of a code, beside its digest: never the code itself.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
-    sha256: String,
     expires_ms: i64,
     role: Role,
     user: String,
@@ -74,17 +80,64 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Makes a code that a daemon with this state directory takes once, within ten minutes. The previous one ends.
+/// Makes a code that a daemon with this state directory takes once, within ten minutes.
 ///
 /// # Errors
-/// The directory cannot be written.
+/// The directory cannot be read or written.
 pub fn new_code(state: &Path, user: &str, role: Role, now: Wall) -> io::Result<Secret> {
     let code = random_code()?;
     let expires_ms = now.0.saturating_add(CODE_LIFE_MS);
-    let stored = Stored { sha256: sha256(code.expose()), expires_ms, role, user: user.to_owned() };
+    make_room(state, user, now)?;
+    let stored = Stored { expires_ms, role, user: user.to_owned() };
     let text = serde_json::to_string(&stored).map_err(io::Error::other)?;
-    write_private(&state.join(FILE), &text)?;
+    write_private(&file_of(state, code.expose()), &text)?;
     Ok(code)
+}
+
+fn file_of(state: &Path, code: &str) -> PathBuf {
+    state.join(format!("{FILE_START}{}.json", sha256(code)))
+}
+
+/// Takes away codes that are over, and the oldest of those that are too many beside another one of this user.
+fn make_room(state: &Path, user: &str, now: Wall) -> io::Result<()> {
+    let mut alive: Vec<(Stored, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir(state)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // Not those with another ending, which are being written.
+        if !(name.starts_with(FILE_START) && name.ends_with(".json")) {
+            continue;
+        }
+        let read = std::fs::read_to_string(&path).ok();
+        match read.and_then(|text| serde_json::from_str::<Stored>(&text).ok()) {
+            // A time that is further away than any code's was written before the clock was set back.
+            Some(stored) if (now.0..=now.0.saturating_add(CODE_LIFE_MS)).contains(&stored.expires_ms) => {
+                alive.push((stored, path));
+            }
+            _ => remove(&path)?,
+        }
+    }
+    alive.sort_by_key(|(stored, _)| std::cmp::Reverse(stored.expires_ms));
+    let (mut all, mut of_user) = (0_usize, 0_usize);
+    for (stored, path) in alive {
+        let is_theirs = stored.user == user;
+        // One more is about to be made.
+        if all.saturating_add(1) >= MAX_CODES || (is_theirs && of_user.saturating_add(1) >= MAX_CODES_OF_USER) {
+            remove(&path)?;
+            continue;
+        }
+        all = all.saturating_add(1);
+        of_user = of_user.saturating_add(usize::from(is_theirs));
+    }
+    Ok(())
+}
+
+/// A file that somebody else has used up meanwhile is gone as well.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a file that only its owner can read, through a new name, so that no half file is ever seen. What root writes
@@ -130,17 +183,20 @@ impl Codes {
                     .ok_or_else(|| "this is not the code of this demo: take the link it printed".to_owned())
             }
             Self::Directory(state) => {
-                let path = state.join(FILE);
+                let path = file_of(state, code);
                 let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => REFUSED.to_owned(),
                     _ => format!("the daemon cannot read {}: {error}", path.display()),
                 })?;
                 let stored: Stored = serde_json::from_str(&text).map_err(|_| REFUSED.to_owned())?;
-                if stored.sha256 != sha256(code) || now.0 > stored.expires_ms {
+                // Of two who bring the same code one takes the file away.
+                std::fs::remove_file(&path).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => REFUSED.to_owned(),
+                    _ => format!("{} cannot be used up: {error}", path.display()),
+                })?;
+                if now.0 > stored.expires_ms {
                     return Err(REFUSED.to_owned());
                 }
-                std::fs::remove_file(&path)
-                    .map_err(|error| format!("{} cannot be used up: {error}", path.display()))?;
                 Ok(SignedIn { user: stored.user, role: stored.role })
             }
         }
@@ -175,15 +231,35 @@ mod tests {
     }
 
     #[test]
+    fn a_panel_that_asks_again_and_again_ends_nobody_elses_code() {
+        let dir = tempfile::tempdir().unwrap();
+        let codes = Codes::Directory(dir.path().to_owned());
+        let made = |user: &str, at: i64| new_code(dir.path(), user, Role::Nurse, Wall(NOW.0 + at)).unwrap();
+        let nurse = made("lena", 0);
+        let panel: Vec<Secret> = (0..300).map(|second| made("kiosk", 1000 * second)).collect();
+        let is_taken = |code: &Secret| codes.redeem(code.expose(), true, Wall(NOW.0 + 300_000)).is_ok();
+        assert!(is_taken(&nurse), "the nurse's code was ended by the panel's");
+        let taken: Vec<usize> = (0..panel.len()).filter(|place| is_taken(&panel[*place])).collect();
+        assert_eq!(taken, [296, 297, 298, 299], "the newest of a user");
+        // Many users are bounded too, and what is over is taken away.
+        for user in 0..100 {
+            made(&format!("user-{user}"), 300_000 + user);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), MAX_CODES);
+        made("late", 2 * CODE_LIFE_MS);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_file_that_the_daemon_cannot_read_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let codes = Codes::Directory(dir.path().to_owned());
         let nothing_there = codes.redeem("c0de", true, NOW).unwrap_err();
         assert!(nothing_there.contains("wrong, used or too old"), "{nothing_there}");
         // Also root cannot read a directory as a file.
-        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        std::fs::create_dir(file_of(dir.path(), "c0de")).unwrap();
         let unreadable = codes.redeem("c0de", true, NOW).unwrap_err();
-        assert!(unreadable.contains("cannot read") && unreadable.contains(FILE), "{unreadable}");
+        assert!(unreadable.contains("cannot read") && unreadable.contains(FILE_START), "{unreadable}");
     }
 
     #[test]
@@ -223,7 +299,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let code = new_code(dir.path(), "lena", Role::Nurse, NOW).unwrap();
-        let path = dir.path().join(FILE);
+        let path = file_of(dir.path(), code.expose());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!std::fs::read_to_string(&path).unwrap().contains(code.expose()));
     }

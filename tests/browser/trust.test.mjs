@@ -162,3 +162,107 @@ test('without a self-check no bed says "no alert", and a page that nobody sees s
     daemon.child.kill('SIGCONT');
   }
 });
+
+/** Writes down what the page tells the bridge, and which alarms of other beds and of the bridge stand on the screen then. */
+const withWords = (page) => page.addInitScript(() => {
+  globalThis.said = [];
+  const { send } = WebSocket.prototype;
+  WebSocket.prototype.send = function tell(text) {
+    const { type, data } = JSON.parse(text);
+    const read = [...document.querySelectorAll('#elsewhere, #bridge-alerts .alarm-title')].filter((node) => node.checkVisibility()).map(({ textContent }) => textContent);
+    globalThis.said.push({ type, data, read });
+    return send.call(this, text);
+  };
+});
+
+/** An alert as the bridge tells it. */
+const alertOf = (alertId, seq, { priority = 'medium', patient = QUIET, message = alertId } = {}) => ({
+  type: 'alert', channel: `alerts/${patient}`, seq, data: {
+    alert_id: alertId, change: 'start', patient_id: patient, device_id: null, rule: 'spo2_low', kind: 'physiological', priority, metric: 'spo2', message,
+    condition: { presence: 'true' }, signal: { audio: { activation: 'on', presence: 'on' }, visual: { activation: 'on', presence: 'on' } },
+    onset: '2026-11-20T22:00:00.000Z', paused_until: null, hidden_by: null, recurrence: 0, by: null, mode: 'demo',
+  },
+});
+
+/** A window whose bridge a test can speak for, signed in for these patients. */
+async function spokenFor(view, ...patients) {
+  await fresh();
+  const page = await context.newPage();
+  await withSocket(page);
+  await withWords(page);
+  await page.addInitScript((jwt) => sessionStorage.setItem('vitalbridge.token', jwt), await tokenFor(daemon, 'nurse', { patients }));
+  await page.goto(`${daemon.origin}/${view}`);
+  await until('live', async () => await page.locator('#link-text').innerText() === 'Live');
+  const hear = (...frames) => page.evaluate((all) => all.forEach((frame) => globalThis.hear(frame)), frames);
+  const said = (type, name) => page.evaluate(([kind, command]) => globalThis.said.filter(({ type: is, data }) => is === kind && (!command || data.name === command)), [type, name]);
+  return { page, hear, said };
+}
+
+/** Waits until the bridge was told that these are shown; each stood on the screen then. */
+async function confirmedInWords(said, alerts) {
+  const shown = await until('all are confirmed', async () => {
+    const receipts = (await said('alert_receipt')).filter(({ data }) => data.state === 'shown');
+    const found = alerts.map(([id, words]) => ({ words, read: receipts.find(({ data }) => data.alerts.some(({ alert_id: is }) => is === id))?.read }));
+    return found.every(({ read }) => read) && found;
+  });
+  for (const { words, read } of shown) assert.ok(read.some((text) => text.includes(words)), `${words}: confirmed while the screen said ${read}`);
+}
+
+test('an alarm of another bed is confirmed when its bed and its text have stood at this one, and not by a number', async () => {
+  const beds = ['P-0005', 'P-0006', NEIGHBOUR];
+  const { page, hear, said } = await spokenFor(BEDSIDE, QUIET, ...beds);
+  const FIRST_SEQ = 1e9;
+  await hear(...beds.map((patient, at) => alertOf(`high-${at}`, FIRST_SEQ + at, { priority: 'high', patient, message: `alarm of ${patient}` })));
+  await until('+2 ***', async () => /\+2 \*\*\*$/.test((await page.locator('#elsewhere').innerText()).trim()));
+  await confirmedInWords(said, beds.map((patient, at) => [`high-${at}`, `*** alarm of ${patient}`]));
+});
+
+test('five alerts of the bridge have three lines, and each is confirmed when it has stood in one', async () => {
+  const { page, hear, said } = await spokenFor('#/');
+  const names = ['one', 'two', 'three', 'four', 'five'];
+  await hear(...names.map((name, at) => {
+    const frame = alertOf(`bridge-${name}`, 1e9 + at, { priority: 'low', message: `bridge says ${name}` });
+    Object.assign(frame.data, { patient_id: null, kind: 'technical' });
+    return frame;
+  }));
+  await confirmedInWords(said, names.map((name) => [`bridge-${name}`, `* bridge says ${name}`]));
+  assert.equal(await page.locator('#bridge-alerts li').count(), 3);
+});
+
+test('a press acknowledges what could be read when the finger set out, and neither what came after nor what took its place', async () => {
+  const { page, hear, said } = await spokenFor(BEDSIDE, QUIET);
+  const acknowledge = page.locator('#acknowledge');
+  const acknowledged = async () => (await said('command', 'alert.acknowledge')).map(({ data }) => data.alert_id);
+  await hear(alertOf('old', 1e9));
+  await until('it can be acknowledged', async () => await acknowledge.getAttribute('aria-disabled') === 'false' && await acknowledge.isEnabled());
+  /** Presses in the moment in which the page has drawn this. */
+  const pressWhen = (button, text, frame) => page.evaluate(([selector, like, heard]) => new Promise((done) => {
+    const observer = new MutationObserver(() => {
+      if (!document.getElementById('bedside').textContent.includes(like) && !document.getElementById('tiles').textContent.includes(like)) return;
+      observer.disconnect();
+      document.querySelector(selector).click();
+      done();
+    });
+    observer.observe(document.body, { subtree: true, childList: true, characterData: true });
+    globalThis.hear(heard);
+  }), [button, text, frame]);
+  await pressWhen('#acknowledge', 'just begun', alertOf('new', 2e9, { priority: 'high', message: 'just begun' }));
+  await until('the old one is acknowledged', async () => (await acknowledged()).includes('old'));
+  assert.deepEqual(await acknowledged(), ['old']);
+  await until('the button says how many it is about', async () => await acknowledge.innerText() === 'Acknowledge 2');
+  await acknowledge.click();
+  await until('both', async () => (await acknowledged()).includes('new'));
+  // The button on a tile, under which another alarm takes the place.
+  await page.evaluate(() => {
+    location.hash = '#/';
+  });
+  const button = `.tile[data-patient=${QUIET}] .acknowledge`;
+  const before = (await acknowledged()).length;
+  await pressWhen(button, 'newest', alertOf('newest', 3e9, { priority: 'high', message: 'newest' }));
+  assert.match(await page.locator('#toast').innerText(), /Read them, then press again/);
+  assert.equal((await acknowledged()).length, before);
+  await until('it can be acknowledged later', async () => {
+    await page.locator(button).click();
+    return (await acknowledged()).at(-1) === 'newest';
+  });
+});

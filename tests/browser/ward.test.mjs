@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Turns } from '../../src/server/dashboard/alarm.js';
 import { NO_NUMBER, Ward, ageText, timeText } from '../../src/server/dashboard/ward.js';
 
 const SNAPSHOT = {
@@ -473,4 +474,26 @@ test('beside a number stand the limits that alarm first, and none that is off', 
     rule({ high: 100, priority: 'info' }), rule({ metrics: ['spo2'], low: 90, off: { expires: '2026-11-20T22:30:00Z' } }), rule({ metrics: ['spo2'], low: 80 })]);
   assert.deepEqual(Object.fromEntries(made.limitsOf(PATIENT)), { heart_rate: { low: 50, high: 120 }, spo2: { low: 80 } });
   assert.equal(made.limitsOf('P-99').size, 0);
+});
+
+test('in a place that several alerts share each has its turn, the most urgent first and at once, until the bridge knows of all', () => {
+  const turns = new Turns();
+  const told = new Set();
+  const one = (alertId, stars = '**', active = true) => ({ alertId, seq: 1, stars, active, audible: active, priority: stars });
+  const pick = (alerts, now) => turns.pick(alerts, ({ alertId }) => !told.has(alertId), now)?.alertId;
+  assert.equal(pick([], 0), undefined);
+  const alerts = [one('a', '***'), one('b', '***'), one('c'), one('d', '*', false)];
+  assert.equal(pick(alerts, 0), 'a');
+  told.add('a');
+  assert.deepEqual([pick(alerts, 1400), pick(alerts, 1500)], ['a', 'b'], 'a short turn while others wait');
+  told.add('b');
+  assert.equal(pick(alerts, 3000), 'c', 'what is less urgent is shown once too');
+  const [first] = [one('e', '***')];
+  assert.equal(pick([first, ...alerts], 3100), 'e', 'what is more urgent does not wait');
+  told.add('e');
+  assert.equal(pick([first, ...alerts], 4600), 'c', 'it was not told yet');
+  told.add('c');
+  const order = [8600, 12_600, 16_600, 20_600].map((now) => pick([first, ...alerts], now));
+  assert.deepEqual(order, ['e', 'a', 'b', 'e'], 'then those that are as urgent as the first; nobody asks for an acknowledged one');
+  assert.equal(pick(alerts, 20_700), 'a', 'what is over gives its place up');
 });

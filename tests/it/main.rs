@@ -48,6 +48,7 @@ mod notifications;
 mod own_state;
 mod oximeter;
 mod packaging;
+mod panel;
 mod ports;
 mod profiles;
 mod repeated;

@@ -189,6 +189,66 @@ fn a_purge_empties_a_disk_that_is_mounted_at_one_of_its_folders_and_does_not_fai
     }
 }
 
+/// A purge where the state directory is a link to a folder of `owner`; what it says, and whether data and link are there.
+fn purged_through_a_link(owner: &str) -> (String, bool, bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let below = |path: &str| dir.path().join(path);
+    for folder in ["var/lib", "etc/vitalbridge", "ssd/.hidden"] {
+        fs::create_dir_all(below(folder)).unwrap();
+    }
+    fs::write(below("ssd/vitals.db"), "patients").unwrap();
+    std::os::unix::fs::symlink("../../ssd", below("var/lib/vitalbridge")).unwrap();
+    let script = read("packaging/deb/postrm")
+        .replace("/var/lib/vitalbridge", below("var/lib/vitalbridge").to_str().unwrap())
+        .replace("/etc/vitalbridge", below("etc/vitalbridge").to_str().unwrap())
+        .replace("= vitalbridge ]", &format!("= {owner} ]"));
+    fs::write(below("postrm"), script).unwrap();
+    let trial = format!("command() {{ false; }}; set -- purge; . {}", below("postrm").display());
+    let output = std::process::Command::new("sh").args(["-e", "-c", &trial]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(!below("etc/vitalbridge").exists());
+    (said, below("ssd/vitals.db").exists(), below("var/lib/vitalbridge").symlink_metadata().is_ok())
+}
+
+#[test]
+fn a_purge_follows_a_link_to_where_the_data_are_and_says_what_it_leaves_to_others() {
+    let owner = std::process::Command::new("id").arg("-un").output().unwrap();
+    let (said, has_data, has_link) = purged_through_a_link(String::from_utf8(owner.stdout).unwrap().trim());
+    assert_eq!((said.as_str(), has_data, has_link), ("", false, false), "patients' data outlive a purge");
+    let (said, has_data, has_link) = purged_through_a_link("nobody-of-this-machine");
+    assert!(said.contains("STAYS") && said.contains("/ssd"), "{said}");
+    assert_eq!((has_data, has_link), (true, false));
+}
+
+#[test]
+fn an_installation_whose_service_does_not_start_says_so_and_succeeds() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (words, answer, told) in [
+        ("configure ''", "exit 1", true),
+        ("configure 0.1.0-1", "exit 1", true),
+        ("abort-remove", "exit 1", true),
+        ("configure ''", "exit 0", false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for tool in ["systemd-sysusers", "systemd-tmpfiles", "deb-systemd-helper", "systemctl", "runuser", "udevadm"] {
+            fs::write(dir.path().join(tool), "#!/bin/sh\n").unwrap();
+        }
+        fs::write(dir.path().join("deb-systemd-invoke"), format!("#!/bin/sh\n{answer}\n")).unwrap();
+        for entry in fs::read_dir(dir.path()).unwrap() {
+            fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let script = read("packaging/deb/postinst").replace("/run/systemd/system", dir.path().to_str().unwrap());
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &format!("set -- {words}; {script}")]).env("PATH", path);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}: {said}");
+        assert_eq!(said.contains("the service did NOT start"), told, "{words}: {said}");
+    }
+}
+
 #[test]
 fn each_adapter_of_a_built_in_profile_is_kept_from_modem_manager() {
     let rules = read("systemd/60-vitalbridge.rules");
@@ -226,13 +286,34 @@ fn the_unit_watches_restarts_and_bounds_the_daemon_and_waits_for_no_network() {
         ("MemoryMax", "256M"),
         ("User", "vitalbridge"),
         ("StateDirectoryMode", "0700"),
-        // Without a network and without the time a bedside bridge has to start all the same.
-        ("After", "network.target bluetooth.service dbus.service"),
     ] {
         assert_eq!(of(key), [value], "{key}");
     }
-    for key in ["Requires", "Wants", "BindsTo", "Requisite", "PartOf"] {
+    // Without a network and without the time a bedside bridge has to start all the same. A driver that cannot be loaded keeps it
+    // from nothing: `Wants`, and `modprobe@.service` is told to pass over it.
+    let drivers = "modprobe@usbserial.service modprobe@cdc_acm.service";
+    assert_eq!(of("After"), ["network.target bluetooth.service dbus.service", drivers]);
+    assert_eq!(of("Wants"), [drivers]);
+    for key in ["Requires", "BindsTo", "Requisite", "PartOf"] {
         assert_eq!(of(key), <[&str; 0]>::default(), "{key}");
+    }
+}
+
+#[test]
+fn the_driver_of_each_adapter_that_is_allowed_is_there_before_the_kinds_of_devices_are_looked_up() {
+    let unit = read("systemd/vitalbridge.service");
+    let has = |key: &str, word: &str| {
+        unit.lines()
+            .any(|line| line.strip_prefix(key).is_some_and(|words| words.split_whitespace().any(|one| one == word)))
+    };
+    // The module that registers each kind in /proc/devices; the others are parts of the kernel.
+    let drivers = [("ttyUSB", Some("usbserial")), ("ttyACM", Some("cdc_acm")), ("ttyAMA", None), ("ttyS", None)];
+    let allowed: Vec<&str> =
+        unit.lines().filter_map(|line| line.strip_prefix("DeviceAllow=char-")?.strip_suffix(" rw")).collect();
+    assert_eq!(allowed, drivers.map(|(kind, _)| kind));
+    for module in drivers.iter().filter_map(|(_, module)| *module) {
+        let service = format!("modprobe@{module}.service");
+        assert!(has("Wants=", &service) && has("After=", &service), "{service}");
     }
 }
 
@@ -568,8 +649,9 @@ fn each_command_of_the_books_and_of_the_doctor_can_be_typed_by_who_is_not_root()
 #[test]
 fn the_book_of_the_doctor_names_each_warning_and_error_and_no_other() {
     let mut given = std::collections::BTreeSet::new();
-    let finding =
-        regex::Regex::new(r#"(?:Finding::(?:warning|error)\(\s*(?:Area::\w+|AREA|area),|\berror\()\s*"([a-z_]+)""#);
+    let finding = regex::Regex::new(
+        r#"(?:Finding::(?:warning|error)\(\s*(?:Area::\w+|AREA|area),|\b(?:error|warning)\()\s*"([a-z_]+)""#,
+    );
     let tested = regex::Regex::new(r#""([a-z_]+)",\s*Level::(?:Warning|Error)"#);
     let (finding, tested) = (finding.unwrap(), tested.unwrap());
     for entry in fs::read_dir(root("src/doctor")).unwrap() {
@@ -588,6 +670,24 @@ fn the_book_of_the_doctor_names_each_warning_and_error_and_no_other() {
         .collect();
     assert!(given.len() > 40, "{given:?}");
     assert_eq!(told, given, "docs/doctor.md, and what src/doctor gives");
+}
+
+#[test]
+fn each_finding_that_the_doctor_can_have_stands_in_a_test_of_its_file() {
+    let given = regex::Regex::new(
+        r#"(?:Finding::\w+\(\s*(?:Area::\w+|AREA|area),|\b(?:error|warning)\(|\(Area::\w+,)\s*"([a-z_]+)""#,
+    );
+    let (given, mut found) = (given.unwrap(), 0);
+    for entry in fs::read_dir(root("src/doctor")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let (code, tests) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
+        for check in given.captures_iter(code).map(|captures| captures[1].to_owned()) {
+            found += 1;
+            assert!(tests.contains(&format!("\"{check}\"")), "{}: no test has the finding `{check}`", path.display());
+        }
+    }
+    assert!(found > 100, "{found}");
 }
 
 #[test]

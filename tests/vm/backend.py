@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import socket
 import struct
 import subprocess
@@ -51,14 +52,20 @@ class Backend:
         self.folder.mkdir()
         self.port = free_port()
         self.inside = free_port()
+        # The same broker for who has the password alone.
+        self.closed = free_port()
+        self.password = secrets.token_hex(12)
         # The name under which the virtual machine reaches the host.
         self.certificates("10.0.2.2")
         (self.folder / "mosquitto.conf").write_text(
             f"per_listener_settings true\nuser root\nlog_dest none\npersistence false\nmax_queued_messages 100000\n"
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
             f"certfile {self.folder}/broker.pem\nkeyfile {self.folder}/broker.key\n"
+            f"listener {self.closed} 127.0.0.1\nallow_anonymous false\npassword_file {self.folder}/accounts\n"
+            f"certfile {self.folder}/broker.pem\nkeyfile {self.folder}/broker.key\n"
             f"listener {self.inside} 127.0.0.1\nallow_anonymous true\n"
         )
+        subprocess.run(["mosquitto_passwd", "-c", "-b", self.folder / "accounts", "bridge", self.password], check=True)
         # Each event that has come, by (epoch, seq).
         self.arrived = {}
         self.lines = 0

@@ -31,6 +31,8 @@ class Machine:
         self.drive = drive
         self.share = folder / "share"
         self.share.mkdir()
+        # Who connects to it plugs a USB serial adapter in, and speaks from its other end.
+        self.adapter = folder / "adapter"
         self.process = self.writer = None
         self.count = 0
         with socket.socket() as free:
@@ -50,8 +52,11 @@ class Machine:
             "-chardev", f"socket,id=shell,path={self.folder / 'shell'},server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=shell,name=trial",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:8080", "-device", "virtio-net-pci,netdev=net,romfile=",
+            "-device", "qemu-xhci,id=usb", "-chardev", f"socket,id=adapter,path={self.adapter},server=on,wait=off",
+            "-device", "usb-serial,chardev=adapter,bus=usb.0",
         ]
-        (self.folder / "shell").unlink(missing_ok=True)
+        for socket_ in (self.folder / "shell", self.adapter):
+            socket_.unlink(missing_ok=True)
         with (self.folder / "console").open("ab") as console:
             self.process = await asyncio.create_subprocess_exec(
                 *map(str, arguments), stdin=asyncio.subprocess.DEVNULL, stdout=console, stderr=console
@@ -109,16 +114,17 @@ class Machine:
         return text
 
     async def until(self, what, command, wanted, limit=60):
-        """Runs a command again and again until this is in what it writes."""
-        answer = ""
+        """Runs a command again and again until this, or one of these, is in what it writes, and gives that."""
+        answer, wanted = "", (wanted,) if isinstance(wanted, str) else wanted
         try:
             async with asyncio.timeout(limit):
-                while wanted not in answer:
+                while not any(words in answer for words in wanted):
                     answer = await self.run(command)
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise Failed(f"{what}: not within {limit} s; `{command}` says: {answer}") from None
         say(f"   {what}")
+        return answer
 
     async def ended(self, limit):
         """Waits until the machine has ended by itself."""

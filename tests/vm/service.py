@@ -1,7 +1,7 @@
-"""The package on a virtual arm64 machine with Debian: installed, ready, hardened, watched, well, and still whole after a
-reboot and after the plug was pulled.
+"""The package on a virtual arm64 machine with Debian: installed, ready, hardened, watched, well, still whole after a reboot and
+after the plug was pulled, updated and removed.
 
-    service.py FOLDER PACKAGE [--break NAME] [--cuts NUMBER] [--seed NUMBER]
+    service.py FOLDER PACKAGE [--break NAME] [--cuts NUMBER] [--seed NUMBER] [--show NAMES]
 
 FOLDER has the machine's disk and kernel. With --break one thing is broken first, and the trial passes if it is noticed.
 """
@@ -9,6 +9,7 @@ FOLDER has the machine's disk and kernel. With --break one thing is broken first
 import argparse
 import asyncio
 import bisect
+import http.client
 import json
 import random
 import re
@@ -16,6 +17,7 @@ import secrets
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,8 @@ from backend import Backend, TimeServer
 from card import Card
 from dashboard import READING_LIMIT, Dashboard
 from machine import Failed, Machine, need, say
+from oximeter import Oximeter
+from package import DROP_IN, PackageShows
 
 # The service starts, a broker is connected to, a clock is set: with the emulated processor on a busy machine.
 START_LIMIT = 240
@@ -38,6 +42,8 @@ WATCHDOG_LIMIT = 30 + 2 + 120
 EXPOSURE = 1.5
 # `doctor` gives each of its checks a few seconds; so many times it is run again if one did not end in time.
 DOCTOR_RUNS = 5
+# What `doctor` has to have looked at.
+AREAS = ("configuration", "clock", "dbus", "bluez", "adapter", "disk", "store", "broker", "secrets", "ports")
 # So many times the plug is pulled if nobody says otherwise, each time after so many seconds of load.
 CUTS = 3
 LOAD_S = (12, 25)
@@ -52,6 +58,7 @@ listen = "0.0.0.0:8080"
 max_mib = 128
 [mqtt]
 broker = "mqtts://10.0.2.2:{port}"
+{login}
 [mqtt.tls]
 ca_file = "broker-ca.pem"
 [[patient]]
@@ -82,13 +89,22 @@ speed = 40
 patient = "P-3"
 """
 
-DROP_IN = "/etc/systemd/system/vitalbridge.service.d"
 # What is broken, in which show it has to be noticed, and how it is done in the machine.
 BREAKS = {
     "watchdog": ("is_watched", f"printf '[Service]\\nWatchdogSec=0\\n' >{DROP_IN}/break.conf"),
     "bus": ("arrives_at_a_dashboard", f"printf '[Service]\\nInaccessiblePaths=/run/dbus\\n' >{DROP_IN}/break.conf"),
     "authority": ("arrives_at_a_broker", "cp /var/lib/vitalbridge/tls-certificate.pem /etc/vitalbridge/broker-ca.pem"),
-    "clock": ("is_well", "systemctl mask --now systemd-timesyncd"),
+    # Who sets the clock by hand takes away that it was synchronised before.
+    "clock": ("is_well", "systemctl mask --now systemd-timesyncd; date -s @$(date +%s)"),
+    "device": ("opens_a_serial_port", f"printf '[Service]\\nDeviceAllow=\\nDeviceAllow=char-ttyAMA rw\\n' >{DROP_IN}/break.conf"),
+    "module": ("opens_a_serial_port", "systemctl mask modprobe@usbserial.service"),
+    "rule": ("opens_a_serial_port", "ln -s /dev/null /etc/udev/rules.d/60-vitalbridge.rules; udevadm control --reload"),
+    "credential": (
+        "takes_its_credentials",
+        f"printf '[Service]\\nLoadCredentialEncrypted=\\nSetCredential=mqtt.password:another\\n' >{DROP_IN}/zz-break.conf",
+    ),
+    "restart": ("is_updated", "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d"),
+    "purge": ("is_removed", "mount --bind /var/lib/vitalbridge /var/lib/vitalbridge"),
     "enabled": ("survives_a_reboot", "systemctl disable vitalbridge"),
     "bond": ("survives_a_reboot", "mount -t tmpfs tmpfs /var/lib/bluetooth"),
     "sync": (
@@ -100,7 +116,7 @@ BREAKS = {
 NOSYNC = "int fsync(int file) { return 0; }\nint fdatasync(int file) { return 0; }\n"
 
 
-class Trial:
+class Trial(PackageShows):
     def __init__(self, vm, folder, package, broken, cuts, seed):
         self.folder = folder
         self.cuts = cuts
@@ -117,6 +133,10 @@ class Trial:
         )
         self.backend = Backend(folder)
         self.dashboard = Dashboard()
+        self.oximeter = Oximeter()
+        # How the broker is reached, and what the shows have added to the configuration.
+        self.port, self.login = self.backend.port, ""
+        self.parts = {}
         self.bonds = {}
         self.tasks = []
         self.boots = 0
@@ -135,10 +155,14 @@ class Trial:
         await self.machine.boot(hci)
         self.figures.append((f"start {self.boots} of the machine, until its shell answers", f"{time.monotonic() - began:.0f} s"))
         await self.machine.ask("mount -t 9p -o trans=virtio,version=9p2000.L share /share")
+        if self.oximeter.is_plugged:
+            await self.oximeter.plug_in(self.machine.adapter)
 
     async def ready(self):
-        is_ready = "systemctl is-active --quiet vitalbridge && echo READY; systemctl status --no-pager -n 20 vitalbridge"
-        await self.machine.until("the service is ready", is_ready, "READY", START_LIMIT)
+        is_ready = "systemctl is-active --quiet vitalbridge && echo READY; systemctl is-failed vitalbridge"
+        said = await self.machine.until("the service is ready", is_ready, ("READY", "failed"), START_LIMIT)
+        if "READY" not in said:
+            raise Failed(await self.machine.run("systemctl status --no-pager -n 20 vitalbridge"))
 
     async def shown(self, name):
         return await self.machine.ask(f"systemctl show vitalbridge -p {name} --value")
@@ -148,8 +172,13 @@ class Trial:
         (self.machine.share / name).write_text(text)
         await self.machine.ask(f"install -o root -g vitalbridge -m 640 /share/{name} /etc/vitalbridge/{name}")
 
+    def text(self):
+        """The configuration, with what the shows have added to it."""
+        text = CONFIG.format(port=self.port, login=self.login, strap=sensors.STRAP, cuff=sensors.CUFF)
+        return text + "".join(self.parts.values())
+
     async def configure(self, more=""):
-        await self.put(CONFIG.format(port=self.backend.port, strap=sensors.STRAP, cuff=sensors.CUFF) + more, "vitalbridge.toml")
+        await self.put(self.text() + more, "vitalbridge.toml")
         await self.machine.ask("vitalbridge check && sync && systemctl restart vitalbridge")
         await self.ready()
 
@@ -157,6 +186,16 @@ class Trial:
         """A dashboard outside of the machine, which trusts the bridge's own certificate, with the token that it has."""
         await self.dashboard.stop()
         await self.dashboard.start(self.machine.port, self.token, self.certificate)
+
+    async def status_with(self, token):
+        """The status of a request with this token."""
+        def ask():
+            secure = ssl.create_default_context(cadata=self.certificate)
+            secure.check_hostname = False
+            bridge = http.client.HTTPSConnection("127.0.0.1", self.machine.port, context=secure, timeout=READING_LIMIT)
+            bridge.request("GET", "/api/v1/patients", headers={"Authorization": f"Bearer {token}"})
+            return bridge.getresponse().status
+        return await asyncio.to_thread(ask)
 
     async def heart_rate(self, since):
         """The next number of the strap at the dashboard; it must be one that the strap has sent."""
@@ -220,6 +259,8 @@ class Trial:
                        "UnitFileState=enabled", "NRestarts=0", "FragmentPath=/usr/lib/systemd/system/vitalbridge.service"):
             need(f"\n{wanted}\n" in f"\n{unit}\n".replace("=/lib/", "=/usr/lib/"), f"the service does not have {wanted}")
         need(await self.shown("DropInPaths") == "", "the unit is not as the package has it")
+        groups = set((await self.machine.ask("id -nG vitalbridge")).split())
+        need(groups == {"vitalbridge", "bluetooth", "dialout"}, f"its user is in the groups {groups}")
         said = await self.machine.ask("systemd-analyze security --no-pager vitalbridge | tail -n 1")
         exposure = float(re.search(r": ([0-9.]+)", said)[1])
         need(exposure <= EXPOSURE, f"the unit is exposed: {said}")
@@ -266,22 +307,27 @@ class Trial:
         return f"the same readings at a Mosquitto outside, over TLS: {len(self.backend.arrived)} events so far"
 
     async def is_well(self):
+        green = await self.green(*AREAS)
+        await self.memory(f"with {3 if self.oximeter.is_plugged else 2} sensors and a dashboard")
+        return f"doctor is green: {', '.join(green)}"
+
+    async def green(self, *areas):
+        """The areas that `doctor` finds well. These are among them, and nothing is wrong."""
         synchronised = "timedatectl show -p NTPSynchronized --value"
         await self.machine.until("the clock is synchronised", synchronised, "yes", START_LIMIT)
         for _ in range(DOCTOR_RUNS):
             text, code = await self.machine.answer("vitalbridge doctor --json")
-            report = json.loads(text)
-            bad = [finding for finding in report["findings"] if finding["level"] not in ("ok", "skipped")]
+            findings = json.loads(text)["findings"]
+            bad = [finding for finding in findings if finding["level"] not in ("ok", "skipped")]
             # An emulated processor on a busy machine: its advice is to run it again.
             if not bad or any(finding["check"] != "too_late" for finding in bad):
                 break
             say(f"   doctor was too slow: {', '.join(finding['area'] for finding in bad)}")
         need(code == 0 and not bad, f"doctor ended with {code}: {bad}")
-        green = sorted({finding["area"] for finding in report["findings"] if finding["level"] == "ok"})
-        for area in ("configuration", "clock", "dbus", "bluez", "adapter", "disk", "store", "broker", "secrets", "ports"):
-            need(area in green, f"doctor has not looked at {area}: {report['findings']}")
-        await self.memory("with two sensors and a dashboard")
-        return f"doctor is green: {', '.join(green)}"
+        green = sorted({finding["area"] for finding in findings if finding["level"] == "ok"})
+        for area in areas:
+            need(area in green, f"doctor has not looked at {area}: {findings}")
+        return green
 
     async def is_watched(self):
         pid, restarts = await self.shown("MainPID"), int(await self.shown("NRestarts"))
@@ -391,8 +437,8 @@ class Trial:
 
 
 SHOWS = (
-    "boots_debian", "is_ready", "arrives_at_a_dashboard", "arrives_at_a_broker", "is_well", "is_watched", "survives_a_reboot",
-    "survives_the_plug",
+    "boots_debian", "is_ready", "arrives_at_a_dashboard", "arrives_at_a_broker", "is_well", "is_watched", "opens_a_serial_port",
+    "opens_a_gpio", "takes_its_credentials", "survives_a_reboot", "survives_the_plug", "is_updated", "is_removed",
 )
 
 
@@ -400,9 +446,9 @@ SHOWS = (
 PREPARING = SHOWS[:3]
 
 
-async def shows(trial):
+async def shows(trial, chosen):
     """Shows one after the other, until one fails. Gives its name. Where something is broken, only what leads to it is shown."""
-    wanted = [*PREPARING, BREAKS[trial.broken][0]] if trial.broken else SHOWS
+    wanted = [*PREPARING, BREAKS[trial.broken][0]] if trial.broken else [*PREPARING, *chosen] if chosen else SHOWS
     for name in dict.fromkeys(wanted):
         began = time.monotonic()
         try:
@@ -423,7 +469,10 @@ async def main():
     parser.add_argument("--break", dest="broken", choices=BREAKS)
     parser.add_argument("--cuts", type=int, default=CUTS)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
+    parser.add_argument("--show", type=lambda names: names.split(","), help="these alone, and what leads to them: " + ", ".join(SHOWS))
     wanted = parser.parse_args()
+    if strange := set(wanted.show or ()) - set(SHOWS):
+        parser.error(f"no such show: {', '.join(strange)}; there are {', '.join(SHOWS)}")
     began = time.monotonic()
     say(f"seed {wanted.seed}")
     with tempfile.TemporaryDirectory(prefix="vitalbridge-vm-") as folder:
@@ -432,9 +481,9 @@ async def main():
         try:
             await trial.card.start()
             await trial.backend.start()
-            failed = await shows(trial)
+            failed = await shows(trial, wanted.show)
             if failed and failed != BREAKS.get(wanted.broken, (None,))[0]:
-                await trial.machine.tell(["vitalbridge", "bluetooth", "trial-radio", "systemd-timesyncd", "systemd-networkd"])
+                await trial.machine.tell(["vitalbridge", "bluetooth", "trial-radio", "systemd-timesyncd", "systemd-networkd", "systemd-udevd"])
         finally:
             await trial.machine.off()
             await trial.backend.stop()

@@ -10,8 +10,48 @@ import { describe, hide, mark, stamp, within, write } from './dom.js';
 /** A longer text of an alert is drawn smaller, in characters. */
 const LONG_TITLE = 34;
 
-/** The alert that a button stands for, as it was drawn: what the person saw counts. @type {WeakMap<Element, ShownAlert>} */
+/** Nobody reads and presses sooner: a press was meant for what stood there before, in ms. */
+export const READ_MS = 700;
+/** What is said to who was too early. */
+export const TOO_EARLY = 'The alarms have just changed. Read them, then press again.';
+/** So long an alert stands in a place that several share, and while one waits that nobody was shown yet, in ms. */
+const TURN_MS = 4000;
+const SHORT_TURN_MS = 1500;
+
+/** The alert that a button stands for, as it was drawn, and since when: what the person saw counts. @type {WeakMap<Element, {alert: ShownAlert, since: number}>} */
 const drawnOn = new WeakMap();
+
+/** True if both are one event of one alert. @param {{alertId: string, seq: number} | undefined} a @param {{alertId: string, seq: number}} b */
+const isSame = (a, b) => a?.alertId === b.alertId && a.seq === b.seq;
+
+/**
+ * Gives several alerts their turn in one place: each is shown once, the most urgent first, then those stay that are as urgent as
+ * the first.
+ */
+export class Turns {
+  #shown = '';
+  #since = -Infinity;
+
+  /**
+   * @param {ShownAlert[]} alerts the most urgent first
+   * @param {(alert: ShownAlert) => boolean} isNew nobody was shown it
+   * @param {number} now
+   * @returns {ShownAlert | undefined}
+   */
+  pick(alerts, isNew, now) {
+    const shown = alerts.find(({ alertId }) => alertId === this.#shown);
+    const waiting = alerts.find((alert) => alert !== shown && (alert.active || alert.audible) && isNew(alert));
+    const isOver = now - this.#since >= (waiting ? SHORT_TURN_MS : TURN_MS);
+    const isUrgent = shown !== undefined && waiting !== undefined && waiting.stars.length > shown.stars.length;
+    if (shown && !isOver && !isUrgent) return shown;
+    const [first] = alerts;
+    const equal = alerts.filter(({ priority, active }) => priority === first?.priority && active === first.active);
+    const next = waiting ?? equal[(shown ? equal.indexOf(shown) + 1 : 0) % equal.length];
+    this.#shown = next?.alertId ?? '';
+    this.#since = now;
+    return next;
+  }
+}
 
 /**
  * @param {HTMLElement} place where the box stands; it says so if there is no alert
@@ -31,8 +71,10 @@ export function drawAlarm(place, alert, whose, state) {
     place.replaceChildren(node);
     const button = within(node, '.acknowledge');
     button.addEventListener('click', () => {
-      const shown = drawnOn.get(button);
-      if (shown) state.acknowledge([shown]);
+      const drawn = drawnOn.get(button);
+      if (!drawn) return;
+      if (performance.now() - drawn.since < READ_MS) state.toast(TOO_EARLY);
+      else state.acknowledge([drawn.alert]);
     });
   }
   const changed = node.dataset.priority !== alert.priority || node.dataset.active !== String(alert.active);
@@ -47,7 +89,8 @@ export function drawAlarm(place, alert, whose, state) {
   write(within(node, '.alarm-detail'), detail);
   write(within(node, '.alarm-since'), detail ? `· ${alert.since}` : alert.since);
   const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
-  drawnOn.set(button, alert);
+  const known = drawnOn.get(button);
+  drawnOn.set(button, { alert, since: known && isSame(known.alert, alert) ? known.since : performance.now() });
   hide(button, alert.action === '' || !state.mayAcknowledge);
   button.disabled = state.acknowledging.has(alert.alertId) || !state.isConnected;
   mark(button, 'alert', alert.alertId);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { drawAlarm, inStep, isDrawn } from './alarm.js';
+import { Turns, drawAlarm, inStep, isDrawn } from './alarm.js';
 import { Bedside, prepare } from './bedside.js';
 import { byId, describe, hide, isCut, isInSight, mark, routeOf, stamp, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
@@ -53,7 +53,7 @@ const TILE = { minWidth: 180, minHeight: 182, ratio: 1.2 };
 const MAX_SPOKEN = 5;
 /** Tiles that are drawn before one frame: more would hold up what a person does. Those whose alarm changed do not wait. */
 const TILES_A_FRAME = 8;
-/** Alerts of the bridge that are drawn; the count in the bar tells of more. */
+/** Alerts of the bridge that are drawn; in the last line those that are more take turns. */
 const MAX_BRIDGE_ALERTS = 3;
 /** The audio of an alert cannot be paused for longer, in s. */
 const MAX_PAUSE_S = 120;
@@ -110,6 +110,9 @@ let drawsTiles = false;
 let toastTimer;
 /** The newest event of each alert that the bridge was told to be shown here. @type {Map<string, number>} */
 const confirmed = new Map();
+/** Whose turn it is in the line of other beds' alerts, and in the last line of the bridge's. */
+const elsewhereTurns = new Turns();
+const bridgeTurns = new Turns();
 /** What stands on the page: alerts with their text and where they are counted, and the tiles. @type {{texts: [Element, ShownAlert][], counts: [Element, {alertId: string, seq: number}[]][], tiles: Tile[]}} */
 let drawn = { texts: [], counts: [], tiles: [] };
 let confirms = false;
@@ -399,8 +402,8 @@ function draw() {
   const { now } = bridge;
   drawBar(bridge);
   drawn = { texts: [], counts: [], tiles: [] };
-  drawBridgeAlerts();
-  drawElsewhere();
+  drawBridgeAlerts(now);
+  drawElsewhere(now);
   if (view.name === '') drawWard(now);
   if (view.name === 'patient') drawBedside(now);
   drawTitle();
@@ -449,7 +452,7 @@ function confirmShown() {
     else unseen.add(alert.priority);
   }
   for (const [count, alerts] of drawn.counts) if (isInSight(count)) shown.push(...alerts);
-  const news = shown.filter(({ alertId, seq }) => (confirmed.get(alertId) ?? -1) < seq);
+  const news = shown.filter(isUnconfirmed);
   if (news.length === 0) return;
   for (const { alertId, seq } of news) confirmed.set(alertId, seq);
   bridge.receipt('shown', news.map(({ alertId, seq }) => ({ alertId, seq })));
@@ -549,10 +552,15 @@ function drawNoConnection(current, lost) {
   write(byId('no-connection-more'), current.state === 'waiting' && seconds > 0 ? `trying again in ${seconds} s` : 'trying again');
 }
 
-function drawBridgeAlerts() {
+/** The bridge was not told that it is shown. @param {{alertId: string, seq: number}} alert */
+const isUnconfirmed = ({ alertId, seq }) => (confirmed.get(alertId) ?? -1) < seq;
+
+/** @param {number} now */
+function drawBridgeAlerts(now) {
   const list = byId('bridge-alerts');
   const alerts = ward.bridgeAlerts();
-  const shown = alerts.slice(0, MAX_BRIDGE_ALERTS);
+  const more = bridgeTurns.pick(alerts.slice(MAX_BRIDGE_ALERTS - 1), isUnconfirmed, now);
+  const shown = [...alerts.slice(0, MAX_BRIDGE_ALERTS - 1), ...(more ? [more] : [])];
   while (list.children.length > shown.length) list.lastElementChild?.remove();
   shown.forEach((alert, place) => {
     if (!list.children[place]) list.append(document.createElement('li'));
@@ -560,17 +568,21 @@ function drawBridgeAlerts() {
     drawAlarm(node, alert, 'bridge', state);
     drawn.texts.push([within(node, '.alarm-title'), alert]);
   });
-  // Those of the bridge that have no line are counted in the bar.
-  if (alerts.length > shown.length) drawn.counts.push([byId('counts'), alerts.slice(MAX_BRIDGE_ALERTS)]);
 }
 
-/** Where not the whole ward is shown: the most urgent alarm of the other beds, which leads there, and how many more there are. */
-function drawElsewhere() {
+/**
+ * Where not the whole ward is shown: the alarms of the other beds, one after the other, each leading to its bed, and how many more
+ * there are. A number beside it tells nobody which bed that is: only what has its turn was shown.
+ * @param {number} now
+ */
+function drawElsewhere(now) {
   const place = byId('elsewhere');
   // At a bed it shares the banner's row: the digits keep their size, whoever else alarms.
   const row = view.name === 'patient' ? within(byId('bedside'), '.banner') : within(document, '.other-alerts');
   if (place.parentElement !== row) row.prepend(place);
-  const [top, ...rest] = view.name === '' ? [] : ward.alertsElsewhere(view.name === 'patient' ? view.patient : '');
+  const alerts = view.name === '' ? [] : ward.alertsElsewhere(view.name === 'patient' ? view.patient : '');
+  const top = elsewhereTurns.pick(alerts, isUnconfirmed, now);
+  const [rest] = alerts.filter((alert) => alert !== top);
   hide(place, top === undefined);
   mark(byId('app'), 'elsewhere', top && 'true');
   if (!top) return;
@@ -583,9 +595,8 @@ function drawElsewhere() {
   write(within(place, '.elsewhere-name'), bed || name);
   write(text, `${top.stars} ${top.title}${state.link === 'lost' ? ' · LAST KNOWN' : ''}${top.detail && ` · ${top.detail}`}`);
   const more = within(place, '.elsewhere-more');
-  write(more, rest.length > 0 ? `+${rest.length}` : '');
+  write(more, rest ? `+${alerts.length - 1} ${rest.stars}` : '');
   drawn.texts.push([text, top]);
-  if (rest.length > 0) drawn.counts.push([more, rest]);
 }
 
 /** @param {Tile[]} tiles */

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { drawAlarm, inStep, isDrawn } from './alarm.js';
+import { READ_MS, TOO_EARLY, drawAlarm, inStep, isDrawn } from './alarm.js';
 import { byId, describe, hide, mark, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
 import { EMPTY_BED } from './ward.js';
@@ -49,6 +49,7 @@ export class Bedside {
   #hasWaves = false;
   #speed = SPEEDS[1] ?? 25;
   /** What is drawn: what a button acts on. @type {ShownAlert[]} */ #alerts = [];
+  /** Since when each of them stands here as it is, in ms. @type {Map<string, {seq: number, since: number}>} */ #seen = new Map();
   #drawn = '';
 
   /** @param {State} state */
@@ -60,8 +61,14 @@ export class Bedside {
     const kept = Number(localStorage.getItem(SPEED_KEY));
     if (SPEEDS.includes(kept)) this.#speed = kept;
     byId('speed').addEventListener('click', () => this.#setSpeed(SPEEDS[(SPEEDS.indexOf(this.#speed) + 1) % SPEEDS.length] ?? 25));
-    byId('acknowledge').addEventListener('click', () => state.acknowledge(this.#waiting()));
-    byId('pause').addEventListener('click', () => state.pauseAudio(this.#alerts.filter(({ audible, state: is }) => audible && is === 'alarming'), PAUSE_S));
+    /** What came while the finger was on its way goes on alarming. @param {ShownAlert[]} alerts @param {(alerts: ShownAlert[]) => void} act */
+    const press = (alerts, act) => {
+      const read = this.#readOf(alerts);
+      if (read.length > 0) act(read);
+      else if (alerts.length > 0) state.toast(TOO_EARLY);
+    };
+    byId('acknowledge').addEventListener('click', () => press(this.#waiting(), state.acknowledge));
+    byId('pause').addEventListener('click', () => press(this.#sounding(), (alerts) => state.pauseAudio(alerts, PAUSE_S)));
     this.#setSpeed(this.#speed);
   }
 
@@ -95,6 +102,7 @@ export class Bedside {
     if (!this.#patient) return;
     this.#patient = '';
     this.#alerts = [];
+    this.#seen.clear();
     this.#drawn = '';
     this.#lanes.clear();
     this.#sweep.stop();
@@ -120,6 +128,17 @@ export class Bedside {
     return this.#alerts.filter(({ action }) => action !== '');
   }
 
+  /** Alerts whose audio can be paused. @returns {ShownAlert[]} */
+  #sounding() {
+    return this.#alerts.filter(({ audible, state }) => audible && state === 'alarming');
+  }
+
+  /** Those that have stood here, or were counted, for long enough to be read. @param {ShownAlert[]} alerts */
+  #readOf(alerts) {
+    const now = this.#state.client?.now ?? 0;
+    return alerts.filter(({ alertId }) => now - (this.#seen.get(alertId)?.since ?? now) >= READ_MS);
+  }
+
   /**
    * @param {number} now
    * @returns {{tile: Tile | undefined, texts: [Element, ShownAlert][], counts: [Element, ShownAlert[]][]}} where alerts stand with
@@ -132,6 +151,10 @@ export class Bedside {
     hide(byId('nobody'), isKnown);
     mark(byId('bedside'), 'nobody', isKnown ? '' : 'true');
     this.#alerts = ward.alertsOf(this.#patient);
+    this.#seen = new Map(this.#alerts.map(({ alertId, seq }) => {
+      const known = this.#seen.get(alertId);
+      return [alertId, known?.seq === seq ? known : { seq, since: now }];
+    }));
     this.#drawLanes(now);
     this.#drawActions();
     const [top, ...rest] = this.#alerts;
@@ -238,13 +261,16 @@ export class Bedside {
     const isOnlyLatched = waiting.length > 0 && waiting.every(({ action }) => action === 'Reset');
     const acknowledge = /** @type {HTMLButtonElement} */ (byId('acknowledge'));
     acknowledge.disabled = !mayAcknowledge || !isConnected || waiting.length === 0 || waiting.every(({ alertId }) => acknowledging.has(alertId));
-    write(within(acknowledge, '.action'), isOnlyLatched ? 'Reset' : 'Acknowledge');
-    const sounding = this.#alerts.some(({ audible, state }) => audible && state === 'alarming');
+    const read = this.#readOf(waiting).length;
+    describe(acknowledge, 'aria-disabled', String(waiting.length > 0 && read === 0));
+    write(within(acknowledge, '.action'), `${isOnlyLatched ? 'Reset' : 'Acknowledge'}${read > 1 ? ` ${read}` : ''}`);
+    const sounding = this.#sounding().length > 0;
     const ends = this.#alerts.map(({ pausedUntil }) => pausedUntil).filter((end) => Number.isFinite(end));
     const left = ends.length > 0 && client?.wall !== undefined ? Math.min(...ends) - client.wall : NaN;
     const isPaused = Number.isFinite(left) && !sounding;
     const pause = /** @type {HTMLButtonElement} */ (byId('pause'));
     pause.disabled = !mayAcknowledge || !isConnected || !sounding;
+    describe(pause, 'aria-disabled', String(sounding && this.#readOf(this.#sounding()).length === 0));
     mark(pause, 'paused', isPaused ? 'true' : '');
     write(within(pause, '.action'), isPaused ? 'Audio paused' : 'Audio pause');
     write(within(pause, '.left'), isPaused ? countdown(left) : countdown(PAUSE_S * 1000));
