@@ -65,7 +65,7 @@ test('the wait grows to 5 s, never falls below 1 s and differs between clients',
 });
 
 test('a close code says whether to stop, to get a new token or to try again', () => {
-  const rows = [[4001, 'stop'], [4009, 'stop'], [1008, 'stop'], [1009, 'stop'], [4101, 'token'], [4103, 'token'], [4201, 'retry'], [4206, 'retry'],
+  const rows = [[4001, 'stop'], [4008, 'retry'], [4009, 'stop'], [1008, 'stop'], [1009, 'stop'], [4101, 'token'], [4103, 'token'], [4201, 'retry'], [4206, 'retry'],
     [1000, 'retry'], [1001, 'retry'], [1006, 'retry'], [1011, 'retry'], [1013, 'retry']];
   for (const [code, action] of rows) assert.equal(closeAction(code), action, String(code));
 });

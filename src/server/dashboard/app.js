@@ -222,7 +222,6 @@ function sayEnd({ code, message, needsToken }) {
     4001: 'The token is not valid here, or it has expired.',
     4003: 'You may not see this page.',
     4006: 'You have too many open pages. Close one and sign in again.',
-    4008: 'The sign-in took too long.',
     4009: 'An administrator ended this session.',
   });
   return known[code] ?? (message || `The bridge ended this session (${code}).`);

@@ -121,6 +121,8 @@ export function retryDelay(attempt, random) {
  */
 export function closeAction(code) {
   if (code >= 4100 && code < 4200) return 'token';
+  // The sign-in came too late: a busy machine, which is no reason to stay away.
+  if (code === 4008) return 'retry';
   if ((code >= 4000 && code < 4100) || code === 1008 || code === 1009) return 'stop';
   return 'retry';
 }
