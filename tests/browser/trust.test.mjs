@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
 import { numbersOf as tilesOf } from './demo.mjs';
-import { openAt, tokenFor, until } from './real.mjs';
+import { SIZES, openAt, picture, signOut, tokenFor, until } from './real.mjs';
 import { context, daemon, fresh } from './stage.mjs';
 
 /** Whatever a person can read in the bedside view. */
@@ -34,9 +34,18 @@ test('a bed of which nothing is known yet shows nothing of the one before, and a
     daemon.child.kill('SIGCONT');
   }
   await untilLive(page);
-  await page.evaluate(() => document.getElementById('sign-out').click());
-  await page.evaluate(() => document.getElementById('sign-out').click());
-  await page.locator('#sign-in').waitFor();
+  assert.equal(await page.locator('#sign-out').isHidden(), true);
+  await page.evaluate(() => {
+    history.replaceState(null, '', location.pathname);
+    sessionStorage.removeItem('vitalbridge.home');
+  });
+  await page.reload();
+  await page.evaluate((hash) => {
+    location.hash = hash;
+  }, BEDSIDE);
+  await untilLive(page);
+  await page.locator('#menu-button').click();
+  await signOut(page, '#sign-out');
   assert.deepEqual((await readAt(page)).numbers, []);
 });
 
@@ -265,4 +274,94 @@ test('a press acknowledges what could be read when the finger set out, and neith
     await page.locator(button).click();
     return (await acknowledged()).at(-1) === 'newest';
   });
+});
+
+test('a panel that somebody led elsewhere says whose it is, goes back by itself, and cannot be signed out by a touch', async () => {
+  await fresh({ viewport: { width: 800, height: 480 } });
+  const page = await context.newPage();
+  await page.clock.install();
+  await page.goto(`${daemon.origin}/#code=${daemon.code}&view=/patient/${QUIET}`);
+  await untilLive(page);
+  const away = page.locator('#away');
+  assert.equal(await away.isVisible(), false);
+  const viewIs = (hash) => until(`the view ${hash}`, async () => await page.evaluate(() => location.hash) === hash);
+  const lead = async (hash) => {
+    await page.locator('#clock').click();
+    await page.evaluate((to) => {
+      location.hash = to;
+    }, hash);
+    await until('whose panel it is', async () => /^This panel belongs to bed B4/.test(await away.innerText().catch(() => '')));
+  };
+  await lead(`#/patient/${NEIGHBOUR}`);
+  await picture(page, 'panel-away');
+  await page.clock.fastForward(110_000);
+  await page.locator('#clock').click();
+  await page.clock.fastForward(110_000);
+  assert.equal(await page.evaluate(() => location.hash), `#/patient/${NEIGHBOUR}`, 'somebody is there');
+  await page.clock.fastForward(15_000);
+  await viewIs(BEDSIDE);
+  await until('it is at home', async () => !(await away.isVisible()));
+  await lead('#/system');
+  await page.clock.fastForward(65_000);
+  await viewIs(BEDSIDE);
+  await lead('#/');
+  await page.locator('#away-back').click();
+  await viewIs(BEDSIDE);
+  await page.reload();
+  await page.locator('#menu-button').click();
+  assert.equal(await page.locator('#sign-out').isVisible(), false);
+  await lead('#/alarms');
+});
+
+test('whatever digits a sensor gives, none is cut off or stands on its name, its limits or the next number, in both views at every size', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, BEDSIDE);
+  await untilLive(page);
+  const samples = { nibp: ['120/80', '---/80', '120/100', '119.5/79.5', '119.25/79.75'], '': ['7', '100', '97.5', '36.8', '36.55', '101.3', '100.25', '1000.25'] };
+  for (const [view, cells] of [[BEDSIDE, '.vital'], ['#/', '.cell']]) {
+    await page.evaluate((hash) => {
+      location.hash = hash;
+    }, view);
+    for (const size of SIZES) {
+      await page.setViewportSize(size);
+      await until('numbers', () => page.locator(`${cells} .number:visible`).count());
+      const wrong = await page.evaluate(([selector, all]) => [...document.querySelectorAll(selector)].filter((cell) => cell.checkVisibility()).flatMap((cell) => {
+        const number = cell.querySelector('.number');
+        const before = [number.textContent, cell.dataset.digits, cell.dataset.state];
+        const found = (all[cell.dataset.cell] ?? all['']).flatMap((text) => ['live', 'doubtful'].flatMap((state) => {
+          number.textContent = text;
+          Object.assign(cell.dataset, { digits: text.length, state });
+          const range = document.createRange();
+          range.selectNodeContents(number);
+          const size = parseFloat(getComputedStyle(number).fontSize);
+          const digits = range.getBoundingClientRect();
+          // The question mark is no part of the text.
+          const right = digits.right + (state === 'doubtful' ? 0.33 * size : 0);
+          const whole = cell.getBoundingClientRect();
+          const beside = selector === '.vital' ? Math.max(...[...cell.querySelectorAll('dt, .limits')].map((node) => {
+            range.selectNodeContents(node);
+            return range.getBoundingClientRect().right;
+          })) : whole.left;
+          const { left } = digits;
+          return left < beside - 1 || (selector === '.cell' && right > whole.right + 1) || size < 9 ? [`${cell.dataset.cell} ${text} ${state}: ${Math.round(left)} to ${Math.round(right)} beside ${Math.round(beside)} in ${Math.round(whole.right)}, ${size} px`] : [];
+        }));
+        number.textContent = before[0];
+        Object.assign(cell.dataset, { digits: before[1], state: before[2] });
+        return found;
+      }), [cells, samples]);
+      assert.deepEqual(wrong, [], `${cells} at ${size.width}x${size.height}`);
+    }
+  }
+  // The tallest and the widest shape of a tile: where the digits are limited by the width.
+  for (const [width, height] of [[390, 844], [800, 480], [1280, 800], [800, 900]]) {
+    await page.setViewportSize({ width, height });
+    const apart = await page.evaluate(() => [...document.querySelectorAll('.tile')].map((tile) => {
+      const [heart, oxygen] = ['hr', 'spo2'].map((name) => tile.querySelector(`[data-cell=${name}] .number`));
+      [heart.textContent, oxygen.textContent] = ['101', '82'];
+      const range = document.createRange();
+      range.selectNodeContents(heart);
+      return (oxygen.getBoundingClientRect().left - range.getBoundingClientRect().right) / parseFloat(getComputedStyle(heart).fontSize);
+    }));
+    for (const ems of apart) assert.ok(ems > 0.2, `two numbers stand ${ems} of their size apart at ${width}x${height}`);
+  }
 });
