@@ -76,7 +76,8 @@ test('before anybody has signed in the page says that its numbers are not of pat
   await page.goto(daemon.link);
   await until('a bar without numbers', async () => await page.locator('#mark').isVisible() && /^DEMO/.test(await page.locator('#mark').innerText()));
   assert.equal(await page.locator('.tile').count(), 0);
-  await signOut(page);
+  await page.locator('#menu-button').click();
+  await signOut(page, '#sign-out');
   assert.equal(await marked.isVisible(), true);
 });
 
