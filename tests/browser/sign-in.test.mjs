@@ -64,6 +64,7 @@ test('before anybody has signed in the page says that its numbers are not of pat
       await page.locator('#sign-in').waitFor();
       assert.equal(await marked.isVisible(), mark !== '', `${mark} at ${size.width}`);
       if (mark) assert.equal(await marked.innerText(), `${mark} – no real patients`);
+      if (mark) assert.ok((await marked.boundingBox()).y < (await page.locator('#sign-in-secret').boundingBox()).y, 'read before a code is typed');
       assert.equal(await page.title(), `${mark && `${mark} · `}Sign in – vitalbridge`);
       await picture(page, `sign-in-${mark || 'real'}-${size.width}x${size.height}`);
     }
