@@ -273,7 +273,7 @@ export class Bedside {
     describe(pause, 'aria-disabled', String(sounding && this.#readOf(this.#sounding()).length === 0));
     mark(pause, 'paused', isPaused ? 'true' : '');
     write(within(pause, '.action'), isPaused ? 'Audio paused' : 'Audio pause');
-    write(within(pause, '.left'), isPaused ? countdown(left) : countdown(PAUSE_S * 1000));
+    write(within(pause, '.left'), countdown(isPaused ? Math.min(left, PAUSE_S * 1000) : PAUSE_S * 1000));
   }
 }
 
