@@ -526,6 +526,7 @@ function drawCounts() {
       place.append(count);
     }
     hide(count, counts[priority] === 0);
+    mark(count, 'active', String(ward.calls(priority)));
     write(count, `${counts[priority]} ${priority}${unseen.has(priority) ? ' ↕' : ''}`);
   }
 }
