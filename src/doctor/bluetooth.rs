@@ -133,7 +133,7 @@ fn bus(facts: &Facts<'_>) -> Finding {
             Area::Dbus,
             "unreachable",
             error.to_string(),
-            "start the bus with `sudo systemctl start dbus` (Debian: apt install dbus)",
+            "start the bus with `sudo systemctl start dbus` (Debian: `sudo apt install dbus`)",
         ),
         Answer::Refused(BluezError { cause: Cause::AccessDenied(_), doing }) => Finding::error(
             Area::Dbus,
@@ -164,7 +164,7 @@ fn daemon(facts: &Facts<'_>) -> Finding {
             Area::Bluez,
             "not_running",
             "bluetoothd does not run",
-            "`sudo systemctl enable --now bluetooth` (Debian: apt install bluez); if it fails, `journalctl -u bluetooth`",
+            "`sudo systemctl enable --now bluetooth` (Debian: `sudo apt install bluez`); if it fails, `journalctl -u bluetooth`",
         ),
         Answer::Refused(BluezError { cause: Cause::AccessDenied(_), .. }) => {
             Finding::skipped(Area::Bluez, "denied", "this user may not ask it")

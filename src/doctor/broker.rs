@@ -78,7 +78,7 @@ fn failed(facts: &Facts, step: ProbeStep, reason: &str) -> Finding {
         ProbeStep::Name => error(
             "name",
             format!("the name of {address} leads nowhere: {reason}"),
-            "see that the name in `mqtt.broker` is right and that this machine has a name server: `resolvectl query NAME`, `ip route`",
+            "see that the name in `mqtt.broker` is right and that this machine has a name server: `getent hosts NAME`, `ip route`",
         ),
         ProbeStep::Tcp => error(
             "tcp",
@@ -134,7 +134,7 @@ mod tests {
     fn each_finding_about_the_broker_says_what_to_do() {
         for (facts, check, level, advice) in [
             (facts(None), "reached", Level::Ok, ""),
-            (facts(Some(ProbeStep::Name)), "name", Level::Error, "resolvectl query"),
+            (facts(Some(ProbeStep::Name)), "name", Level::Error, "getent hosts"),
             (facts(Some(ProbeStep::Tcp)), "tcp", Level::Error, "nc -vz"),
             (facts(Some(ProbeStep::Tls)), "tls", Level::Error, "compare the clock"),
             (facts(Some(ProbeStep::Connack)), "connack", Level::Error, "mqtt.username"),
