@@ -193,7 +193,8 @@ impl Patient<'static> {
     /// Whose configuration cannot be read.
     fn without_configuration() -> Self {
         let account = account::Account::default();
-        Self { config: None, state_dir: "/state".into(), daemon: None, account, now: Wall(0) }
+        let unit = service::Unit::NoSystemd;
+        Self { config: None, state_dir: "/state".into(), daemon: None, account, unit, now: Wall(0) }
     }
 }
 

@@ -293,6 +293,12 @@ mod tests {
         assert!(found[1].advice.as_ref().unwrap().contains("`sudo chmod 750 /etc/private`"), "{found:?}");
     }
 
+    #[tokio::test]
+    async fn without_a_configuration_no_secret_is_looked_for() {
+        let found = check(&Patient::without_configuration()).await;
+        assert_eq!((found[0].check, found[0].level, found.len()), ("unused", Level::Skipped, 1));
+    }
+
     #[test]
     fn a_secret_is_judged_and_never_shown() {
         let dir = tempfile::tempdir().unwrap();

@@ -18,8 +18,11 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 /// What the journal calls us.
 const IDENTIFIER: &str = "vitalbridge";
 
-/// Bytes of one value that are kept: an entry has to fit into one datagram.
-const MAX_VALUE_BYTES: usize = 8 * 1024;
+/// Bytes of one value that are kept: an entry has to fit into one datagram, which the kernel takes up to some 200 KiB.
+const MAX_VALUE_BYTES: usize = 4 * 1024;
+
+/// Bytes of a whole sentence that are kept, with what escapes make longer.
+const MAX_SENTENCE_BYTES: usize = 32 * 1024;
 
 /// Fields of one event that are kept.
 const MAX_FIELDS: usize = 16;
@@ -82,6 +85,7 @@ impl Told {
             // Writing to a String cannot fail.
             let _ = if is_plain { write!(line, " {name}={value}") } else { write!(line, " {name}={value:?}") };
         }
+        line.truncate(line.floor_char_boundary(MAX_SENTENCE_BYTES));
         line
     }
 
@@ -168,6 +172,10 @@ mod tests {
             told.take("more", "x".to_owned());
         }
         assert_eq!((told.fields.len(), told.fields[0].1.len()), (MAX_FIELDS, MAX_VALUE_BYTES));
+        for (_, value) in &mut told.fields {
+            *value = "\u{1}".repeat(MAX_VALUE_BYTES);
+        }
+        assert_eq!(told.sentence(&[]).len(), MAX_SENTENCE_BYTES);
         let mut bytes = Vec::new();
         put(&mut bytes, "A", "one");
         put(&mut bytes, "B", "x\ny");
