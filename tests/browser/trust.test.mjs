@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
 import { numbersOf as tilesOf } from './demo.mjs';
-import { openAt, picture, signOut, tokenFor, until } from './real.mjs';
+import { SIZES, openAt, picture, signOut, tokenFor, until } from './real.mjs';
 import { context, daemon, fresh } from './stage.mjs';
 
 /** Whatever a person can read in the bedside view. */
@@ -311,4 +311,57 @@ test('a panel that somebody led elsewhere says whose it is, goes back by itself,
   await page.locator('#menu-button').click();
   assert.equal(await page.locator('#sign-out').isVisible(), false);
   await lead('#/alarms');
+});
+
+test('whatever digits a sensor gives, none is cut off or stands on its name, its limits or the next number, in both views at every size', async () => {
+  await fresh();
+  const page = await openAt(context, daemon, BEDSIDE);
+  await untilLive(page);
+  const samples = { nibp: ['120/80', '---/80', '120/100', '119.5/79.5', '119.25/79.75'], '': ['7', '100', '97.5', '36.8', '36.55', '101.3', '100.25', '1000.25'] };
+  for (const [view, cells] of [[BEDSIDE, '.vital'], ['#/', '.cell']]) {
+    await page.evaluate((hash) => {
+      location.hash = hash;
+    }, view);
+    for (const size of SIZES) {
+      await page.setViewportSize(size);
+      await until('numbers', () => page.locator(`${cells} .number:visible`).count());
+      const wrong = await page.evaluate(([selector, all]) => [...document.querySelectorAll(selector)].filter((cell) => cell.checkVisibility()).flatMap((cell) => {
+        const number = cell.querySelector('.number');
+        const before = [number.textContent, cell.dataset.digits, cell.dataset.state];
+        const found = (all[cell.dataset.cell] ?? all['']).flatMap((text) => ['live', 'doubtful'].flatMap((state) => {
+          number.textContent = text;
+          Object.assign(cell.dataset, { digits: text.length, state });
+          const range = document.createRange();
+          range.selectNodeContents(number);
+          const size = parseFloat(getComputedStyle(number).fontSize);
+          const digits = range.getBoundingClientRect();
+          // The question mark is no part of the text.
+          const right = digits.right + (state === 'doubtful' ? 0.33 * size : 0);
+          const whole = cell.getBoundingClientRect();
+          const beside = selector === '.vital' ? Math.max(...[...cell.querySelectorAll('dt, .limits')].map((node) => {
+            range.selectNodeContents(node);
+            return range.getBoundingClientRect().right;
+          })) : whole.left;
+          const { left } = digits;
+          return left < beside - 1 || (selector === '.cell' && right > whole.right + 1) || size < 9 ? [`${cell.dataset.cell} ${text} ${state}: ${Math.round(left)} to ${Math.round(right)} beside ${Math.round(beside)} in ${Math.round(whole.right)}, ${size} px`] : [];
+        }));
+        number.textContent = before[0];
+        Object.assign(cell.dataset, { digits: before[1], state: before[2] });
+        return found;
+      }), [cells, samples]);
+      assert.deepEqual(wrong, [], `${cells} at ${size.width}x${size.height}`);
+    }
+  }
+  // The tallest and the widest shape of a tile: where the digits are limited by the width.
+  for (const [width, height] of [[390, 844], [800, 480], [1280, 800], [800, 900]]) {
+    await page.setViewportSize({ width, height });
+    const apart = await page.evaluate(() => [...document.querySelectorAll('.tile')].map((tile) => {
+      const [heart, oxygen] = ['hr', 'spo2'].map((name) => tile.querySelector(`[data-cell=${name}] .number`));
+      [heart.textContent, oxygen.textContent] = ['101', '82'];
+      const range = document.createRange();
+      range.selectNodeContents(heart);
+      return (oxygen.getBoundingClientRect().left - range.getBoundingClientRect().right) / parseFloat(getComputedStyle(heart).fontSize);
+    }));
+    for (const ems of apart) assert.ok(ems > 0.2, `two numbers stand ${ems} of their size apart at ${width}x${height}`);
+  }
 });
