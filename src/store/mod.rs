@@ -49,7 +49,7 @@ use crate::record::KnownRecords;
 pub use chat::{MAX_CLEARED, PageWanted};
 pub use fault::Fault;
 pub use handle::{Refused, StoreHandle, StoreHealth};
-pub use inspect::{Holder, Inspection, Soundness, holder, inspect, newest_time};
+pub use inspect::{Holder, Inspection, Soundness, holder, inspect, newest_time, refuse_newer};
 pub use look::{Look, Owner, look};
 pub use orders::ResendOrder;
 pub use parked::{MAX_PARKED, ParkedCount, ParkedRow};

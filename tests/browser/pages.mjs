@@ -6,7 +6,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach } from 'node:test';
-import { SIZES, begin, launch, observed, tokenFor as issue, until } from './real.mjs';
+import { SIZES, begin, launch, observed, signOut as leave, tokenFor as issue, until } from './real.mjs';
 
 const dir = mkdtempSync(join(tmpdir(), 'vitalbridge-pages-'));
 export const stateDir = join(dir, 'state');
@@ -101,7 +101,7 @@ export async function visit(route, role = 'clinician', { patients = [], to = pag
 
 export async function signOut() {
   await page.locator('#menu-button').click();
-  await page.locator('#sign-out').click();
+  await leave(page, '#sign-out');
 }
 
 export const api = async (path, role = 'clinician', options = {}) => {

@@ -158,6 +158,12 @@ export async function openAt(context, daemon, view = '#/', ...patients) {
   return page;
 }
 
+/** Presses a button that signs out, which asks first, until it has. */
+export const signOut = (page, button) => until('signed out', async () => {
+  await page.locator(button).click({ timeout: 1000 }).catch(() => {});
+  return page.locator('#sign-in').isVisible();
+});
+
 /** A picture for people to look at. */
 export async function picture(page, name) {
   mkdirSync(SHOTS, { recursive: true });

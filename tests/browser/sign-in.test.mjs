@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { signIn, untilLive } from './demo.mjs';
-import { SIZES, picture, startConfigured, tokenFor, until } from './real.mjs';
+import { SIZES, picture, signOut, startConfigured, tokenFor, until } from './real.mjs';
 import { daemon } from './stage.mjs';
 import { page, trouble } from './watched.mjs';
 
@@ -37,6 +37,12 @@ test('a session that ends by itself does not leave a silent page: it says and so
   await page.keyboard.press('Enter');
   await until('a wrong token changes nothing', async () => await banner.isVisible() && /not valid/.test(await page.locator('#sign-in-problem').innerText()));
   await page.locator('#stop-watching').click();
+  assert.equal(await banner.isVisible(), true, 'one touch makes nothing silent');
+  assert.equal(await page.locator('#stop-watching').innerText(), 'Sign out: no alarms here');
+  await until('it is still', async () => {
+    await page.locator('#stop-watching').click({ timeout: 500 }).catch(() => {});
+    return !(await banner.isVisible());
+  });
   assert.equal(await banner.isVisible(), false, 'somebody is here and says so');
   const still = await page.evaluate(() => globalThis.tones);
   await page.reload();
@@ -105,7 +111,9 @@ test('a reload stays signed in, signing out does not', async () => {
   await untilLive(page);
   await page.locator('#menu-button').click();
   await page.locator('#sign-out').click();
-  assert.equal(await page.locator('#sign-in').isVisible(), true);
+  assert.equal(await page.locator('#sign-in').isVisible(), false, 'the first press asks');
+  assert.equal(await page.locator('#sign-out').innerText(), 'Sign out: no alarms here');
+  await signOut(page, '#sign-out');
   await page.reload();
   await page.locator('#sign-in').waitFor();
   assert.equal(await page.locator('.tile').count(), 0);
@@ -131,8 +139,10 @@ test('signing in and out goes by keyboard alone, and the focus is seen', async (
   await tabTo('the menu', ({ id }) => id === 'menu-button');
   await page.keyboard.press('Enter');
   await tabTo('Sign out', ({ id }) => id === 'sign-out');
-  await page.keyboard.press('Enter');
-  await page.locator('#sign-in').waitFor();
+  await until('signed out', async () => {
+    await page.keyboard.press('Enter');
+    return page.locator('#sign-in').isVisible();
+  });
   assert.equal(await page.locator('.tile').count(), 0);
   assert.deepEqual(trouble, []);
 });

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BEDSIDE, CONTINUOUS, NEIGHBOUR, QUIET, numbersOf, untilLive, whileAlarming } from './bedside.mjs';
 import { numbersOf as tilesOf } from './demo.mjs';
-import { openAt, tokenFor, until } from './real.mjs';
+import { openAt, picture, signOut, tokenFor, until } from './real.mjs';
 import { context, daemon, fresh } from './stage.mjs';
 
 /** Whatever a person can read in the bedside view. */
@@ -34,9 +34,18 @@ test('a bed of which nothing is known yet shows nothing of the one before, and a
     daemon.child.kill('SIGCONT');
   }
   await untilLive(page);
-  await page.evaluate(() => document.getElementById('sign-out').click());
-  await page.evaluate(() => document.getElementById('sign-out').click());
-  await page.locator('#sign-in').waitFor();
+  assert.equal(await page.locator('#sign-out').isHidden(), true);
+  await page.evaluate(() => {
+    history.replaceState(null, '', location.pathname);
+    sessionStorage.removeItem('vitalbridge.home');
+  });
+  await page.reload();
+  await page.evaluate((hash) => {
+    location.hash = hash;
+  }, BEDSIDE);
+  await untilLive(page);
+  await page.locator('#menu-button').click();
+  await signOut(page, '#sign-out');
   assert.deepEqual((await readAt(page)).numbers, []);
 });
 
@@ -265,4 +274,41 @@ test('a press acknowledges what could be read when the finger set out, and neith
     await page.locator(button).click();
     return (await acknowledged()).at(-1) === 'newest';
   });
+});
+
+test('a panel that somebody led elsewhere says whose it is, goes back by itself, and cannot be signed out by a touch', async () => {
+  await fresh({ viewport: { width: 800, height: 480 } });
+  const page = await context.newPage();
+  await page.clock.install();
+  await page.goto(`${daemon.origin}/#code=${daemon.code}&view=/patient/${QUIET}`);
+  await untilLive(page);
+  const away = page.locator('#away');
+  assert.equal(await away.isVisible(), false);
+  const viewIs = (hash) => until(`the view ${hash}`, async () => await page.evaluate(() => location.hash) === hash);
+  const lead = async (hash) => {
+    await page.locator('#clock').click();
+    await page.evaluate((to) => {
+      location.hash = to;
+    }, hash);
+    await until('whose panel it is', async () => /^This panel belongs to bed B4/.test(await away.innerText().catch(() => '')));
+  };
+  await lead(`#/patient/${NEIGHBOUR}`);
+  await picture(page, 'panel-away');
+  await page.clock.fastForward(110_000);
+  await page.locator('#clock').click();
+  await page.clock.fastForward(110_000);
+  assert.equal(await page.evaluate(() => location.hash), `#/patient/${NEIGHBOUR}`, 'somebody is there');
+  await page.clock.fastForward(15_000);
+  await viewIs(BEDSIDE);
+  await until('it is at home', async () => !(await away.isVisible()));
+  await lead('#/system');
+  await page.clock.fastForward(65_000);
+  await viewIs(BEDSIDE);
+  await lead('#/');
+  await page.locator('#away-back').click();
+  await viewIs(BEDSIDE);
+  await page.reload();
+  await page.locator('#menu-button').click();
+  assert.equal(await page.locator('#sign-out').isVisible(), false);
+  await lead('#/alarms');
 });

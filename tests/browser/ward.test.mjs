@@ -359,6 +359,7 @@ test('the tile shows the most urgent alert that still calls, and counts the othe
   const tile = tileOf(made);
   assert.deepEqual([tile.alert.alertId, tile.alert.stars, tile.more, tile.moreStars], ['medium', '**', 2, '***']);
   assert.deepEqual(made.counts(), { high: 1, medium: 1, low: 1 });
+  assert.deepEqual(['high', 'medium', 'low'].map((priority) => made.calls(priority)), [false, true, true]);
 });
 
 test('an acknowledged alert says by whom and asks for nothing', () => {

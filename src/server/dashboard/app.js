@@ -5,7 +5,7 @@
  * @module
  */
 
-import { Turns, drawAlarm, inStep, isDrawn } from './alarm.js';
+import { READ_MS, Turns, drawAlarm, inStep, isDrawn } from './alarm.js';
 import { Bedside, prepare } from './bedside.js';
 import { byId, describe, hide, isCut, isInSight, mark, routeOf, stamp, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
@@ -36,6 +36,13 @@ import { Ward, timeText } from './ward.js';
 
 /** Key of the token in the tab's own storage. */
 const TOKEN_KEY = 'vitalbridge.token';
+/** Key of the view that a panel was started with, in the same place. */
+const HOME_KEY = 'vitalbridge.home';
+/** So long nobody has touched a panel that shows another bed, or a page without numbers, before it goes back, in ms. */
+const AWAY_MS = 120_000;
+const AWAY_PAGE_MS = 60_000;
+/** How long a button waits for its second press, in ms. */
+const ASK_MS = 8000;
 /** How often ages and the clock are drawn, and the shortest time between two drawings, in ms. */
 const DRAW_MS = 250;
 const REDRAW_MS = 80;
@@ -91,6 +98,10 @@ let pages;
 let openedRoute = '';
 /** Somebody relies on this page: it has shown alerts, or was to, and nobody has signed out since. */
 let isWatched = false;
+/** The view that this panel was started with; empty for a window that is no panel. */
+let home = sessionStorage.getItem(HOME_KEY) ?? '';
+/** When somebody touched this page last, in ms of performance.now(). */
+let touchedAt = performance.now();
 /** When the next attempt is due, in ms of performance.now(). */
 let retryAt = 0;
 /** How often the limits of each patient were asked for: an answer that another request has overtaken is old. @type {Map<string, number>} */
@@ -125,10 +136,11 @@ const unseen = new Set();
 function showSignIn(problem) {
   hide(byId('app'), true);
   hide(byId('sign-in'), false);
-  hide(byId('stop-watching'), !isWatched);
+  // Nobody can sign a panel in by hand: it has no keyboard, and must not be made silent by a touch.
+  hide(byId('stop-watching'), !isWatched || home !== '');
   const told = byId('sign-in-problem');
   hide(told, !problem);
-  write(told, problem ?? '');
+  write(told, `${problem ?? ''}${home && ' A panel signs in by itself when it is started anew: systemctl restart vitalbridge-kiosk'}`);
   drawMark('sign-in-mark');
   document.title = [ward.mark, isWatched ? 'NO ALARMS' : 'Sign in'].filter(Boolean).join(' · ') + ' – vitalbridge';
   byId('sign-in-secret').focus();
@@ -407,6 +419,7 @@ function draw() {
   if (view.name === '') drawWard(now);
   if (view.name === 'patient') drawBedside(now);
   drawTitle();
+  drawAway();
   if (confirms) return;
   confirms = true;
   // After the next frame: what was drawn has then been on the screen. A page that nobody sees has no frames.
@@ -487,6 +500,19 @@ function drawTitle() {
   if (document.title !== title) document.title = title;
 }
 
+/** On a panel that shows something else than it was started with: says so, and goes back after a while. */
+function drawAway() {
+  const isAway = home !== '' && home !== view.route;
+  hide(byId('away'), !isAway);
+  if (!isAway) return;
+  const { name, patient } = routeOf(home);
+  const { bed, name: who } = ward.about(patient) ?? { bed: '', name: patient };
+  write(byId('away-text'), `This panel belongs to ${name === 'patient' ? (bed ? `bed ${bed}` : who) : (TITLES[name] ?? 'the ward')}`);
+  describe(byId('away-back'), 'href', home);
+  const hasNumbers = view.name === '' || view.name === 'patient';
+  if (performance.now() - touchedAt > (hasNumbers ? AWAY_MS : AWAY_PAGE_MS)) location.hash = home;
+}
+
 /** @param {VitalBridge} current */
 function drawBar(current) {
   const lost = current.isLost;
@@ -526,6 +552,7 @@ function drawCounts() {
       place.append(count);
     }
     hide(count, counts[priority] === 0);
+    mark(count, 'active', String(ward.calls(priority)));
     write(count, `${counts[priority]} ${priority}${unseen.has(priority) ? ' ↕' : ''}`);
   }
 }
@@ -753,6 +780,7 @@ function showView() {
   hide(byId('bedside'), kind !== 'bedside');
   hide(byId('page'), kind !== 'page');
   hide(byId('back'), kind === 'ward');
+  hide(byId('sign-out'), home !== '');
   byId('menu').hidePopover?.();
   if (kind === 'bedside' && bridge) bedside.open(view.patient);
   else bedside.close();
@@ -792,6 +820,21 @@ function closePage() {
 
 // ---- start
 
+/** Asks before it acts: the first press says what the second one does. @param {HTMLElement} button @param {string} question @param {() => void} act */
+function atSecondPress(button, question, act) {
+  const text = button.textContent ?? '';
+  let askedAt = -Infinity;
+  button.addEventListener('click', () => {
+    const waited = performance.now() - askedAt;
+    if (waited < READ_MS) return;
+    const isAsked = waited < ASK_MS;
+    askedAt = isAsked ? -Infinity : performance.now();
+    write(button, isAsked ? text : question);
+    if (isAsked) act();
+    else setTimeout(() => write(button, text), ASK_MS);
+  });
+}
+
 /** Signs in by the code in the address, which is removed from it, or by the token of this tab. */
 function begin() {
   if (hasFailed) return;
@@ -799,6 +842,8 @@ function begin() {
     // A screen that starts by itself names the view that it opens: `#code=...&view=/patient/P-1`.
     const [secret = '', to] = location.hash.split('&view=');
     history.replaceState(null, '', `${location.pathname}${location.search}${to ? `#${to}` : ''}`);
+    home = to ? routeOf(`#${to}`).route : '';
+    sessionStorage.setItem(HOME_KEY, home);
     signIn(secretIn(secret));
     return;
   }
@@ -820,8 +865,11 @@ byId('sign-in-form').addEventListener('submit', (event) => {
   event.preventDefault();
   signIn(secretIn(/** @type {HTMLInputElement} */ (byId('sign-in-secret')).value));
 });
-for (const id of ['sign-out', 'stop-watching']) byId(id).addEventListener('click', () => signOut());
-for (const gesture of ['pointerdown', 'keydown']) addEventListener(gesture, () => unlock());
+for (const id of ['sign-out', 'stop-watching']) atSecondPress(byId(id), 'Sign out: no alarms here', () => signOut());
+for (const gesture of ['pointerdown', 'keydown', 'wheel']) addEventListener(gesture, () => {
+  touchedAt = performance.now();
+  unlock();
+}, { passive: true });
 addEventListener('keydown', ({ key, defaultPrevented }) => {
   if (key === 'Escape' && !defaultPrevented && view.name === 'patient' && !document.querySelector(':popover-open')) location.hash = '#/';
 });

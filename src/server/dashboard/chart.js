@@ -267,7 +267,8 @@ export class Chart {
     return {
       stroke: colour,
       width: 1.5,
-      dash: DASHES[device % DASHES.length],
+      // Where two metrics share a chart (heart and pulse rate lie on each other) the second lets the first be seen.
+      dash: DASHES[(device + this.kind.metrics.indexOf(metric)) % DASHES.length],
       spanGaps: false,
       ...(this.kind.spot && { paths: () => null }),
       points: this.kind.spot ? { show: false } : { show: () => false, filter: alone, size: 4, fill: colour, stroke: colour },
@@ -310,13 +311,12 @@ export class Chart {
     ctx.lineWidth = devicePixelRatio;
     ctx.textAlign = 'left';
     ctx.textBaseline = 'middle';
-    /** Where labels stand already. @type {{begin: number, end: number, top: number}[]} */
+    /** Where labels stand, which come over all lines. @type {{begin: number, end: number, top: number, text: string, colour: string}[]} */
     const labels = [];
     for (const { level, side, priority, off, metric } of this.#lines) {
       const top = Math.round(plot.valToPos(level, 'y', true));
       if (top < bbox.top || top > bbox.top + bbox.height) continue;
       ctx.strokeStyle = off ? COLOURS.off : COLOURS[/** @type {'high'} */ (priority)] ?? COLOURS.text;
-      ctx.fillStyle = ctx.strokeStyle;
       ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
       ctx.beginPath();
       ctx.moveTo(bbox.left, top);
@@ -331,10 +331,11 @@ export class Chart {
       for (const label of labels) {
         if (Math.abs(label.top - top) < 12 * devicePixelRatio && begin < label.end && begin + width > label.begin) begin = label.end + 9 * devicePixelRatio;
       }
-      labels.push({ begin, end: begin + width, top });
-      const colour = ctx.fillStyle;
+      labels.push({ begin, end: begin + width, top, text, colour: String(ctx.strokeStyle) });
+    }
+    for (const { begin, end, top, text, colour } of labels) {
       ctx.fillStyle = COLOURS.behind;
-      ctx.fillRect(begin - 3 * devicePixelRatio, top - 6 * devicePixelRatio, width + 6 * devicePixelRatio, 12 * devicePixelRatio);
+      ctx.fillRect(begin - 3 * devicePixelRatio, top - 6 * devicePixelRatio, end - begin + 6 * devicePixelRatio, 12 * devicePixelRatio);
       ctx.fillStyle = colour;
       ctx.fillText(text, begin, top);
     }

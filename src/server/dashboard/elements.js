@@ -105,7 +105,7 @@ export function table(caption, columns, rows, each) {
   const body = rows.map((cells, at) => {
     const row = make('tr', {}, cells.map((cell, column) => make(
       column === 0 ? 'th' : 'td',
-      { 'data-column': columns[column], ...(column === 0 && { scope: 'row' }) },
+      { 'data-column': columns[column], 'data-none': cell === '–', ...(column === 0 && { scope: 'row' }) },
       cell,
     )));
     each?.(row, at);

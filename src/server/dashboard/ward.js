@@ -432,6 +432,11 @@ export class Ward {
     });
   }
 
+  /** True if an alert of this priority still calls somebody, and is not only to be seen. @param {string} wanted */
+  calls(wanted) {
+    return this.#shownAlerts(({ priority }) => priority === wanted).some(({ active, audible }) => active || audible);
+  }
+
   /** An alert in one sentence, to be read aloud. @param {any} data */
   spoken(data) {
     const { bed, name } = this.#patients.get(data.patient_id)?.about ?? {};
@@ -648,7 +653,7 @@ function shownAlert(alert, title) {
     seq: alert.seq,
     priority: alert.priority,
     stars: stars(alert.priority),
-    title,
+    title: latched ? title.replace(/; over now$/, '') : title,
     detail: said.filter(Boolean).join(' · '),
     since: `since ${timeText(alert.onset, true) || 'unknown time'}`,
     active: !acknowledged && !latched,
