@@ -34,6 +34,7 @@ pub mod filter;
 pub mod notifier;
 pub mod profile;
 pub mod rooms;
+pub mod summary;
 pub mod waveform;
 pub mod wire;
 

@@ -10,7 +10,7 @@ const ORDER: &[&str] = &[
     "named", "clock", "ids", "secret", "backoff", "vitals", "record", "event", "patient",
     "timeline", // Layer 1: pure.
     "document", "derive", "wire", "waveform", "channel", "command", "filter", "profile", "decode", "encode", "alerts",
-    "notifier", "rooms", // Layer 2: services for tasks.
+    "notifier", "summary", "rooms", // Layer 2: services for tasks.
     "metrics", "host", "timedate", "systemd", "logging", "tasks", "fallback",
     "bluez", // Layer 3: edges in and down.
     "sources", "emulator", "store", // Layer 4: the heart.
