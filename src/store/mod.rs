@@ -16,6 +16,7 @@ mod inbox;
 mod inspect;
 mod ledger;
 mod look;
+mod minutes;
 mod orders;
 mod parked;
 mod past;
