@@ -32,10 +32,10 @@ Something that is needed is not there: bluetoothd, an adapter, the device.
 A part failed.
 .TP
 \fB77\fR
-The operating system does not allow it.
+The operating system does not allow it: a port, the state directory, the configuration. systemd tries again.
 .TP
 \fB78\fR
-The configuration, or a profile, has problems. systemd does not start the service again after this one.
+The configuration, or a profile, has problems, or the database is of a newer version. systemd does not start the service again after this one.
 .SH FILES
 .TP
 \fI/etc/vitalbridge/vitalbridge.toml\fR

@@ -148,6 +148,9 @@ pub enum DaemonError {
     /// The operating system does not let us; exit code 77.
     #[error("{0:#}")]
     Permission(anyhow::Error),
+    /// The database is of a newer version, which no other try makes older; exit code 78.
+    #[error("{0:#}")]
+    Newer(anyhow::Error),
     /// Anything else; exit code 70.
     #[error("{0:#}")]
     Internal(anyhow::Error),
@@ -161,7 +164,14 @@ impl From<anyhow::Error> for DaemonError {
             let kind = io.or_else(|| cause.downcast_ref::<server::CannotListen>().map(server::CannotListen::kind));
             kind == Some(std::io::ErrorKind::PermissionDenied)
         });
-        if denied { Self::Permission(error) } else { Self::Internal(error) }
+        let is_newer = |cause: &(dyn std::error::Error + 'static)| {
+            matches!(cause.downcast_ref::<store::StoreError>(), Some(store::StoreError::Newer { .. }))
+        };
+        match (denied, error.chain().any(is_newer)) {
+            (true, _) => Self::Permission(error),
+            (false, true) => Self::Newer(error),
+            (false, false) => Self::Internal(error),
+        }
     }
 }
 
@@ -297,6 +307,8 @@ async fn build(start: Start, machine: Machine) -> anyhow::Result<Running> {
     let secured = secure(&config, now)?;
     let (listener, address) = server::bind(config.server.listen).await?;
     look_before_guests_come(&config, address);
+    // The one word that somebody sees who wonders why the start takes minutes.
+    systemd::status("starting: opening the database; to mend a large one or bring it forward takes minutes");
     let opened = open_store(&config, epoch.clone(), now).await?;
     let keeper = keep_time(&machine, &config, &epoch, &opened).await;
 

@@ -35,6 +35,7 @@ pub mod notifier;
 pub mod profile;
 pub mod rooms;
 pub mod signal_times;
+pub mod summary;
 pub mod waveform;
 pub mod wire;
 

@@ -1,5 +1,7 @@
 //! Where log lines go: structured fields to the journal under systemd, else lines on standard error.
 
+mod journal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -21,9 +23,9 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&filter)?;
     let registry = tracing_subscriber::registry().with(filter);
     if systemd::logs_to_journal()
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = journal::Journal::connect()
     {
-        registry.with(journal.with_syslog_identifier("vitalbridge".to_owned())).try_init()?;
+        registry.with(journal).try_init()?;
         return Ok(());
     }
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());

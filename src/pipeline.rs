@@ -745,6 +745,10 @@ impl Pipeline {
 
     fn publish_alerts(&mut self, changes: Vec<AlertEvent>, now: Stamp) {
         self.publish_limit_news(None, now);
+        for (patient, device) in self.engine.take_left_out() {
+            let device = device.map(|device| device.to_string()).unwrap_or_default();
+            error!(%patient, device, "not watched: the bridge has no room for more patients or devices (alert_limit)");
+        }
         for change in changes {
             let (alert, is_present, sounds) = (change.alert, change.is_present(), sounds(&change));
             // It alarms (again) when its sound comes on: at the start, after a pause, by the reminder, at a recurrence.

@@ -25,6 +25,8 @@ pub const MAX_PATIENTS: usize = 256;
 /// Most devices of all patients together; one that people share counts for each of them. One more is not watched, and the
 /// alert `alert_limit` says so.
 pub const MAX_DEVICES: usize = 1024;
+/// So many of those that are not watched are named until there is room again.
+const MAX_LEFT_OUT: usize = 64;
 /// Longest name of a person in a command, in bytes. A longer one is refused.
 pub const MAX_BY_BYTES: usize = 128;
 /// Most moments handled in one call. The rest is due at once again, so that a fault could never hang the caller.
@@ -86,6 +88,10 @@ pub struct Engine {
     told: Option<Wall>,
     /// What became of such changes since it was last asked.
     limit_news: Vec<LimitsEvent>,
+    /// Who is not watched, for want of room: a patient, and the device that measures it, if it is not a score.
+    left_out: BTreeSet<(PatientId, Option<DeviceId>)>,
+    /// Those of them that nobody was told of yet.
+    left_out_news: Vec<(PatientId, Option<DeviceId>)>,
 }
 
 impl Engine {
@@ -110,6 +116,8 @@ impl Engine {
             set_at: None,
             told: None,
             limit_news: Vec::new(),
+            left_out: BTreeSet::new(),
+            left_out_news: Vec::new(),
         }
     }
 
@@ -178,7 +186,7 @@ impl Engine {
         now: Stamp,
     ) {
         let Some(subject) = self.subject(Some(patient), now) else {
-            self.bridge.condition(BridgeCondition::AlertLimit, true);
+            self.leave_out(patient, None);
             return self.settle(None, events, now);
         };
         subject.take_score(Standing::new(score, mode));
@@ -500,7 +508,7 @@ impl Engine {
         }
         let assigned: usize = self.owners.values().map(BTreeSet::len).sum();
         if assigned >= MAX_DEVICES || self.subject(Some(patient), now).is_none() {
-            self.bridge.condition(BridgeCondition::AlertLimit, true);
+            self.leave_out(patient, Some(device));
             self.settle(None, events, now);
             return false;
         }
@@ -530,9 +538,23 @@ impl Engine {
         self.room_again(events, now);
     }
 
+    /// There is no room for this patient, or this device of it.
+    fn leave_out(&mut self, patient: &PatientId, device: Option<&DeviceId>) {
+        self.bridge.condition(BridgeCondition::AlertLimit, true);
+        if self.left_out.len() < MAX_LEFT_OUT && self.left_out.insert((patient.clone(), device.cloned())) {
+            self.left_out_news.push((patient.clone(), device.cloned()));
+        }
+    }
+
+    /// Who is not watched, each once until there was room: a patient, and the device that measures it.
+    pub fn take_left_out(&mut self) -> Vec<(PatientId, Option<DeviceId>)> {
+        std::mem::take(&mut self.left_out_news)
+    }
+
     /// After something was forgotten there is room: what is still too many says so again with its next reading.
     fn room_again(&mut self, events: &mut Vec<AlertEvent>, now: Stamp) {
         self.bridge.condition(BridgeCondition::AlertLimit, false);
+        self.left_out.clear();
         self.settle(None, events, now);
     }
 

@@ -875,6 +875,12 @@ fn more_patients_than_are_watched_is_an_alert_and_not_a_silence() {
         let events = bench.engine.on_reading(&reading, bench.now);
         let rules: Vec<_> = events.iter().map(|event| event.rule.as_str()).collect();
         assert_eq!(rules, if number < MAX_PATIENTS { vec![] } else { vec!["alert_limit"] }, "{number}");
+        let named = bench.engine.take_left_out();
+        let left_out = reading.patient.clone().unwrap();
+        let expected = if number < MAX_PATIENTS { vec![] } else { vec![(left_out, Some(reading.device.clone()))] };
+        assert_eq!(named, expected, "who is not watched is named");
+        bench.engine.on_reading(&reading, bench.now);
+        assert!(bench.engine.take_left_out().is_empty(), "and once");
     }
 }
 

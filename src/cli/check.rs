@@ -14,6 +14,7 @@ use crate::document::Problems;
 use crate::ids::PatientId;
 use crate::patient::Patient;
 use crate::server::tls::{self, Identity};
+use crate::store::{self, StoreError};
 use crate::vitals::{Decimal, Spo2Scale};
 
 #[derive(Debug, Args)]
@@ -35,13 +36,19 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     let (loaded, devices) = Config::look(&args.config, &Place::default());
     let broken = devices.problems();
+    // A package is asked by this whether its program would start: an older one does not with a newer database.
+    let newer = loaded.as_ref().ok().and_then(|config| match store::refuse_newer(&config.state_dir) {
+        Err(newer @ StoreError::Newer { .. }) => Some(newer.to_string()),
+        _ => None,
+    });
+    let too_new = || newer.clone().map_or(Ok(()), |newer| Err(CommandError::Refused(newer)));
     let warnings = match &loaded {
         Ok(config) => config.warnings.clone(),
         Err(ConfigError::Problems { warnings, .. }) => warnings.clone(),
         Err(ConfigError::Unreadable { .. }) => Problems::default(),
     };
     if args.json {
-        let problems: Vec<_> = match &loaded {
+        let mut problems: Vec<_> = match &loaded {
             Ok(_) => Vec::new(),
             Err(ConfigError::Unreadable { error, .. }) => vec![json!({"line": 0, "message": error.to_string()})],
             Err(ConfigError::Problems { problems, .. }) => {
@@ -50,7 +57,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
                 problems.as_slice().iter().map(one).collect()
             }
         };
-        let ok = loaded.is_ok() && broken.is_empty();
+        problems.extend(newer.iter().map(|newer| json!({"line": 0, "message": newer})));
+        let ok = loaded.is_ok() && broken.is_empty() && newer.is_none();
         let replaced: Vec<_> = devices.replacing().map(|own| json!({"id": own.id, "file": own.file})).collect();
         let warnings: Vec<_> =
             warnings.as_slice().iter().map(|one| json!({"line": one.line, "message": one.message})).collect();
@@ -63,6 +71,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         say(&report.to_string())?;
         loaded?;
         patients?;
+        too_new()?;
         return refuse(&broken);
     }
     if loaded.is_err() || !broken.is_empty() {
@@ -75,6 +84,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CommandError> {
         Err(error) if broken.is_empty() => return Err(error.into()),
         Err(error) => return Err(CommandError::Refused(format!("{error}\nand the profiles:\n{}", broken.join("\n")))),
     };
+    too_new()?;
     refuse(&broken)?;
     let shown = wanted(&config, args)?;
     let now = Clock::System.now().wall;

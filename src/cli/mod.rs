@@ -45,7 +45,7 @@ pub mod exit {
     pub const INTERNAL: u8 = 70;
     /// The operating system does not let us.
     pub const PERMISSION: u8 = 77;
-    /// The configuration has errors.
+    /// The configuration has errors, or the database is of a newer version: another try changes nothing.
     pub const CONFIG: u8 = 78;
 }
 
@@ -156,10 +156,14 @@ impl From<io::Error> for CommandError {
 }
 
 impl CommandError {
-    const fn exit_code(&self) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
+            // Somebody changes its owner, and the next try of systemd is good.
+            Self::Config(ConfigError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                exit::PERMISSION
+            }
             Self::Usage(_) | Self::Bluez(BluezError { cause: Cause::Ambiguous(_), .. }) => exit::USAGE,
-            Self::Refused(_) | Self::Config(_) => exit::CONFIG,
+            Self::Refused(_) | Self::Config(_) | Self::Daemon(DaemonError::Newer(_)) => exit::CONFIG,
             Self::Daemon(DaemonError::Permission(_))
             | Self::Bluez(BluezError { cause: Cause::AccessDenied(_), .. }) => exit::PERMISSION,
             Self::Daemon(DaemonError::Internal(_)) => exit::INTERNAL,

@@ -1,13 +1,11 @@
 //! Whom the daemon runs as, or would: its user and groups.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 /// The user of the packaged service.
 const SERVICE_USER: &str = "vitalbridge";
-
-/// To read and write a file.
-const MAY_WRITE: u32 = 0o6;
 
 /// A user with its groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,7 +13,7 @@ pub(super) struct Account {
     /// Its name, or its number where it has none.
     pub(super) name: String,
     pub(super) uid: u32,
-    /// Its own group.
+    /// Of its own group; the others are beside it in `gids`.
     pub(super) gid: u32,
     pub(super) gids: BTreeSet<u32>,
     /// The names of its groups; empty: they are not known.
@@ -39,19 +37,47 @@ impl Account {
         self.uid == 0
     }
 
-    /// Whether it may do this (bits as in a mode) with a file of this owner, group and mode.
-    pub(super) fn may(&self, wanted: u32, uid: u32, gid: u32, mode: u32) -> bool {
-        let shift = match (uid == self.uid, self.gids.contains(&gid)) {
-            (true, _) => 6,
-            (false, true) => 3,
-            (false, false) => 0,
-        };
-        self.is_root() || (mode >> shift) & wanted == wanted
-    }
-
     /// Whether it may read and write a file with this owner, group and mode.
     pub(super) fn may_write(&self, uid: u32, gid: u32, mode: u32) -> bool {
-        self.may(MAY_WRITE, uid, gid, mode)
+        self.may(0o6, uid, gid, mode)
+    }
+
+    /// Whether it has these rights, one octal digit of them.
+    fn may(&self, rights: u32, uid: u32, gid: u32, mode: u32) -> bool {
+        let shift = if self.is_root() {
+            return true;
+        } else if uid == self.uid {
+            6
+        } else if self.gids.contains(&gid) {
+            3
+        } else {
+            0
+        };
+        (mode >> shift) & rights == rights
+    }
+
+    /// What keeps it from reading a file: the file, or the first folder on the way to it. `None`: nothing does, or who asks may
+    /// not look there either.
+    pub(super) fn kept_from(&self, file: &Path) -> Option<Refusal> {
+        let real = std::fs::canonicalize(file).ok()?;
+        let mut way: Vec<&Path> = real.ancestors().collect();
+        way.reverse();
+        way.into_iter().find_map(|path| {
+            let found = std::fs::metadata(path).ok()?;
+            let (is_folder, mode) = (found.is_dir(), found.mode() & 0o777);
+            let rights = if path == real { 0o4 } else { 0o1 };
+            (!self.may(rights, found.uid(), found.gid(), mode)).then(|| Refusal {
+                path: path.to_owned(),
+                is_folder,
+                is_its_own: found.uid() == self.uid,
+                mode,
+            })
+        })
+    }
+
+    /// The name of its own group.
+    pub(super) fn own_group(&self) -> String {
+        Self::group_name(self.gid)
     }
 
     /// The name of a group of this machine.
@@ -69,10 +95,31 @@ impl Account {
         Self {
             name: name.to_owned(),
             uid: 999,
-            gid: 999,
+            gid: 64_999,
             gids,
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
         }
+    }
+}
+
+/// A file that a user may not read, or a folder that it may not go through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) path: PathBuf,
+    pub(super) is_folder: bool,
+    /// It belongs to the user all the same.
+    pub(super) is_its_own: bool,
+    pub(super) mode: u32,
+}
+
+impl Refusal {
+    /// What opens it to this user and to nobody else.
+    pub(super) fn cure(&self, account: &Account) -> String {
+        let (path, mode) = (self.path.display(), if self.is_folder { 750 } else { 640 });
+        if self.is_its_own {
+            return format!("`sudo chmod u+rX {path}`");
+        }
+        format!("`sudo chown root:{} {path}` and `sudo chmod {mode} {path}`", account.own_group())
     }
 }
 
@@ -147,8 +194,7 @@ mod tests {
 
     #[test]
     fn who_may_write_is_said_by_owner_group_and_mode() {
-        let account =
-            Account { name: "v".to_owned(), uid: 998, gid: 998, gids: BTreeSet::from([20]), groups: BTreeSet::new() };
+        let account = Account { name: "v".to_owned(), uid: 998, gids: BTreeSet::from([20]), ..Account::default() };
         let root = Account { uid: 0, ..account.clone() };
         for (uid, gid, mode, may) in [
             (0, 20, 0o660, true),
@@ -162,5 +208,43 @@ mod tests {
             assert_eq!(account.may_write(uid, gid, mode), may, "{uid} {gid} {mode:o}");
             assert!(root.may_write(uid, gid, mode));
         }
+    }
+
+    #[test]
+    fn what_keeps_a_user_from_a_file_is_the_first_thing_on_the_way_that_is_closed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, file) = (dir.path().join("closed"), dir.path().join("closed/file"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let modes = |of_folder, of_file| {
+            for (path, mode) in [(dir.path(), 0o755), (folder.as_path(), of_folder), (file.as_path(), of_file)] {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+        };
+        let stranger = Account { name: "v".to_owned(), uid: 4711, gid: 4712, ..Account::default() };
+        for (of_folder, of_file, closed, cure) in [
+            (0o755, 0o644, None, ""),
+            (0o711, 0o644, None, ""),
+            (0o755, 0o600, Some(&file), "chmod 640"),
+            (0o700, 0o644, Some(&folder), "chmod 750"),
+        ] {
+            modes(of_folder, of_file);
+            let found = stranger.kept_from(&file);
+            assert_eq!(found.as_ref().map(|refusal| &refusal.path), closed, "{of_folder:o} {of_file:o}");
+            let told = found.map(|refusal| refusal.cure(&stranger)).unwrap_or_default();
+            assert!(told.contains(cure) && (told.is_empty() || told.contains("chown root:4712 ")), "{told}");
+        }
+        let root = Account::default();
+        assert_eq!(root.kept_from(&file), None);
+        // The owner may be kept from it too, by the mode alone.
+        modes(0o755, 0o044);
+        let owner = std::fs::metadata(&file).unwrap().uid();
+        let owner = Account { uid: owner, ..stranger };
+        if !owner.is_root() {
+            assert!(owner.kept_from(&file).unwrap().cure(&owner).contains("chmod u+rX"));
+        }
+        assert_eq!(owner.kept_from(&dir.path().join("nothing")), None);
+        modes(0o755, 0o644);
     }
 }

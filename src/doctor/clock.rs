@@ -15,6 +15,9 @@ const APART_MS: i64 = 60_000;
 /// Clocks of the kernel that are looked at.
 const RTC: &str = "/sys/class/rtc";
 
+/// A cell of 3 V is empty long before; without one there are some hundredths.
+const EMPTY_BELOW_UV: u64 = 1_000_000;
+
 /// Who sets the clock, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Synchronised {
@@ -32,6 +35,8 @@ enum Rtc {
     Absent,
     /// It is there, and does not say a time.
     Silent,
+    /// It runs by the machine's supply alone, as that of a Raspberry Pi 5 does, and says so.
+    NoBattery,
     Says(Wall),
 }
 
@@ -73,6 +78,12 @@ fn rtc_in(folder: &Path) -> Rtc {
     if !first.exists() {
         return Rtc::Absent;
     }
+    // Of a Raspberry Pi 5, in millionths of a volt.
+    let volts =
+        std::fs::read_to_string(first.join("battery_voltage")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    if volts.is_some_and(|microvolts| microvolts < EMPTY_BELOW_UV) {
+        return Rtc::NoBattery;
+    }
     let seconds =
         std::fs::read_to_string(first.join("since_epoch")).ok().and_then(|text| text.trim().parse::<i64>().ok());
     seconds.map_or(Rtc::Silent, |seconds| Rtc::Says(Wall(seconds.saturating_mul(1000))))
@@ -85,8 +96,8 @@ fn judge(facts: &Facts) -> Vec<Finding> {
 fn of_day(facts: &Facts) -> Finding {
     let now = facts.now;
     if now < NOT_EARLIER {
-        let advice = "connect the network so that NTP sets it, or set it with `sudo timedatectl set-ntp false` and `sudo timedatectl set-time '2026-12-31 12:00'`; times of readings taken until \
-                      then are marked, certificates are refused";
+        let advice = "connect the network so that NTP sets it, or set it with `sudo timedatectl set-ntp false` and `sudo timedatectl set-time \
+                      'YYYY-MM-DD hh:mm:ss'`; times of readings taken until then are marked, certificates are refused";
         return Finding::error(Area::Clock, "not_set", format!("the clock is not set: it says {now}"), advice);
     }
     if let Some(newest) = facts.newest.filter(|newest| newest.0.saturating_sub(now.0) > APART_MS) {
@@ -133,6 +144,12 @@ fn of_battery(facts: &Facts) -> Finding {
             "the clock with a battery does not say a time",
             "its battery is empty or missing: replace it, then `sudo hwclock --systohc`",
         ),
+        Rtc::NoBattery => Finding::warning(
+            Area::Rtc,
+            "no_battery",
+            "the clock has no battery: it is right while the machine has power, and after a power cut without a network it is not",
+            "plug the battery for a Raspberry Pi 5 in at J5, then `sudo hwclock --systohc`",
+        ),
         Rtc::Says(time) if time < NOT_EARLIER => Finding::warning(
             Area::Rtc,
             "not_set",
@@ -166,7 +183,7 @@ mod tests {
         let later = Some(Wall(NOW.0 + APART_MS + 1));
         for (facts, check, level, advice) in [
             (facts(), "synchronised", Level::Ok, ""),
-            (Facts { now: early, newest: None, ..facts() }, "not_set", Level::Error, "timedatectl set-time"),
+            (Facts { now: early, newest: None, ..facts() }, "not_set", Level::Error, "sudo timedatectl set-time"),
             (Facts { newest: later, ..facts() }, "behind", Level::Error, "timedatectl set-ntp true"),
             (Facts { newest: Some(Wall(NOW.0 + APART_MS)), ..facts() }, "synchronised", Level::Ok, ""),
             (Facts { synchronised: Synchronised::No, ..facts() }, "not_synchronised", Level::Warning, "UDP 123"),
@@ -190,6 +207,7 @@ mod tests {
         for (rtc, check, level, advice) in [
             (Rtc::Absent, "absent", Level::Warning, "DS3231"),
             (Rtc::Silent, "silent", Level::Warning, "battery"),
+            (Rtc::NoBattery, "no_battery", Level::Warning, "J5"),
             (Rtc::Says(Wall(0)), "not_set", Level::Warning, "hwclock --systohc"),
             (Rtc::Says(Wall(NOW.0 - APART_MS - 1)), "apart", Level::Warning, "hwclock --systohc"),
             (Rtc::Says(Wall(NOW.0 + APART_MS)), "right", Level::Ok, ""),
@@ -223,5 +241,11 @@ mod tests {
         assert_eq!(rtc_in(dir.path()), Rtc::Silent);
         std::fs::write(dir.path().join("rtc0/since_epoch"), "1795000000\n").unwrap();
         assert_eq!(rtc_in(dir.path()), Rtc::Says(NOW));
+        for (microvolts, expected) in
+            [("3011000\n", Rtc::Says(NOW)), ("23400\n", Rtc::NoBattery), ("odd", Rtc::Says(NOW))]
+        {
+            std::fs::write(dir.path().join("rtc0/battery_voltage"), microvolts).unwrap();
+            assert_eq!(rtc_in(dir.path()), expected, "{microvolts}");
+        }
     }
 }

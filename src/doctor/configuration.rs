@@ -1,11 +1,33 @@
 //! The configuration: every problem and warning of it, broken profiles, and sources that will measure nothing.
 
+use std::path::Path;
+
 use crate::config::{Config, ConfigError, Devices};
+use crate::doctor::account::Account;
 use crate::doctor::{Area, Finding};
 use crate::document::Problem;
 use crate::sources::SourceKind;
 
 const AREA: Area = Area::Configuration;
+
+/// The file, the folder of profiles or the rules, where the daemon's user may not read them though who asks may.
+pub(super) fn denied(file: &Path, config: Option<&Config>, account: &Account) -> Vec<Finding> {
+    let rules = config.and_then(|config| config.rules_file.as_deref());
+    let files = std::iter::once(file).chain(rules);
+    let of_file = |file: &Path| {
+        let refusal = account.kept_from(file)?;
+        let message = format!(
+            "the daemon's user {} may not read {}: {} has the mode {:o}",
+            account.name,
+            file.display(),
+            refusal.path.display(),
+            refusal.mode
+        );
+        let advice = format!("{}, then `sudo systemctl restart vitalbridge`", refusal.cure(account));
+        Some(Finding::error(AREA, "denied", message, advice))
+    };
+    files.filter_map(of_file).collect()
+}
 
 pub(super) fn judge(loaded: &Result<Config, ConfigError>, devices: &Devices) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -79,8 +101,6 @@ fn sources(config: &Config) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::config::Place;
 
@@ -124,6 +144,29 @@ mod tests {
             assert!(one.advice.as_deref().unwrap_or_default().contains(advice), "{check}: {one:?}");
         }
         assert_eq!(found(Some(good), Some(&whole)).len(), 1, "a good one has no other finding");
+    }
+
+    #[test]
+    fn what_root_reads_and_the_daemon_may_not_is_an_error_with_its_cure() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let file = dir.path().join("vitalbridge.toml");
+        std::fs::write(&file, "").unwrap();
+        let account = Account::named("vitalbridge", &[]);
+        for (mode, count) in [(0o600, 1), (0o644, 0)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let found = denied(&file, None, &account);
+            assert_eq!(found.len(), count, "{mode:o}: {found:?}");
+            for one in found {
+                assert_eq!((one.check, one.level), ("denied", crate::doctor::Level::Error));
+                assert!(
+                    one.message.contains("vitalbridge may not read") && one.message.contains("mode 600"),
+                    "{one:?}"
+                );
+                assert!(one.advice.unwrap().contains("`sudo chmod 640 "), "what to do");
+            }
+        }
     }
 
     #[test]

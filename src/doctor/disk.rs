@@ -52,13 +52,35 @@ struct Facts<'a> {
     path: &'a Path,
     directory: Directory,
     space: Result<Space, String>,
+    /// Files in it that the daemon may not use, such as those of a restore that root has made.
+    foreign: Vec<String>,
     account: &'a Account,
 }
 
+/// Files of the state directory that are looked at; it holds a dozen.
+const MAX_FILES: usize = 1000;
+
+/// So many of them are named.
+const MAX_NAMED: usize = 3;
+
 pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let path = patient.state_dir.clone();
-    let (directory, space) = blocking(move || (directory(&path), space(&path))).await;
-    judge(&Facts { path: &patient.state_dir, directory, space, account: &patient.account })
+    let account = patient.account.clone();
+    let looked = blocking(move || (directory(&path), space(&path), foreign(&path, &account))).await;
+    let (directory, space, foreign) = looked;
+    judge(&Facts { path: &patient.state_dir, directory, space, foreign, account: &patient.account })
+}
+
+fn foreign(path: &Path, account: &Account) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten().take(MAX_FILES);
+    let may_not =
+        |found: &fs::Metadata| found.is_file() && !account.may_write(found.uid(), found.gid(), found.mode() & 0o777);
+    let mut found: Vec<String> = entries
+        .filter(|entry| entry.metadata().is_ok_and(|found| may_not(&found)))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    found
 }
 
 fn directory(path: &Path) -> Directory {
@@ -121,6 +143,15 @@ fn of_directory(facts: &Facts<'_>) -> Vec<Finding> {
                     Area::Disk,
                     "denied",
                     format!("the daemon's user {user} may not write into {path}"),
+                    format!("`sudo chown -R {user}: {path}`, then `sudo systemctl restart vitalbridge`"),
+                ));
+            }
+            if !facts.foreign.is_empty() {
+                let names = facts.foreign.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                found.push(Finding::error(
+                    Area::Disk,
+                    "foreign",
+                    format!("{} files in {path} are not the daemon's to use, {user}'s: {names}", facts.foreign.len()),
                     format!("`sudo chown -R {user}: {path}`, then `sudo systemctl restart vitalbridge`"),
                 ));
             }
@@ -205,12 +236,34 @@ mod tests {
             (there(0, 0o700), Ok(good.clone()), "denied", Level::Error, "chown -R vitalbridge:"),
             (there(999, 0o755), Ok(good), "open", Level::Warning, "chmod 700"),
         ] {
-            let found = judge(&Facts { path: Path::new("/var/lib/x"), directory, space, account: &account });
+            let facts =
+                Facts { path: Path::new("/var/lib/x"), directory, space, foreign: Vec::new(), account: &account };
+            let found = judge(&facts);
             let one = found.iter().find(|one| one.check == check).unwrap_or_else(|| panic!("{check}: {found:?}"));
             assert_eq!(one.level, level, "{one:?}");
             assert!(one.message.contains("/var/lib/x"), "{one:?}");
             assert!(one.advice.as_deref().unwrap_or_default().contains(advice), "{one:?}");
         }
+    }
+
+    #[test]
+    fn files_of_root_in_the_daemons_directory_are_found_with_who_shall_own_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["vitals.db", "token.secret", "lock", "machine"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        let (owner, stranger) = (fs::metadata(dir.path()).unwrap().uid(), Account::named("vitalbridge", &[]));
+        assert_eq!(foreign(dir.path(), &Account { uid: owner, ..stranger.clone() }), <[String; 0]>::default());
+        let foreign = foreign(dir.path(), &stranger);
+        assert_eq!(foreign, ["lock", "machine", "token.secret", "vitals.db"]);
+        let there = Directory::There { uid: 999, gid: 0, mode: 0o700 };
+        let facts =
+            Facts { path: dir.path(), directory: there, space: Err(String::new()), foreign, account: &stranger };
+        let found = judge(&facts);
+        assert_eq!((found[0].check, found[0].level), ("foreign", Level::Error));
+        assert!(found[0].message.contains("4 files in") && found[0].message.contains("lock, machine, token.secret"));
+        assert!(found[0].advice.as_ref().unwrap().contains("sudo chown -R vitalbridge: "), "{found:?}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ enum Facts {
     Answers,
     /// The daemon runs and does not, for this reason.
     Silent(String),
+    /// It does not yet: systemd waits for it to be ready.
+    Starting,
     /// No daemon runs, and one could listen.
     Free,
     Taken(Option<Process>),
@@ -42,7 +44,10 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
         Some(_) if listen.port() == 0 => {
             return vec![Finding::skipped(Area::Ports, "any", "the daemon has taken a free port; its log says which")];
         }
-        Some(_) => ask(host::reachable(listen), config.server.tls.is_some()).await,
+        Some(_) => match ask(host::reachable(listen), config.server.tls.is_some()).await {
+            Facts::Silent(_) if patient.unit.is_starting() => Facts::Starting,
+            found => found,
+        },
         None => try_out(listen).await,
     };
     vec![judge(&facts, listen)]
@@ -51,12 +56,17 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
 async fn ask(address: SocketAddr, has_tls: bool) -> Facts {
     let asking = async {
         let mut stream = TcpStream::connect(address).await?;
-        if has_tls {
-            return Ok(());
-        }
         let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = [0; 12];
+        if has_tls {
+            // Who asks without TLS is refused, by a record of TLS or the end of the connection. A daemon that has taken its address and
+            // does not work yet says nothing.
+            return stream.read(&mut answer).await.map(drop).or_else(|error| match error.kind() {
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(error),
+            });
+        }
         stream.read_exact(&mut answer).await?;
         match answer.strip_prefix(b"HTTP/1.1 ") {
             Some(b"200") => Ok(()),
@@ -95,8 +105,15 @@ fn judge(facts: &Facts, listen: SocketAddr) -> Finding {
         Facts::Silent(reason) => error(
             "silent",
             format!("the daemon runs and does not answer at {listen}: {reason}"),
-            "see `journalctl -u vitalbridge -n 50`; it may have been started with another configuration; else `sudo systemctl \
-             restart vitalbridge`",
+            "see `journalctl -u vitalbridge -n 50`: while it opens, mends or brings forward a large database it answers nobody, for minutes, \
+             and must not be ended; it may have been started with another configuration; else `sudo systemctl restart vitalbridge`",
+        ),
+        Facts::Starting => Finding::warning(
+            Area::Ports,
+            "starting",
+            format!("the daemon does not answer at {listen} yet: it is starting"),
+            "wait, and do not restart it: what it does to a large database takes minutes and would begin again; `journalctl -u vitalbridge \
+             -f` shows how it gets on",
         ),
         Facts::Taken(Some(process)) => error("taken", format!("{listen} is taken by {process}"), another),
         Facts::Taken(None) => {
@@ -130,6 +147,7 @@ mod tests {
             (Facts::Answers, "answered", Level::Ok, ""),
             (Facts::Free, "free", Level::Ok, ""),
             (Facts::Silent("refused".to_owned()), "silent", Level::Error, "journalctl -u vitalbridge"),
+            (Facts::Starting, "starting", Level::Warning, "do not restart it"),
             (Facts::Taken(process()), "taken", Level::Error, "stop that program"),
             (Facts::Taken(None), "taken", Level::Error, "another `server.listen`"),
             (Facts::Denied, "denied", Level::Error, "from 1024 on"),
@@ -164,6 +182,15 @@ mod tests {
         assert_eq!(try_out(taken).await, Facts::Free);
         assert_eq!(try_out("203.0.113.7:8080".parse().unwrap()).await, Facts::NoSuchAddress);
         assert!(matches!(ask(taken, false).await, Facts::Silent(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_taken_and_not_served_is_silent_with_tls_too() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for has_tls in [false, true] {
+            assert_eq!(ask(address, has_tls).await, Facts::Silent("no answer within 3 s".to_owned()), "{has_tls}");
+        }
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod power;
 mod processes;
 mod secrets;
 mod serial;
+mod service;
 mod store;
 
 use std::future::Future;
@@ -51,6 +52,8 @@ named_enum! {
     Area {
         /// The file, the profiles and the rules.
         Configuration = "configuration",
+        /// The unit of systemd that the daemon runs in.
+        Service = "service",
         /// The time of day, and who sets it.
         Clock = "clock",
         /// The clock with a battery.
@@ -180,6 +183,8 @@ struct Patient<'a> {
     daemon: Option<u32>,
     /// Whom the daemon runs as, or would.
     account: account::Account,
+    /// What systemd says of the service.
+    unit: service::Unit,
     now: Wall,
 }
 
@@ -188,7 +193,8 @@ impl Patient<'static> {
     /// Whose configuration cannot be read.
     fn without_configuration() -> Self {
         let account = account::Account::default();
-        Self { config: None, state_dir: "/state".into(), daemon: None, account, now: Wall(0) }
+        let unit = service::Unit::NoSystemd;
+        Self { config: None, state_dir: "/state".into(), daemon: None, account, unit, now: Wall(0) }
     }
 }
 
@@ -233,8 +239,14 @@ pub async fn examine(file: &Path, place: &Place) -> Report {
         findings.push(late);
         account::Account::default()
     });
-    let patient = Patient { config, state_dir, daemon, account, now };
-    let (clock, bluetooth, serial, disk, kept, broker, secrets, ports, power, machine) = tokio::join!(
+    findings.extend(configuration::denied(file, config, &account));
+    let unit = bounded(Area::Service, QUICK, service::Unit::ask(file)).await.unwrap_or_else(|late| {
+        findings.push(late);
+        service::Unit::NoSystemd
+    });
+    let patient = Patient { config, state_dir, daemon, account, unit, now };
+    let (service, clock, bluetooth, serial, disk, kept, broker, secrets, ports, power, machine) = tokio::join!(
+        each(Area::Service, QUICK, service::check(&patient)),
         each(Area::Clock, QUICK, clock::check(&patient)),
         each(Area::Bluez, BLUEZ, bluetooth::check(&patient, BluezLimits::default())),
         each(Area::Serial, QUICK * 2, serial::check(&patient)),
@@ -246,8 +258,9 @@ pub async fn examine(file: &Path, place: &Place) -> Report {
         each(Area::Power, QUICK, power::check()),
         each(Area::Machine, QUICK, machine::check(&patient)),
     );
-    findings
-        .extend([clock, bluetooth, serial, disk, kept, broker, secrets, ports, power, machine].into_iter().flatten());
+    findings.extend(
+        [service, clock, bluetooth, serial, disk, kept, broker, secrets, ports, power, machine].into_iter().flatten(),
+    );
     Report::new(findings, patient.daemon, now)
 }
 

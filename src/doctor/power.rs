@@ -1,6 +1,9 @@
 //! The supply of a Raspberry Pi, as its firmware sees it: too little current looks like a broken radio or card.
 
-use crate::doctor::{Area, Ended, Finding, output_of};
+use crate::doctor::{Area, Ended, Finding, blocking, output_of};
+
+/// Where the kernel has the name of the board.
+const MODEL: &str = "/sys/firmware/devicetree/base/model";
 
 /// Bits of `get_throttled` (documentation of Raspberry Pi OS, vcgencmd): now, and 16 above it since boot.
 const UNDER_VOLTAGE: u32 = 1;
@@ -14,13 +17,19 @@ const SUPPLY: &str =
 const COOLING: &str = "give it air or a heat sink: above 80 °C it computes more slowly";
 
 pub(super) async fn check() -> Vec<Finding> {
-    vec![judge(output_of("vcgencmd", &["get_throttled"]).await)]
+    let model = blocking(|| std::fs::read_to_string(MODEL).unwrap_or_default()).await;
+    vec![judge(output_of("vcgencmd", &["get_throttled"]).await, &model)]
 }
 
-fn judge(answer: Result<String, Ended>) -> Finding {
+fn judge(answer: Result<String, Ended>, model: &str) -> Finding {
     let warning = |check, message: &str, advice: &str| Finding::warning(Area::Power, check, message, advice);
     let text = match answer {
         Ok(text) => text,
+        // As on one with a plain Debian.
+        Err(Ended::NotThere) if model.contains("Raspberry Pi") => {
+            let reason = "there is no vcgencmd, by which this Raspberry Pi could be asked for its supply";
+            return Finding::skipped(Area::Power, "no_vcgencmd", reason);
+        }
         Err(Ended::NotThere) => {
             return Finding::skipped(Area::Power, "no_raspberry_pi", "there is no vcgencmd: this is no Raspberry Pi");
         }
@@ -69,9 +78,15 @@ mod tests {
             (Err(Ended::Failed("VCHI initialization failed".to_owned())), "unknown", Level::Warning, "group `video`"),
             (Err(Ended::NotThere), "no_raspberry_pi", Level::Skipped, ""),
         ] {
-            let found = judge(answer.clone().map(str::to_owned));
+            let found = judge(answer.clone().map(str::to_owned), "");
             assert_eq!((found.check, found.level), (check, level), "{answer:?}");
             assert!(found.advice.as_deref().unwrap_or_default().contains(advice), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_raspberry_pi_without_its_program_is_one_all_the_same() {
+        let found = judge(Err(Ended::NotThere), "Raspberry Pi 4 Model B Rev 1.5\0");
+        assert_eq!((found.check, found.level), ("no_vcgencmd", Level::Skipped));
     }
 }

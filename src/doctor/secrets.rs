@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Broker, Config};
+use crate::doctor::account::{Account, Refusal};
 use crate::doctor::{Area, Finding, Patient, blocking};
 use crate::secret::Secret;
 use crate::server::jwt::TokenKey;
@@ -43,9 +44,20 @@ enum Strength {
 struct Guarded {
     what: &'static str,
     path: PathBuf,
-    /// Its permissions and group; `None`: it is not there or cannot be looked at, which is said elsewhere, or it is a
+    /// Its owner, group and permissions; `None`: it is not there or cannot be looked at, which is said elsewhere, or it is a
     /// credential: systemd hands those over with an access list, which shows as the mode of a group.
-    mode: Option<(u32, u32)>,
+    mode: Option<(u32, u32, u32)>,
+    /// What keeps the daemon's user from it.
+    refusal: Option<Refusal>,
+}
+
+impl Guarded {
+    /// Whether somebody else than the daemon and root can read it: its own group, which is the daemon's alone, is nobody else.
+    fn is_open_to_others(&self, account: &Account) -> Option<u32> {
+        let (_, gid, mode) = self.mode?;
+        let own = if gid == account.gid || gid == 0 { 0o040 } else { 0 };
+        (mode & 0o077 & !own != 0).then_some(mode)
+    }
 }
 
 #[derive(Debug)]
@@ -55,9 +67,7 @@ struct Facts {
     /// `None`: this bridge issues no tokens.
     strength: Option<Strength>,
     files: Vec<Guarded>,
-    /// The daemon's user and its own group, which may read them as well as it.
-    user: String,
-    group: u32,
+    account: Account,
 }
 
 pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
@@ -65,8 +75,7 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
         return vec![Finding::skipped(Area::Secrets, "unused", "the configuration, which names the files, has errors")];
     };
     let (secret_file, issues) = (config.secret_file.clone(), !config.server.tokens.only_trusted);
-    let guarded = secret_files(config);
-    let (user, group) = (patient.account.name.clone(), patient.account.gid);
+    let (guarded, account) = (secret_files(config), patient.account.clone());
     let facts = blocking(move || {
         let is_credential = systemd::is_credential(&secret_file);
         let strength = issues.then(|| {
@@ -74,10 +83,14 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
         });
         let mode = |path: &Path| {
             let found = (!systemd::is_credential(path)).then(|| fs::metadata(path).ok()).flatten();
-            found.map(|found| (found.mode() & 0o777, found.gid()))
+            found.map(|found| (found.uid(), found.gid(), found.mode() & 0o777))
         };
-        let files = guarded.into_iter().map(|(what, path)| Guarded { what, mode: mode(&path), path }).collect();
-        Facts { secret_file, is_credential, strength, files, user, group }
+        let guard = |(what, path): (_, PathBuf)| {
+            let refusal = (!systemd::is_credential(&path)).then(|| account.kept_from(&path)).flatten();
+            Guarded { what, mode: mode(&path), refusal, path }
+        };
+        let files = guarded.into_iter().map(guard).collect();
+        Facts { secret_file, is_credential, strength, files, account }
     });
     judge(&facts.await)
 }
@@ -170,20 +183,38 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         ),
         Some(Strength::Good) => Finding::ok(Area::Secrets, "good", "the token secret is long and random enough"),
     });
-    for Guarded { what, path, mode } in &facts.files {
-        let closed = |group| if group == facts.group { 0o007 } else { 0o077 };
-        if let Some((mode, _)) = mode.filter(|(mode, group)| mode & closed(*group) != 0) {
-            let (path, user) = (path.display(), &facts.user);
-            findings.push(Finding::warning(
-                Area::Secrets,
-                "open",
-                format!("other users of this machine can read {what}, {path} (mode {mode:o})"),
-                format!(
-                    "`sudo chown {user}: {path}`, then `sudo chmod 600 {path}`, and renew it if others have seen it"
-                ),
-            ));
-        }
-    }
+    findings.extend(facts.files.iter().filter_map(|file| {
+        let mode = file.is_open_to_others(&facts.account)?;
+        let path = file.path.display();
+        let is_its_own = file.mode.is_some_and(|(uid, ..)| uid == facts.account.uid);
+        // A file of root with 600 could not be read by the daemon any more.
+        let closed = if is_its_own {
+            format!("`sudo chmod 600 {path}`")
+        } else {
+            format!("`sudo chown root:{} {path}` and `sudo chmod 640 {path}`", facts.account.own_group())
+        };
+        Some(Finding::warning(
+            Area::Secrets,
+            "open",
+            format!("other users of this machine can read {}, {path} (mode {mode:o})", file.what),
+            format!("{closed}; renew it if others have seen it"),
+        ))
+    }));
+    findings.extend(facts.files.iter().filter_map(|file| {
+        let refusal = file.refusal.as_ref()?;
+        let (user, closed) = (&facts.account.name, refusal.path.display());
+        Some(Finding::error(
+            Area::Secrets,
+            "denied",
+            format!(
+                "the daemon's user {user} may not read {}, {}: {closed} has the mode {:o}",
+                file.what,
+                file.path.display(),
+                refusal.mode
+            ),
+            format!("{}, then `sudo systemctl restart vitalbridge`", refusal.cure(&facts.account)),
+        ))
+    }));
     findings
 }
 
@@ -194,8 +225,8 @@ mod tests {
     use crate::doctor::Level;
 
     fn facts(strength: Option<Strength>) -> Facts {
-        let (secret_file, user) = ("/state/token.secret".into(), "vitalbridge".to_owned());
-        Facts { secret_file, is_credential: false, strength, files: Vec::new(), user, group: 990 }
+        let account = Account::named("vitalbridge", &[]);
+        Facts { secret_file: "/state/token.secret".into(), is_credential: false, strength, files: Vec::new(), account }
     }
 
     #[test]
@@ -219,25 +250,47 @@ mod tests {
         let of_systemd = judge(&Facts { is_credential: true, ..facts(Some(Strength::Monotonous)) });
         let advice = of_systemd[0].advice.as_ref().unwrap();
         assert!(advice.contains("credentials.conf") && !advice.contains("rm "), "{advice}");
-        for (mode, expected) in [
-            (Some((0o600, 0)), 0),
-            (Some((0o400, 0)), 0),
-            (None, 0),
-            (Some((0o640, 0)), 1),
-            // As the package has its configuration: root's, and the daemon's group may read it.
-            (Some((0o640, 990)), 0),
-            (Some((0o604, 990)), 1),
+    }
+
+    #[test]
+    fn who_else_can_read_a_secret_is_told_from_the_daemon_which_keeps_its_right() {
+        // The user of tests is 999 and its own group 64999, which has no name; 50 is a group of others.
+        let (own, group, others) = (999, 64_999, 50);
+        for (uid, gid, mode, cure) in [
+            (own, group, 0o600, ""),
+            (own, group, 0o400, ""),
+            // As the package has its own configuration.
+            (0, group, 0o640, ""),
+            (0, 0, 0o640, ""),
+            (own, others, 0o640, "`sudo chmod 600 /k`"),
+            (own, group, 0o604, "`sudo chmod 600 /k`"),
+            (0, group, 0o644, "`sudo chmod 640 /k`"),
+            (0, others, 0o640, "`sudo chown root:64999 /k` and `sudo chmod 640 /k`"),
         ] {
-            let files = vec![Guarded { what: "the server's key", path: "/k".into(), mode }];
+            let files = vec![Guarded {
+                what: "the server's key",
+                path: "/k".into(),
+                mode: Some((uid, gid, mode)),
+                refusal: None,
+            }];
             let found = judge(&Facts { files, ..facts(Some(Strength::Good)) });
             let open: Vec<_> = found.iter().filter(|one| one.check == "open").collect();
-            assert_eq!(open.len(), expected, "{mode:?}");
+            assert_eq!(open.len(), usize::from(!cure.is_empty()), "{uid} {gid} {mode:o}");
             for one in open {
-                let advice = one.advice.as_ref().unwrap();
-                assert!(one.level == Level::Warning && advice.contains("chown vitalbridge: /k"), "{one:?}");
-                assert!(advice.contains("chmod 600 /k"), "{one:?}");
+                assert!(one.level == Level::Warning && one.advice.as_ref().unwrap().contains(cure), "{one:?}");
             }
         }
+        let refusal = Refusal { path: "/etc/private".into(), is_folder: true, is_its_own: false, mode: 0o700 };
+        let file = Guarded {
+            what: "the broker's password",
+            path: "/etc/private/p".into(),
+            mode: None,
+            refusal: Some(refusal),
+        };
+        let found = judge(&Facts { files: vec![file], ..facts(Some(Strength::Good)) });
+        assert_eq!((found[1].check, found[1].level), ("denied", Level::Error));
+        assert!(found[1].message.contains("/etc/private has the mode 700"), "{found:?}");
+        assert!(found[1].advice.as_ref().unwrap().contains("`sudo chmod 750 /etc/private`"), "{found:?}");
     }
 
     #[tokio::test]

@@ -105,7 +105,7 @@ fn make_room(state: &Path, user: &str, now: Wall) -> io::Result<()> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         // Not those with another ending, which are being written.
-        if !(name.starts_with(FILE_START) && name.ends_with(".json")) {
+        if !(name.starts_with(FILE_START) && path.extension().is_some_and(|ending| ending == "json")) {
             continue;
         }
         let read = std::fs::read_to_string(&path).ok();

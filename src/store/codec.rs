@@ -501,11 +501,11 @@ fn content(what: impl Into<String>) -> BadRow {
     BadRow::Content(what.into())
 }
 
-fn identifier<T: TryFrom<String, Error = crate::ids::BadId>>(text: String) -> Result<T, BadRow> {
+pub(super) fn identifier<T: TryFrom<String, Error = crate::ids::BadId>>(text: String) -> Result<T, BadRow> {
     T::try_from(text).map_err(|error| content(error.to_string()))
 }
 
-fn named<T>(name: &str, from_name: impl FnOnce(&str) -> Option<T>) -> Result<T, BadRow> {
+pub(super) fn named<T>(name: &str, from_name: impl FnOnce(&str) -> Option<T>) -> Result<T, BadRow> {
     from_name(name).ok_or_else(|| content(format!("`{name}` is a name this version does not know")))
 }
 

@@ -158,14 +158,33 @@ fn open(path: &Path) -> Result<Option<Connection>, StoreError> {
     connect().map(Some).map_err(StoreError::sqlite(path, "cannot open it for reading"))
 }
 
+/// Whether this version can use the database, as far as its number says; one that is not there can be made. Blocks.
+///
+/// # Errors
+/// [`StoreError::Newer`]; or the database cannot be read.
+pub fn refuse_newer(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join(DATABASE_FILE);
+    let Some(connection) = open(&path)? else { return Ok(()) };
+    known_version(&connection, path).map(drop)
+}
+
+/// The number of its schema.
+fn known_version(connection: &Connection, path: PathBuf) -> Result<u32, StoreError> {
+    let read = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    let found: u32 = read.map_err(StoreError::sqlite(&path, "cannot look into it"))?;
+    let known = MIGRATIONS.len();
+    if usize::try_from(found).unwrap_or(usize::MAX) > known {
+        Err(StoreError::Newer { path, found, known })
+    } else {
+        Ok(found)
+    }
+}
+
 fn look(dir: &Path, options: &StoreOptions) -> Result<Option<(Inspection, Connection)>, StoreError> {
     let path = dir.join(DATABASE_FILE);
     let Some(connection) = open(&path)? else { return Ok(None) };
     let failed = StoreError::sqlite(&path, "cannot look into it");
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
-    if usize::try_from(found).unwrap_or(usize::MAX) > MIGRATIONS.len() {
-        return Err(StoreError::Newer { path, found, known: MIGRATIONS.len() });
-    }
+    let found = known_version(&connection, path.clone())?;
     let used_bytes = used_bytes(&connection).map_err(&failed)?;
     let mut inspection = Inspection {
         soundness: Soundness::Unchecked,

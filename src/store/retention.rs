@@ -1,4 +1,4 @@
-//! What goes and when: acknowledged rows by age, then by space the oldest readings, other events, alerts last.
+//! What goes and when: acknowledged rows by age, then by space the oldest minutes, readings, other events, alerts last.
 //!
 //! Readings only ever go from the front, in ranges without a break, so the oldest reading left tells what has gone:
 //! every number before it that no other event has. Other events go by age only in front of that reading.
@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::codec::{RECORD, row_id, seq_of, stamp};
 use super::schema::PAGE_BYTES;
-use super::{SeqRange, StoreOptions, times};
+use super::{SeqRange, StoreOptions, minutes, times};
 use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
 use crate::timeline::{ClockEpoch, ClockState, Timeline};
@@ -110,6 +110,7 @@ impl Keeper {
             if is_due {
                 self.has_deleted = true;
                 self.done = self.drop_expired(transaction, newest, acknowledged, now)?;
+                minutes::forget(transaction, &self.timeline, now.wall)?;
                 give_back(transaction)?;
             }
         }
@@ -118,10 +119,13 @@ impl Keeper {
             if used_bytes(transaction)? <= self.max_bytes {
                 break;
             }
-            let Some(gone) = drop_oldest(transaction, newest)? else {
+            self.has_deleted = true;
+            if minutes::drop_oldest(transaction)? {
+                continue;
+            }
+            let Some(gone) = drop_oldest(transaction, &self.timeline, newest)? else {
                 break;
             };
-            self.has_deleted = true;
             if gone.last > acknowledged {
                 let first = dropped.map_or(gone.first.max(acknowledged.next()), |range| range.first.min(gone.first));
                 let last = dropped.map_or(gone.last, |range| range.last.max(gone.last));
@@ -162,7 +166,7 @@ impl Keeper {
             let Some(last) = self.last_of_expired(transaction, bound, now)? else {
                 return self.drop_expired_events(transaction, bound, now);
             };
-            delete_readings(transaction, last)?;
+            delete_readings(transaction, &self.timeline, last)?;
         }
         Ok(false)
     }
@@ -251,8 +255,9 @@ fn give_back(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes readings up to `last`, the holes they had, and the records they were read from.
-fn delete_readings(transaction: &Transaction<'_>, last: Seq) -> rusqlite::Result<()> {
+/// Deletes readings up to `last`, the holes they had, and the records they were read from. Their minutes stay.
+fn delete_readings(transaction: &Transaction<'_>, timeline: &Timeline, last: Seq) -> rusqlite::Result<()> {
+    let stays = minutes::of_readings(transaction, timeline, last)?;
     let oldest = "SELECT min(seq) FROM reading";
     let first: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
     transaction.execute("DELETE FROM reading WHERE seq <= ?1", [row_id(last)])?;
@@ -264,15 +269,15 @@ fn delete_readings(transaction: &Transaction<'_>, last: Seq) -> rusqlite::Result
     let next = next.unwrap_or_else(|| row_id(last.next()));
     let between = params![first.unwrap_or(0), next, RECORD];
     transaction.execute("DELETE FROM event WHERE seq > ?1 AND seq < ?2 AND kind = ?3", between)?;
-    Ok(())
+    minutes::keep(transaction, stays)
 }
 
 /// Deletes the oldest rows of the least worthy kind that is left: readings, other events, ended alerts.
-fn drop_oldest(transaction: &Transaction<'_>, newest: Seq) -> rusqlite::Result<Option<SeqRange>> {
+fn drop_oldest(transaction: &Transaction<'_>, timeline: &Timeline, newest: Seq) -> rusqlite::Result<Option<SeqRange>> {
     let newest = row_id(newest);
     let readings = "SELECT min(seq), max(seq) FROM (SELECT seq FROM reading WHERE seq < ?1 ORDER BY seq LIMIT ?2)";
     if let Some(range) = range(transaction, readings, newest, READINGS_AT_ONCE)? {
-        delete_readings(transaction, range.last)?;
+        delete_readings(transaction, timeline, range.last)?;
         return Ok(Some(range));
     }
     for kinds in ["kind <> 'alert'", "kind = 'alert' AND seq NOT IN (SELECT seq FROM alert_open)"] {

@@ -54,7 +54,7 @@ impl SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 22] = [
+const TABLES: [(&str, &str); 24] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -80,6 +80,12 @@ const TABLES: [(&str, &str); 22] = [
     ("chat_cleared", "rowid, room, user, seq"),
     ("clock_epoch", "first_seq, boot, since_mono, offset_ms, uncertainty_ms, state"),
     ("parked", "id, seq, lane, wall, reason"),
+    ("minute_series", "id, patient, device, metric, mode"),
+    (
+        "minute",
+        "minute, series, count, questionable, late, sum, places, least_at, least, least_exponent, greatest_at, greatest, \
+         greatest_exponent, first_at, first, first_exponent, last_at, last, last_exponent, absent, absent_at, absent_last",
+    ),
     ("resend_order", "seq, first, last"),
 ];
 

@@ -263,6 +263,43 @@ pub(super) const MIGRATIONS: &[&str] = &[
             WHERE one.lane GLOB 'resend.[0-9].first' AND one.seq > 0 AND one.seq <= other.seq;
     DELETE FROM cursor WHERE lane GLOB 'resend.[0-9].*';
 ",
+    "
+    -- What stays of readings when they go: a minute of one number (its first minute since 1970). *_at: when, in ms since
+    -- 1970. sum and places make the mean; absent: how often, by reason; absent_last: the reason of the newest.
+    CREATE TABLE minute_series (
+        id INTEGER PRIMARY KEY,
+        patient TEXT NOT NULL,
+        device TEXT NOT NULL,
+        metric TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        UNIQUE (patient, device, metric, mode)
+    ) STRICT;
+    CREATE TABLE minute (
+        minute INTEGER NOT NULL,
+        series INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        questionable INTEGER NOT NULL,
+        late INTEGER NOT NULL,
+        sum REAL NOT NULL,
+        places INTEGER NOT NULL,
+        least_at INTEGER,
+        least INTEGER,
+        least_exponent INTEGER,
+        greatest_at INTEGER,
+        greatest INTEGER,
+        greatest_exponent INTEGER,
+        first_at INTEGER,
+        first INTEGER,
+        first_exponent INTEGER,
+        last_at INTEGER,
+        last INTEGER,
+        last_exponent INTEGER,
+        absent TEXT,
+        absent_at INTEGER,
+        absent_last TEXT,
+        PRIMARY KEY (minute, series)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Opens the one connection that writes.

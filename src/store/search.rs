@@ -6,7 +6,7 @@ use rusqlite::{Row, Transaction, params};
 
 use super::codec::{self, BadRow, row_id, seq_of};
 use super::reader::{EpochInfo, ReadSide, Reader, epoch_of, epochs, find_stream};
-use super::{MAX_READ, StoreError, redated, times};
+use super::{MAX_READ, StoreError, minutes, redated, times};
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::ids::{AlertId, DeviceId, Epoch, PatientId, Seq};
@@ -129,20 +129,25 @@ impl Reader {
         self.search(move |side| {
             let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
-                redated::extent(transaction, &timeline, from).map_err(StoreError::sqlite(path, "cannot find a time"))
+                let failed = StoreError::sqlite(path, "cannot find a time");
+                let readings = redated::extent(transaction, &timeline, from).map_err(&failed)?;
+                let minutes = minutes::extent(transaction, from).map_err(failed)?;
+                let ends = readings.into_iter().chain(minutes);
+                Ok(ends.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))))
             })
         })
         .await
     }
 
-    /// The latest time up to which one search finds all readings measured since `from`; not after `to`.
+    /// The latest time up to which one search finds all readings and minutes since `from`; not after `to`.
     pub async fn reach(&self, from: Wall, to: Wall) -> Result<Wall, StoreError> {
         let most = i64::try_from(MAX_SCANNED).unwrap_or(i64::MAX) / times::BLOCK - 2;
         self.search(move |side| {
             let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
-                redated::reach(transaction, &timeline, (from, to), most)
-                    .map_err(StoreError::sqlite(path, "cannot find a time"))
+                let failed = StoreError::sqlite(path, "cannot find a time");
+                let readings = redated::reach(transaction, &timeline, (from, to), most).map_err(&failed)?;
+                Ok(readings.min(minutes::reach(transaction, (from, to), minutes::MAX_ROWS).map_err(failed)?))
             })
         })
         .await

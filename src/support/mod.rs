@@ -19,6 +19,7 @@ use crate::clock::{Clock, Wall};
 use crate::config::{Config, MAX_FILE_BYTES, Place};
 use crate::doctor::{self, Report, secret_files};
 use crate::store;
+use crate::systemd;
 
 /// Lines of the journal, the newest.
 const LOG_LINES: &str = "1000";
@@ -50,10 +51,11 @@ pub struct Wanted {
 type Files = Vec<(&'static str, String)>;
 
 const READ_ME: &str = "A support bundle of vitalbridge. It has no readings, no names of patients and no secrets; patients' numbers \
-are replaced by patient-1, patient-2 and so on, in the order of the configuration. Look through it before you pass it on.\n\n\
+are replaced by patient-1, patient-2 and so on, in the order of the configuration. Where the configuration cannot be read nobody knows \
+the patients, and the journal is left out. Look through it before you pass it on.\n\n\
 version.txt   the program and the system\nconfig.json   the configuration without what is private\ndoctor.json   what `vitalbridge \
 doctor` found\nmetrics.txt   the numbers of the running daemon\nstore.json    how large the log is and how long it lasts\nunit.txt      \
-what systemd says of the service\nlog.txt       the newest lines of the journal, those of debugging left out\n";
+what systemd says of the service\nlog.txt       the newest lines of the journal, without those that trace each value\n";
 
 /// Collects a bundle and writes it to a new file that only its owner can read.
 ///
@@ -81,7 +83,8 @@ async fn collect(wanted: &Wanted) -> anyhow::Result<Files> {
     let config = Config::look(&wanted.config, &wanted.place).0.ok();
     let state_dir =
         config.as_ref().map_or_else(|| Config::empty(&wanted.place).state_dir, |config| config.state_dir.clone());
-    let redactor = redactor(config.as_ref(), &wanted.config)?;
+    let table = table(&wanted.config);
+    let redactor = redactor(config.as_ref(), table.as_ref(), &wanted.config)?;
     let metrics = match (&config, report.daemon) {
         (Some(config), Some(_)) => metrics::of(config).await.unwrap_or_else(|reason| format!("not there: {reason}\n")),
         (None, _) => "not there: the configuration has errors\n".to_owned(),
@@ -91,32 +94,51 @@ async fn collect(wanted: &Wanted) -> anyhow::Result<Files> {
     let mut files = vec![
         ("README.txt", READ_ME.to_owned()),
         ("version.txt", version().await),
-        ("config.json", configuration(&wanted.config, &redactor)?),
+        ("config.json", configuration(table.as_ref(), &redactor)?),
         ("doctor.json", serde_json::to_string_pretty::<Report>(&report)?),
         ("metrics.txt", metrics),
         ("store.json", statistics(config.as_ref(), &state_dir).await?),
         ("unit.txt", said_by("systemctl", &unit).await),
     ];
-    if wanted.with_log {
+    if wanted.with_log && table.is_none() {
+        let reason = "not there: the configuration cannot be read, so that nobody knows which of the names in the journal are patients'\n";
+        files.push(("log.txt", reason.to_owned()));
+    } else if wanted.with_log {
         // Values of patients are logged at trace alone, which is priority 7 in the journal.
         let lines = ["--unit=vitalbridge", "--no-pager", "--output=short-iso", "--priority=6", "--lines", LOG_LINES];
         files.push(("log.txt", said_by("journalctl", &lines).await));
     }
-    for (_, text) in files.iter_mut().skip(1) {
-        *text = redactor.text(text);
+    for (name, text) in files.iter_mut().skip(1) {
+        *text = if ["log.txt", "unit.txt"].contains(name) { redactor.log(text) } else { redactor.text(text) };
     }
     Ok(files)
 }
 
 /// Knows the patients and the secrets of a configuration; of one with errors, as far as it can be read.
-fn redactor(config: Option<&Config>, file: &Path) -> anyhow::Result<Redactor> {
-    let of_text = table(file).unwrap_or_default();
-    let member = |patient: &Json, name: &str| patient.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
-    let listed = of_text.get("patient").and_then(Json::as_array).cloned().unwrap_or_default();
-    let patients: Vec<[String; 3]> =
-        listed.iter().map(|patient| ["id", "name", "bed"].map(|name| member(patient, name))).collect();
-    let known = patients.iter().map(|[id, name, bed]| (id.as_str(), vec![name.as_str(), bed.as_str()]));
-    let secrets = config.map(secret_files).unwrap_or_default().into_iter().filter_map(|(_, path)| {
+fn redactor(config: Option<&Config>, table: Option<&Json>, file: &Path) -> anyhow::Result<Redactor> {
+    const WORDS: [&str; 4] = ["id", "name", "bed", "ward"];
+    let member = |patient: &Json, name: &str| match patient.get(name) {
+        Some(Json::String(text)) => text.clone(),
+        Some(Json::Number(number)) => number.to_string(),
+        _ => String::new(),
+    };
+    let patients: Vec<[String; 4]> = match table {
+        Some(table) => {
+            let listed = table.get("patient").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+            listed.iter().map(|patient| WORDS.map(|name| member(patient, name))).collect()
+        }
+        // What is no TOML has lines all the same, and its error may quote one.
+        None => lines_that_name(&read_small(file).unwrap_or_default(), &WORDS),
+    };
+    let known =
+        patients.iter().map(|[id, others @ ..]| (id.as_str(), others.iter().map(String::as_str).collect::<Vec<_>>()));
+    let mut files: Vec<PathBuf> =
+        config.map(secret_files).unwrap_or_default().into_iter().map(|(_, path)| path).collect();
+    if let Some(table) = table.filter(|_| config.is_none()) {
+        files.push(Config::empty(&Place::default()).secret_file);
+        named_secrets(table, file.parent().unwrap_or(Path::new(".")), &mut files);
+    }
+    let secrets = files.into_iter().filter_map(|path| {
         use std::io::Read as _;
         let mut text = String::new();
         std::fs::File::open(path).ok()?.take(MAX_SECRET_BYTES).read_to_string(&mut text).ok()?;
@@ -125,16 +147,57 @@ fn redactor(config: Option<&Config>, file: &Path) -> anyhow::Result<Redactor> {
     Ok(Redactor::new(known, secrets)?)
 }
 
-/// The file as a tree; `None`: it cannot be read as TOML.
-fn table(file: &Path) -> Option<Json> {
-    let is_small = std::fs::metadata(file).ok()?.len() <= MAX_FILE_BYTES;
-    let text = is_small.then(|| std::fs::read_to_string(file).ok())??;
-    toml::from_str::<Json>(&text).ok()
+/// The values of lines such as `name = "..."`: which of them belong together cannot be seen, nor where one that is not closed ends.
+fn lines_that_name(text: &str, words: &[&str]) -> Vec<[String; 4]> {
+    let mut found = Vec::new();
+    let parts = text.lines().flat_map(|line| std::iter::once(line).chain(line.split([',', '{', '}'])));
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        if !words.contains(&name.trim()) && name.trim() != "patient" {
+            continue;
+        }
+        for value in [value, value.split('#').next().unwrap_or_default()] {
+            found.push([
+                String::new(),
+                value.trim().trim_matches(['"', '\'']).to_owned(),
+                String::new(),
+                String::new(),
+            ]);
+        }
+    }
+    found
 }
 
-fn configuration(file: &Path, redactor: &Redactor) -> anyhow::Result<String> {
-    let shown = match table(file) {
-        Some(table) => redactor.configuration(&table),
+/// The files that a configuration with errors names as secrets, and the token secret where it usually is.
+fn named_secrets(value: &Json, folder: &Path, files: &mut Vec<PathBuf>) {
+    const NAMES: [&str; 4] = ["password_file", "secret_file", "key_file", "key"];
+    let Some(members) = value.as_object() else {
+        return value.as_array().into_iter().flatten().for_each(|one| named_secrets(one, folder, files));
+    };
+    for (name, value) in members {
+        match value {
+            Json::String(path) if NAMES.contains(&name.as_str()) => {
+                let path = path.strip_prefix("credential:").map_or_else(|| folder.join(path), systemd::credential);
+                files.push(path);
+            }
+            Json::String(path) if name == "dir" => files.push(folder.join(path).join("token.secret")),
+            other => named_secrets(other, folder, files),
+        }
+    }
+}
+
+/// The file as a tree; `None`: it cannot be read as TOML.
+fn table(file: &Path) -> Option<Json> {
+    toml::from_str::<Json>(&read_small(file)?).ok()
+}
+
+fn read_small(file: &Path) -> Option<String> {
+    let is_small = std::fs::metadata(file).ok()?.len() <= MAX_FILE_BYTES;
+    is_small.then(|| std::fs::read_to_string(file).ok())?
+}
+
+fn configuration(table: Option<&Json>, redactor: &Redactor) -> anyhow::Result<String> {
+    let shown = match table {
+        Some(table) => redactor.configuration(table),
         // What cannot be taken apart cannot be shown without what is private.
         None => json!({"not_there": "the file cannot be read as TOML; doctor.json says what is wrong with it"}),
     };
@@ -213,6 +276,27 @@ mod tests {
         }
         assert_eq!(found[0], ("vitalbridge-support/a.txt".to_owned(), "one".to_owned()));
         assert_eq!((found[1].1.as_str(), found.len()), ("{}", 2));
+    }
+
+    #[test]
+    fn secrets_of_a_configuration_with_errors_are_known_all_the_same() {
+        let table = serde_json::json!({
+            "store": {"dir": "state"}, "mqtt": {"password_file": "p", "tls": {"key": "/k"}},
+            "auth": {"secret_file": "credential:token.secret"}, "wrong": [{"key_file": "in/a/list"}],
+        });
+        let mut files = Vec::new();
+        named_secrets(&table, Path::new("/etc/v"), &mut files);
+        files.sort();
+        let credential = systemd::credential("token.secret");
+        let mut expected = vec![
+            "/etc/v/p".into(),
+            "/k".into(),
+            "/etc/v/state/token.secret".into(),
+            "/etc/v/in/a/list".into(),
+            credential,
+        ];
+        expected.sort();
+        assert_eq!(files, expected);
     }
 
     #[tokio::test]

@@ -29,6 +29,7 @@ impl Ward {
         std::fs::create_dir(ward.path("bin")).unwrap();
         ward.says("timedatectl", "printf 'NTP=yes\\nNTPSynchronized=yes\\n'");
         ward.says("vcgencmd", "echo throttled=0x0");
+        ward.says("systemctl", "printf 'LoadState=not-found\\nActiveState=inactive\\n'");
         std::fs::write(ward.path("numerics.csv"), "t_s,HR,SpO2\n0,72,97\n100000,72,97\n").unwrap();
         ward
     }
@@ -119,6 +120,7 @@ async fn a_well_machine_is_well_before_its_daemon_starts_and_while_it_runs() {
     let before = ward.doctor().await;
     for (area, expected) in [
         ("configuration", "right ok"),
+        ("service", "not_installed skipped"),
         ("clock", "synchronised ok"),
         ("bluez", "unused skipped"),
         ("serial", "unused skipped"),
@@ -415,6 +417,68 @@ async fn a_copied_state_a_weak_secret_a_taken_port_and_a_wrong_clock_are_found()
     assert_eq!(report.of_area("power"), ["under_voltage error"]);
     ward.says("timedatectl", "exec sleep 60");
     assert_eq!(ward.doctor().await.of_area("clock"), ["too_late warning"], "a program that hangs holds nothing up");
+}
+
+#[tokio::test]
+async fn what_systemd_says_of_the_service_is_found_whoever_looks() {
+    let ward = Ward::new();
+    let file = ward.configured("");
+    let unit = |active: &str, sub: &str, enabled: &str, more: &str| {
+        let text = format!(
+            "LoadState=loaded\\nActiveState={active}\\nSubState={sub}\\nUnitFileState={enabled}\\nReadWritePaths={}\\n\
+             ExecStart=argv[]=/usr/bin/vitalbridge run --config {file} ;\\n{more}",
+            ward.path("").display()
+        );
+        ward.says("systemctl", &format!("printf '{text}'"));
+    };
+    // A kernel that bounds no memory, and files below /tmp, which the unit hides, are found on some machines and are none of this.
+    let of_service = async || {
+        let all = ward.doctor().await.of_area("service");
+        let is_other = |one: &String| one.starts_with("memory_unbound") || one.starts_with("sandbox");
+        all.into_iter().filter(|one| !is_other(one)).collect::<Vec<_>>()
+    };
+    unit("inactive", "dead", "enabled", "");
+    assert_eq!(of_service().await, ["stopped error"]);
+    unit("failed", "failed", "enabled", "Result=exit-code\\nExecMainStatus=78\\n");
+    assert_eq!(of_service().await, ["failed error"]);
+    let bridge = Bridge::start(&["run", "--config", &file]);
+    let pid = format!("MainPID={}\\n", bridge.pid());
+    unit("active", "running", "disabled", &pid);
+    assert_eq!(of_service().await, ["disabled warning"]);
+    unit("active", "running", "enabled", &pid);
+    let well = of_service().await;
+    assert!(well.is_empty() || well == ["runs ok"], "{well:?}");
+    unit("active", "running", "enabled", "MainPID=1\\n");
+    assert_eq!(of_service().await, ["elsewhere warning"]);
+    assert_eq!(bridge.stop(), Some(0));
+    // Of another configuration nothing is said.
+    ward.says(
+        "systemctl",
+        "printf 'LoadState=loaded\\nActiveState=failed\\nExecStart=run --config /etc/other.toml\\n'",
+    );
+    assert_eq!(of_service().await, ["other skipped"]);
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_starting_is_not_to_be_restarted() {
+    let ward = Ward::new();
+    let file = ward.configured("[server.tls]\n");
+    let bridge = Bridge::start(&["run", "--config", &file]);
+    let report = ward.doctor().await;
+    assert_eq!(report.of_area("ports"), ["answered ok"], "with TLS too: {:#}", report.0);
+    // It hangs: the address is taken, and nobody answers there.
+    let stopped = Command::new("kill").args(["-STOP", &bridge.pid().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(ward.doctor().await.of_area("ports"), ["silent error"]);
+    let unit = format!(
+        "LoadState=loaded\\nActiveState=activating\\nSubState=start\\nStatusText=opening\\nExecStart=run --config {file}\\n"
+    );
+    ward.says("systemctl", &format!("printf '{unit}'"));
+    let report = ward.doctor().await;
+    assert_eq!(report.of_area("ports"), ["starting warning"]);
+    assert!(report.of_area("service").contains(&"starting warning".to_owned()), "{:#}", report.0);
+    Command::new("kill").args(["-CONT", &bridge.pid().to_string()]).status().unwrap();
+    assert_eq!(bridge.stop(), Some(0));
 }
 
 #[tokio::test]

@@ -194,13 +194,59 @@ async fn under_systemd_the_journal_gets_fields_and_standard_error_gets_nothing()
         while let Ok(length) = socket.recv(&mut bytes) {
             entries.push(fields(&bytes[..length]));
         }
-        entries.iter().find(|entry| entry.get("MESSAGE").is_some_and(|message| message == "started")).cloned()
+        entries
+            .iter()
+            .find(|entry| entry.get("MESSAGE").is_some_and(|message| message.starts_with("started ")))
+            .cloned()
     });
     let started = started.await;
+    // `journalctl -u vitalbridge` prints this and nothing else.
+    let sentence = format!("started address={} bridge=vitalbridge ", bridge.address);
+    assert!(started["MESSAGE"].starts_with(&sentence), "{started:?}");
     assert_eq!(started["SYSLOG_IDENTIFIER"], "vitalbridge");
     assert_eq!(started["PRIORITY"], "5", "tracing's info is the journal's notice: {started:?}");
     assert_eq!((started["F_BRIDGE"].as_str(), started["F_PATIENTS"].as_str()), ("vitalbridge", "0"), "{started:?}");
     assert_eq!(started["F_ADDRESS"], bridge.address);
     assert_eq!(bridge.stop(), Some(0));
     assert_eq!(std::fs::read_to_string(&errors).unwrap(), "", "each line would be in the journal twice");
+}
+
+#[test]
+fn a_configuration_that_may_not_be_read_is_a_missing_right_and_is_tried_again() {
+    let (_dir, file) = configured(&good("127.0.0.1:0"));
+    // As a file of root that somebody has copied there.
+    let mode = if rustix::process::geteuid().is_root() { 0o600 } else { 0 };
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    for arguments in [&["run"][..], &["check"], &["token", "issue"]] {
+        let mut command = as_nobody();
+        command.args(arguments).args(["--config", file.to_str().unwrap()]);
+        let (code, said) = output(command);
+        assert_eq!(code, Some(77), "{arguments:?}: {said}");
+        assert!(said.contains("ermission denied"), "{arguments:?}: {said}");
+    }
+    // One that is not there is wrong, whoever asks.
+    let mut command = as_nobody();
+    command.args(["run", "--config", "/nonexistent/vitalbridge.toml"]);
+    assert_eq!(output(command).0, Some(78));
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_by_check_as_by_run_and_no_start_is_tried_again() {
+    let (dir, file) = configured(&good("127.0.0.1:0"));
+    let with = |arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).args(["--config", file.to_str().unwrap()]);
+        output(command)
+    };
+    assert_eq!(with(&["check"]).0, Some(0), "a store that is not there can be made");
+    assert_eq!(Bridge::start(&["run", "--config", file.to_str().unwrap()]).stop(), Some(0));
+    assert_eq!(with(&["check"]).0, Some(0));
+    let database = rusqlite::Connection::open(dir.path().join("state/vitals.db")).unwrap();
+    database.pragma_update(None, "user_version", 999).unwrap();
+    drop(database);
+    for arguments in [&["check"][..], &["check", "--json"], &["run"]] {
+        let (code, said) = with(arguments);
+        assert_eq!(code, Some(78), "{arguments:?}: {said}");
+        assert!(said.contains("written by a newer vitalbridge (schema 999"), "{arguments:?}: {said}");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod api_page;
 mod backlog;
+mod backup;
 mod ble;
 mod ble_faults;
 mod ble_load;

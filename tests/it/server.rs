@@ -11,6 +11,7 @@ mod forms;
 mod hostile;
 mod limits;
 mod manage;
+mod minutes;
 mod monitoring;
 mod older_clients;
 mod openapi;

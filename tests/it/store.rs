@@ -930,7 +930,7 @@ async fn a_disk_that_fails_to_write_is_outlasted_without_losing_an_accepted_even
 #[tokio::test(start_paused = true)]
 async fn rows_beyond_the_budget_go_oldest_first_and_every_unacknowledged_one_is_reported() {
     let folder = tempfile::tempdir().unwrap();
-    let budget = 256 << 10;
+    let budget = 272 << 10;
     let options = StoreOptions {
         max_bytes: Some(budget),
         holding_lanes: vec!["backlog".to_owned()],

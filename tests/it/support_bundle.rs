@@ -102,17 +102,53 @@ async fn a_bundle_has_what_helps_and_neither_patients_nor_secrets() {
     assert!(unpacked(&out)["metrics.txt"].contains("the daemon does not run"));
 }
 
+/// A bundle of a machine whose `journalctl` and `systemctl` say this.
+fn bundle_where_the_system_says(said: &str, dir: &Path, config: &Path, out: &Path) -> BTreeMap<String, String> {
+    let bin = dir.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::write(dir.join("said"), said).unwrap();
+    for program in ["journalctl", "systemctl"] {
+        std::fs::write(bin.join(program), format!("#!/bin/sh\ncat '{}'\n", dir.join("said").display())).unwrap();
+        std::fs::set_permissions(bin.join(program), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = program();
+    command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    command.args(["support-bundle", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    unpacked(out)
+}
+
+#[test]
+fn short_numbers_wards_users_and_patients_of_before_are_hidden_and_secrets_of_a_wrong_configuration_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("vitalbridge.toml"), dir.path().join("b.tar.gz"));
+    std::fs::write(dir.path().join("password"), PASSWORD).unwrap();
+    // `nonsense` is a table that nobody knows: the configuration has errors, and is TOML.
+    let text = "[nonsense]\n[mqtt]\nbroker = 'mqtt://b'\nusername = 'u'\npassword_file = 'password'\n\
+                [[patient]]\nid = 'P1'\nname = 'Jo'\nward = 'palliative-west'\n";
+    std::fs::write(&file, text).unwrap();
+    let said = format!("P1 (Jo) of palliative-west; patient=P-9999 user=lena said {PASSWORD}; Johanna P12\n");
+    let files = bundle_where_the_system_says(&said, dir.path(), &file, &out);
+    let expected = "patient-1 ([hidden]) of [hidden]; patient=[hidden] user=[hidden] said [hidden]; Johanna P12\n";
+    assert_eq!((files["log.txt"].as_str(), files["unit.txt"].as_str()), (expected, expected));
+    let config: serde_json::Value = serde_json::from_str(&files["config.json"]).unwrap();
+    let patient = serde_json::json!({"id": "patient-1", "name": "[hidden]", "ward": "[hidden]"});
+    assert_eq!(config["patient"][0], patient);
+}
+
 #[test]
 fn a_configuration_that_cannot_be_read_goes_in_as_a_finding_and_not_as_text() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("vitalbridge.toml");
-    std::fs::write(&file, format!("[[patient]]\nname = \"{NAME}\"\nid = ")).unwrap();
+    std::fs::write(&file, format!("[[patient]]\nname = \"{NAME}\"\nbed = 'window'\nid = ")).unwrap();
     let out = dir.path().join("b.tar.gz");
-    let mut command = program();
-    command.args(["support-bundle", "--no-log", "--config", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let files = unpacked(&out);
+    let said = format!("refused patient=P-0815 {NAME} of the window");
+    let files = bundle_where_the_system_says(&said, dir.path(), &file, &out);
+    // Nobody knows the patients: what the journal says of them stays where it is.
+    assert!(files["log.txt"].starts_with("not there: the configuration cannot be read"), "{files:?}");
+    assert!(files["unit.txt"].contains("patient=[hidden] [hidden] of the [hidden]"), "{files:?}");
+    assert!(files.values().all(|text| !text.contains("P-0815") && !text.contains("window")), "{files:?}");
     assert!(files["config.json"].contains("cannot be read as TOML"), "{files:?}");
     assert!(files["doctor.json"].contains("\"wrong\""), "{files:?}");
     assert!(files.values().all(|text| !text.contains(NAME)), "{files:?}");

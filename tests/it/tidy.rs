@@ -11,7 +11,7 @@ const ORDER: &[&str] = &[
     "named", "clock", "ids", "secret", "backoff", "vitals", "record", "event", "patient",
     "timeline", // Layer 1: pure.
     "document", "derive", "signal_times", "wire", "waveform", "channel", "command", "filter", "profile", "decode", "encode",
-    "alerts", "notifier", "rooms", // Layer 2: services for tasks.
+    "alerts", "notifier", "summary", "rooms", // Layer 2: services for tasks.
     "metrics", "host", "timedate", "systemd", "logging", "tasks", "fallback",
     "bluez", // Layer 3: edges in and down.
     "sources", "emulator", "store", // Layer 4: the heart.

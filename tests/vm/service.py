@@ -97,12 +97,9 @@ BREAKS = {
     # Who sets the clock by hand takes away that it was synchronised before.
     "clock": ("is_well", "systemctl mask --now systemd-timesyncd; date -s @$(date +%s)"),
     "device": ("opens_a_serial_port", f"printf '[Service]\\nDeviceAllow=\\nDeviceAllow=char-ttyAMA rw\\n' >{DROP_IN}/break.conf"),
-    "module": ("opens_a_serial_port", "systemctl mask modprobe@usbserial.service"),
+    "module": ("opens_a_serial_port", "systemctl mask modprobe@usbserial.service; modprobe -r usbserial"),
     "rule": ("opens_a_serial_port", "ln -s /dev/null /etc/udev/rules.d/60-vitalbridge.rules; udevadm control --reload"),
-    "credential": (
-        "takes_its_credentials",
-        f"printf '[Service]\\nLoadCredentialEncrypted=\\nSetCredential=mqtt.password:another\\n' >{DROP_IN}/zz-break.conf",
-    ),
+    "credential": ("takes_its_credentials", f"printf '[Service]\\nLoadCredentialEncrypted=\\n' >{DROP_IN}/zz-break.conf"),
     "restart": ("is_updated", "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d"),
     "purge": ("is_removed", "mount --bind /var/lib/vitalbridge /var/lib/vitalbridge"),
     "enabled": ("survives_a_reboot", "systemctl disable vitalbridge"),

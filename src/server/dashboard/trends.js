@@ -234,7 +234,7 @@ class Trends {
         query: { patient: this.context.patient?.id, from: new Date(from).toISOString(), to: new Date(to).toISOString(), ...query, cursor }, signal,
       });
       for (const data of answer.points) {
-        const point = pointOf(data, answer.every_ms);
+        const point = pointOf(data, Math.max(answer.every_ms, data.span_ms ?? 0));
         const key = `${data.metric}|${data.device_id}`;
         const points = found.get(key) ?? [];
         if (point) points.push(point);

@@ -1,5 +1,6 @@
-//! Fewer numbers for a long time: buckets and points, made of valid values alone. What was absent is counted beside them.
+//! Fewer numbers for a long time: buckets and points, of readings and of the minutes that are kept when readings go.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::Json;
@@ -11,12 +12,12 @@ use super::query::{BadQuery, Given};
 use super::readings::Choice;
 use super::{Answer, unread};
 use crate::clock::Wall;
-use crate::event::{Event, EventBody};
 use crate::ids::Seq;
 use crate::server::openapi::forms;
 use crate::server::routes::Site;
-use crate::store::Scan;
-use crate::vitals::{Absent, Decimal, Metric, Quality, Reading, Value, Vital, rr_millis};
+use crate::store::{Reader, Scan};
+use crate::summary::{At, Series, Summaries, Summary, floor};
+use crate::vitals::Decimal;
 
 /// Most buckets of a page, over all streams.
 const MAX_BUCKETS: i64 = 20_000;
@@ -27,8 +28,10 @@ const PARTS: i64 = 3;
 /// Points of a bucket at most: its least, its greatest, its newest absent value.
 const POINTS_A_BUCKET: i64 = 3;
 
-/// What is told this much later than it was measured was kept somewhere meanwhile, in ms (docs/alerts.md, "Late").
-const LATE_MS: i64 = 60_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// How often a page is read again because readings became minutes meanwhile. They go in ranges of 2048.
+const TRIES: usize = 4;
 
 /// How wide the buckets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +75,7 @@ pub(in crate::server) struct ShownBucket {
     #[schemars(with = "Option<f64>")]
     last: Option<Decimal>,
     /// How many values were absent, by reason.
-    absent: BTreeMap<&'static str, u64>,
+    absent: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// Buckets, by time.
@@ -108,10 +111,14 @@ pub(in crate::server) struct Point {
     value: Option<Decimal>,
     /// Why there is no number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    absent: Option<&'static str>,
+    absent: Option<Cow<'static, str>>,
     /// There only if true: a value of its span was kept somewhere and told more than a minute after it was measured.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
+    /// There only where the readings themselves are not kept any more: for so many ms there is no more than this.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(with = "Option<i64>")]
+    span_ms: i64,
 }
 
 /// The least and the greatest value of each span of time, and that something was absent in it.
@@ -151,25 +158,47 @@ pub(super) async fn page(site: &Site, choice: Choice, mut given: Given, width: W
             }
             // One bucket less: the range need not begin where a bucket does.
             let span = end.0.saturating_sub(start.0);
-            (span / (buckets - 1) + 1).max(1)
+            let every = (span / (buckets - 1) + 1).max(1);
+            // Of whole minutes, so that each minute of readings that have gone lies in one.
+            if every > MINUTE_MS { floor(every.saturating_add(MINUTE_MS - 1), MINUTE_MS) } else { every }
         }
     };
     let (start, end) = (floor(start.0, every), floor(end.0.saturating_sub(1), every).saturating_add(every));
     let start = cursor.map_or(start, |cursor| start.max(floor(cursor.0, every)));
     let (start, page_end, is_last) = bounds(site, &choice, (start, end), every).await?;
-    let scan =
-        Scan { from: Wall(start), to: Wall(page_end), after: Seq::ZERO, through: Seq(u64::MAX), limit: usize::MAX };
-    let wants = move |stream: &_| choice.wants(stream);
-    let found = site.gate.reader.scan(scan, wants, Buckets::new(every), Buckets::take).await;
-    let (buckets, scanned) = found.map_err(|error| unread(&error))?;
-    if scanned.next.is_some() {
+    let Some(found) = gathered(&site.gate.reader, &choice, (start, page_end), every).await? else {
         return Err(too_wide(width));
-    }
+    };
     let next = (!is_last).then(|| Wall(page_end).to_string());
     Ok(match width {
-        Width::Every(_) => Json(buckets.shown(next)).into_response(),
-        Width::Points(_) => Json(buckets.points(next)).into_response(),
+        Width::Every(_) => Json(shown(found, next)).into_response(),
+        Width::Points(_) => Json(points(found, next)).into_response(),
     })
+}
+
+/// Minutes and readings of a span. `None`: there are more readings in it than one request looks at.
+///
+/// A reading is in one of both. Those that go from here to there between the two looks would be in neither, so it is done
+/// again then.
+async fn gathered(reader: &Reader, choice: &Choice, (from, to): (i64, i64), every: i64) -> Answer<Option<Summaries>> {
+    let scan = Scan { from: Wall(from), to: Wall(to), after: Seq::ZERO, through: Seq(u64::MAX), limit: usize::MAX };
+    let mut tries = 1..=TRIES;
+    loop {
+        let (of_minutes, of_readings) = (choice.clone(), choice.clone());
+        let wants = move |stream: &_| of_minutes.wants(stream);
+        let found = reader.minutes((scan.from, scan.to), wants, Summaries::new(every)).await;
+        let (found, oldest) = found.map_err(|error| unread(&error))?;
+        let wants = move |stream: &_| of_readings.wants(stream);
+        let found = reader.scan(scan, wants, found, Summaries::take).await;
+        let (found, scanned) = found.map_err(|error| unread(&error))?;
+        if scanned.next.is_some() {
+            return Ok(None);
+        }
+        let is_settled = reader.oldest_reading().await.map_err(|error| unread(&error))? == oldest;
+        if is_settled || tries.next().is_none() {
+            return Ok(Some(found));
+        }
+    }
 }
 
 fn too_wide(width: Width) -> Box<Response> {
@@ -203,108 +232,55 @@ async fn bounds(site: &Site, choice: &Choice, (start, end): (i64, i64), every: i
     Ok((start, page_end, page_end >= end))
 }
 
-/// The first ms of the bucket of a moment.
-const fn floor(ms: i64, every: i64) -> i64 {
-    ms.saturating_sub(ms.rem_euclid(every))
+/// The buckets of a page.
+fn shown(found: Summaries, next: Option<String>) -> BucketPage {
+    let (every_ms, undated) = (found.every_ms(), found.undated());
+    let buckets = found.into_rows().map(|(from, series, summary)| bucket(from, series, summary)).collect();
+    BucketPage { every_ms, buckets, undated, next }
 }
 
-/// What a bucket is about, after its time: patient, device, metric and part, mode.
-type Key = (Option<String>, String, String, &'static str);
-
-/// Values by bucket and stream.
-#[derive(Debug)]
-struct Buckets {
-    every: i64,
-    by_time: BTreeMap<(i64, Key), Bucket>,
-    undated: u64,
+fn bucket(from: i64, series: Series, summary: Summary) -> ShownBucket {
+    let mean = summary.mean(&series);
+    let number = |at: Option<At<Decimal>>| at.map(|(_, number)| number);
+    ShownBucket {
+        patient_id: series.patient,
+        device_id: series.device,
+        metric: series.metric,
+        mode: series.mode,
+        from: Wall(from).to_string(),
+        count: summary.count,
+        questionable: summary.questionable,
+        min: number(summary.min),
+        max: number(summary.max),
+        mean,
+        first: number(summary.first),
+        last: number(summary.last),
+        absent: summary.absent,
+    }
 }
 
-/// A value and when it was measured.
-type At<T> = (i64, T);
-
-#[derive(Debug, Default)]
-struct Bucket {
-    count: u64,
-    questionable: u64,
-    sum: f64,
-    /// The smallest exponent among the values: how many decimal places they have.
-    places: i8,
-    is_score: bool,
-    min: Option<At<Decimal>>,
-    max: Option<At<Decimal>>,
-    first: Option<At<Decimal>>,
-    last: Option<At<Decimal>>,
-    absent: BTreeMap<&'static str, u64>,
-    newest_absent: Option<At<&'static str>>,
-    has_late: bool,
+/// The points of a page.
+fn points(found: Summaries, next: Option<String>) -> PointPage {
+    let (every_ms, undated) = (found.every_ms(), found.undated());
+    let mut points: Vec<At<Point>> = Vec::new();
+    for (_, series, summary) in found.into_rows() {
+        let (min, max) = (summary.min, summary.max.filter(|max| is_other(summary.min, *max)));
+        for (at, number) in [min, max].into_iter().flatten() {
+            let late = summary.has_late;
+            points.push((at, Point { value: Some(number), late, ..point(&series, at, summary.joined_ms) }));
+        }
+        if let Some((at, reason)) = summary.newest_absent {
+            points.push((at, Point { absent: Some(reason), ..point(&series, at, summary.joined_ms) }));
+        }
+    }
+    points.sort_by_key(|(at, _)| *at);
+    let points = points.into_iter().map(|(_, point)| point).collect();
+    PointPage { every_ms, points, undated, next }
 }
 
-impl Buckets {
-    const fn new(every: i64) -> Self {
-        Self { every, by_time: BTreeMap::new(), undated: 0 }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "a search gives its events away")]
-    fn take(&mut self, event: Event) {
-        let EventBody::Reading(reading) = &event.body else { return };
-        let Some(taken) = reading.taken.wall else {
-            self.undated += 1;
-            return;
-        };
-        let metric = reading.vital.metric();
-        match &reading.vital {
-            Vital::BloodPressure(pressure) | Vital::ArterialPressure(pressure) => {
-                for (part, value) in
-                    [("systolic", pressure.systolic), ("diastolic", pressure.diastolic), ("mean", pressure.mean)]
-                {
-                    self.add(reading, taken.0, format!("{metric}.{part}"), value);
-                }
-            }
-            Vital::RrIntervals(beats) if !beats.is_empty() => {
-                for interval in beats.iter().filter_map(|raw| rr_millis(*raw)) {
-                    self.add(reading, taken.0, metric.to_string(), Value::Valid(interval));
-                }
-            }
-            vital => self.add(reading, taken.0, metric.to_string(), vital.leading()),
-        }
-    }
-
-    fn add(&mut self, reading: &Reading, at: i64, metric: String, value: Value) {
-        let patient = reading.patient.as_ref().map(ToString::to_string);
-        let key = (patient, reading.device.to_string(), metric, reading.mode.name());
-        let bucket = self.by_time.entry((floor(at, self.every), key)).or_default();
-        bucket.is_score = reading.vital.metric() == Metric::News2;
-        bucket.has_late |= reading.quality == Quality::Historic || reading.received.wall.0.saturating_sub(at) > LATE_MS;
-        match (value, reading.quality) {
-            (Value::Absent(reason), _) => bucket.add_absent(at, Absent::name(reason)),
-            (
-                Value::Valid(_),
-                wrong @ (Quality::Invalid | Quality::Overflow | Quality::Underflow | Quality::Calibrating),
-            ) => bucket.add_absent(at, wrong.name()),
-            (Value::Valid(number), quality) => bucket.add(at, number, quality == Quality::Questionable),
-        }
-    }
-
-    fn shown(self, next: Option<String>) -> BucketPage {
-        let buckets = self.by_time.into_iter().map(|((from, key), bucket)| bucket.shown(from, key)).collect();
-        BucketPage { every_ms: self.every, buckets, undated: self.undated, next }
-    }
-
-    fn points(self, next: Option<String>) -> PointPage {
-        let mut points: Vec<At<Point>> = Vec::new();
-        for ((_, key), bucket) in self.by_time {
-            let (min, max) = (bucket.min, bucket.max.filter(|max| is_other(bucket.min, *max)));
-            for (at, number) in [min, max].into_iter().flatten() {
-                points.push((at, point(&key, at, Some(number), None, bucket.has_late)));
-            }
-            if let Some((at, reason)) = bucket.newest_absent {
-                points.push((at, point(&key, at, None, Some(reason), false)));
-            }
-        }
-        points.sort_by_key(|(at, _)| *at);
-        let points = points.into_iter().map(|(_, point)| point).collect();
-        PointPage { every_ms: self.every, points, undated: self.undated, next }
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(ms: &i64) -> bool {
+    *ms == 0
 }
 
 /// True if the greatest is not the very value that is the least: one reading may have several at one time.
@@ -312,79 +288,16 @@ fn is_other(min: Option<At<Decimal>>, max: At<Decimal>) -> bool {
     min.is_none_or(|(at, number)| at != max.0 || number.compare(max.1).is_ne())
 }
 
-fn point(
-    (patient, device, metric, mode): &Key,
-    at: i64,
-    value: Option<Decimal>,
-    absent: Option<&'static str>,
-    late: bool,
-) -> Point {
+fn point(series: &Series, at: i64, span_ms: i64) -> Point {
     Point {
-        patient_id: patient.clone(),
-        device_id: device.clone(),
-        metric: metric.clone(),
-        mode,
+        patient_id: series.patient.clone(),
+        device_id: series.device.clone(),
+        metric: series.metric.clone(),
+        mode: series.mode,
         timestamp: Wall(at).to_string(),
-        value,
-        absent,
-        late,
-    }
-}
-
-impl Bucket {
-    fn add(&mut self, at: i64, number: Decimal, is_doubted: bool) {
-        self.count += 1;
-        self.questionable += u64::from(is_doubted);
-        self.sum += number.to_f64();
-        self.places = self.places.min(number.exponent());
-        if self.min.is_none_or(|(_, min)| number.compare(min).is_lt()) {
-            self.min = Some((at, number));
-        }
-        if self.max.is_none_or(|(_, max)| number.compare(max).is_gt()) {
-            self.max = Some((at, number));
-        }
-        // What came late may have been measured first.
-        if self.first.is_none_or(|(first, _)| at < first) {
-            self.first = Some((at, number));
-        }
-        if self.last.is_none_or(|(last, _)| at >= last) {
-            self.last = Some((at, number));
-        }
-    }
-
-    fn add_absent(&mut self, at: i64, reason: &'static str) {
-        *self.absent.entry(reason).or_default() += 1;
-        if self.newest_absent.is_none_or(|(newest, _)| at >= newest) {
-            self.newest_absent = Some((at, reason));
-        }
-    }
-
-    fn mean(&self) -> Option<f64> {
-        if self.count == 0 || self.is_score {
-            return None;
-        }
-        let unit = 10_f64.powi(1 - i32::from(self.places));
-        let count = u32::try_from(self.count).map_or(f64::INFINITY, f64::from);
-        Some((self.sum / count * unit).round() / unit)
-    }
-
-    fn shown(self, from: i64, (patient_id, device_id, metric, mode): Key) -> ShownBucket {
-        let mean = self.mean();
-        let number = |at: Option<At<Decimal>>| at.map(|(_, number)| number);
-        ShownBucket {
-            patient_id,
-            device_id,
-            metric,
-            mode,
-            from: Wall(from).to_string(),
-            count: self.count,
-            questionable: self.questionable,
-            min: number(self.min),
-            max: number(self.max),
-            mean,
-            first: number(self.first),
-            last: number(self.last),
-            absent: self.absent,
-        }
+        value: None,
+        absent: None,
+        late: false,
+        span_ms,
     }
 }

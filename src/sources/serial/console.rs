@@ -49,7 +49,7 @@ impl System {
         let is_there = |folder: &str| self.root.join(folder).join(&unit).symlink_metadata().is_ok();
         UNIT_FOLDERS.iter().any(|folder| is_there(folder)).then(|| {
             format!(
-                "a login runs on it ({unit}): give the port free with `systemctl mask --now {unit}`, and remove \
+                "a login runs on it ({unit}): give the port free with `sudo systemctl mask --now {unit}`, and remove \
                  `console={name}` from the kernel's command line (raspi-config: serial port, login shell off)"
             )
         })
