@@ -83,8 +83,12 @@ test('before anybody has signed in the page says that its numbers are not of pat
 });
 
 test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {
-  await page.goto(`${daemon.origin}/#code=wrong-code`);
+  // Nor does one that is no address stop the page.
+  await page.goto(`${daemon.origin}/#code=%zz`);
   const problem = page.locator('#sign-in-problem');
+  await problem.waitFor();
+  await page.goto('about:blank');
+  await page.goto(`${daemon.origin}/#code=wrong-code`);
   await problem.waitFor();
   assert.match(await problem.innerText(), /code is wrong/);
   assert.equal(new URL(page.url()).hash, '');
