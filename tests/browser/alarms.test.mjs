@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { pulsesOf } from '../../src/server/dashboard/sound.js';
 import { BEDSIDE, NEIGHBOUR, QUIET, bannerOf, untilLive, whileAlarming } from './bedside.mjs';
-import { changeLimit, launch, openAt, together, until, withMemory } from './real.mjs';
+import { changeLimit, launch, openAt, together, until, violationsIn, withMemory } from './real.mjs';
 import { context, daemon, fresh } from './stage.mjs';
 
 /** How often the bridge says that it is there, in ms. */
@@ -135,11 +135,13 @@ test('a high alarm: the audio pause counts down in every window, a latched alarm
     const heard = await ward.evaluate(() => globalThis.tones.length);
     await until('it counts down', async () => (await left()) <= first - 4);
     assert.equal(await ward.evaluate(() => globalThis.tones.length), heard, 'no window sounds');
+    for (const page of [bedside, ward]) assert.deepEqual(await violationsIn(page), [], 'while its audio is paused');
   } finally {
     await changeLimit(daemon, QUIET, 'heart_rate_high');
   }
   await until('it is latched', async () => /over, not yet seen/.test((await bannerOf(bedside))?.text ?? ''));
-  assert.equal(await bedside.locator('#acknowledge').innerText(), 'Reset');
+  assert.match(await bedside.locator('#acknowledge').innerText(), /^Reset/);
+  for (const page of [bedside, ward]) assert.deepEqual(await violationsIn(page), [], 'latched');
   const gone = await together([bedside, ward], 'gone', PLACES, /^no alert$/);
   await bedside.locator('#acknowledge').click();
   assert.ok(await gone() < HEARTBEAT_MS, 'in the other window within a heartbeat');
@@ -164,6 +166,7 @@ test('without a touch the browser blocks the sound, and the page says AUDIO BLOC
   const page = await openAt(context, daemon, BEDSIDE, QUIET);
   const blocked = page.locator('#audio-blocked');
   await blocked.waitFor();
+  assert.deepEqual(await violationsIn(page), [], 'AUDIO BLOCKED');
   await blocked.click();
   await until('it may sound', async () => !(await blocked.isVisible()));
 });

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { observe, signIn } from './demo.mjs';
-import { SIZES, changeLimit, inAnHour, picture, startConfigured, startDemo, tokenFor, until } from './real.mjs';
+import { SIZES, changeLimit, inAnHour, picture, startConfigured, startDemo, tokenFor, until, violationsIn } from './real.mjs';
 import { context, daemon } from './stage.mjs';
 import { page } from './watched.mjs';
 
@@ -165,6 +165,7 @@ test('without a self-check of the bridge the page says and sounds that no alarm 
     assert.match(await banner.innerText(), /^NO ALARMS FROM BRIDGE since \d\d:\d\d:\d\d/);
     assert.doesNotMatch(await banner.innerText(), /AUDIO BLOCKED/);
     await picture(page, 'no-alarms');
+    assert.deepEqual(await violationsIn(page), []);
   } finally {
     daemon.child.kill('SIGCONT');
   }

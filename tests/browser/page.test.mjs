@@ -172,6 +172,7 @@ describe('on a bad day', () => {
     await until('ALARM OFF', () => hard.locator('.tile[data-patient=P-4] .off').isVisible());
     await until('no signal', () => says('P-2', 'resp', /sensor silent/));
     await look('signal');
+    assert.deepEqual(await violationsIn(hard), [], 'sensor off');
     ward.child.kill('SIGSTOP');
     try {
       await until('no link', () => says('P-3', 'resp', /no link/));

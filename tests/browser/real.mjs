@@ -35,7 +35,10 @@ export async function launch(...flags) {
     const context = await newContext(options);
     await context.route((url) => existsSync(join(PAGE_DIR, url.pathname)) && !url.pathname.startsWith('/api'), async (route) => {
       const { pathname } = new URL(route.request().url());
-      const body = readFileSync(join(PAGE_DIR, pathname === '/' ? 'index.html' : pathname));
+      const file = readFileSync(join(PAGE_DIR, pathname === '/' ? 'index.html' : pathname));
+      // The daemon writes into the page what its numbers are.
+      const said = pathname === '/' ? /data-mode="\w+"/.exec(await (await route.fetch()).text())?.[0] : undefined;
+      const body = said ? String(file).replace('data-mode=""', said) : file;
       const type = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml' }[pathname.split('.').at(-1)] ?? 'text/html';
       await route.fulfill({ body, headers: { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'" } });
     });

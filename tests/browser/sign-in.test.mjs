@@ -64,6 +64,7 @@ test('before anybody has signed in the page says that its numbers are not of pat
       await page.locator('#sign-in').waitFor();
       assert.equal(await marked.isVisible(), mark !== '', `${mark} at ${size.width}`);
       if (mark) assert.equal(await marked.innerText(), `${mark} – no real patients`);
+      if (mark) assert.ok((await marked.boundingBox()).y < (await page.locator('#sign-in-secret').boundingBox()).y, 'read before a code is typed');
       assert.equal(await page.title(), `${mark && `${mark} · `}Sign in – vitalbridge`);
       await picture(page, `sign-in-${mark || 'real'}-${size.width}x${size.height}`);
     }
@@ -77,13 +78,17 @@ test('before anybody has signed in the page says that its numbers are not of pat
   await until('a bar without numbers', async () => await page.locator('#mark').isVisible() && /^DEMO/.test(await page.locator('#mark').innerText()));
   assert.equal(await page.locator('.tile').count(), 0);
   await page.locator('#menu-button').click();
-  await page.locator('#sign-out').click();
+  await signOut(page, '#sign-out');
   assert.equal(await marked.isVisible(), true);
 });
 
 test('a wrong code is refused with a clear message, and a right one then opens the page', async () => {
-  await page.goto(`${daemon.origin}/#code=wrong-code`);
+  // Nor does one that is no address stop the page.
+  await page.goto(`${daemon.origin}/#code=%zz`);
   const problem = page.locator('#sign-in-problem');
+  await problem.waitFor();
+  await page.goto('about:blank');
+  await page.goto(`${daemon.origin}/#code=wrong-code`);
   await problem.waitFor();
   assert.match(await problem.innerText(), /code is wrong/);
   assert.equal(new URL(page.url()).hash, '');

@@ -365,3 +365,46 @@ test('whatever digits a sensor gives, none is cut off or stands on its name, its
     for (const ems of apart) assert.ok(ems > 0.2, `two numbers stand ${ems} of their size apart at ${width}x${height}`);
   }
 });
+
+test('the bed and the name are read in the bar whatever stands beside them, and nothing leaves it', async () => {
+  const { page, hear } = await spokenFor(BEDSIDE, QUIET);
+  await hear(...['high', 'medium', 'low'].map((priority, at) => alertOf(priority, 1e9 + at, { priority })));
+  await page.locator('#audio-blocked').waitFor();
+  await until('three counts', async () => await page.locator('#counts button:visible').count() === 3);
+  for (const size of SIZES) {
+    await page.setViewportSize(size);
+    await picture(page, `bar-${size.width}x${size.height}`);
+    const read = await page.evaluate(() => {
+      const [place, title] = ['place', 'title'].map((id) => document.getElementById(id));
+      [place.textContent, title.textContent] = ['ICU-North-12', 'Maria-Magdalena Konstantinopoulou-Schmidt'];
+      const range = document.createRange();
+      const lettersOf = (node) => [...node.textContent].filter((_, at) => {
+        range.setStart(node.firstChild, at);
+        range.setEnd(node.firstChild, at + 1);
+        const { left, right } = range.getBoundingClientRect();
+        return left >= 0 && right <= node.getBoundingClientRect().right + 1;
+      }).length;
+      const outside = [...document.querySelectorAll('.bar > *')].filter((node) => node.checkVisibility()).filter((node) => {
+        const [{ right, bottom }, bar] = [node.getBoundingClientRect(), document.getElementById('bar').getBoundingClientRect()];
+        return right > bar.right + 1 || bottom > bar.bottom + 1;
+      }).map(({ id, className }) => id || className);
+      return { bed: lettersOf(place), name: lettersOf(title), outside };
+    });
+    assert.equal(read.bed, 12, `${size.width}: the whole bed`);
+    assert.ok(read.name >= 12, `${size.width}: ${read.name} letters of the name`);
+    assert.deepEqual(read.outside, [], String(size.width));
+  }
+});
+
+test('beside a paused alarm what has latched sounds on, and nothing says that the audio is paused', async () => {
+  const { page, hear } = await spokenFor(BEDSIDE, QUIET);
+  const pause = async () => (await page.locator('#pause').innerText()).replaceAll(/\s+/g, ' ');
+  const paused = alertOf('paused', 1e9);
+  Object.assign(paused.data, { paused_until: new Date(Date.now() + 100_000).toISOString(), signal: { audio: { activation: 'paused', presence: 'on' }, visual: { activation: 'on', presence: 'on' } } });
+  await hear(paused);
+  await until('it is paused', async () => /^Audio paused \d:\d\d$/.test(await pause()));
+  const latched = alertOf('latched', 2e9, { priority: 'high' });
+  latched.data.signal = { audio: { activation: 'on', presence: 'latched' }, visual: { activation: 'on', presence: 'latched' } };
+  await hear(latched);
+  await until('it sounds', async () => await pause() === 'Audio pause 2:00');
+});

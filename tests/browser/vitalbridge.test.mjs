@@ -65,7 +65,7 @@ test('the wait grows to 5 s, never falls below 1 s and differs between clients',
 });
 
 test('a close code says whether to stop, to get a new token or to try again', () => {
-  const rows = [[4001, 'stop'], [4009, 'stop'], [1008, 'stop'], [1009, 'stop'], [4101, 'token'], [4103, 'token'], [4201, 'retry'], [4206, 'retry'],
+  const rows = [[4005, 'retry'], [4008, 'retry'], [4001, 'stop'], [4009, 'stop'], [1008, 'stop'], [1009, 'stop'], [4101, 'token'], [4103, 'token'], [4201, 'retry'], [4206, 'retry'],
     [1000, 'retry'], [1001, 'retry'], [1006, 'retry'], [1011, 'retry'], [1013, 'retry']];
   for (const [code, action] of rows) assert.equal(closeAction(code), action, String(code));
 });
@@ -289,6 +289,45 @@ test('it waits as long as a closing bridge asks for', async (t) => {
   assert.equal(sockets.length, 1);
   pass(200);
   assert.equal(sockets.length, 2);
+});
+
+test('a session with too many errors is begun anew after a minute: a screen on a wall has nobody to sign it in', async (t) => {
+  const { bridge, sockets, pass, open } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  socket.say({ type: 'closing', data: { code: 4005, reason: 'too_many_errors', reconnect: false } });
+  socket.end(1008);
+  assert.deepEqual([bridge.state, sockets.length], ['waiting', 1]);
+  pass(59_000);
+  assert.deepEqual([sockets.length, bridge.isLost, bridge.isAlarmless], [1, true, true]);
+  pass(2000);
+  assert.equal(sockets.length, 2);
+});
+
+test('waves that were refused for a passing reason are asked for again after a minute, and all by a new connection', async (t) => {
+  const { bridge, pass, open, at } = scripted(t);
+  bridge.connect();
+  const socket = await open();
+  const asked = (from) => from.sent.filter(({ type, channels }) => type === 'subscribe' && channels[0] === 'waveform/P-1/+');
+  const beats = (count) => {
+    for (let beat = 0; beat < count; beat += 1) {
+      pass(5000);
+      socket.say({ type: 'heartbeat', data: { mono_ms: at() + 500_000 } });
+    }
+  };
+  bridge.watchWaves(['waveform/P-1/+']);
+  const refuse = (code) => socket.say({ type: 'error', correlation_id: asked(socket).at(-1).correlation_id, data: { code, message: 'no' } });
+  refuse('rate_limited');
+  beats(11);
+  assert.equal(asked(socket).length, 1);
+  beats(2);
+  assert.equal(asked(socket).length, 2);
+  refuse('permission_denied');
+  beats(30);
+  assert.equal(asked(socket).length, 2);
+  socket.end(1006);
+  pass(2000);
+  assert.equal(asked(await open({ recovered: true })).length, 1);
 });
 
 test('a command ends with its own answer, with a refusal, or with the loss of the connection', async (t) => {

@@ -133,7 +133,7 @@ class Present {
     if (key === this.#known) return;
     this.#known = key;
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.alert : undefined;
-    const rows = shown.map((data) => [priorityMark(data.priority), whose(this.context, data), make('strong', {}, this.context.says(data)), whenOf(Date.parse(data.onset), Date.now()), stateOf(data), this.#action(data)]);
+    const rows = shown.map((data) => [priorityMark(data.priority), whose(this.context, data), make('strong', {}, this.context.says(data)), whenOf(Date.parse(data.onset), this.context.client.wall ?? Date.now()), stateOf(data), this.#action(data)]);
     fill(this.#list, shown.length > 0 && table('Alerts that stand', ['Priority', 'Whose', 'Alert', 'Since', 'State', 'Action'], rows, (row, at) => {
       row.dataset.priority = shown[at].priority;
       row.dataset.alert = shown[at].alert_id;
@@ -323,8 +323,8 @@ class Past {
     const life = make('details', { class: 'life' }, make('summary', {}, 'Show'));
     life.addEventListener('toggle', () => life.open && life.childElementCount === 1 && this.#life(life, id), { once: false });
     return [
-      priorityMark(newest.priority), whose(this.context, newest), this.context.says(newest), whenOf(begin, Date.now()),
-      Number.isFinite(end) ? `${whenOf(end, Date.now())} (${lasted(end - begin)})` : 'stands',
+      priorityMark(newest.priority), whose(this.context, newest), this.context.says(newest), whenOf(begin, this.context.client.wall ?? Date.now()),
+      Number.isFinite(end) ? `${whenOf(end, this.context.client.wall ?? Date.now())} (${lasted(end - begin)})` : 'stands',
       acknowledged ? `${acknowledged.by || 'somebody'} at ${clockOf(Date.parse(acknowledged.at))}` : newest.by && newest.change !== 'end' ? String(newest.by) : '–',
       life,
     ];
@@ -401,7 +401,7 @@ async function showAudit(place, context) {
     const wanted = rows.filter(({ data }) => (filter.result === '' || data.result === filter.result)
       && (filter.text === '' || Object.values(data).some((value) => String(value ?? '').toLowerCase().includes(filter.text))));
     fill(list, wanted.length > 0 && table('Audit trail, the newest first', ['Time', 'By', 'What', 'Object', 'Patient', 'Result', 'Reason', 'From'], wanted.map(({ data, timestamp }) => [
-      whenOf(Date.parse(timestamp), Date.now()), data.by, data.action.replaceAll('_', ' '), data.object, data.patient_id ?? '–', make('span', { class: 'result', 'data-result': data.result }, data.result), data.reason ?? '', data.address ?? '–',
+      whenOf(Date.parse(timestamp), context.client.wall ?? Date.now()), data.by, data.action.replaceAll('_', ' '), data.object, data.patient_id ?? '–', make('span', { class: 'result', 'data-result': data.result }, data.result), data.reason ?? '', data.address ?? '–',
     ])));
     const older = next === null ? '' : ', there are older ones';
     write(says, wanted.length === rows.length ? `${rows.length} rows${older}` : `${wanted.length} of the ${rows.length} rows that were read${older}`);

@@ -48,6 +48,8 @@ const DRAW_MS = 250;
 const REDRAW_MS = 80;
 /** How often the limits in force are asked for, beside each snapshot: a changed rule file is told to nobody. In ms. */
 const LIMITS_MS = 60_000;
+/** A request without an answer has failed after this, in ms. */
+const ASK_TIMEOUT_MS = 15_000;
 /** How long a message at the lower edge stays, in ms. */
 const TOAST_MS = 8000;
 /** A page that has failed says so for this long before it loads itself anew, in ms. */
@@ -150,7 +152,13 @@ function showSignIn(problem) {
 function secretIn(text) {
   const trimmed = text.trim();
   const at = trimmed.indexOf('#code=');
-  return at < 0 ? trimmed : decodeURIComponent(trimmed.slice(at + '#code='.length));
+  const code = trimmed.slice(at + '#code='.length);
+  try {
+    return at < 0 ? trimmed : decodeURIComponent(code);
+  } catch {
+    // Typed wrongly: the bridge will say so.
+    return code;
+  }
 }
 
 /**
@@ -234,7 +242,6 @@ function sayEnd({ code, message, needsToken }) {
     4001: 'The token is not valid here, or it has expired.',
     4003: 'You may not see this page.',
     4006: 'You have too many open pages. Close one and sign in again.',
-    4008: 'The sign-in took too long.',
     4009: 'An administrator ended this session.',
   });
   return known[code] ?? (message || `The bridge ended this session (${code}).`);
@@ -273,7 +280,7 @@ async function askLimits(current, token, ids) {
     if (isOver()) return;
     const asked = (limitsAsked.get(id) ?? 0) + 1;
     limitsAsked.set(id, asked);
-    const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` } })
+    const answer = await fetch(`/api/v1/patients/${encodeURIComponent(id)}/limits`, { headers: { Authorization: `Bearer ${token}` }, signal: AbortSignal.timeout(ASK_TIMEOUT_MS) })
       .then((response) => (response.ok ? response.json() : undefined)).catch(() => undefined);
     // Without an answer the last one stands.
     if (answer && asked === limitsAsked.get(id) && !isOver() && !ward.inForce(id, answer.limits ?? [])) current.refresh();
@@ -313,8 +320,15 @@ function listen(current, token) {
     const ids = (data?.patients ?? []).map((/** @type {{id: string}} */ { id }) => id);
     clearInterval(limitsTimer);
     // What the rule file changes is told by no message.
-    limitsTimer = setInterval(askLimits, LIMITS_MS, current, token, ids);
-    askLimits(current, token, ids);
+    let isAsking = false;
+    const round = async () => {
+      if (isAsking) return;
+      isAsking = true;
+      await askLimits(current, token, ids);
+      isAsking = false;
+    };
+    limitsTimer = setInterval(round, LIMITS_MS);
+    round();
   });
   // What is older than the snapshot is history: the snapshot already holds the newest of it.
   on('health_update', ({ data, born, replayed }) => replayed || ward.reading(data, born));

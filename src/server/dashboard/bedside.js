@@ -267,13 +267,14 @@ export class Bedside {
     const sounding = this.#sounding().length > 0;
     const ends = this.#alerts.map(({ pausedUntil }) => pausedUntil).filter((end) => Number.isFinite(end));
     const left = ends.length > 0 && client?.wall !== undefined ? Math.min(...ends) - client.wall : NaN;
-    const isPaused = Number.isFinite(left) && !sounding;
+    // What has latched sounds on beside a paused one, until it is reset.
+    const isPaused = Number.isFinite(left) && !this.#alerts.some(({ audible }) => audible);
     const pause = /** @type {HTMLButtonElement} */ (byId('pause'));
     pause.disabled = !mayAcknowledge || !isConnected || !sounding;
     describe(pause, 'aria-disabled', String(sounding && this.#readOf(this.#sounding()).length === 0));
     mark(pause, 'paused', isPaused ? 'true' : '');
     write(within(pause, '.action'), isPaused ? 'Audio paused' : 'Audio pause');
-    write(within(pause, '.left'), isPaused ? countdown(left) : countdown(PAUSE_S * 1000));
+    write(within(pause, '.left'), countdown(isPaused ? Math.min(left, PAUSE_S * 1000) : PAUSE_S * 1000));
   }
 }
 

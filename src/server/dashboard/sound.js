@@ -61,7 +61,12 @@ let isTicking = false;
 export function unlock(changed) {
   if (changed) onChange = changed;
   if (!context) {
-    context = new AudioContext();
+    try {
+      context = new AudioContext();
+    } catch {
+      // A browser that has no sound: the page says AUDIO BLOCKED.
+      return;
+    }
     context.addEventListener('statechange', () => {
       onChange();
       next();

@@ -14,6 +14,11 @@
 /** The shortest and the longest wait before a new connection is tried, in ms. */
 const RETRY_MIN_MS = 1000;
 const RETRY_MAX_MS = 5000;
+/** The bridge has refused too much of this session: a new one is begun, after this, in ms. */
+const TOO_MANY_ERRORS = 4005;
+const RETRY_ERRORS_MS = 60_000;
+/** A busy machine was too slow to sign in. */
+const AUTH_TIMEOUT = 4008;
 /** A connection that is not subscribed after this is given up, in ms. */
 const OPEN_TIMEOUT_MS = 8000;
 /** Used until the bridge has told its own, in ms. */
@@ -115,12 +120,13 @@ export function retryDelay(attempt, random) {
 
 /**
  * What the end of a connection asks for: give up, get a new token, or try again.
- * @param {number} code Close code: 40xx stop, 41xx new token, the rest is worth another attempt; 1008 and 1009 are 40xx in
- *   the standard numbering.
+ * @param {number} code Close code: 40xx stop (but 4005 and 4008: nobody would look after a screen on a wall), 41xx new token, the rest is
+ *   worth another attempt; 1008 and 1009 are 40xx in the standard numbering.
  * @returns {'stop' | 'token' | 'retry'}
  */
 export function closeAction(code) {
   if (code >= 4100 && code < 4200) return 'token';
+  if (code === TOO_MANY_ERRORS || code === AUTH_TIMEOUT) return 'retry';
   if ((code >= 4000 && code < 4100) || code === 1008 || code === 1009) return 'stop';
   return 'retry';
 }
@@ -231,6 +237,8 @@ export class VitalBridge extends EventTarget {
   /** @type {Set<string>} */ #waveRefused = new Set();
   /** @type {Set<string>} */ #waveAsked = new Set();
   /** Channels by the correlation id of their `subscribe`. @type {Map<string, string[]>} */ #waveRequests = new Map();
+  /** When waves are asked for again that were refused for a passing reason. */
+  #wavesAgainAt = Infinity;
   /** The next snapshot belongs to a subscription to waves, and says nothing. */
   #isWaveSnapshot = false;
 
@@ -412,7 +420,11 @@ export class VitalBridge extends EventTarget {
     if (!channels) return false;
     this.#waveRequests.delete(id);
     if (frame.type === 'subscribed') this.#isWaveSnapshot = true;
-    else for (const channel of channels) this.#waveRefused.add(channel);
+    else if (frame.data?.code === 'permission_denied') for (const channel of channels) this.#waveRefused.add(channel);
+    else {
+      for (const channel of channels) this.#waveAsked.delete(channel);
+      this.#wavesAgainAt = this.now + SAY_EVERY_MS;
+    }
     return true;
   }
 
@@ -457,6 +469,8 @@ export class VitalBridge extends EventTarget {
     socket.binaryType = 'arraybuffer';
     this.#socket = socket;
     this.#waveAsked.clear();
+    this.#waveRefused.clear();
+    this.#wavesAgainAt = Infinity;
     this.#waveRequests.clear();
     this.#isWaveSnapshot = false;
     this.#closing = undefined;
@@ -486,7 +500,7 @@ export class VitalBridge extends EventTarget {
     const why = typeof told?.code === 'number' ? told.code : code;
     const action = closeAction(why);
     if (action === 'retry' || (action === 'token' && typeof this.#options.token === 'function')) {
-      this.#retry(told?.retry_after_ms);
+      this.#retry(why === TOO_MANY_ERRORS ? RETRY_ERRORS_MS : told?.retry_after_ms);
       return;
     }
     this.#halt('stopped');
@@ -602,6 +616,10 @@ export class VitalBridge extends EventTarget {
     } else if (frame.type === 'heartbeat') {
       this.#clock.sync(data.mono_ms, frame.timestamp, now);
       if (this.#state === 'live' && now - this.#saidAt >= SAY_EVERY_MS) this.#send({ type: 'heartbeat' });
+      if (this.#state === 'live' && now >= this.#wavesAgainAt) {
+        this.#wavesAgainAt = Infinity;
+        this.#askWaves();
+      }
     } else if (frame.type === 'alert_system') {
       this.#checkedAt = now;
       this.#checkedWall = this.#clock.wallAt(now);
