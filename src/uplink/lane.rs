@@ -84,6 +84,28 @@ impl LaneState {
         self.end = end;
     }
 
+    /// Nothing of the lane is left.
+    pub(super) fn is_done(&self) -> bool {
+        self.cursor >= self.end
+    }
+
+    /// Takes up the whole lane that began where this one ended, and ends at `end` from now on. Of both everything is read
+    /// again that is not settled.
+    pub(super) fn join(&mut self, mut next: Self, end: Seq) {
+        if self.is_done() {
+            *self = next;
+        } else if self.settled.len() < LANE_SPAN {
+            // What of it was sent meanwhile is not sent again.
+            if self.end < next.cursor {
+                self.settled.insert(self.end.next(), next.cursor);
+            }
+            self.settled.append(&mut next.settled);
+            self.refusals.append(&mut next.refusals);
+        }
+        self.end = end;
+        self.rewind();
+    }
+
     /// Forgets what was read, so that it is read again from the cursor.
     pub(super) fn rewind(&mut self) {
         self.rows.clear();

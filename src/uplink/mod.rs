@@ -415,7 +415,8 @@ impl Uplink {
                 self.reads.push(Box::pin(async move {
                     let ReadRequest { lane, after, through, limit, every_kind, .. } = request;
                     let events = match lane {
-                        Lane::Alerts => reader.events_but_readings(after, through, limit).await,
+                        Lane::Alerts | Lane::EarlierAlerts => reader.urgent_events(after, through, limit).await,
+                        Lane::Others => reader.unhurried_events(after, through, limit).await,
                         Lane::Backlog if every_kind => reader.events_through(after, through, limit).await,
                         Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
                     };

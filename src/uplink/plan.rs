@@ -6,7 +6,8 @@
 //! then waits for an input or for [`Plan::next_deadline`].
 //!
 //! Readings have two lanes. What a connection finds waiting is the backlog ([`Pieces`]): it goes in bundles, paced. What
-//! comes from then on is live and waits for none of it.
+//! comes from then on is live and waits for none of it. So have alerts: one that is raised now does not wait for a flood of
+//! earlier ones. What is neither urgent nor a reading has a lane behind them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::uplink::hold::ClockHold;
 pub use crate::uplink::hold::DEFAULT_CLOCK_HOLD;
 use crate::uplink::lane::{LaneState, READ_BATCH, Wish};
 pub use crate::uplink::pieces::HOLDING;
-use crate::uplink::pieces::{ALERTS, Pieces, READINGS, SentRanges};
+use crate::uplink::pieces::{OTHERS, Pieces, READINGS, SentRanges, URGENT, others, urgent};
 
 /// So many numbers of the log that wait at a new connection are sent as if they were live: a moment's interruption.
 const BACKLOG_FROM: u64 = 256;
@@ -55,10 +56,14 @@ const TAKEOVER_SPAN: Duration = Duration::from_mins(1);
 named_enum! {
     /// A way through the stored log. Every event is in exactly one lane; an earlier lane goes first.
     Lane {
-        /// All events that are not readings.
+        /// Alerts, and what else is urgent, since the connection stands.
         Alerts = "alerts",
+        /// The same from before it.
+        EarlierAlerts = "earlier_alerts",
         /// Readings since the connection stands.
         Live = "live",
+        /// What is neither urgent nor a reading.
+        Others = "others",
         /// Readings from before it, and what somebody asked for again.
         Backlog = "backlog",
     }
@@ -69,9 +74,9 @@ named_enum! {
 pub struct Limits {
     /// Rows that may be unconfirmed at the same time.
     pub window: u16,
-    /// Places of the window that readings leave to alerts.
+    /// Places of the window that everything else leaves to alerts since the connection stands.
     pub alert_reserve: u16,
-    /// Places of the window that the backlog leaves to live readings.
+    /// Places of the window that are left to live readings by what goes after them, and by earlier alerts.
     pub live_reserve: u16,
     /// Readings of the backlog in one publication.
     pub bundle: usize,
@@ -255,7 +260,8 @@ enum Link {
 /// Where the cursors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Marks {
-    alerts: Seq,
+    urgent: Seq,
+    others: Seq,
     readings: Seq,
     sent: SentRanges,
 }
@@ -276,7 +282,9 @@ pub struct Plan {
     limits: Limits,
     durable: Seq,
     alerts: LaneState,
+    earlier_alerts: LaneState,
     live: LaneState,
+    others: LaneState,
     backlog: LaneState,
     pieces: Pieces,
     /// Rises whenever the live lane begins anew.
@@ -319,7 +327,7 @@ impl Plan {
     ///
     /// A cursor beyond `durable` belongs to a log that was lost, and is set back to the end of this one.
     pub fn new(limits: Limits, stored: &BTreeMap<String, Seq>, durable: Seq, seed: u64, now: Stamp) -> Self {
-        let alerts = stored.get(ALERTS).copied().unwrap_or(Seq::ZERO).min(durable);
+        let (urgent, others) = (urgent(stored).min(durable), others(stored).min(durable));
         let (pieces, live) = Pieces::restore(stored, durable);
         let reconnect = Backoff::new(limits.reconnect_shortest, limits.reconnect_longest, seed);
         let hold = Backoff::new(limits.reconnect_shortest, LONGEST_HOLD, seed.wrapping_add(1));
@@ -327,8 +335,10 @@ impl Plan {
         let mut plan = Self {
             limits,
             durable,
-            alerts: LaneState::new(alerts, LAST),
+            alerts: LaneState::new(urgent, LAST),
+            earlier_alerts: LaneState::new(urgent, urgent),
             live: LaneState::new(live, LAST),
+            others: LaneState::new(others, LAST),
             backlog: LaneState::new(Seq::ZERO, Seq::ZERO),
             pieces,
             live_generation: 0,
@@ -408,10 +418,17 @@ impl Plan {
         };
         self.last_progress = now.mono;
         self.clock_hold.on_connected(now.mono);
+        self.set_earlier_alerts_apart();
         self.turn_to_the_present(now.mono);
         self.status.connected = true;
         self.status.since = Some(now.wall);
         self.clear_reason(now.mono);
+    }
+
+    /// What is urgent and comes from now on waits for nothing that is older.
+    fn set_earlier_alerts_apart(&mut self) {
+        let waiting = std::mem::replace(&mut self.alerts, LaneState::new(self.durable, LAST));
+        self.earlier_alerts.join(waiting, self.durable);
     }
 
     /// What waits is the backlog from now on, unless it is only a moment's.
@@ -510,7 +527,7 @@ impl Plan {
     /// Which one of a lane's beginnings this is.
     const fn generation(&self, lane: Lane) -> u64 {
         match lane {
-            Lane::Alerts => 0,
+            Lane::Alerts | Lane::EarlierAlerts | Lane::Others => 0,
             Lane::Live => self.live_generation,
             Lane::Backlog => self.pieces.generation(),
         }
@@ -590,8 +607,8 @@ impl Plan {
             Link::Down { retry_at } => (!self.stopping).then_some(retry_at),
             Link::Connecting { deadline } => Some(deadline),
             Link::Up { .. } => {
-                let lanes = [&self.alerts, &self.live, &self.backlog];
-                let retries = lanes.into_iter().flat_map(LaneState::times).chain([self.backlog_at]);
+                let lanes = Lane::ALL.iter().map(|lane| self.lane(*lane));
+                let retries = lanes.flat_map(LaneState::times).chain([self.backlog_at]);
                 retries
                     .chain(self.held_until)
                     .chain(self.clock_hold.deadline())
@@ -604,7 +621,7 @@ impl Plan {
 
     /// What the uplink is doing.
     pub fn status(&self, now: Stamp) -> UplinkStatus {
-        let behind = self.alerts.cursor().min(self.readings_cursor());
+        let behind = self.urgent_cursor().min(self.others.cursor()).min(self.readings_cursor());
         let backlog = self.pieces.left(self.backlog.cursor());
         let backlog_seconds = self.progress.and_then(|(since, then)| {
             let (took, done) = (now.mono.since(since), then.saturating_sub(backlog));
@@ -632,12 +649,29 @@ impl Plan {
         self.reconnect.attempts()
     }
 
+    const fn lane(&self, lane: Lane) -> &LaneState {
+        match lane {
+            Lane::Alerts => &self.alerts,
+            Lane::EarlierAlerts => &self.earlier_alerts,
+            Lane::Live => &self.live,
+            Lane::Others => &self.others,
+            Lane::Backlog => &self.backlog,
+        }
+    }
+
     const fn lane_mut(&mut self, lane: Lane) -> &mut LaneState {
         match lane {
             Lane::Alerts => &mut self.alerts,
+            Lane::EarlierAlerts => &mut self.earlier_alerts,
             Lane::Live => &mut self.live,
+            Lane::Others => &mut self.others,
             Lane::Backlog => &mut self.backlog,
         }
+    }
+
+    /// Everything urgent up to here is settled.
+    fn urgent_cursor(&self) -> Seq {
+        if self.earlier_alerts.is_done() { self.alerts.cursor() } else { self.earlier_alerts.cursor() }
     }
 
     /// Every reading up to here is settled.
@@ -655,12 +689,14 @@ impl Plan {
 
     fn save_cursors(&mut self) -> Option<Action> {
         let sent = self.pieces.sent_ranges(self.live.cursor());
-        let marks = Marks { alerts: self.alerts.cursor(), readings: self.readings_cursor(), sent };
+        let (urgent, others, readings) = (self.urgent_cursor(), self.others.cursor(), self.readings_cursor());
+        let marks = Marks { urgent, others, readings, sent };
         if self.marks.replace(marks) == Some(marks) {
             return None;
         }
         let mut cursors = self.pieces.sent(self.live.cursor());
-        cursors.extend([(ALERTS.to_owned(), self.alerts.cursor()), (READINGS.to_owned(), self.readings_cursor())]);
+        cursors
+            .extend([(URGENT, urgent), (OTHERS, others), (READINGS, readings)].map(|(name, at)| (name.to_owned(), at)));
         cursors.retain(|(name, seq)| self.saved.get(name).copied().unwrap_or(Seq::ZERO) != *seq);
         if cursors.is_empty() {
             return None;
@@ -669,7 +705,7 @@ impl Plan {
         Some(Action::Save(cursors))
     }
 
-    /// With a connection: alerts before readings, publishing before reading ahead.
+    /// With a connection: an earlier lane before a later one, publishing before reading ahead.
     fn next_of_link(&mut self, window: u16, max_packet_bytes: u32, now: Mono) -> Option<Action> {
         let held = self.held_until.is_some_and(|until| now < until);
         if !held {
@@ -694,7 +730,9 @@ impl Plan {
         usize::from(match lane {
             Lane::Alerts => window,
             Lane::Live => readings,
-            Lane::Backlog => readings.saturating_sub(self.limits.live_reserve.min(readings / 2)),
+            Lane::EarlierAlerts | Lane::Others | Lane::Backlog => {
+                readings.saturating_sub(self.limits.live_reserve.min(readings / 2))
+            }
         })
     }
 
@@ -742,7 +780,8 @@ impl Plan {
 
     fn read_next(&mut self, lane: Lane, max_packet_bytes: u32, now: Mono) -> Option<Action> {
         loop {
-            let durable = if lane == Lane::Alerts { self.durable } else { self.clock_hold.readable(self.durable) };
+            let waits_for_clock = matches!(lane, Lane::Live | Lane::Backlog);
+            let durable = if waits_for_clock { self.clock_hold.readable(self.durable) } else { self.durable };
             let (connection, piece) = (self.connection, self.generation(lane));
             let wish = self.lane_mut(lane).next_wish(durable, now)?;
             let Wish::Read { after, through, split } = wish else {
@@ -861,9 +900,9 @@ impl Plan {
         self.flights.clear();
         self.clock_hold.on_disconnected(now.mono);
         self.held_until = None;
-        self.alerts.rewind();
-        self.live.rewind();
-        self.backlog.rewind();
+        for lane in Lane::ALL {
+            self.lane_mut(*lane).rewind();
+        }
         self.take_up_resend();
         self.status.connected = false;
         self.status.reason = Some(reason);

@@ -345,17 +345,17 @@ impl Store {
         timeout(DEADLINE, durable.wait_for(|seq| *seq >= newest)).await.unwrap().unwrap();
     }
 
-    /// The cursors of everything but readings, and of readings.
-    pub(crate) async fn cursors(&self) -> [Seq; 2] {
-        let [others, readings] = HOLDING.map(|name| self.reader.cursor(name));
-        [others.await.unwrap(), readings.await.unwrap()]
+    /// The cursors of what is urgent, of others, and of readings.
+    pub(crate) async fn cursors(&self) -> [Seq; 3] {
+        let [urgent, others, readings] = HOLDING.map(|name| self.reader.cursor(name));
+        [urgent.await.unwrap(), others.await.unwrap(), readings.await.unwrap()]
     }
 
-    /// Waits until both lanes have come to the end, and that is stored.
+    /// Waits until all lanes have come to the end, and that is stored.
     pub(crate) async fn until_cursors_at_end(&self) {
         let end = Seq(self.next.0 - 1);
         let at_end = async {
-            while self.cursors().await != [end; 2] {
+            while self.cursors().await != [end; 3] {
                 sleep(LOOK_AGAIN).await;
             }
         };
@@ -563,7 +563,7 @@ async fn rows_wait_in_the_store_while_there_never_was_a_broker() {
     let status = uplink.until("waiting", |status| status.waiting == 300 && status.reason.is_some()).await;
     assert!(!status.connected);
     assert_eq!((status.sent, status.in_flight), (0, 0));
-    assert_eq!(store.cursors().await, [Seq::ZERO; 2]);
+    assert_eq!(store.cursors().await, [Seq::ZERO; 3]);
 
     broker.start().await;
     let mut consumer = Consumer::subscribe(&broker).await;

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use super::{Action, BrokerLimits, EndKind, Lane, Limits, Message, Plan, ReadRequest, Row, Ticket};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::Seq;
-use crate::uplink::pieces::{ALERTS, READINGS};
+use crate::uplink::pieces::{HOLDING, OTHERS, READINGS, URGENT};
 
 /// Rows larger than this are refused by this broker.
 const BROKER_PACKET_BYTES: usize = 2000;
@@ -20,6 +20,14 @@ const BUNDLE_BYTES: usize = 1500;
 
 /// Virtual time in which everything must have arrived once the broker has become friendly.
 const PATIENCE: Duration = Duration::from_hours(1);
+
+/// What an event is, as far as lanes tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Reading,
+    Urgent,
+    Other,
+}
 
 /// What happens at a time, in the order of times and then of planning.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +51,7 @@ struct World {
     plan: Plan,
     hostile: bool,
     // The store.
-    /// True for a reading.
-    log: Vec<bool>,
+    log: Vec<Sort>,
     durable: Seq,
     stored_cursors: BTreeMap<String, Seq>,
     /// Moved, and not on disk yet.
@@ -89,7 +96,12 @@ fn seconds(count: u64) -> Duration {
 impl World {
     fn new(seed: u64, rows: usize) -> Self {
         let mut random = Rng::with_seed(seed);
-        let log: Vec<bool> = (0..rows).map(|_| random.u8(..10) != 0).collect();
+        let sort = |number: u8| match number {
+            0 => Sort::Urgent,
+            1 => Sort::Other,
+            _ => Sort::Reading,
+        };
+        let log: Vec<Sort> = (0..rows).map(|_| sort(random.u8(..12))).collect();
         let now = Stamp { mono: Mono::from_millis(50_000), wall: Wall(0) };
         let limits = Limits { clock_hold: seconds(random.u64(0..4) * 40), ..Limits::default() };
         let plan = Plan::new(limits.clone(), &BTreeMap::new(), Seq::ZERO, seed, now);
@@ -167,7 +179,7 @@ impl World {
         if ticket.last < self.booted || self.clock_is_set {
             return;
         }
-        if ticket.lane == Lane::Alerts {
+        if !matches!(ticket.lane, Lane::Live | Lane::Backlog) {
             self.held += u64::from(self.has_waited() < self.limits.clock_hold);
         } else {
             self.flagged += 1;
@@ -189,13 +201,22 @@ impl World {
         Duration::from_millis(self.random.u64(1..=most))
     }
 
-    fn is_reading(&self, seq: Seq) -> bool {
+    fn sort_of(&self, seq: Seq) -> Sort {
         self.log[usize::try_from(seq.0 - 1).unwrap()]
+    }
+
+    fn is_reading(&self, seq: Seq) -> bool {
+        self.sort_of(seq) == Sort::Reading
     }
 
     /// The backlog may have events of every kind, if they are asked for again.
     fn belongs(&self, lane: Lane, seq: Seq) -> bool {
-        lane == Lane::Backlog || (lane == Lane::Live) == self.is_reading(seq)
+        match lane {
+            Lane::Backlog => true,
+            Lane::Live => self.sort_of(seq) == Sort::Reading,
+            Lane::Alerts | Lane::EarlierAlerts => self.sort_of(seq) == Sort::Urgent,
+            Lane::Others => self.sort_of(seq) == Sort::Other,
+        }
     }
 
     /// The events between the ends of a row.
@@ -416,7 +437,10 @@ impl World {
 
     fn events(&self, request: ReadRequest) -> Vec<Seq> {
         let all = (request.after.0 + 1..=request.through.0).map(Seq);
-        let wanted = all.filter(|seq| request.every_kind || (request.lane != Lane::Alerts) == self.is_reading(*seq));
+        let wanted = all.filter(|seq| match request.lane {
+            Lane::Backlog => request.every_kind || self.is_reading(*seq),
+            lane => self.belongs(lane, *seq),
+        });
         wanted.take(request.limit).collect()
     }
 
@@ -461,8 +485,10 @@ impl World {
         assert!(after.values().all(|seq| *seq <= self.durable), "a cursor is beyond the log: {after:?}");
         let settled = |seq: &Seq| self.confirmed.contains(seq) || self.parked.contains(seq);
         let at = |name: &str| after.get(name).copied().unwrap_or(Seq::ZERO).0;
-        let mut passed: BTreeSet<Seq> = (1..=at(ALERTS)).map(Seq).filter(|seq| !self.is_reading(*seq)).collect();
-        passed.extend((1..=at(READINGS)).map(Seq).filter(|seq| self.is_reading(*seq)));
+        let mut passed = BTreeSet::new();
+        for (name, sort) in [(URGENT, Sort::Urgent), (OTHERS, Sort::Other), (READINGS, Sort::Reading)] {
+            passed.extend((1..=at(name)).map(Seq).filter(|seq| self.sort_of(*seq) == sort));
+        }
         for name in after.keys().filter(|name| name.ends_with(".through")) {
             let sent = at(&name.replace("through", "after")) + 1..=at(name);
             passed.extend(sent.map(Seq).filter(|seq| self.is_reading(*seq)));
@@ -505,7 +531,7 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         world.asked.extend(world.expected().collect::<Vec<_>>());
         let end = world.now.mono + PATIENCE;
         world.run_until(end);
-        for cursor in [ALERTS, READINGS] {
+        for cursor in HOLDING {
             let (found, status) = (world.stored_cursors.get(cursor), world.plan.status(world.now));
             assert_eq!(found, Some(&world.end_of_log()), "seed {seed}: not everything has arrived: {status:?}");
         }

@@ -18,7 +18,7 @@ struct Bench {
 const HUGE: usize = 5000;
 
 impl Bench {
-    /// A log of alerts (`A`), readings (`r`) and readings that are huge (`R`), numbered from 1; connected.
+    /// A log of alerts (`A`), others (`o`), readings (`r`) and readings that are huge (`R`), numbered from 1; connected.
     fn new(log: &str, broker: BrokerLimits) -> Self {
         let now = Stamp { mono: Mono::from_millis(1_000_000), wall: Wall(0) };
         let durable = Seq(u64::try_from(log.len()).unwrap());
@@ -44,8 +44,11 @@ impl Bench {
                 Action::Publish { ticket, .. } => self.tickets.push(ticket),
                 Action::Save(cursors) => {
                     for (name, seq) in cursors {
-                        let name = [ALERTS, READINGS].into_iter().find(|known| *known == name).unwrap_or("sent");
-                        self.saved.push((name, seq.0));
+                        let known = [URGENT, OTHERS, READINGS].into_iter().find(|known| *known == name);
+                        // Few of these logs have any, so that their cursor is always at the end.
+                        if known != Some(OTHERS) {
+                            self.saved.push((known.unwrap_or("sent"), seq.0));
+                        }
                     }
                 }
                 Action::Park(parked) => self.parked.push((parked.seq.0, parked.reason)),
@@ -94,8 +97,12 @@ fn rows(log: &str, request: ReadRequest) -> Vec<Row> {
         };
         Row { first: seq, last: seq, message: Ok(Arc::new(message)) }
     };
-    let of_lane =
-        |(_, letter): &(usize, char)| request.every_kind || (*letter == 'A') == (request.lane == Lane::Alerts);
+    let of_lane = |(_, letter): &(usize, char)| match request.lane {
+        _ if request.every_kind => true,
+        Lane::Alerts | Lane::EarlierAlerts => *letter == 'A',
+        Lane::Others => *letter == 'o',
+        Lane::Live | Lane::Backlog => !matches!(*letter, 'A' | 'o'),
+    };
     let all = log.chars().enumerate().filter(of_lane).map(row);
     all.filter(|row| row.first > request.after && row.last <= request.through).take(request.limit).collect()
 }
@@ -137,11 +144,11 @@ fn a_cursor_passes_only_what_is_confirmed_in_whatever_order() {
     let tickets = bench.tickets.clone();
     let by_seq = |seq: u64| *tickets.iter().find(|ticket| ticket.first.0 == seq).unwrap();
     // What is in no lane's way is passed at once: the reading 1 before the first alert.
-    assert_eq!(std::mem::take(&mut bench.saved), [(ALERTS, 1)]);
+    assert_eq!(std::mem::take(&mut bench.saved), [(URGENT, 1)]);
     for (seq, code, expected) in [
         (3, 0x00, vec![]),
         (1, 0x10, vec![(READINGS, 3)]),
-        (2, 0x00, vec![(ALERTS, 5)]),
+        (2, 0x00, vec![(URGENT, 5)]),
         (5, 0x00, vec![]),
         (4, 0x00, vec![(READINGS, 5)]),
     ] {
@@ -177,7 +184,7 @@ fn an_answer_from_an_earlier_connection_confirms_nothing() {
     bench.reconnect(log, BROAD);
     bench.answer(old, 0x00);
     bench.turn(log);
-    assert_eq!(bench.saved, [(ALERTS, 2)], "no reading is confirmed");
+    assert_eq!(bench.saved, [(URGENT, 2)], "no reading is confirmed");
     assert_eq!((bench.plan.status(bench.now).sent, bench.plan.in_flight()), (0, 2));
 }
 
@@ -467,10 +474,69 @@ fn after_stop_answers_count_and_nothing_new_is_sent() {
 #[test]
 fn a_cursor_from_a_log_that_was_lost_is_set_back_to_the_end_of_this_one() {
     let now = Stamp::default();
-    let stored = [(ALERTS, 900), (READINGS, 5)].map(|(name, seq)| (name.to_owned(), Seq(seq)));
+    let stored = [(URGENT, 900), (OTHERS, 900), (READINGS, 5)].map(|(name, seq)| (name.to_owned(), Seq(seq)));
     let plan = Plan::new(Limits::default(), &BTreeMap::from(stored), Seq(10), 1, now);
     assert_eq!(plan.status(now).waiting, 5);
-    assert_eq!(plan.alerts.cursor(), Seq(10));
+    assert_eq!(plan.urgent_cursor(), Seq(10));
+}
+
+#[test]
+fn an_alert_waits_for_no_earlier_one_and_for_nothing_else() {
+    // As many rows as the lanes read ahead, and more.
+    let mut log = "Aoor".repeat(300);
+    let mut bench = Bench::new(&log, BROAD);
+    let before = bench.sent();
+    assert!(
+        before.len() == 16 && before.iter().all(|seq| *seq % 4 == 1),
+        "{before:?}: earlier alerts, and places are left"
+    );
+    log.push_str("oroA");
+    bench.plan.on_durable(Seq(1204));
+    bench.turn(&log);
+    assert_eq!(bench.sent(), [1204, 1202], "the alert, then the reading, before any other of a thousand");
+}
+
+#[test]
+fn what_is_urgent_is_settled_where_the_first_unconfirmed_earlier_one_is() {
+    let mut log = "AAAA".to_owned();
+    let mut bench = Bench::new(&log, BROAD);
+    let earlier = std::mem::take(&mut bench.tickets);
+    for place in [0, 2] {
+        bench.answer(earlier[place], 0x00);
+    }
+    log.push_str("AA");
+    bench.plan.on_durable(Seq(6));
+    bench.turn(&log);
+    let present = std::mem::take(&mut bench.tickets);
+    assert_eq!(
+        present.iter().map(|ticket| (ticket.lane, ticket.first.0)).collect::<Vec<_>>(),
+        [(Lane::Alerts, 5), (Lane::Alerts, 6)]
+    );
+    bench.answer(present[0], 0x00);
+    bench.turn(&log);
+    assert_eq!(bench.plan.saved.get(URGENT), Some(&Seq(1)), "the second was never confirmed");
+
+    // The next connection sends what nobody confirmed, and only that.
+    bench.plan.on_disconnected(EndKind::Lost, "cut", bench.now);
+    bench.reconnect(&log, BROAD);
+    assert_eq!(bench.sent(), [2, 4, 6]);
+    for ticket in bench.plan.flights.values().map(|flight| flight.first).collect::<Vec<_>>() {
+        let (order, flight) = bench.plan.flights.iter().find(|(_, flight)| flight.first == ticket).unwrap();
+        let ticket = Ticket { order: *order, lane: flight.lane, first: flight.first, last: flight.last };
+        bench.answer(ticket, 0x00);
+    }
+    bench.turn(&log);
+    assert_eq!(bench.plan.saved.get(URGENT), Some(&Seq(6)));
+}
+
+#[test]
+fn what_an_earlier_version_stored_of_all_but_readings_holds_for_both_lanes() {
+    let stored = [("alerts", 7), (READINGS, 9)].map(|(name, seq)| (name.to_owned(), Seq(seq)));
+    let mut plan = Plan::new(Limits::default(), &BTreeMap::from(stored), Seq(10), 1, Stamp::default());
+    assert_eq!((plan.urgent_cursor(), plan.others.cursor(), plan.live.cursor()), (Seq(7), Seq(7), Seq(9)));
+    // It is stored anew before anything else happens, so that the store holds what it held.
+    let expected = [(URGENT, 7), (OTHERS, 7)].map(|(name, seq)| (name.to_owned(), Seq(seq)));
+    assert_eq!(plan.next_action(Stamp::default()), Some(Action::Save(expected.into())));
 }
 
 /// Connected with a backlog of so many readings.
