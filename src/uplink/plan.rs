@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::pauses::Pauses;
+use self::refusals::{MAX_ERRORS, MAX_REQUESTS, Refusals};
 pub use self::status::UplinkStatus;
 use crate::backoff::Backoff;
 use crate::clock::{Mono, Stamp};
@@ -38,14 +40,8 @@ const BUNDLES_A_READ: usize = 8;
 /// The pace of the backlog is known after this.
 const PACE_KNOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers of "unspecified" or "implementation specific" error after which a row is parked.
-const MAX_REFUSALS: u8 = 3;
-
 /// Wait before a refused row is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
-
-/// Longest pause after the broker asked for less (quota exceeded, packet identifier in use).
-const LONGEST_HOLD: Duration = Duration::from_mins(1);
 
 /// Takeovers within [`TAKEOVER_SPAN`] that say two bridges share one client id.
 const MAX_TAKEOVERS: usize = 3;
@@ -309,8 +305,8 @@ pub struct Plan {
     flights: BTreeMap<u64, Flight>,
     last_progress: Mono,
     reconnect: Backoff,
-    hold: Backoff,
-    held_until: Option<Mono>,
+    pauses: Pauses,
+    refusals: Refusals,
     clock_hold: ClockHold,
     /// Rises whenever more is known of the clock: what was read before has other times.
     clock: u64,
@@ -330,7 +326,7 @@ impl Plan {
         let (urgent, others) = (urgent(stored).min(durable), others(stored).min(durable));
         let (pieces, live) = Pieces::restore(stored, durable);
         let reconnect = Backoff::new(limits.reconnect_shortest, limits.reconnect_longest, seed);
-        let hold = Backoff::new(limits.reconnect_shortest, LONGEST_HOLD, seed.wrapping_add(1));
+        let pauses = Pauses::new(limits.reconnect_shortest, seed);
         let clock_hold = ClockHold::new(limits.clock_hold);
         let mut plan = Self {
             limits,
@@ -355,8 +351,8 @@ impl Plan {
             flights: BTreeMap::new(),
             last_progress: now.mono,
             reconnect,
-            hold,
-            held_until: None,
+            pauses,
+            refusals: Refusals::default(),
             clock_hold,
             clock: 0,
             one_by_one: 0,
@@ -491,16 +487,16 @@ impl Plan {
             0x00 | 0x10 => {
                 self.status.sent = self.status.sent.saturating_add(1);
                 self.clear_reason(now.mono);
-                self.hold.reset();
+                self.pauses.took(lane);
                 self.one_by_one = self.one_by_one.saturating_sub(1);
-                self.lane_mut(lane).settle(first, last);
+                self.settle(lane, first, last);
             }
             // Which of them it does not take is found by sending each by itself.
             _ if first != last && !matches!(code, 0x91 | 0x97) => self.split(lane, first, last),
             0x87 => self.park(lane, first, "the broker does not authorise this topic (0x87)".to_owned()),
             0x90 => self.park(lane, first, "the broker does not accept this topic name (0x90)".to_owned()),
             0x99 => self.park(lane, first, "the broker finds the payload format invalid (0x99)".to_owned()),
-            0x91 | 0x97 => self.hold_back(lane, first, code, now.mono),
+            0x91 | 0x97 => self.hold_back(lane, (first, last), code, now.mono),
             other => self.refused(lane, first, other, now.mono),
         }
         self.take_up_resend();
@@ -610,7 +606,7 @@ impl Plan {
                 let lanes = Lane::ALL.iter().map(|lane| self.lane(*lane));
                 let retries = lanes.flat_map(LaneState::times).chain([self.backlog_at]);
                 retries
-                    .chain(self.held_until)
+                    .chain(self.pauses.times())
                     .chain(self.clock_hold.deadline())
                     .filter(|at| *at > now.mono)
                     .chain(self.watchdog())
@@ -707,15 +703,12 @@ impl Plan {
 
     /// With a connection: an earlier lane before a later one, publishing before reading ahead.
     fn next_of_link(&mut self, window: u16, max_packet_bytes: u32, now: Mono) -> Option<Action> {
-        let held = self.held_until.is_some_and(|until| now < until);
-        if !held {
-            for lane in Lane::ALL.iter().copied() {
-                if self.flights.len() >= self.places(lane, window) {
-                    continue;
-                }
-                if let Some(action) = self.publish_next(lane, max_packet_bytes, now) {
-                    return Some(action);
-                }
+        for lane in Lane::ALL.iter().copied() {
+            if self.flights.len() >= self.places(lane, window) || !self.pauses.is_over(lane, now) {
+                continue;
+            }
+            if let Some(action) = self.publish_next(lane, max_packet_bytes, now) {
+                return Some(action);
             }
         }
         Lane::ALL.iter().copied().find_map(|lane| self.read_next(lane, max_packet_bytes, now))
@@ -767,6 +760,7 @@ impl Plan {
     fn split(&mut self, lane: Lane, first: Seq, last: Seq) {
         self.single_through = self.single_through.max(last);
         self.one_by_one = self.one_by_one.saturating_sub(1);
+        self.refusals.forget(first);
         self.lane_mut(lane).split(first);
     }
 
@@ -825,23 +819,45 @@ impl Plan {
         self.status.parked = self.status.parked.saturating_add(1);
         self.status.last_parked = Some(parked.clone());
         self.one_by_one = self.one_by_one.saturating_sub(1);
-        self.lane_mut(lane).settle(seq, seq);
+        self.settle(lane, seq, seq);
         self.outbox.push_back(Action::Park(parked));
     }
 
-    /// The broker asks for less: the row waits, and with it everything else.
-    fn hold_back(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
-        if self.held_until.is_none_or(|until| now >= until) {
-            self.held_until = Some(now + self.hold.next_delay());
-        }
+    /// These events are confirmed or parked.
+    fn settle(&mut self, lane: Lane, first: Seq, last: Seq) {
+        self.refusals.forget(first);
+        self.lane_mut(lane).settle(first, last);
+    }
+
+    /// The broker asks for less: the row waits, and with it its lane and those behind. Where it takes everything else, the
+    /// row is what it does not take.
+    fn hold_back(&mut self, lane: Lane, (first, last): (Seq, Seq), code: u8, now: Mono) {
+        self.pauses.begin(lane, now);
         self.status.reason = Some(format!("the broker asks for less (0x{code:02x})"));
-        self.lane_mut(lane).send_again(seq, now);
+        if first != last {
+            // It may be too much at once.
+            if self.refusals.error(first) >= MAX_ERRORS {
+                self.split(lane, first, last);
+            } else {
+                self.lane_mut(lane).send_again(first, now);
+            }
+            return;
+        }
+        let requests = self.refusals.request(first, self.pauses.taken(lane));
+        if requests >= MAX_REQUESTS {
+            let reason = format!(
+                "the broker has asked for less {MAX_REQUESTS} times at this row (0x{code:02x}), and took others"
+            );
+            self.park(lane, first, reason);
+        } else {
+            self.lane_mut(lane).send_again(first, now + refusals::wait_after(requests));
+        }
     }
 
     /// An error that may pass: some more tries, then the row is parked.
     fn refused(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
-        if self.lane_mut(lane).refuse(seq) >= MAX_REFUSALS {
-            self.park(lane, seq, format!("the broker has refused the row {MAX_REFUSALS} times (0x{code:02x})"));
+        if self.refusals.error(seq) >= MAX_ERRORS {
+            self.park(lane, seq, format!("the broker has refused the row {MAX_ERRORS} times (0x{code:02x})"));
         } else {
             self.lane_mut(lane).send_again(seq, now + REFUSED_RETRY);
         }
@@ -850,7 +866,7 @@ impl Plan {
     /// All is well, except that two clients which take turns are both well most of the time.
     fn clear_reason(&mut self, now: Mono) {
         self.takeovers.retain(|at| now.since(*at) <= TAKEOVER_SPAN);
-        if self.takeovers.len() < MAX_TAKEOVERS {
+        if self.takeovers.len() < MAX_TAKEOVERS && self.pauses.is_over(Lane::Backlog, now) {
             self.status.reason = None;
         }
     }
@@ -899,7 +915,7 @@ impl Plan {
         self.link = Link::Down { retry_at: now.mono + self.reconnect.next_delay() };
         self.flights.clear();
         self.clock_hold.on_disconnected(now.mono);
-        self.held_until = None;
+        self.pauses.end();
         for lane in Lane::ALL {
             self.lane_mut(*lane).rewind();
         }
@@ -909,6 +925,8 @@ impl Plan {
     }
 }
 
+mod pauses;
+mod refusals;
 mod resending;
 #[cfg(test)]
 mod simulation;

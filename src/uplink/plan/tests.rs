@@ -228,7 +228,7 @@ fn some_codes_park_at_once_and_some_after_three_tries_and_the_lane_goes_on() {
 fn tries_are_counted_over_connections() {
     let log = "r";
     let mut bench = Bench::new(log, BROAD);
-    for _ in 0..MAX_REFUSALS {
+    for _ in 0..MAX_ERRORS {
         let ticket = *bench.tickets.last().unwrap();
         bench.answer(ticket, 0x80);
         bench.plan.on_disconnected(EndKind::Lost, "cut", bench.now);
@@ -478,6 +478,108 @@ fn a_cursor_from_a_log_that_was_lost_is_set_back_to_the_end_of_this_one() {
     let plan = Plan::new(Limits::default(), &BTreeMap::from(stored), Seq(10), 1, now);
     assert_eq!(plan.status(now).waiting, 5);
     assert_eq!(plan.urgent_cursor(), Seq(10));
+}
+
+/// Answers everything that is sent, until nothing more is or `span` has passed.
+fn serve(bench: &mut Bench, log: &str, span: Duration, code: impl Fn(Ticket) -> u8) -> Vec<u64> {
+    let (end, mut sent) = (bench.now.mono + span, Vec::new());
+    loop {
+        bench.turn(log);
+        for ticket in std::mem::take(&mut bench.tickets) {
+            sent.push(ticket.first.0);
+            bench.answer(ticket, code(ticket));
+        }
+        bench.turn(log);
+        if bench.tickets.is_empty() {
+            let Some(next) = bench.plan.next_deadline(bench.now).filter(|next| *next <= end) else { return sent };
+            bench.now.mono = bench.now.mono.max(next);
+        }
+    }
+}
+
+#[test]
+fn a_lane_goes_on_however_many_rows_are_settled_behind_a_refused_one() {
+    let log = "A".repeat(1000);
+    let mut bench = Bench::new("", BROAD);
+    bench.plan.on_durable(Seq(1000));
+    let code = |ticket: Ticket| if matches!(ticket.first, Seq(1 | 500)) { 0x80 } else { 0x00 };
+    let sent = serve(&mut bench, &log, Duration::ZERO, code);
+    assert_eq!(sent.len(), 1000, "none of them waits for those that are refused");
+    assert_eq!((bench.plan.alerts.cursor(), bench.parked.len()), (Seq(0), 0));
+    serve(&mut bench, &log, Duration::from_secs(10), code);
+    assert_eq!((bench.plan.alerts.cursor(), bench.parked.len()), (Seq(1000), 2));
+}
+
+#[test]
+fn a_row_at_which_the_broker_always_asks_for_less_is_parked_if_it_takes_others_and_only_then() {
+    let log = "A".repeat(2000);
+    let mut bench = Bench::new("", BROAD);
+    let quota = |ticket: Ticket| if ticket.first == Seq(3) { 0x97 } else { 0x00 };
+    let mut durable = 0;
+    for second in 0..400 {
+        durable += 1;
+        bench.plan.on_durable(Seq(durable));
+        serve(&mut bench, &log, Duration::ZERO, quota);
+        bench.wait(Duration::from_secs(1));
+        if !bench.parked.is_empty() {
+            assert!((100..400).contains(&second), "{second}: not in haste");
+            break;
+        }
+    }
+    assert_eq!(bench.parked.len(), 1);
+    assert!(bench.parked[0].0 == 3 && bench.parked[0].1.contains("(0x97), and took others"), "{:?}", bench.parked);
+
+    // A broker that takes nothing at all is to be waited for.
+    let mut bench = Bench::new("AAA", BROAD);
+    let tried = serve(&mut bench, "AAA", Duration::from_hours(1), |_| 0x97).len();
+    assert!(tried > 500 && bench.parked.is_empty(), "{tried} {:?}", bench.parked);
+    assert_eq!(serve(&mut bench, "AAA", Duration::from_secs(5), |_| 0x00).len(), 3);
+}
+
+#[test]
+fn a_broker_that_asks_for_less_of_the_backlog_has_alerts_at_once_and_less_of_what_goes_behind() {
+    let (mut bench, mut log) = with_backlog(1000);
+    let bundle = bench.tickets.pop().unwrap();
+    bench.answer(bundle, 0x97);
+    log.push_str("Aro");
+    bench.plan.on_durable(Seq(1003));
+    bench.turn(&log);
+    assert_eq!(bench.sent(), [1001, 1002, 1003], "none of them goes behind the backlog");
+    assert!(bench.plan.status(bench.now).reason.unwrap().contains("0x97"));
+
+    let mut bench = Bench::new("", BROAD);
+    bench.plan.on_durable(Seq(3));
+    bench.turn("Aro");
+    let by_seq = |bench: &Bench, seq: u64| *bench.tickets.iter().find(|ticket| ticket.first.0 == seq).unwrap();
+    let [alert, reading, other] = [1, 2, 3].map(|seq| by_seq(&bench, seq));
+    bench.sent();
+    bench.answer(reading, 0x97);
+    bench.answer(other, 0x00);
+    bench.plan.on_durable(Seq(6));
+    bench.turn("AroAro");
+    assert_eq!(bench.sent(), [4], "readings pause, and what goes behind them");
+    bench.answer(alert, 0x97);
+    bench.plan.on_durable(Seq(9));
+    bench.turn("AroAroAro");
+    assert_eq!(bench.sent(), Vec::<u64>::new(), "the broker wants less alerts too");
+    for _ in 0..10 {
+        let until = bench.plan.pauses.times().min().unwrap();
+        assert!(until.since(bench.now.mono) <= Duration::from_secs(5), "for a short time");
+        bench.now.mono = until;
+        bench.turn("AroAroAro");
+        for ticket in std::mem::take(&mut bench.tickets) {
+            bench.answer(ticket, if ticket.lane == Lane::Alerts { 0x97 } else { 0x00 });
+        }
+    }
+}
+
+#[test]
+fn a_bundle_at_which_the_broker_asks_for_less_again_and_again_goes_event_by_event() {
+    let (mut bench, log) = with_backlog(300);
+    let sent =
+        serve(&mut bench, &log, Duration::from_mins(5), |ticket| if ticket.first < ticket.last { 0x97 } else { 0 });
+    assert!(sent.len() > 300 && bench.parked.is_empty());
+    assert_eq!(bench.plan.status(bench.now).waiting, 0);
 }
 
 #[test]
