@@ -122,8 +122,8 @@ pub struct Message {
     pub body: Bytes,
     /// The number of its event, the last one of a bundle.
     pub seq: Seq,
-    /// It is of the backlog: what it tells was so before the connection.
-    pub is_historical: bool,
+    /// Until then it may be sent as of the present; `None`: it says itself that it is of the past.
+    pub present_until: Option<Mono>,
     /// The bridge that took it.
     pub bridge: String,
     /// The envelope's `type`.
@@ -132,6 +132,13 @@ pub struct Message {
     pub id: String,
     /// The whole PUBLISH packet, in bytes.
     pub packet_bytes: usize,
+}
+
+impl Message {
+    /// It says that what it tells is of the past.
+    pub const fn is_historical(&self) -> bool {
+        self.present_until.is_none()
+    }
 }
 
 /// A row that was read from the log.
@@ -734,6 +741,11 @@ impl Plan {
             return None;
         }
         let (first, last, message) = self.lane_mut(lane).due(now)?;
+        if message.present_until.is_some_and(|until| now >= until) {
+            // It was to be sent while it was true.
+            self.lane_mut(lane).split(first);
+            return self.read_next(lane, max_packet_bytes, now);
+        }
         if u32::try_from(message.packet_bytes).map_or(true, |bytes| bytes > max_packet_bytes) {
             if first != last {
                 self.split(lane, first, last);

@@ -155,7 +155,7 @@ fn properties(message: &Message) -> PublishProperties {
             pair("source", &message.bridge),
             pair("type", message.kind),
             pair("seq", &message.seq.to_string()),
-            pair("historical", if message.is_historical { "true" } else { "false" }),
+            pair("historical", if message.is_historical() { "true" } else { "false" }),
             pair("schema", wire::SCHEMA),
         ],
         ..plain_properties()

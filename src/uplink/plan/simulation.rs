@@ -18,6 +18,9 @@ const BROKER_PACKET_BYTES: usize = 2000;
 /// The size of a bundle of any length.
 const BUNDLE_BYTES: usize = 1500;
 
+/// What was published longer ago is of the past.
+const PRESENT_FOR: Duration = Duration::from_mins(1);
+
 /// Virtual time in which everything must have arrived once the broker has become friendly.
 const PATIENCE: Duration = Duration::from_hours(1);
 
@@ -52,6 +55,10 @@ struct World {
     hostile: bool,
     // The store.
     log: Vec<Sort>,
+    /// When each event up to `durable` was published.
+    published: Vec<Mono>,
+    /// Events up to here are of an earlier life.
+    inherited: Seq,
     durable: Seq,
     stored_cursors: BTreeMap<String, Seq>,
     /// Moved, and not on disk yet.
@@ -86,6 +93,7 @@ struct World {
     publications: u64,
     bundles: u64,
     resent: u64,
+    past_alerts: u64,
     connections: u64,
 }
 
@@ -120,6 +128,8 @@ impl World {
             plan,
             hostile: true,
             log,
+            published: Vec::new(),
+            inherited: Seq::ZERO,
             durable: Seq::ZERO,
             stored_cursors: BTreeMap::new(),
             moved: BTreeMap::new(),
@@ -148,6 +158,7 @@ impl World {
             publications: 0,
             bundles: 0,
             resent: 0,
+            past_alerts: 0,
             connections: 0,
         };
         world.later(seconds(0), Happening::Commit);
@@ -328,7 +339,9 @@ impl World {
         assert!(self.connected, "publishes without a connection");
         assert!(ticket.last <= self.durable, "publishes what is not durable");
         assert!(self.belongs(ticket.lane, ticket.first) && self.belongs(ticket.lane, ticket.last));
-        assert_eq!(message.is_historical, ticket.lane == Lane::Backlog);
+        let is_past = ticket.lane == Lane::Backlog || self.present_until(ticket.first).is_none();
+        assert_eq!(message.is_historical(), is_past, "{ticket:?} says what is not so");
+        self.past_alerts += u64::from(is_past && self.sort_of(ticket.first) == Sort::Urgent);
         assert!(message.packet_bytes <= BROKER_PACKET_BYTES, "publishes what is too large");
         let is_twice = self
             .in_flight
@@ -457,7 +470,7 @@ impl World {
                 topic: String::new(),
                 body: Bytes::new(),
                 seq: *last,
-                is_historical: request.lane == Lane::Backlog,
+                present_until: self.present_until(*first).filter(|_| request.lane != Lane::Backlog),
                 bridge: String::new(),
                 kind: "",
                 id: self.mark(*last),
@@ -469,9 +482,16 @@ impl World {
         rows
     }
 
+    /// For how long an event is of the present, if it is.
+    fn present_until(&self, seq: Seq) -> Option<Mono> {
+        let until = self.published[usize::try_from(seq.0 - 1).unwrap()] + PRESENT_FOR;
+        (seq > self.inherited && self.now.mono < until).then_some(until)
+    }
+
     fn commit(&mut self) {
         let end = self.end_of_log().0;
         self.durable = Seq((self.durable.0 + self.random.u64(1..40)).min(end));
+        self.published.resize(usize::try_from(self.durable.0).unwrap(), self.now.mono);
         self.plan.on_durable(self.durable);
         if self.durable.0 < end {
             self.later(seconds(1), Happening::Commit);
@@ -512,6 +532,7 @@ impl World {
         let seed = self.random.u64(..);
         self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
         self.waited = Duration::ZERO;
+        self.inherited = self.durable;
         self.tell_clock();
     }
 }
@@ -519,7 +540,7 @@ impl World {
 #[test]
 fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() {
     let first: u64 = std::env::var("UPLINK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let (mut bundles, mut resent, mut held, mut flagged) = (0, 0, 0, 0);
+    let (mut bundles, mut resent, mut held, mut flagged, mut past_alerts) = (0, 0, 0, 0, 0);
     for seed in first..first + 60 {
         println!("seed {seed}");
         let mut world = World::new(seed, 1500);
@@ -547,9 +568,11 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         resent += world.resent;
         held += world.held;
         flagged += world.flagged;
+        past_alerts += world.past_alerts;
     }
     assert!(bundles > 1000, "only {bundles} bundles");
     assert!(resent > 10, "only {resent} ranges were sent again");
     assert!(held > 100, "only {held} alerts went out while readings waited for the clock");
+    assert!(past_alerts > 100, "only {past_alerts} alerts went out as of the past");
     assert!(flagged > 100, "only {flagged} readings went out although the clock was never set");
 }

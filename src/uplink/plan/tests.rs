@@ -89,7 +89,7 @@ fn rows(log: &str, request: ReadRequest) -> Vec<Row> {
             topic: String::new(),
             body: Bytes::new(),
             seq,
-            is_historical: false,
+            present_until: Some(Mono(u64::MAX)),
             bridge: String::new(),
             kind: "",
             id: String::new(),
@@ -580,6 +580,45 @@ fn a_bundle_at_which_the_broker_asks_for_less_again_and_again_goes_event_by_even
         serve(&mut bench, &log, Duration::from_mins(5), |ticket| if ticket.first < ticket.last { 0x97 } else { 0 });
     assert!(sent.len() > 300 && bench.parked.is_empty());
     assert_eq!(bench.plan.status(bench.now).waiting, 0);
+}
+
+#[test]
+fn a_row_that_has_become_old_on_its_way_is_read_again_before_it_goes() {
+    const LOG: &str = "AAA";
+    let mut bench = Bench::new("", BrokerLimits { receive_maximum: 1, ..BROAD });
+    let until = bench.now.mono + Duration::from_secs(10);
+    bench.plan.on_durable(Seq(3));
+    let Some(Action::Read(request)) = std::iter::from_fn(|| bench.plan.next_action(bench.now))
+        .find(|action| matches!(action, Action::Read(request) if request.lane == Lane::Alerts))
+    else {
+        panic!("no read")
+    };
+    let mut read = rows(LOG, request);
+    for row in &mut read {
+        let message = Message { present_until: Some(until), ..Message::clone(row.message.as_ref().unwrap()) };
+        row.message = Ok(Arc::new(message));
+    }
+    bench.plan.on_rows(request, read, false);
+    let Some(Action::Publish { ticket, .. }) = bench.plan.next_action(bench.now) else { panic!("nothing goes") };
+    bench.wait(Duration::from_secs(9));
+    bench.answer(ticket, 0x00);
+    let Some(Action::Publish { ticket, .. }) = std::iter::from_fn(|| bench.plan.next_action(bench.now))
+        .find(|action| matches!(action, Action::Publish { .. }))
+    else {
+        panic!("the second is in time")
+    };
+    bench.wait(Duration::from_secs(1));
+    bench.answer(ticket, 0x00);
+    let again = std::iter::from_fn(|| bench.plan.next_action(bench.now)).find_map(|action| match action {
+        Action::Publish { .. } => panic!("it says that it is of the present"),
+        Action::Read(request) if request.lane == Lane::Alerts => Some(request),
+        _ => None,
+    });
+    let again = again.expect("it is read again");
+    assert_eq!((again.after, again.through), (Seq(2), Seq(3)));
+    bench.plan.on_rows(again, rows(LOG, again), false);
+    bench.turn(LOG);
+    assert_eq!(bench.sent(), [3]);
 }
 
 #[test]
