@@ -163,6 +163,12 @@ impl LaneState {
         self.advance();
     }
 
+    /// Ranges that are settled beyond the cursor.
+    #[cfg(test)]
+    pub(super) fn settled_ranges(&self) -> usize {
+        self.settled.len()
+    }
+
     /// No unsettled row begins between these two.
     fn has_no_row(&self, after: Seq, before: Seq) -> bool {
         after >= before || self.rows.range(after.next()..before).next().is_none()
@@ -281,12 +287,12 @@ impl LaneState {
         self.read_not_before = now + READ_RETRY;
     }
 
-    /// The next row to publish, if one is due; [`Self::launch`] follows.
-    pub(super) fn due(&self, now: Mono) -> Option<(Seq, Seq, Arc<Message>)> {
+    /// The next row to publish of those that are `wanted`, if one is due; [`Self::launch`] follows.
+    pub(super) fn due(&self, now: Mono, wanted: impl Fn(Seq) -> bool) -> Option<(Seq, Seq, Arc<Message>)> {
         let due = |waiting: &Waiting| !waiting.in_flight && waiting.not_before <= now;
         self.rows
             .iter()
-            .filter(|(_, waiting)| due(waiting))
+            .filter(|(first, waiting)| due(waiting) && wanted(**first))
             .find_map(|(first, waiting)| Some((*first, waiting.last, Arc::clone(waiting.message.as_ref()?))))
     }
 

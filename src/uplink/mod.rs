@@ -366,7 +366,9 @@ impl Uplink {
     /// Does what the plan wants now, and tells when it may want more.
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
-        self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
+        let rows = (self.plan.in_flight(), self.plan.taken());
+        self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, rows, now);
+        self.weigh_announcements(now);
         self.state.tell_buffer(&self.config, now)?;
         let durable = *self.handle.durable().borrow();
         self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle, durable);
@@ -374,7 +376,8 @@ impl Uplink {
             self.carry_out(action, now)?;
         }
         let parked = self.handle.parked().borrow().total();
-        let status = UplinkStatus { parked, ..self.plan.status(now) };
+        let mut status = UplinkStatus { parked, ..self.plan.status(now) };
+        status.reason = status.reason.or_else(|| self.state.left_out());
         self.tell_hold(status.held_seconds);
         if status.backlog == 0 || !status.connected {
             self.logged = now.mono;
@@ -510,8 +513,13 @@ impl Uplink {
             LinkEvent::Announced { ticket, result } => self.state.on_answer(ticket, &result, &self.handle),
             LinkEvent::Ended { kind, reason } => {
                 self.link = None;
-                self.state.on_disconnected();
+                self.weigh_announcements(now);
+                let rows = (self.plan.in_flight(), self.plan.taken());
                 self.plan.on_disconnected(kind, &reason, now);
+                if self.plan.is_suspicious(kind) {
+                    self.state.on_broken_off(&self.config, kind == EndKind::RowRefused, rows, now);
+                }
+                self.state.on_disconnected();
                 // A broker that is away for a week is one line at its start, and the status.
                 if kind == EndKind::Again {
                     info!(%reason, "uplink connects anew");
@@ -525,6 +533,12 @@ impl Uplink {
         Ok(())
     }
 
+    /// What the bridge says of itself may have to go alone, and may be why a connection ends.
+    fn weigh_announcements(&mut self, now: Stamp) {
+        let (unanswered, wants_quiet) = self.state.under_way(self.plan.taken(), now);
+        self.plan.on_announcements(unanswered, wants_quiet);
+    }
+
     fn is_of_home_assistant(&self, incoming: &Incoming) -> bool {
         let prefix = self.config.about.home_assistant.as_ref();
         prefix.is_some_and(|prefix| incoming.topic == home_assistant::birth_topic(prefix))
@@ -533,7 +547,9 @@ impl Uplink {
     /// Answers a command, if the broker is still there; the audit trail has it in any case.
     fn reply(&mut self, body: String) {
         let topic = self.config.topic.topic(&self.config.site, &self.config.bridge, RESULTS, None);
-        if let Some(link) = &mut self.link {
+        if let Some(link) = &mut self.link
+            && self.state.fits(&topic, &body)
+        {
             link.reply(Announcement { topic, body });
         }
     }

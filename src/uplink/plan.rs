@@ -16,8 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::pauses::Pauses;
-use self::refusals::{MAX_ERRORS, MAX_REQUESTS, Refusals};
+use self::refusals::{MAX_ERRORS, Refusals, Taken};
 pub use self::status::UplinkStatus;
+use self::suspects::Suspects;
 use crate::backoff::Backoff;
 use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
@@ -28,7 +29,7 @@ use crate::uplink::lane::{LaneState, READ_BATCH, Wish};
 pub use crate::uplink::pieces::HOLDING;
 use crate::uplink::pieces::{OTHERS, Pieces, READINGS, SentRanges, URGENT, others, urgent};
 
-/// So many numbers of the log that wait at a new connection are sent as if they were live: a moment's interruption.
+/// So many numbers of the log that wait at a new connection stay in the live lane: a moment's interruption.
 const BACKLOG_FROM: u64 = 256;
 
 /// The end of a lane that goes on with the log.
@@ -243,9 +244,13 @@ pub enum EndKind {
     Lost,
     /// DISCONNECT 0x8E: another client came with the same client id.
     TakenOver,
-    /// Because of one row, which the broker does not name: DISCONNECT 0x95 (packet too large), or an answer that MQTT
-    /// does not know.
+    /// Because of one publication, which the broker does not name: DISCONNECT 0x95 (packet too large), or an answer that
+    /// MQTT does not know.
     RowRefused,
+    /// Perhaps because of one: a DISCONNECT that says that something was not allowed, or not well formed.
+    Denied,
+    /// The broker has closed the connection without a word, for whatever reason.
+    Closed,
     /// Ended by the bridge itself, which wants another connection at once: with a new password, or another version of MQTT.
     Again,
     /// This machine's clock is not set, which a new connection would not change: it is looked at again after the shortest
@@ -277,6 +282,11 @@ struct Flight {
     last: Seq,
     /// When a later publication was answered before this one. A broker answers in order (MQTT 5.0 4.6).
     overtaken: Option<Mono>,
+    /// The whole packet.
+    bytes: usize,
+    sent: Mono,
+    /// Nothing else was under way when it went, and nothing else goes for a moment.
+    is_alone: bool,
 }
 
 /// The machine.
@@ -317,8 +327,15 @@ pub struct Plan {
     clock_hold: ClockHold,
     /// Rises whenever more is known of the clock: what was read before has other times.
     clock: u64,
-    /// Rows still to be sent one by one, to find the one because of which the broker ended the connection.
-    one_by_one: usize,
+    /// Rows, by their first event, that go alone, to find the one because of which the broker ends connections.
+    suspects: Suspects<Seq>,
+    /// Connections in a row that the broker ended while something was under way.
+    closings: u8,
+    /// Largest bundle, where larger ones ended connections.
+    bundle_bytes: u32,
+    /// See [`Self::on_announcements`].
+    is_announcing: bool,
+    wants_quiet: bool,
     takeovers: VecDeque<Mono>,
     outbox: VecDeque<Action>,
     stopping: bool,
@@ -362,7 +379,11 @@ impl Plan {
             refusals: Refusals::default(),
             clock_hold,
             clock: 0,
-            one_by_one: 0,
+            suspects: Suspects::new(),
+            closings: 0,
+            bundle_bytes: u32::MAX,
+            is_announcing: false,
+            wants_quiet: false,
             takeovers: VecDeque::new(),
             outbox: VecDeque::new(),
             stopping: false,
@@ -456,15 +477,18 @@ impl Plan {
         if matches!(self.link, Link::Down { .. }) {
             return;
         }
+        let is_found_soon = self.weigh(kind, reason, now.mono);
         match kind {
             EndKind::Lost => self.go_down(reason.to_owned(), now),
             EndKind::TakenOver => {
                 let reason = self.note_takeover(reason, now.mono);
                 self.go_down(reason, now);
             }
-            EndKind::RowRefused => {
-                self.single_out_the_row(reason);
+            EndKind::RowRefused | EndKind::Denied | EndKind::Closed => {
                 self.go_down(reason.to_owned(), now);
+                if is_found_soon {
+                    self.link = Link::Down { retry_at: now.mono + self.search_wait() };
+                }
             }
             EndKind::Again => {
                 self.go_down(reason.to_owned(), now);
@@ -495,7 +519,6 @@ impl Plan {
                 self.status.sent = self.status.sent.saturating_add(1);
                 self.clear_reason(now.mono);
                 self.pauses.took(lane);
-                self.one_by_one = self.one_by_one.saturating_sub(1);
                 self.settle(lane, first, last);
             }
             // Which of them it does not take is found by sending each by itself.
@@ -614,6 +637,7 @@ impl Plan {
                 let retries = lanes.flat_map(LaneState::times).chain([self.backlog_at]);
                 retries
                     .chain(self.pauses.times())
+                    .chain(self.suspect_times())
                     .chain(self.clock_hold.deadline())
                     .filter(|at| *at > now.mono)
                     .chain(self.watchdog())
@@ -640,6 +664,11 @@ impl Plan {
             in_flight: self.flights.len(),
             ..self.status.clone()
         }
+    }
+
+    /// Rows that the broker has taken since the start.
+    pub const fn taken(&self) -> u64 {
+        self.status.sent
     }
 
     /// Rows sent and not confirmed.
@@ -710,11 +739,21 @@ impl Plan {
 
     /// With a connection: an earlier lane before a later one, publishing before reading ahead.
     fn next_of_link(&mut self, window: u16, max_packet_bytes: u32, now: Mono) -> Option<Action> {
-        for lane in Lane::ALL.iter().copied() {
-            if self.flights.len() >= self.places(lane, window) || !self.pauses.is_over(lane, now) {
-                continue;
+        if !self.wants_quiet && !self.is_probing(now) {
+            let suspect = self.suspect_due(now);
+            for lane in Lane::ALL.iter().copied() {
+                // For a suspect the window is emptied; only alerts do not wait for that.
+                let is_free = suspect.is_none() || lane == Lane::Alerts;
+                if !is_free || self.flights.len() >= self.places(lane, window) || !self.may_publish(lane, now) {
+                    continue;
+                }
+                if let Some(action) = self.publish_next(lane, false, max_packet_bytes, now) {
+                    return Some(action);
+                }
             }
-            if let Some(action) = self.publish_next(lane, max_packet_bytes, now) {
+            if let Some(lane) = suspect.filter(|_| self.flights.is_empty())
+                && let Some(action) = self.publish_next(lane, true, max_packet_bytes, now)
+            {
                 return Some(action);
             }
         }
@@ -723,9 +762,6 @@ impl Plan {
 
     /// How full the window may be for a publication of this lane to be added.
     fn places(&self, lane: Lane, window: u16) -> usize {
-        if self.one_by_one > 0 {
-            return 1;
-        }
         let readings = window.saturating_sub(self.limits.alert_reserve.min(window / 2));
         usize::from(match lane {
             Lane::Alerts => window,
@@ -736,11 +772,19 @@ impl Plan {
         })
     }
 
-    fn publish_next(&mut self, lane: Lane, max_packet_bytes: u32, now: Mono) -> Option<Action> {
-        if lane == Lane::Backlog && (now < self.backlog_at || self.resend.is_some()) {
-            return None;
-        }
-        let (first, last, message) = self.lane_mut(lane).due(now)?;
+    /// The lane does not pause, and is not paced, now.
+    fn may_publish(&self, lane: Lane, now: Mono) -> bool {
+        let is_its_turn = lane != Lane::Backlog || (now >= self.backlog_at && self.resend.is_none());
+        is_its_turn && self.pauses.is_over(lane, now)
+    }
+
+    /// The next row of a lane: one that is not suspected, or one that is and goes alone.
+    fn publish_next(&mut self, lane: Lane, is_alone: bool, max_packet_bytes: u32, now: Mono) -> Option<Action> {
+        let Link::Up { since, .. } = self.link else { return None };
+        let (suspects, taken) = (&self.suspects, self.status.sent);
+        let (first, last, message) = self.lane(lane).due(now, |first| {
+            if is_alone { suspects.may_go(&first, since, taken, now) } else { !suspects.contains(&first) }
+        })?;
         if message.present_until.is_some_and(|until| now >= until) {
             // It was to be sent while it was true.
             self.lane_mut(lane).split(first);
@@ -764,15 +808,16 @@ impl Plan {
         }
         let order = self.next_order;
         self.next_order = self.next_order.saturating_add(1);
-        self.flights.insert(order, Flight { lane, first, last, overtaken: None });
+        let (bytes, sent) = (message.packet_bytes, now);
+        self.flights.insert(order, Flight { lane, first, last, overtaken: None, bytes, sent, is_alone });
         Some(Action::Publish { ticket: Ticket { order, lane, first, last }, message })
     }
 
     /// Sends the events of a bundle each by itself, also after the next connection.
     fn split(&mut self, lane: Lane, first: Seq, last: Seq) {
         self.single_through = self.single_through.max(last);
-        self.one_by_one = self.one_by_one.saturating_sub(1);
         self.refusals.forget(first);
+        self.suspects.acquit(&first);
         self.lane_mut(lane).split(first);
     }
 
@@ -811,7 +856,7 @@ impl Plan {
                 through,
                 limit,
                 bundle,
-                max_packet_bytes,
+                max_packet_bytes: max_packet_bytes.min(self.bundle_bytes),
                 every_kind,
                 split,
             };
@@ -830,7 +875,6 @@ impl Plan {
         let parked = Parked { lane, seq, reason };
         self.status.parked = self.status.parked.saturating_add(1);
         self.status.last_parked = Some(parked.clone());
-        self.one_by_one = self.one_by_one.saturating_sub(1);
         self.settle(lane, seq, seq);
         self.outbox.push_back(Action::Park(parked));
     }
@@ -838,6 +882,7 @@ impl Plan {
     /// These events are confirmed or parked.
     fn settle(&mut self, lane: Lane, first: Seq, last: Seq) {
         self.refusals.forget(first);
+        self.suspects.acquit(&first);
         self.lane_mut(lane).settle(first, last);
     }
 
@@ -855,14 +900,12 @@ impl Plan {
             }
             return;
         }
-        let requests = self.refusals.request(first, self.pauses.taken(lane));
-        if requests >= MAX_REQUESTS {
-            let reason = format!(
-                "the broker has asked for less {MAX_REQUESTS} times at this row (0x{code:02x}), and took others"
-            );
-            self.park(lane, first, reason);
+        let taken = Taken { of_lane: self.pauses.taken(lane), in_all: self.status.sent, now };
+        if let Some(wait) = self.refusals.request(first, taken) {
+            self.lane_mut(lane).send_again(first, now + wait);
         } else {
-            self.lane_mut(lane).send_again(first, now + refusals::wait_after(requests));
+            let reason = format!("the broker asks for less at this row (0x{code:02x}), and takes others");
+            self.park(lane, first, reason);
         }
     }
 
@@ -893,24 +936,6 @@ impl Plan {
         "two clients share one client id: the session was taken over three times in a minute".to_owned()
     }
 
-    /// The broker does not say which row it refuses: with one in flight it is known, otherwise the same rows go one by
-    /// one next time.
-    fn single_out_the_row(&mut self, reason: &str) {
-        match self.flights.len() {
-            0 => {}
-            1 => {
-                if let Some((_, Flight { lane, first, last, .. })) = self.flights.pop_first() {
-                    if first == last {
-                        self.park(lane, first, reason.to_owned());
-                    } else {
-                        self.single_through = self.single_through.max(last);
-                    }
-                }
-            }
-            several => self.one_by_one = several,
-        }
-    }
-
     fn close(&mut self, reason: &str, now: Stamp) -> Action {
         self.go_down(reason.to_owned(), now);
         Action::Close { reason: reason.to_owned() }
@@ -937,11 +962,13 @@ impl Plan {
     }
 }
 
+mod blame;
 mod pauses;
 mod refusals;
 mod resending;
 #[cfg(test)]
 mod simulation;
 mod status;
+pub(in crate::uplink) mod suspects;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use vitalbridge::clock::{Clock, Stamp};
+use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
     Activation, AlertChange, AlertEvent, AlertKind, ChatEvent, ChatMessage, Event, EventBody, Presence, Priority,
     Signal, SignalPresence,
@@ -173,7 +173,10 @@ impl Received {
 
     fn lane(&self) -> Lane {
         match (self.body["type"] == "health_update", self.body["historical"] == true) {
-            (false, _) => Lane::Alerts,
+            (false, _) if matches!(self.body["type"].as_str(), Some("alert" | "limits_changed" | "system")) => {
+                Lane::Alerts
+            }
+            (false, _) => Lane::Others,
             (true, false) => Lane::Live,
             (true, true) => Lane::Backlog,
         }
@@ -328,6 +331,18 @@ impl Store {
 
     pub(crate) fn append(&mut self, body: EventBody) -> Event {
         let event = Event { epoch: self.epoch.clone(), seq: self.next, at: Clock::System.now(), body };
+        self.next = self.next.next();
+        self.handle.try_append(Arc::new(event.clone())).unwrap();
+        event
+    }
+
+    /// As if it had happened so long ago.
+    pub(crate) fn append_aged(&mut self, body: EventBody, age: Duration) -> Event {
+        let now = Clock::System.now();
+        let nanos = u64::try_from(age.as_nanos()).unwrap();
+        let millis = i64::try_from(age.as_millis()).unwrap();
+        let at = Stamp { mono: Mono(now.mono.0.saturating_sub(nanos)), wall: Wall(now.wall.0 - millis) };
+        let event = Event { epoch: self.epoch.clone(), seq: self.next, at, body };
         self.next = self.next.next();
         self.handle.try_append(Arc::new(event.clone())).unwrap();
         event

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::clock::Mono;
 use crate::ids::Seq;
 
 /// Errors, or requests for less, after which a row is parked or a bundle is sent event by event.
 pub(super) const MAX_ERRORS: u8 = 3;
 
 /// Requests for less, each after the broker had taken another row of the lane, after which a row is parked.
-pub(super) const MAX_REQUESTS: u8 = 10;
+const MAX_REQUESTS: u8 = 10;
+
+/// A row at which it asks for less for so long, while it takes rows of other lanes, is parked too.
+const MAX_ASKING: Duration = Duration::from_hours(1);
 
 /// Longest wait between two tries of a row at which the broker asks for less, though it takes others.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -20,6 +24,19 @@ struct Count {
     requests: u8,
     /// What the broker had taken of the lane at the last request.
     taken: Option<u64>,
+    /// When the first request came, and what the broker had taken in all by then.
+    begun: Option<(Mono, u64)>,
+}
+
+/// What the broker has taken, and when that was looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Publications of the lane.
+    pub(super) of_lane: u64,
+    /// All of them.
+    pub(super) in_all: u64,
+    /// Now.
+    pub(super) now: Mono,
 }
 
 /// The refusals of rows that are not settled, by their first event: as few as lanes look ahead.
@@ -34,14 +51,16 @@ impl Refusals {
         count.errors
     }
 
-    /// The broker asks for less at this row; `taken` publications of its lane it has taken. Gives how many such requests
-    /// tell something of this row, because the broker has taken another one since the one before.
-    pub(super) fn request(&mut self, first: Seq, taken: u64) -> u8 {
+    /// The broker asks for less at this row. Gives how long the row waits, or `None` if that was enough: a request tells
+    /// something of the row if the broker has taken another one of its lane since the one before.
+    pub(super) fn request(&mut self, first: Seq, taken: Taken) -> Option<Duration> {
         let count = self.0.entry(first).or_default();
-        if count.taken.replace(taken) != Some(taken) {
+        if count.taken.replace(taken.of_lane) != Some(taken.of_lane) {
             count.requests = count.requests.saturating_add(1);
         }
-        count.requests
+        let (begun, before) = *count.begun.get_or_insert((taken.now, taken.in_all));
+        let is_asked_for_long = taken.now.since(begun) >= MAX_ASKING && taken.in_all > before;
+        (count.requests < MAX_REQUESTS && !is_asked_for_long).then(|| wait_after(count.requests))
     }
 
     /// The row is settled, or goes in another form.
@@ -51,7 +70,7 @@ impl Refusals {
 }
 
 /// How long a row waits after so many requests for less that tell something of it: its lane goes on meanwhile.
-pub(super) fn wait_after(requests: u8) -> Duration {
+fn wait_after(requests: u8) -> Duration {
     let doubled = requests.checked_sub(2).map(|times| Duration::from_secs(1).saturating_mul(1 << times.min(6)));
     doubled.unwrap_or_default().min(LONGEST_WAIT)
 }
