@@ -58,6 +58,14 @@ pub enum EventBody {
     Observation(ObservationEvent),
 }
 
+impl EventBody {
+    /// What the backend has to learn before everything else: alerts, what decides when they come, and what the bridge says
+    /// of itself, such as that events were lost.
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Alert(_) | Self::Limits(_) | Self::System(_))
+    }
+}
+
 named_enum! {
     /// Alert priority (IEC 60601-1-8, table 1), and `info`, which signals nothing.
     Priority {

@@ -33,6 +33,14 @@ pub(super) const SELECT_READINGS: &str = "SELECT seq, stream, mono, wall, receiv
 pub(super) const SELECT_EVENTS: &str =
     "SELECT seq, kind, mono, wall, body FROM event WHERE seq > ?1 AND seq <= ?3 ORDER BY seq LIMIT ?2";
 
+/// Those of the other events that are urgent ([`EventBody::is_urgent`]).
+pub(super) const SELECT_URGENT: &str = "SELECT seq, kind, mono, wall, body FROM event \
+     WHERE kind IN ('alert', 'limits', 'system') AND seq > ?1 AND seq <= ?3 ORDER BY seq LIMIT ?2";
+
+/// Those of them that are not.
+pub(super) const SELECT_UNHURRIED: &str = "SELECT seq, kind, mono, wall, body FROM event \
+     WHERE kind NOT IN ('alert', 'limits', 'system') AND seq > ?1 AND seq <= ?3 ORDER BY seq LIMIT ?2";
+
 /// The newest ?2 readings of those.
 pub(super) const SELECT_LAST_READINGS: &str = "SELECT seq, stream, mono, wall, received_ns, received_ms, taken_ms, \
      uncertainty_ms, device_time, mantissa, exponent, absent, parts FROM reading \

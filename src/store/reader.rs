@@ -74,6 +74,10 @@ struct Span {
 enum Part {
     Readings,
     Others,
+    /// Of the others what is urgent.
+    Urgent,
+    /// Of the others what is not.
+    Unhurried,
     /// Of the others the audit trail, the newest that fit.
     Audit,
     /// Readings, the newest that fit.
@@ -124,6 +128,20 @@ impl Reader {
     pub async fn events_but_readings(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let span = Span { after, through, limit: limit.min(MAX_READ) };
         self.read(move |side| side.events(span, &[Part::Others])).await
+    }
+
+    /// The urgent events ([`EventBody::is_urgent`](crate::event::EventBody::is_urgent)) after `after` and up to `through`,
+    /// at most `limit` and [`MAX_READ`], oldest first.
+    pub async fn urgent_events(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let span = Span { after, through, limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::Urgent])).await
+    }
+
+    /// The events after `after` and up to `through` that are neither readings nor urgent, at most `limit` and
+    /// [`MAX_READ`], oldest first.
+    pub async fn unhurried_events(&self, after: Seq, through: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let span = Span { after, through, limit: limit.min(MAX_READ) };
+        self.read(move |side| side.events(span, &[Part::Unhurried])).await
     }
 
     /// The newest event of each alert that has not ended, oldest first.
@@ -347,6 +365,8 @@ impl ReadSide {
             let sql = match part {
                 Part::Readings => codec::SELECT_READINGS,
                 Part::Others => codec::SELECT_EVENTS,
+                Part::Urgent => codec::SELECT_URGENT,
+                Part::Unhurried => codec::SELECT_UNHURRIED,
                 Part::Audit => codec::SELECT_AUDIT,
                 Part::LastReadings => codec::SELECT_LAST_READINGS,
                 Part::LastOthers => codec::SELECT_LAST_EVENTS,
@@ -359,7 +379,9 @@ impl ReadSide {
                     Part::Readings | Part::LastReadings => {
                         codec::reading_row(row, epoch, |id| find_stream(&transaction, streams, id))
                     }
-                    Part::Others | Part::Audit | Part::LastOthers => codec::event_row(row, epoch),
+                    Part::Others | Part::Urgent | Part::Unhurried | Part::Audit | Part::LastOthers => {
+                        codec::event_row(row, epoch)
+                    }
                 });
                 events.push(timeline.rebased(event.map_err(|bad| bad.at(path, seq))?));
             }

@@ -20,20 +20,32 @@ const SHORTEST: Duration = Duration::from_mins(1);
 /// What the files beside the database take: the write-ahead log and its index.
 const BESIDE_BYTES: u64 = 2 << 20;
 
-/// Rows that are counted: one of the two tables that share one numbering.
+/// Rows that are counted, of the two tables that share one numbering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
     /// Readings.
     Readings,
     /// Everything else.
     Others,
+    /// Of that what is urgent ([`EventBody::is_urgent`](crate::event::EventBody::is_urgent)).
+    Urgent,
+    /// Of that what is not.
+    Unhurried,
 }
 
 impl Rows {
     const fn table(self) -> &'static str {
         match self {
             Self::Readings => "reading",
-            Self::Others => "event",
+            Self::Others | Self::Urgent | Self::Unhurried => "event",
+        }
+    }
+
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Readings | Self::Others => "TRUE",
+            Self::Urgent => "kind IN ('alert', 'limits', 'system')",
+            Self::Unhurried => "kind NOT IN ('alert', 'limits', 'system')",
         }
     }
 }
@@ -143,9 +155,9 @@ impl Reader {
 }
 
 fn count(transaction: &Transaction<'_>, rows: Rows, after: Seq, through: Seq) -> rusqlite::Result<Counted> {
-    let table = rows.table();
+    let (table, condition) = (rows.table(), rows.condition());
     let range = params![row_id(after), row_id(through)];
-    let sql = format!("SELECT count(*), min(seq), max(seq) FROM {table} WHERE seq > ?1 AND seq <= ?2");
+    let sql = format!("SELECT count(*), min(seq), max(seq) FROM {table} WHERE {condition} AND seq > ?1 AND seq <= ?2");
     let (rows, first, last): (i64, Option<i64>, Option<i64>) =
         transaction.prepare_cached(&sql)?.query_row(range, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let Some((first, last)) = first.zip(last) else { return Ok(Counted::default()) };

@@ -21,8 +21,8 @@ pub(super) const BIRTH: &str = "birth";
 /// The limits of all patients are asked for so long; without an answer they are told as unknown.
 const LIMITS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What a packet has beside its topic and its body, in bytes.
-const PACKET_OVERHEAD: usize = 128;
+/// What the packet of an announcement has beside its topic and its body, in bytes.
+pub(super) const PACKET_OVERHEAD: usize = 128;
 
 /// What the bridge knows of itself. Nothing of it is secret.
 #[derive(Debug, Clone, Default)]

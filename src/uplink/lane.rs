@@ -14,7 +14,7 @@ pub(super) const READ_BATCH: usize = 128;
 /// Messages that wait to be sent and stop further reading.
 const READ_AHEAD: usize = 32;
 
-/// Rows of one lane between its cursor and its furthest row that stop further reading while the first is unsettled.
+/// Unsettled rows of one lane that stop further reading.
 const LANE_SPAN: usize = 256;
 
 /// Wait before a failed read is tried again.
@@ -28,7 +28,16 @@ struct Waiting {
     /// What to publish. `None`: the broker did not take them together, so each is to be read by itself.
     message: Option<Arc<Message>>,
     in_flight: bool,
+    /// It says what does not hold any more: if it is to go again, it is read again.
+    is_stale: bool,
     not_before: Mono,
+}
+
+impl Waiting {
+    /// Events up to `last`, each of which is to be read by itself.
+    const fn unread(last: Seq) -> Self {
+        Self { last, message: None, in_flight: false, is_stale: false, not_before: Mono(0) }
+    }
 }
 
 /// What a lane wants to have next.
@@ -51,9 +60,8 @@ pub(super) struct LaneState {
     reading: bool,
     read_not_before: Mono,
     rows: BTreeMap<Seq, Waiting>,
-    /// Ranges beyond the cursor: the first and the last event.
+    /// Ranges beyond the cursor: the first and the last event. Between two of them is an unsettled row, so there are few.
     settled: BTreeMap<Seq, Seq>,
-    refusals: BTreeMap<Seq, u8>,
     /// An event that cannot be read, and why.
     bad_row: Option<(Seq, String)>,
 }
@@ -69,7 +77,6 @@ impl LaneState {
             read_not_before: Mono(0),
             rows: BTreeMap::new(),
             settled: BTreeMap::new(),
-            refusals: BTreeMap::new(),
             bad_row: None,
         }
     }
@@ -82,6 +89,27 @@ impl LaneState {
     /// Moves the end of the lane.
     pub(super) const fn set_end(&mut self, end: Seq) {
         self.end = end;
+    }
+
+    /// Nothing of the lane is left.
+    pub(super) fn is_done(&self) -> bool {
+        self.cursor >= self.end
+    }
+
+    /// Takes up the whole lane that began where this one ended, and ends at `end` from now on. Of both everything is read
+    /// again that is not settled.
+    pub(super) fn join(&mut self, mut next: Self, end: Seq) {
+        if self.is_done() {
+            *self = next;
+        } else if self.settled.len() < LANE_SPAN {
+            // What of it was sent meanwhile is not sent again.
+            if self.end < next.cursor {
+                self.settled.insert(self.end.next(), next.cursor);
+            }
+            self.settled.append(&mut next.settled);
+        }
+        self.end = end;
+        self.rewind();
     }
 
     /// Forgets what was read, so that it is read again from the cursor.
@@ -103,16 +131,47 @@ impl LaneState {
         };
         // Behind the last one under way as if it had never been read; before it one by one.
         self.rows.split_off(&first.next());
-        self.rows.values_mut().filter(|row| !row.in_flight).for_each(|row| row.message = None);
+        for row in self.rows.values_mut() {
+            if row.in_flight {
+                row.is_stale = true;
+            } else {
+                row.message = None;
+            }
+        }
         self.read_to = last;
     }
 
     /// These events are confirmed or parked.
     pub(super) fn settle(&mut self, first: Seq, last: Seq) {
         self.rows.remove(&first);
-        self.refusals.remove(&first);
-        self.settled.insert(first, last);
+        let (mut from, mut to) = (first, last);
+        // Everything up to `read_to` was read: what lies there between two settled ranges is of other lanes, if it is no
+        // unsettled row.
+        if let Some((before, end)) = self.settled.range(..=first).next_back().map(|(first, last)| (*first, *last))
+            && self.has_no_row(end, first)
+        {
+            (from, to) = (before, to.max(end));
+        }
+        if let Some((after, end)) = self.settled.range(first.next()..).next().map(|(first, last)| (*first, *last))
+            && after <= self.read_to.next()
+            && self.has_no_row(last, after)
+        {
+            self.settled.remove(&after);
+            to = to.max(end);
+        }
+        self.settled.insert(from, to);
         self.advance();
+    }
+
+    /// Ranges that are settled beyond the cursor.
+    #[cfg(test)]
+    pub(super) fn settled_ranges(&self) -> usize {
+        self.settled.len()
+    }
+
+    /// No unsettled row begins between these two.
+    fn has_no_row(&self, after: Seq, before: Seq) -> bool {
+        after >= before || self.rows.range(after.next()..before).next().is_none()
     }
 
     /// Moves the cursor over everything that is settled.
@@ -164,7 +223,7 @@ impl LaneState {
 
     fn has_room(&self) -> bool {
         let idle = self.rows.values().filter(|waiting| !waiting.in_flight).count();
-        idle < READ_AHEAD && (self.rows.is_empty() || self.rows.len().saturating_add(self.settled.len()) < LANE_SPAN)
+        idle < READ_AHEAD && self.rows.len() < LANE_SPAN
     }
 
     /// Takes what a read has brought. `more`: it brought as many events as it may, so others may follow before the end
@@ -186,8 +245,7 @@ impl LaneState {
             last = row.last;
             match row.message {
                 Ok(message) => {
-                    let (message, in_flight, not_before) = (Some(message), false, Mono::default());
-                    self.rows.insert(row.first, Waiting { last: row.last, message, in_flight, not_before });
+                    self.rows.insert(row.first, Waiting { message: Some(message), ..Waiting::unread(row.last) });
                 }
                 Err(reason) => unwritable.push((row.first, reason)),
             }
@@ -195,8 +253,7 @@ impl LaneState {
         if request.split {
             if more && last < request.through {
                 // The rest of a bundle that is larger than one read.
-                let waiting = Waiting { last: request.through, message: None, in_flight: false, not_before: Mono(0) };
-                self.rows.insert(last.next(), waiting);
+                self.rows.insert(last.next(), Waiting::unread(request.through));
             }
         } else {
             self.read_to = if more { last } else { request.through };
@@ -218,8 +275,7 @@ impl LaneState {
         self.rows.remove(&request.after.next());
         for (first, last) in [(request.after.next(), Seq(seq.0.saturating_sub(1))), (seq.next(), request.through)] {
             if first <= last {
-                let waiting = Waiting { last, message: None, in_flight: false, not_before: Mono(0) };
-                self.rows.insert(first, waiting);
+                self.rows.insert(first, Waiting::unread(last));
             }
         }
         true
@@ -231,12 +287,12 @@ impl LaneState {
         self.read_not_before = now + READ_RETRY;
     }
 
-    /// The next row to publish, if one is due; [`Self::launch`] follows.
-    pub(super) fn due(&self, now: Mono) -> Option<(Seq, Seq, Arc<Message>)> {
+    /// The next row to publish of those that are `wanted`, if one is due; [`Self::launch`] follows.
+    pub(super) fn due(&self, now: Mono, wanted: impl Fn(Seq) -> bool) -> Option<(Seq, Seq, Arc<Message>)> {
         let due = |waiting: &Waiting| !waiting.in_flight && waiting.not_before <= now;
         self.rows
             .iter()
-            .filter(|(_, waiting)| due(waiting))
+            .filter(|(first, waiting)| due(waiting) && wanted(**first))
             .find_map(|(first, waiting)| Some((*first, waiting.last, Arc::clone(waiting.message.as_ref()?))))
     }
 
@@ -252,22 +308,17 @@ impl LaneState {
         if let Some(waiting) = self.rows.get_mut(&first) {
             waiting.in_flight = false;
             waiting.not_before = not_before;
+            if waiting.is_stale {
+                waiting.message = None;
+            }
         }
     }
 
     /// The events of the row are to be read again, each by itself.
     pub(super) fn split(&mut self, first: Seq) {
-        self.refusals.remove(&first);
         if let Some(waiting) = self.rows.get_mut(&first) {
             (waiting.message, waiting.in_flight) = (None, false);
         }
-    }
-
-    /// Counts one more refusal of a row.
-    pub(super) fn refuse(&mut self, first: Seq) -> u8 {
-        let count = self.refusals.entry(first).or_default();
-        *count = count.saturating_add(1);
-        *count
     }
 
     /// When something of the lane may be due: rows that wait, and the next read after a failed one.

@@ -60,6 +60,9 @@ const BACKLOG_LOG: Duration = Duration::from_mins(1);
 /// What a packet of a bundle has beside the events: topic, properties and the members around them, in bytes.
 const BUNDLE_OVERHEAD: usize = 1024;
 
+/// What was published longer ago than this is of the past when it is sent, whatever it has waited for.
+const PRESENT_FOR: Duration = Duration::from_mins(1);
+
 /// The ticket of an announcement whose answer nobody waits for.
 const UNASKED: u64 = 0;
 
@@ -92,10 +95,10 @@ pub struct UplinkConfig {
 
 impl UplinkConfig {
     /// The rows of what a read has found: an event each, or bundles of the backlog.
-    fn rows(&self, request: &ReadRequest, events: &[Event], timeline: &Timeline) -> Vec<Row> {
-        let is_historical = request.lane == Lane::Backlog;
+    fn rows(&self, request: &ReadRequest, events: &[Event], timeline: &Timeline, now: Mono) -> Vec<Row> {
         if request.bundle < 2 {
-            return events.iter().map(|event| self.encode(event, is_historical, timeline)).collect();
+            let until = |event: &Event| self.present_until(event, now).filter(|_| request.lane != Lane::Backlog);
+            return events.iter().map(|event| self.encode(event, until(event), timeline)).collect();
         }
         let mut rows = Vec::new();
         let mut rest = events;
@@ -121,12 +124,12 @@ impl UplinkConfig {
         }
         let ends = events.first().zip(bodies.len().checked_sub(1).and_then(|place| events.get(place)));
         let Some((first, last)) = ends.filter(|_| bodies.len() > 1) else {
-            let row = events.first().map(|event| self.encode(event, true, timeline));
+            let row = events.first().map(|event| self.encode(event, None, timeline));
             let none = Row { first: Seq::ZERO, last: Seq::ZERO, message: Err("there is no event".to_owned()) };
             return (row.unwrap_or(none), 1);
         };
         let body = wire::bundle(&bodies, &self.bridge, (first, last));
-        let message = self.message(last, wire::BUNDLE, None, true, body);
+        let message = self.message(last, wire::BUNDLE, None, None, body);
         (Row { first: first.seq, last: last.seq, message: Ok(message) }, bodies.len())
     }
 
@@ -136,11 +139,17 @@ impl UplinkConfig {
         Ok(wire::dated(wire::upload(event, &self.bridge, is_historical)?, state))
     }
 
-    fn encode(&self, event: &Event, is_historical: bool, timeline: &Timeline) -> Row {
+    /// How long this is of the present. What an earlier run has left is not: how long ago that was, nobody knows for sure.
+    fn present_until(&self, event: &Event, now: Mono) -> Option<Mono> {
+        let until = event.at.mono + PRESENT_FOR;
+        (event.epoch == self.epoch && now < until).then_some(until)
+    }
+
+    fn encode(&self, event: &Event, present_until: Option<Mono>, timeline: &Timeline) -> Row {
         let kind = wire::kind_of(&event.body);
-        let body = self.upload(event, is_historical, timeline);
+        let body = self.upload(event, present_until.is_none(), timeline);
         let message = body.map_err(|error| format!("cannot be written as JSON: {error}"));
-        let message = message.map(|body| self.message(event, kind, event.device(), is_historical, body));
+        let message = message.map(|body| self.message(event, kind, event.device(), present_until, body));
         Row { first: event.seq, last: event.seq, message }
     }
 
@@ -150,14 +159,14 @@ impl UplinkConfig {
         event: &Event,
         kind: &'static str,
         device: Option<&DeviceId>,
-        is_historical: bool,
+        present_until: Option<Mono>,
         body: String,
     ) -> Arc<Message> {
         let mut message = Message {
             topic: self.topic.topic(&self.site, &self.bridge, kind, device),
             body: Bytes::from(body),
             seq: event.seq,
-            is_historical,
+            present_until,
             bridge: self.bridge.to_string(),
             kind,
             id: format!("{}:{}:{}", self.bridge, event.epoch, event.seq),
@@ -357,7 +366,9 @@ impl Uplink {
     /// Does what the plan wants now, and tells when it may want more.
     fn carry_out_all(&mut self) -> Result<Option<Mono>, UplinkError> {
         let now = self.clock.now();
-        self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, now);
+        let rows = (self.plan.in_flight(), self.plan.taken());
+        self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, rows, now);
+        self.weigh_announcements(now);
         self.state.tell_buffer(&self.config, now)?;
         let durable = *self.handle.durable().borrow();
         self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle, durable);
@@ -365,7 +376,8 @@ impl Uplink {
             self.carry_out(action, now)?;
         }
         let parked = self.handle.parked().borrow().total();
-        let status = UplinkStatus { parked, ..self.plan.status(now) };
+        let mut status = UplinkStatus { parked, ..self.plan.status(now) };
+        status.reason = status.reason.or_else(|| self.state.left_out());
         self.tell_hold(status.held_seconds);
         if status.backlog == 0 || !status.connected {
             self.logged = now.mono;
@@ -412,10 +424,12 @@ impl Uplink {
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
                 let timeline = Arc::clone(&self.handle.timeline().borrow());
+                let clock = self.clock.clone();
                 self.reads.push(Box::pin(async move {
                     let ReadRequest { lane, after, through, limit, every_kind, .. } = request;
                     let events = match lane {
-                        Lane::Alerts => reader.events_but_readings(after, through, limit).await,
+                        Lane::Alerts | Lane::EarlierAlerts => reader.urgent_events(after, through, limit).await,
+                        Lane::Others => reader.unhurried_events(after, through, limit).await,
                         Lane::Backlog if every_kind => reader.events_through(after, through, limit).await,
                         Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
                     };
@@ -423,10 +437,10 @@ impl Uplink {
                         Ok(events) => events,
                         Err(error) => return (request, Err(error), BTreeSet::new()),
                     };
-                    let is_few = events.len() <= WRITTEN_HERE;
+                    let (is_few, now) = (events.len() <= WRITTEN_HERE, clock.now().mono);
                     let written = move || {
                         let seen = state::seen(&config, &events);
-                        (config.rows(&request, &events, &timeline), events.len() >= limit, seen)
+                        (config.rows(&request, &events, &timeline, now), events.len() >= limit, seen)
                     };
                     let written = if is_few { Ok(written()) } else { tokio::task::spawn_blocking(written).await };
                     match written {
@@ -499,8 +513,13 @@ impl Uplink {
             LinkEvent::Announced { ticket, result } => self.state.on_answer(ticket, &result, &self.handle),
             LinkEvent::Ended { kind, reason } => {
                 self.link = None;
-                self.state.on_disconnected();
+                self.weigh_announcements(now);
+                let rows = (self.plan.in_flight(), self.plan.taken());
                 self.plan.on_disconnected(kind, &reason, now);
+                if self.plan.is_suspicious(kind) {
+                    self.state.on_broken_off(&self.config, kind == EndKind::RowRefused, rows, now);
+                }
+                self.state.on_disconnected();
                 // A broker that is away for a week is one line at its start, and the status.
                 if kind == EndKind::Again {
                     info!(%reason, "uplink connects anew");
@@ -514,6 +533,12 @@ impl Uplink {
         Ok(())
     }
 
+    /// What the bridge says of itself may have to go alone, and may be why a connection ends.
+    fn weigh_announcements(&mut self, now: Stamp) {
+        let (unanswered, wants_quiet) = self.state.under_way(self.plan.taken(), now);
+        self.plan.on_announcements(unanswered, wants_quiet);
+    }
+
     fn is_of_home_assistant(&self, incoming: &Incoming) -> bool {
         let prefix = self.config.about.home_assistant.as_ref();
         prefix.is_some_and(|prefix| incoming.topic == home_assistant::birth_topic(prefix))
@@ -522,7 +547,9 @@ impl Uplink {
     /// Answers a command, if the broker is still there; the audit trail has it in any case.
     fn reply(&mut self, body: String) {
         let topic = self.config.topic.topic(&self.config.site, &self.config.bridge, RESULTS, None);
-        if let Some(link) = &mut self.link {
+        if let Some(link) = &mut self.link
+            && self.state.fits(&topic, &body)
+        {
             link.reply(Announcement { topic, body });
         }
     }

@@ -4,14 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::Seq;
 
-/// The cursor of everything that is not a reading.
-pub(super) const ALERTS: &str = "alerts";
+/// Everything urgent up to this cursor is settled.
+pub(super) const URGENT: &str = "urgent";
+
+/// Everything up to this cursor that is neither urgent nor a reading is settled.
+pub(super) const OTHERS: &str = "others";
+
+/// The cursor of everything but readings, before there were two of them. It moves no longer, so nothing of it is untrue.
+const ALL_BUT_READINGS: &str = "alerts";
 
 /// The cursor that every reading up to which is settled.
 pub(super) const READINGS: &str = "readings";
 
 /// The cursors that hold rows back in the store.
-pub const HOLDING: [&str; 2] = [ALERTS, READINGS];
+pub const HOLDING: [&str; 3] = [URGENT, OTHERS, READINGS];
 
 /// Most pieces that wait with something sent between them, and so most ranges that are remembered as sent. One more joins
 /// the two with the smallest range between them, which is sent twice.
@@ -54,11 +60,21 @@ fn names(number: usize) -> (String, String) {
     (format!("sent.{number}.after"), format!("sent.{number}.through"))
 }
 
+/// Where what is urgent begins to wait.
+pub(super) fn urgent(stored: &BTreeMap<String, Seq>) -> Seq {
+    stored.get(URGENT).or_else(|| stored.get(ALL_BUT_READINGS)).copied().unwrap_or(Seq::ZERO)
+}
+
+/// Where what is neither urgent nor a reading begins to wait.
+pub(super) fn others(stored: &BTreeMap<String, Seq>) -> Seq {
+    stored.get(OTHERS).or_else(|| stored.get(ALL_BUT_READINGS)).copied().unwrap_or(Seq::ZERO)
+}
+
 impl Pieces {
     /// Every name under which the store may have a cursor of the uplink.
     pub(super) fn cursor_names() -> impl Iterator<Item = String> {
         let sent = (0..=MAX_PIECES).map(names).flat_map(|(after, through)| [after, through]);
-        sent.chain(HOLDING.map(str::to_owned))
+        sent.chain(HOLDING.map(str::to_owned)).chain([ALL_BUT_READINGS.to_owned()])
     }
 
     /// What the stored cursors leave to be sent, and where the live lane begins. Nothing is beyond `durable`.

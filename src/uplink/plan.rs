@@ -6,7 +6,8 @@
 //! then waits for an input or for [`Plan::next_deadline`].
 //!
 //! Readings have two lanes. What a connection finds waiting is the backlog ([`Pieces`]): it goes in bundles, paced. What
-//! comes from then on is live and waits for none of it.
+//! comes from then on is live and waits for none of it. So have alerts: one that is raised now does not wait for a flood of
+//! earlier ones. What is neither urgent nor a reading has a lane behind them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::pauses::Pauses;
+use self::refusals::{MAX_ERRORS, Refusals, Taken};
 pub use self::status::UplinkStatus;
+use self::suspects::Suspects;
 use crate::backoff::Backoff;
 use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
@@ -23,9 +27,9 @@ use crate::uplink::hold::ClockHold;
 pub use crate::uplink::hold::DEFAULT_CLOCK_HOLD;
 use crate::uplink::lane::{LaneState, READ_BATCH, Wish};
 pub use crate::uplink::pieces::HOLDING;
-use crate::uplink::pieces::{ALERTS, Pieces, READINGS, SentRanges};
+use crate::uplink::pieces::{OTHERS, Pieces, READINGS, SentRanges, URGENT, others, urgent};
 
-/// So many numbers of the log that wait at a new connection are sent as if they were live: a moment's interruption.
+/// So many numbers of the log that wait at a new connection stay in the live lane: a moment's interruption.
 const BACKLOG_FROM: u64 = 256;
 
 /// The end of a lane that goes on with the log.
@@ -37,14 +41,8 @@ const BUNDLES_A_READ: usize = 8;
 /// The pace of the backlog is known after this.
 const PACE_KNOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers of "unspecified" or "implementation specific" error after which a row is parked.
-const MAX_REFUSALS: u8 = 3;
-
 /// Wait before a refused row is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
-
-/// Longest pause after the broker asked for less (quota exceeded, packet identifier in use).
-const LONGEST_HOLD: Duration = Duration::from_mins(1);
 
 /// Takeovers within [`TAKEOVER_SPAN`] that say two bridges share one client id.
 const MAX_TAKEOVERS: usize = 3;
@@ -55,10 +53,14 @@ const TAKEOVER_SPAN: Duration = Duration::from_mins(1);
 named_enum! {
     /// A way through the stored log. Every event is in exactly one lane; an earlier lane goes first.
     Lane {
-        /// All events that are not readings.
+        /// Alerts, and what else is urgent, since the connection stands.
         Alerts = "alerts",
+        /// The same from before it.
+        EarlierAlerts = "earlier_alerts",
         /// Readings since the connection stands.
         Live = "live",
+        /// What is neither urgent nor a reading.
+        Others = "others",
         /// Readings from before it, and what somebody asked for again.
         Backlog = "backlog",
     }
@@ -69,9 +71,9 @@ named_enum! {
 pub struct Limits {
     /// Rows that may be unconfirmed at the same time.
     pub window: u16,
-    /// Places of the window that readings leave to alerts.
+    /// Places of the window that everything else leaves to alerts since the connection stands.
     pub alert_reserve: u16,
-    /// Places of the window that the backlog leaves to live readings.
+    /// Places of the window that are left to live readings by what goes after them, and by earlier alerts.
     pub live_reserve: u16,
     /// Readings of the backlog in one publication.
     pub bundle: usize,
@@ -121,8 +123,8 @@ pub struct Message {
     pub body: Bytes,
     /// The number of its event, the last one of a bundle.
     pub seq: Seq,
-    /// It is of the backlog: what it tells was so before the connection.
-    pub is_historical: bool,
+    /// Until then it may be sent as of the present; `None`: it says itself that it is of the past.
+    pub present_until: Option<Mono>,
     /// The bridge that took it.
     pub bridge: String,
     /// The envelope's `type`.
@@ -131,6 +133,13 @@ pub struct Message {
     pub id: String,
     /// The whole PUBLISH packet, in bytes.
     pub packet_bytes: usize,
+}
+
+impl Message {
+    /// It says that what it tells is of the past.
+    pub const fn is_historical(&self) -> bool {
+        self.present_until.is_none()
+    }
 }
 
 /// A row that was read from the log.
@@ -235,9 +244,13 @@ pub enum EndKind {
     Lost,
     /// DISCONNECT 0x8E: another client came with the same client id.
     TakenOver,
-    /// Because of one row, which the broker does not name: DISCONNECT 0x95 (packet too large), or an answer that MQTT
-    /// does not know.
+    /// Because of one publication, which the broker does not name: DISCONNECT 0x95 (packet too large), or an answer that
+    /// MQTT does not know.
     RowRefused,
+    /// Perhaps because of one: a DISCONNECT that says that something was not allowed, or not well formed.
+    Denied,
+    /// The broker has closed the connection without a word, for whatever reason.
+    Closed,
     /// Ended by the bridge itself, which wants another connection at once: with a new password, or another version of MQTT.
     Again,
     /// This machine's clock is not set, which a new connection would not change: it is looked at again after the shortest
@@ -255,7 +268,8 @@ enum Link {
 /// Where the cursors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Marks {
-    alerts: Seq,
+    urgent: Seq,
+    others: Seq,
     readings: Seq,
     sent: SentRanges,
 }
@@ -268,6 +282,11 @@ struct Flight {
     last: Seq,
     /// When a later publication was answered before this one. A broker answers in order (MQTT 5.0 4.6).
     overtaken: Option<Mono>,
+    /// The whole packet.
+    bytes: usize,
+    sent: Mono,
+    /// Nothing else was under way when it went, and nothing else goes for a moment.
+    is_alone: bool,
 }
 
 /// The machine.
@@ -276,7 +295,9 @@ pub struct Plan {
     limits: Limits,
     durable: Seq,
     alerts: LaneState,
+    earlier_alerts: LaneState,
     live: LaneState,
+    others: LaneState,
     backlog: LaneState,
     pieces: Pieces,
     /// Rises whenever the live lane begins anew.
@@ -301,13 +322,20 @@ pub struct Plan {
     flights: BTreeMap<u64, Flight>,
     last_progress: Mono,
     reconnect: Backoff,
-    hold: Backoff,
-    held_until: Option<Mono>,
+    pauses: Pauses,
+    refusals: Refusals,
     clock_hold: ClockHold,
     /// Rises whenever more is known of the clock: what was read before has other times.
     clock: u64,
-    /// Rows still to be sent one by one, to find the one because of which the broker ended the connection.
-    one_by_one: usize,
+    /// Rows, by their first event, that go alone, to find the one because of which the broker ends connections.
+    suspects: Suspects<Seq>,
+    /// Connections in a row that the broker ended while something was under way.
+    closings: u8,
+    /// Largest bundle, where larger ones ended connections.
+    bundle_bytes: u32,
+    /// See [`Self::on_announcements`].
+    is_announcing: bool,
+    wants_quiet: bool,
     takeovers: VecDeque<Mono>,
     outbox: VecDeque<Action>,
     stopping: bool,
@@ -319,16 +347,18 @@ impl Plan {
     ///
     /// A cursor beyond `durable` belongs to a log that was lost, and is set back to the end of this one.
     pub fn new(limits: Limits, stored: &BTreeMap<String, Seq>, durable: Seq, seed: u64, now: Stamp) -> Self {
-        let alerts = stored.get(ALERTS).copied().unwrap_or(Seq::ZERO).min(durable);
+        let (urgent, others) = (urgent(stored).min(durable), others(stored).min(durable));
         let (pieces, live) = Pieces::restore(stored, durable);
         let reconnect = Backoff::new(limits.reconnect_shortest, limits.reconnect_longest, seed);
-        let hold = Backoff::new(limits.reconnect_shortest, LONGEST_HOLD, seed.wrapping_add(1));
+        let pauses = Pauses::new(limits.reconnect_shortest, seed);
         let clock_hold = ClockHold::new(limits.clock_hold);
         let mut plan = Self {
             limits,
             durable,
-            alerts: LaneState::new(alerts, LAST),
+            alerts: LaneState::new(urgent, LAST),
+            earlier_alerts: LaneState::new(urgent, urgent),
             live: LaneState::new(live, LAST),
+            others: LaneState::new(others, LAST),
             backlog: LaneState::new(Seq::ZERO, Seq::ZERO),
             pieces,
             live_generation: 0,
@@ -345,11 +375,15 @@ impl Plan {
             flights: BTreeMap::new(),
             last_progress: now.mono,
             reconnect,
-            hold,
-            held_until: None,
+            pauses,
+            refusals: Refusals::default(),
             clock_hold,
             clock: 0,
-            one_by_one: 0,
+            suspects: Suspects::new(),
+            closings: 0,
+            bundle_bytes: u32::MAX,
+            is_announcing: false,
+            wants_quiet: false,
             takeovers: VecDeque::new(),
             outbox: VecDeque::new(),
             stopping: false,
@@ -408,10 +442,17 @@ impl Plan {
         };
         self.last_progress = now.mono;
         self.clock_hold.on_connected(now.mono);
+        self.set_earlier_alerts_apart();
         self.turn_to_the_present(now.mono);
         self.status.connected = true;
         self.status.since = Some(now.wall);
         self.clear_reason(now.mono);
+    }
+
+    /// What is urgent and comes from now on waits for nothing that is older.
+    fn set_earlier_alerts_apart(&mut self) {
+        let waiting = std::mem::replace(&mut self.alerts, LaneState::new(self.durable, LAST));
+        self.earlier_alerts.join(waiting, self.durable);
     }
 
     /// What waits is the backlog from now on, unless it is only a moment's.
@@ -436,15 +477,18 @@ impl Plan {
         if matches!(self.link, Link::Down { .. }) {
             return;
         }
+        let is_found_soon = self.weigh(kind, reason, now.mono);
         match kind {
             EndKind::Lost => self.go_down(reason.to_owned(), now),
             EndKind::TakenOver => {
                 let reason = self.note_takeover(reason, now.mono);
                 self.go_down(reason, now);
             }
-            EndKind::RowRefused => {
-                self.single_out_the_row(reason);
+            EndKind::RowRefused | EndKind::Denied | EndKind::Closed => {
                 self.go_down(reason.to_owned(), now);
+                if is_found_soon {
+                    self.link = Link::Down { retry_at: now.mono + self.search_wait() };
+                }
             }
             EndKind::Again => {
                 self.go_down(reason.to_owned(), now);
@@ -474,16 +518,15 @@ impl Plan {
             0x00 | 0x10 => {
                 self.status.sent = self.status.sent.saturating_add(1);
                 self.clear_reason(now.mono);
-                self.hold.reset();
-                self.one_by_one = self.one_by_one.saturating_sub(1);
-                self.lane_mut(lane).settle(first, last);
+                self.pauses.took(lane);
+                self.settle(lane, first, last);
             }
             // Which of them it does not take is found by sending each by itself.
             _ if first != last && !matches!(code, 0x91 | 0x97) => self.split(lane, first, last),
             0x87 => self.park(lane, first, "the broker does not authorise this topic (0x87)".to_owned()),
             0x90 => self.park(lane, first, "the broker does not accept this topic name (0x90)".to_owned()),
             0x99 => self.park(lane, first, "the broker finds the payload format invalid (0x99)".to_owned()),
-            0x91 | 0x97 => self.hold_back(lane, first, code, now.mono),
+            0x91 | 0x97 => self.hold_back(lane, (first, last), code, now.mono),
             other => self.refused(lane, first, other, now.mono),
         }
         self.take_up_resend();
@@ -510,7 +553,7 @@ impl Plan {
     /// Which one of a lane's beginnings this is.
     const fn generation(&self, lane: Lane) -> u64 {
         match lane {
-            Lane::Alerts => 0,
+            Lane::Alerts | Lane::EarlierAlerts | Lane::Others => 0,
             Lane::Live => self.live_generation,
             Lane::Backlog => self.pieces.generation(),
         }
@@ -590,10 +633,11 @@ impl Plan {
             Link::Down { retry_at } => (!self.stopping).then_some(retry_at),
             Link::Connecting { deadline } => Some(deadline),
             Link::Up { .. } => {
-                let lanes = [&self.alerts, &self.live, &self.backlog];
-                let retries = lanes.into_iter().flat_map(LaneState::times).chain([self.backlog_at]);
+                let lanes = Lane::ALL.iter().map(|lane| self.lane(*lane));
+                let retries = lanes.flat_map(LaneState::times).chain([self.backlog_at]);
                 retries
-                    .chain(self.held_until)
+                    .chain(self.pauses.times())
+                    .chain(self.suspect_times())
                     .chain(self.clock_hold.deadline())
                     .filter(|at| *at > now.mono)
                     .chain(self.watchdog())
@@ -604,7 +648,7 @@ impl Plan {
 
     /// What the uplink is doing.
     pub fn status(&self, now: Stamp) -> UplinkStatus {
-        let behind = self.alerts.cursor().min(self.readings_cursor());
+        let behind = self.urgent_cursor().min(self.others.cursor()).min(self.readings_cursor());
         let backlog = self.pieces.left(self.backlog.cursor());
         let backlog_seconds = self.progress.and_then(|(since, then)| {
             let (took, done) = (now.mono.since(since), then.saturating_sub(backlog));
@@ -622,6 +666,11 @@ impl Plan {
         }
     }
 
+    /// Rows that the broker has taken since the start.
+    pub const fn taken(&self) -> u64 {
+        self.status.sent
+    }
+
     /// Rows sent and not confirmed.
     pub fn in_flight(&self) -> usize {
         self.flights.len()
@@ -632,12 +681,29 @@ impl Plan {
         self.reconnect.attempts()
     }
 
+    const fn lane(&self, lane: Lane) -> &LaneState {
+        match lane {
+            Lane::Alerts => &self.alerts,
+            Lane::EarlierAlerts => &self.earlier_alerts,
+            Lane::Live => &self.live,
+            Lane::Others => &self.others,
+            Lane::Backlog => &self.backlog,
+        }
+    }
+
     const fn lane_mut(&mut self, lane: Lane) -> &mut LaneState {
         match lane {
             Lane::Alerts => &mut self.alerts,
+            Lane::EarlierAlerts => &mut self.earlier_alerts,
             Lane::Live => &mut self.live,
+            Lane::Others => &mut self.others,
             Lane::Backlog => &mut self.backlog,
         }
+    }
+
+    /// Everything urgent up to here is settled.
+    fn urgent_cursor(&self) -> Seq {
+        if self.earlier_alerts.is_done() { self.alerts.cursor() } else { self.earlier_alerts.cursor() }
     }
 
     /// Every reading up to here is settled.
@@ -655,12 +721,14 @@ impl Plan {
 
     fn save_cursors(&mut self) -> Option<Action> {
         let sent = self.pieces.sent_ranges(self.live.cursor());
-        let marks = Marks { alerts: self.alerts.cursor(), readings: self.readings_cursor(), sent };
+        let (urgent, others, readings) = (self.urgent_cursor(), self.others.cursor(), self.readings_cursor());
+        let marks = Marks { urgent, others, readings, sent };
         if self.marks.replace(marks) == Some(marks) {
             return None;
         }
         let mut cursors = self.pieces.sent(self.live.cursor());
-        cursors.extend([(ALERTS.to_owned(), self.alerts.cursor()), (READINGS.to_owned(), self.readings_cursor())]);
+        cursors
+            .extend([(URGENT, urgent), (OTHERS, others), (READINGS, readings)].map(|(name, at)| (name.to_owned(), at)));
         cursors.retain(|(name, seq)| self.saved.get(name).copied().unwrap_or(Seq::ZERO) != *seq);
         if cursors.is_empty() {
             return None;
@@ -669,17 +737,24 @@ impl Plan {
         Some(Action::Save(cursors))
     }
 
-    /// With a connection: alerts before readings, publishing before reading ahead.
+    /// With a connection: an earlier lane before a later one, publishing before reading ahead.
     fn next_of_link(&mut self, window: u16, max_packet_bytes: u32, now: Mono) -> Option<Action> {
-        let held = self.held_until.is_some_and(|until| now < until);
-        if !held {
+        if !self.wants_quiet && !self.is_probing(now) {
+            let suspect = self.suspect_due(now);
             for lane in Lane::ALL.iter().copied() {
-                if self.flights.len() >= self.places(lane, window) {
+                // For a suspect the window is emptied; only alerts do not wait for that.
+                let is_free = suspect.is_none() || lane == Lane::Alerts;
+                if !is_free || self.flights.len() >= self.places(lane, window) || !self.may_publish(lane, now) {
                     continue;
                 }
-                if let Some(action) = self.publish_next(lane, max_packet_bytes, now) {
+                if let Some(action) = self.publish_next(lane, false, max_packet_bytes, now) {
                     return Some(action);
                 }
+            }
+            if let Some(lane) = suspect.filter(|_| self.flights.is_empty())
+                && let Some(action) = self.publish_next(lane, true, max_packet_bytes, now)
+            {
+                return Some(action);
             }
         }
         Lane::ALL.iter().copied().find_map(|lane| self.read_next(lane, max_packet_bytes, now))
@@ -687,22 +762,34 @@ impl Plan {
 
     /// How full the window may be for a publication of this lane to be added.
     fn places(&self, lane: Lane, window: u16) -> usize {
-        if self.one_by_one > 0 {
-            return 1;
-        }
         let readings = window.saturating_sub(self.limits.alert_reserve.min(window / 2));
         usize::from(match lane {
             Lane::Alerts => window,
             Lane::Live => readings,
-            Lane::Backlog => readings.saturating_sub(self.limits.live_reserve.min(readings / 2)),
+            Lane::EarlierAlerts | Lane::Others | Lane::Backlog => {
+                readings.saturating_sub(self.limits.live_reserve.min(readings / 2))
+            }
         })
     }
 
-    fn publish_next(&mut self, lane: Lane, max_packet_bytes: u32, now: Mono) -> Option<Action> {
-        if lane == Lane::Backlog && (now < self.backlog_at || self.resend.is_some()) {
-            return None;
+    /// The lane does not pause, and is not paced, now.
+    fn may_publish(&self, lane: Lane, now: Mono) -> bool {
+        let is_its_turn = lane != Lane::Backlog || (now >= self.backlog_at && self.resend.is_none());
+        is_its_turn && self.pauses.is_over(lane, now)
+    }
+
+    /// The next row of a lane: one that is not suspected, or one that is and goes alone.
+    fn publish_next(&mut self, lane: Lane, is_alone: bool, max_packet_bytes: u32, now: Mono) -> Option<Action> {
+        let Link::Up { since, .. } = self.link else { return None };
+        let (suspects, taken) = (&self.suspects, self.status.sent);
+        let (first, last, message) = self.lane(lane).due(now, |first| {
+            if is_alone { suspects.may_go(&first, since, taken, now) } else { !suspects.contains(&first) }
+        })?;
+        if message.present_until.is_some_and(|until| now >= until) {
+            // It was to be sent while it was true.
+            self.lane_mut(lane).split(first);
+            return self.read_next(lane, max_packet_bytes, now);
         }
-        let (first, last, message) = self.lane_mut(lane).due(now)?;
         if u32::try_from(message.packet_bytes).map_or(true, |bytes| bytes > max_packet_bytes) {
             if first != last {
                 self.split(lane, first, last);
@@ -721,14 +808,16 @@ impl Plan {
         }
         let order = self.next_order;
         self.next_order = self.next_order.saturating_add(1);
-        self.flights.insert(order, Flight { lane, first, last, overtaken: None });
+        let (bytes, sent) = (message.packet_bytes, now);
+        self.flights.insert(order, Flight { lane, first, last, overtaken: None, bytes, sent, is_alone });
         Some(Action::Publish { ticket: Ticket { order, lane, first, last }, message })
     }
 
     /// Sends the events of a bundle each by itself, also after the next connection.
     fn split(&mut self, lane: Lane, first: Seq, last: Seq) {
         self.single_through = self.single_through.max(last);
-        self.one_by_one = self.one_by_one.saturating_sub(1);
+        self.refusals.forget(first);
+        self.suspects.acquit(&first);
         self.lane_mut(lane).split(first);
     }
 
@@ -742,7 +831,8 @@ impl Plan {
 
     fn read_next(&mut self, lane: Lane, max_packet_bytes: u32, now: Mono) -> Option<Action> {
         loop {
-            let durable = if lane == Lane::Alerts { self.durable } else { self.clock_hold.readable(self.durable) };
+            let waits_for_clock = matches!(lane, Lane::Live | Lane::Backlog);
+            let durable = if waits_for_clock { self.clock_hold.readable(self.durable) } else { self.durable };
             let (connection, piece) = (self.connection, self.generation(lane));
             let wish = self.lane_mut(lane).next_wish(durable, now)?;
             let Wish::Read { after, through, split } = wish else {
@@ -766,7 +856,7 @@ impl Plan {
                 through,
                 limit,
                 bundle,
-                max_packet_bytes,
+                max_packet_bytes: max_packet_bytes.min(self.bundle_bytes),
                 every_kind,
                 split,
             };
@@ -785,24 +875,44 @@ impl Plan {
         let parked = Parked { lane, seq, reason };
         self.status.parked = self.status.parked.saturating_add(1);
         self.status.last_parked = Some(parked.clone());
-        self.one_by_one = self.one_by_one.saturating_sub(1);
-        self.lane_mut(lane).settle(seq, seq);
+        self.settle(lane, seq, seq);
         self.outbox.push_back(Action::Park(parked));
     }
 
-    /// The broker asks for less: the row waits, and with it everything else.
-    fn hold_back(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
-        if self.held_until.is_none_or(|until| now >= until) {
-            self.held_until = Some(now + self.hold.next_delay());
-        }
+    /// These events are confirmed or parked.
+    fn settle(&mut self, lane: Lane, first: Seq, last: Seq) {
+        self.refusals.forget(first);
+        self.suspects.acquit(&first);
+        self.lane_mut(lane).settle(first, last);
+    }
+
+    /// The broker asks for less: the row waits, and with it its lane and those behind. Where it takes everything else, the
+    /// row is what it does not take.
+    fn hold_back(&mut self, lane: Lane, (first, last): (Seq, Seq), code: u8, now: Mono) {
+        self.pauses.begin(lane, now);
         self.status.reason = Some(format!("the broker asks for less (0x{code:02x})"));
-        self.lane_mut(lane).send_again(seq, now);
+        if first != last {
+            // It may be too much at once.
+            if self.refusals.error(first) >= MAX_ERRORS {
+                self.split(lane, first, last);
+            } else {
+                self.lane_mut(lane).send_again(first, now);
+            }
+            return;
+        }
+        let taken = Taken { of_lane: self.pauses.taken(lane), in_all: self.status.sent, now };
+        if let Some(wait) = self.refusals.request(first, taken) {
+            self.lane_mut(lane).send_again(first, now + wait);
+        } else {
+            let reason = format!("the broker asks for less at this row (0x{code:02x}), and takes others");
+            self.park(lane, first, reason);
+        }
     }
 
     /// An error that may pass: some more tries, then the row is parked.
     fn refused(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
-        if self.lane_mut(lane).refuse(seq) >= MAX_REFUSALS {
-            self.park(lane, seq, format!("the broker has refused the row {MAX_REFUSALS} times (0x{code:02x})"));
+        if self.refusals.error(seq) >= MAX_ERRORS {
+            self.park(lane, seq, format!("the broker has refused the row {MAX_ERRORS} times (0x{code:02x})"));
         } else {
             self.lane_mut(lane).send_again(seq, now + REFUSED_RETRY);
         }
@@ -811,7 +921,7 @@ impl Plan {
     /// All is well, except that two clients which take turns are both well most of the time.
     fn clear_reason(&mut self, now: Mono) {
         self.takeovers.retain(|at| now.since(*at) <= TAKEOVER_SPAN);
-        if self.takeovers.len() < MAX_TAKEOVERS {
+        if self.takeovers.len() < MAX_TAKEOVERS && self.pauses.is_over(Lane::Backlog, now) {
             self.status.reason = None;
         }
     }
@@ -824,24 +934,6 @@ impl Plan {
         }
         self.takeovers.drain(..self.takeovers.len().saturating_sub(MAX_TAKEOVERS));
         "two clients share one client id: the session was taken over three times in a minute".to_owned()
-    }
-
-    /// The broker does not say which row it refuses: with one in flight it is known, otherwise the same rows go one by
-    /// one next time.
-    fn single_out_the_row(&mut self, reason: &str) {
-        match self.flights.len() {
-            0 => {}
-            1 => {
-                if let Some((_, Flight { lane, first, last, .. })) = self.flights.pop_first() {
-                    if first == last {
-                        self.park(lane, first, reason.to_owned());
-                    } else {
-                        self.single_through = self.single_through.max(last);
-                    }
-                }
-            }
-            several => self.one_by_one = several,
-        }
     }
 
     fn close(&mut self, reason: &str, now: Stamp) -> Action {
@@ -860,19 +952,23 @@ impl Plan {
         self.link = Link::Down { retry_at: now.mono + self.reconnect.next_delay() };
         self.flights.clear();
         self.clock_hold.on_disconnected(now.mono);
-        self.held_until = None;
-        self.alerts.rewind();
-        self.live.rewind();
-        self.backlog.rewind();
+        self.pauses.end();
+        for lane in Lane::ALL {
+            self.lane_mut(*lane).rewind();
+        }
         self.take_up_resend();
         self.status.connected = false;
         self.status.reason = Some(reason);
     }
 }
 
+mod blame;
+mod pauses;
+mod refusals;
 mod resending;
 #[cfg(test)]
 mod simulation;
 mod status;
+pub(in crate::uplink) mod suspects;
 #[cfg(test)]
 mod tests;

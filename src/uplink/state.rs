@@ -72,6 +72,10 @@ pub(super) struct State {
     told_buffer: (Mono, Option<Duration>),
     /// The largest packet that the broker takes; `None`: there is no connection.
     max_packet_bytes: Option<u32>,
+    /// The largest birth, after a larger one ended a connection.
+    max_birth_bytes: usize,
+    /// That something is larger than the broker takes was said.
+    is_size_told: bool,
     catalogue: Catalogue,
     /// Topics on which a document may stand.
     documents: BTreeSet<String>,
@@ -107,6 +111,8 @@ impl State {
             asked: FuturesUnordered::new(),
             told_buffer: (Mono(0), None),
             max_packet_bytes: None,
+            max_birth_bytes: usize::MAX,
+            is_size_told: false,
             catalogue: Catalogue::expected(config),
             documents,
         };
@@ -123,7 +129,7 @@ impl State {
         now: Stamp,
     ) -> Result<(), UplinkError> {
         self.is_refusal_told = false;
-        self.retained.on_connected();
+        self.retained.on_connected(now.mono);
         self.max_packet_bytes = Some(max_packet_bytes.unwrap_or(u32::MAX).min(config.limits.max_packet_bytes));
         self.tell_birth(config, handle, now)?;
         self.tell_online(config, now)
@@ -151,8 +157,12 @@ impl State {
     fn tell_birth(&mut self, config: &UplinkConfig, handle: &StoreHandle, now: Stamp) -> Result<(), UplinkError> {
         if let Some(most) = self.max_packet_bytes {
             let epoch = handle.timeline().borrow().current().cloned();
+            let topic = birth_topic(config);
+            let most =
+                usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(topic.len()).min(self.max_birth_bytes);
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
             let body = birth::body(config, epoch.as_ref(), self.thresholds.as_ref(), most, now)?;
-            self.retained.bridge(config.topic.topic(&config.site, &config.bridge, birth::BIRTH, None), body);
+            self.retained.bridge(topic, body);
         }
         Ok(())
     }
@@ -232,19 +242,60 @@ impl State {
         }
     }
 
+    /// The broker has ended the connection, perhaps because of something that was under way; `is_certain`: because of it.
+    /// `rows`: how many were under way too, and how many it has taken.
+    pub(super) fn on_broken_off(&mut self, config: &UplinkConfig, is_certain: bool, rows: (usize, u64), now: Stamp) {
+        if let Some((topic, bytes)) = self.retained.on_broken_off(is_certain, rows, now.mono) {
+            warn!(topic, bytes, "the broker ends the connection when it is told this; it is left out until it changes");
+            if topic == birth_topic(config) {
+                // The next one has less in it.
+                self.max_birth_bytes = bytes.saturating_sub(1).saturating_add(birth::PACKET_OVERHEAD);
+            }
+        }
+    }
+
+    /// Announcements that the broker has not answered, and whether one has to go alone now; `rows` it has taken.
+    pub(super) fn under_way(&self, rows: u64, now: Stamp) -> (bool, bool) {
+        (self.retained.unanswered() > 0, self.retained.wants_quiet(rows, now.mono))
+    }
+
+    /// What is not on the broker because it would not take it, in words.
+    pub(super) fn left_out(&self) -> Option<String> {
+        let topic = self.retained.leaves_out()?;
+        Some(format!(
+            "the broker does not take what the bridge says on {topic}: too large, or not allowed; it is left out"
+        ))
+    }
+
+    /// Whether a message of the bridge itself is not larger than the broker takes; that it is, is said once.
+    pub(super) fn fits(&mut self, topic: &str, body: &str) -> bool {
+        let bytes = topic.len().saturating_add(body.len()).saturating_add(birth::PACKET_OVERHEAD);
+        let most = self.max_packet_bytes.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        if bytes > most && !self.is_size_told {
+            self.is_size_told = true;
+            warn!(
+                topic,
+                bytes, most, "this is larger than the broker takes, and is left out, as all that is too large"
+            );
+        }
+        bytes <= most
+    }
+
     /// Nothing more of this goes out until the next connection.
     pub(super) fn on_disconnected(&mut self) {
         self.max_packet_bytes = None;
         self.retained.on_disconnected();
     }
 
-    /// Looks for news in the log, says what is to be said, and remembers how far that has come.
+    /// Looks for news in the log, says what is to be said, and remembers how far that has come. `rows`: how many are under
+    /// way, and how many the broker has taken.
     pub(super) fn turn(
         &mut self,
         config: &UplinkConfig,
         link: Option<&mut Link>,
         reader: &Reader,
         handle: &StoreHandle,
+        rows: (usize, u64),
         now: Stamp,
     ) {
         if self.is_birth_old && self.asked.is_empty() {
@@ -263,7 +314,11 @@ impl State {
                 .push(Box::pin(async move { (through, reader.events_but_readings(after, through, LOOK_BATCH).await) }));
         }
         if let Some(link) = link {
-            while let Some(Due { ticket, rank, topic, body }) = self.retained.next(now.mono) {
+            while let Some(Due { ticket, rank, topic, body }) = self.retained.next(rows, now.mono) {
+                if !self.fits(&topic, &body) {
+                    self.retained.pass_over(ticket);
+                    continue;
+                }
                 if rank == Rank::Document && !body.is_empty() {
                     self.remember_document(&topic, true, handle);
                 }
@@ -280,7 +335,7 @@ impl State {
     /// When [`Self::turn`] may have something to do without anything else happening.
     pub(super) fn next_deadline(&self, now: Stamp) -> Option<Mono> {
         let retry = Some(self.look_not_before).filter(|at| *at > now.mono);
-        self.retained.next_deadline().into_iter().chain(retry).min()
+        self.retained.next_deadline(now.mono).into_iter().chain(retry).min()
     }
 
     /// Takes what a look has brought.
@@ -406,6 +461,10 @@ fn topic_of(config: &UplinkConfig, alert: &AlertEvent) -> String {
     }
 }
 
+fn birth_topic(config: &UplinkConfig) -> String {
+    config.topic.topic(&config.site, &config.bridge, birth::BIRTH, None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -468,8 +527,8 @@ mod tests {
         let look = (Seq(1), Ok(vec![known.rebased(alert(&config))]));
         begin(2, SET, ClockState::Synchronised);
         state.on_look(&config, &opened.handle, look, UNSET).unwrap();
-        state.retained.on_connected();
-        let due = state.retained.next(UNSET.mono).unwrap();
+        state.retained.on_connected(UNSET.mono);
+        let due = state.retained.next((0, 0), UNSET.mono).unwrap();
         let told: Json = serde_json::from_str(&due.body).unwrap();
         let expected = Wall(SET + 10_000).to_string();
         assert_eq!((&told["timestamp"], &told["data"]["onset"]), (&Json::from(&*expected), &Json::from(&*expected)));

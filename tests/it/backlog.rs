@@ -65,7 +65,7 @@ fn fill(state: &Path, rows: u64) {
         let start = Clock::System.now();
         let options = StoreOptions {
             max_bytes: Some(4 << 30),
-            holding_lanes: vec!["alerts".to_owned(), "readings".to_owned()],
+            holding_lanes: vitalbridge::uplink::plan::HOLDING.map(str::to_owned).to_vec(),
             ..StoreOptions::default()
         };
         let opened = store::open(state, &options, Epoch::from_bits(1), "boot", start).unwrap();

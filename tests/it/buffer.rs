@@ -69,12 +69,14 @@ async fn what_waits_is_told_beside_a_daemon_that_works_in_the_store_and_after_it
     let config = configuration(dir.path(), 1, "");
     let (store, events) = filled(dir.path()).await;
     let epoch = store.epoch.clone();
-    store.handle.set_cursors(vec![("alerts".to_owned(), Seq(20)), ("readings".to_owned(), Seq(30))]);
+    store.handle.set_cursors(
+        [("urgent", 20), ("others", 20), ("readings", 30)].map(|(lane, seq)| (lane.to_owned(), Seq(seq))).into(),
+    );
     let mut store = Some(store);
     for is_running in [true, false] {
         if is_running {
             let cursors = async {
-                while store.as_ref().unwrap().cursors().await != [Seq(20), Seq(30)] {
+                while store.as_ref().unwrap().cursors().await != [Seq(20), Seq(20), Seq(30)] {
                     tokio::task::yield_now().await;
                 }
             };
@@ -155,7 +157,9 @@ async fn an_export_has_every_event_in_the_form_that_the_broker_gets_and_is_whole
     assert!(table.starts_with("epoch,seq,timestamp,"), "{table}");
     assert_eq!(table.lines().count(), 1 + 90);
 
-    store.handle.set_cursors(vec![("alerts".to_owned(), Seq(20)), ("readings".to_owned(), Seq(30))]);
+    store.handle.set_cursors(
+        [("urgent", 20), ("others", 20), ("readings", 30)].map(|(lane, seq)| (lane.to_owned(), Seq(seq))).into(),
+    );
     store.close().await;
     let waits = |event: &Event| event.seq.0 > if matches!(event.body, EventBody::Reading(_)) { 30 } else { 20 };
     let out = dir.path().join("out.ndjson");

@@ -70,6 +70,7 @@ mod timekeeping;
 mod tls;
 mod token_keys;
 mod trial;
+mod uplink_blame;
 mod uplink_faults;
 mod ward;
 mod waves;

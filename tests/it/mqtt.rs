@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use vitalbridge::clock::{Clock, Stamp};
+use vitalbridge::clock::{Clock, Mono, Stamp, Wall};
 use vitalbridge::event::{
     Activation, AlertChange, AlertEvent, AlertKind, ChatEvent, ChatMessage, Event, EventBody, Presence, Priority,
     Signal, SignalPresence,
@@ -173,7 +173,10 @@ impl Received {
 
     fn lane(&self) -> Lane {
         match (self.body["type"] == "health_update", self.body["historical"] == true) {
-            (false, _) => Lane::Alerts,
+            (false, _) if matches!(self.body["type"].as_str(), Some("alert" | "limits_changed" | "system")) => {
+                Lane::Alerts
+            }
+            (false, _) => Lane::Others,
             (true, false) => Lane::Live,
             (true, true) => Lane::Backlog,
         }
@@ -333,6 +336,18 @@ impl Store {
         event
     }
 
+    /// As if it had happened so long ago.
+    pub(crate) fn append_aged(&mut self, body: EventBody, age: Duration) -> Event {
+        let now = Clock::System.now();
+        let nanos = u64::try_from(age.as_nanos()).unwrap();
+        let millis = i64::try_from(age.as_millis()).unwrap();
+        let at = Stamp { mono: Mono(now.mono.0.saturating_sub(nanos)), wall: Wall(now.wall.0 - millis) };
+        let event = Event { epoch: self.epoch.clone(), seq: self.next, at, body };
+        self.next = self.next.next();
+        self.handle.try_append(Arc::new(event.clone())).unwrap();
+        event
+    }
+
     /// `count` events, every tenth an alert.
     pub(crate) fn append_mix(&mut self, count: u64) -> Vec<Event> {
         let body = |number: u64| if number % 10 == 9 { alert(number) } else { reading(number) };
@@ -345,17 +360,17 @@ impl Store {
         timeout(DEADLINE, durable.wait_for(|seq| *seq >= newest)).await.unwrap().unwrap();
     }
 
-    /// The cursors of everything but readings, and of readings.
-    pub(crate) async fn cursors(&self) -> [Seq; 2] {
-        let [others, readings] = HOLDING.map(|name| self.reader.cursor(name));
-        [others.await.unwrap(), readings.await.unwrap()]
+    /// The cursors of what is urgent, of others, and of readings.
+    pub(crate) async fn cursors(&self) -> [Seq; 3] {
+        let [urgent, others, readings] = HOLDING.map(|name| self.reader.cursor(name));
+        [urgent.await.unwrap(), others.await.unwrap(), readings.await.unwrap()]
     }
 
-    /// Waits until both lanes have come to the end, and that is stored.
+    /// Waits until all lanes have come to the end, and that is stored.
     pub(crate) async fn until_cursors_at_end(&self) {
         let end = Seq(self.next.0 - 1);
         let at_end = async {
-            while self.cursors().await != [end; 2] {
+            while self.cursors().await != [end; 3] {
                 sleep(LOOK_AGAIN).await;
             }
         };
@@ -563,7 +578,7 @@ async fn rows_wait_in_the_store_while_there_never_was_a_broker() {
     let status = uplink.until("waiting", |status| status.waiting == 300 && status.reason.is_some()).await;
     assert!(!status.connected);
     assert_eq!((status.sent, status.in_flight), (0, 0));
-    assert_eq!(store.cursors().await, [Seq::ZERO; 2]);
+    assert_eq!(store.cursors().await, [Seq::ZERO; 3]);
 
     broker.start().await;
     let mut consumer = Consumer::subscribe(&broker).await;

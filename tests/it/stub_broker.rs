@@ -28,6 +28,8 @@ pub(crate) struct Welcome {
     pub(crate) max_packet_bytes: Option<u32>,
     /// Topic Alias Maximum.
     pub(crate) topic_aliases: Option<u16>,
+    /// A larger publication of anything but rows ends the connection with 0x95.
+    pub(crate) largest_kept: Option<usize>,
     /// The connection is reset once so many bytes have come.
     pub(crate) reset_after: Option<usize>,
 }
@@ -205,6 +207,9 @@ impl Talk {
         }
         let answer = match &publication {
             Some(publication) => (self.script.lock().unwrap())(publication),
+            None if self.welcome.largest_kept.is_some_and(|most| packet.bytes > most) => {
+                Answer::Part(vec![0xE0, 2, 0x95, 0])
+            }
             None => Answer::Code(0),
         };
         let events = publication.map_or_else(Vec::new, |publication| publication.events);

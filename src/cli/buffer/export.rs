@@ -181,12 +181,9 @@ impl Export {
 
     fn wants(&self, event: &Event) -> bool {
         let (from, to) = self.times;
-        let is_reading = matches!(event.body, EventBody::Reading(_));
         from.is_none_or(|from| event.at.wall >= from)
             && to.is_none_or(|to| event.at.wall < to)
-            && self.waiting.as_ref().is_none_or(|waiting| {
-                if is_reading { waiting.has_reading(event.seq) } else { event.seq > waiting.alerts }
-            })
+            && self.waiting.as_ref().is_none_or(|waiting| waiting.has(event))
     }
 
     fn end(self) -> Result<(), CommandError> {

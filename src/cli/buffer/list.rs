@@ -105,7 +105,9 @@ async fn page(opened: &Opened, after: Seq, limit: usize) -> anyhow::Result<Page>
         } else {
             let before = Seq(first.0.saturating_sub(1));
             let readings = reader.count(Rows::Readings, before, last).await?;
-            let others = reader.count(Rows::Others, before, last).await?;
+            let urgent = reader.count(Rows::Urgent, before, last).await?;
+            let unhurried = reader.count(Rows::Unhurried, before, last).await?;
+            let others = urgent.and(unhurried);
             let both = readings.and(others);
             if both.rows > 0 {
                 entries.push(Entry::Range {
@@ -115,7 +117,8 @@ async fn page(opened: &Opened, after: Seq, limit: usize) -> anyhow::Result<Page>
                     readings: readings.rows,
                     others: others.rows,
                     readings_wait: readings.rows > 0 && waiting.has_reading(first),
-                    others_wait: others.rows > 0 && first > waiting.alerts,
+                    others_wait: (urgent.rows > 0 && first > waiting.urgent)
+                        || (unhurried.rows > 0 && first > waiting.others),
                     oldest: both.times.map(|(oldest, _)| oldest.to_string()),
                     newest: both.times.map(|(_, newest)| newest.to_string()),
                 });

@@ -81,13 +81,15 @@ async fn gather(opened: &Opened) -> anyhow::Result<(Status, Room)> {
     let room = reader.room(config.store_options().max_bytes, held, now).await?;
     let mut lanes = Vec::new();
     if is_fed {
-        let alerts = reader.count(Rows::Others, waiting.alerts, *newest).await?;
+        let alerts = reader.count(Rows::Urgent, waiting.urgent, *newest).await?;
+        let others = reader.count(Rows::Unhurried, waiting.others, *newest).await?;
         let live = reader.count(Rows::Readings, waiting.live, *newest).await?;
         let mut backlog = Counted::default();
         for (after, through) in &waiting.backlog {
             backlog = backlog.and(reader.count(Rows::Readings, *after, *through).await?);
         }
-        for (lane, counted) in [(Lane::Alerts, alerts), (Lane::Live, live), (Lane::Backlog, backlog)] {
+        let lanes_now = [(Lane::Alerts, alerts), (Lane::Live, live), (Lane::Others, others), (Lane::Backlog, backlog)];
+        for (lane, counted) in lanes_now {
             lanes.push(LaneNow {
                 lane: lane.name(),
                 rows: counted.rows,

@@ -368,7 +368,11 @@ impl Link {
                     }
                     continue;
                 }
-                let kind = if let Cause::Kind(kind) = cause { kind } else { EndKind::Lost };
+                let kind = match cause {
+                    Cause::Kind(kind) => kind,
+                    Cause::Broken => EndKind::Closed,
+                    Cause::Login | Cause::Version => EndKind::Lost,
+                };
                 return LinkEvent::Ended { kind, reason };
             }
             if self.answers.is_empty() && self.renewal.as_ref().is_some_and(Renewal::is_draining) {

@@ -155,7 +155,7 @@ fn properties(message: &Message) -> PublishProperties {
             pair("source", &message.bridge),
             pair("type", message.kind),
             pair("seq", &message.seq.to_string()),
-            pair("historical", if message.is_historical { "true" } else { "false" }),
+            pair("historical", if message.is_historical() { "true" } else { "false" }),
             pair("schema", wire::SCHEMA),
         ],
         ..plain_properties()
@@ -233,6 +233,11 @@ fn server_disconnect(code: DisconnectReasonCode, text: Option<&str>) -> End {
     let kind = match code {
         DisconnectReasonCode::SessionTakenOver => EndKind::TakenOver,
         DisconnectReasonCode::PacketTooLarge => EndKind::RowRefused,
+        DisconnectReasonCode::MalformedPacket
+        | DisconnectReasonCode::ProtocolError
+        | DisconnectReasonCode::NotAuthorized
+        | DisconnectReasonCode::TopicNameInvalid
+        | DisconnectReasonCode::PayloadFormatInvalid => EndKind::Denied,
         _ => EndKind::Lost,
     };
     End::new(Cause::Kind(kind), format!("the broker has ended the connection: {code:?}{text}"))

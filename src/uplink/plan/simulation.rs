@@ -10,7 +10,7 @@ use fastrand::Rng;
 use super::{Action, BrokerLimits, EndKind, Lane, Limits, Message, Plan, ReadRequest, Row, Ticket};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::ids::Seq;
-use crate::uplink::pieces::{ALERTS, READINGS};
+use crate::uplink::pieces::{HOLDING, OTHERS, READINGS, URGENT};
 
 /// Rows larger than this are refused by this broker.
 const BROKER_PACKET_BYTES: usize = 2000;
@@ -18,8 +18,22 @@ const BROKER_PACKET_BYTES: usize = 2000;
 /// The size of a bundle of any length.
 const BUNDLE_BYTES: usize = 1500;
 
+/// What was published longer ago is of the past.
+const PRESENT_FOR: Duration = Duration::from_mins(1);
+
 /// Virtual time in which everything must have arrived once the broker has become friendly.
-const PATIENCE: Duration = Duration::from_hours(1);
+const PATIENCE: Duration = Duration::from_hours(8);
+
+/// Somebody is monitored all the time: so often there is something new, of every sort.
+const LIFE_GOES_ON: Duration = Duration::from_secs(20);
+
+/// What an event is, as far as lanes tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Reading,
+    Urgent,
+    Other,
+}
 
 /// What happens at a time, in the order of times and then of planning.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +46,8 @@ enum Happening {
     Commit,
     /// A time server answers.
     ClockSet,
+    /// The broker answers what the bridge says of itself.
+    Announced,
 }
 
 /// The broker, the store and the network around one plan.
@@ -43,12 +59,17 @@ struct World {
     plan: Plan,
     hostile: bool,
     // The store.
-    /// True for a reading.
-    log: Vec<bool>,
+    log: Vec<Sort>,
+    /// When each event up to `durable` was published.
+    published: Vec<Mono>,
+    /// Events up to here are of an earlier life.
+    inherited: Seq,
     durable: Seq,
     stored_cursors: BTreeMap<String, Seq>,
     /// Moved, and not on disk yet.
     moved: BTreeMap<String, Seq>,
+    /// Up to here every event that a cursor passes is known to be settled.
+    checked: BTreeMap<&'static str, u64>,
     // The broker.
     connection: u64,
     connected: bool,
@@ -57,6 +78,11 @@ struct World {
     in_flight: BTreeMap<u64, Ticket>,
     sent: u64,
     poison: BTreeMap<Seq, u8>,
+    /// Rows with which this broker ends the connection, and how.
+    closing: BTreeMap<Seq, EndKind>,
+    /// Until then it asks for less at each publication of the backlog.
+    no_backlog_until: Mono,
+    announcing: bool,
     damaged: BTreeSet<Seq>,
     received: BTreeSet<Seq>,
     confirmed: BTreeSet<Seq>,
@@ -79,6 +105,10 @@ struct World {
     publications: u64,
     bundles: u64,
     resent: u64,
+    past_alerts: u64,
+    ended_by_row: u64,
+    /// The longest time from an urgent event to the broker's confirmation.
+    slowest_alert: Duration,
     connections: u64,
 }
 
@@ -89,17 +119,27 @@ fn seconds(count: u64) -> Duration {
 impl World {
     fn new(seed: u64, rows: usize) -> Self {
         let mut random = Rng::with_seed(seed);
-        let log: Vec<bool> = (0..rows).map(|_| random.u8(..10) != 0).collect();
+        let sort = |number: u8| match number {
+            0 => Sort::Urgent,
+            1 => Sort::Other,
+            _ => Sort::Reading,
+        };
+        let log: Vec<Sort> = (0..rows).map(|_| sort(random.u8(..12))).collect();
         let now = Stamp { mono: Mono::from_millis(50_000), wall: Wall(0) };
         let limits = Limits { clock_hold: seconds(random.u64(0..4) * 40), ..Limits::default() };
         let plan = Plan::new(limits.clone(), &BTreeMap::new(), Seq::ZERO, seed, now);
         let booted = Seq(random.u64(1..=u64::try_from(rows).unwrap()));
         let set_after = seconds(random.u64(0..900));
         let poison = (0..rows / 40).map(|_| {
-            let code = [0x87, 0x90, 0x99, 0x80, 0x83][random.usize(..5)];
+            let code = [0x87, 0x90, 0x99, 0x80, 0x83, 0x97, 0x91][random.usize(..7)];
             (Seq(random.u64(1..=u64::try_from(rows).unwrap())), code)
         });
         let poison = poison.collect();
+        let closing = (0..rows / 200).map(|_| {
+            let kind = [EndKind::RowRefused, EndKind::Denied, EndKind::Closed][random.usize(..3)];
+            (Seq(random.u64(1..=u64::try_from(rows).unwrap())), kind)
+        });
+        let closing = closing.collect();
         let damaged = (0..rows / 100).map(|_| Seq(random.u64(1..=u64::try_from(rows).unwrap()))).collect();
         let mut world = Self {
             random,
@@ -108,9 +148,12 @@ impl World {
             plan,
             hostile: true,
             log,
+            published: Vec::new(),
+            inherited: Seq::ZERO,
             durable: Seq::ZERO,
             stored_cursors: BTreeMap::new(),
             moved: BTreeMap::new(),
+            checked: HOLDING.map(|name| (name, 0)).into(),
             connection: 0,
             connected: false,
             silent: false,
@@ -118,6 +161,9 @@ impl World {
             in_flight: BTreeMap::new(),
             sent: 0,
             poison,
+            closing,
+            no_backlog_until: Mono(0),
+            announcing: false,
             damaged,
             received: BTreeSet::new(),
             confirmed: BTreeSet::new(),
@@ -136,6 +182,9 @@ impl World {
             publications: 0,
             bundles: 0,
             resent: 0,
+            past_alerts: 0,
+            ended_by_row: 0,
+            slowest_alert: Duration::ZERO,
             connections: 0,
         };
         world.later(seconds(0), Happening::Commit);
@@ -167,11 +216,11 @@ impl World {
         if ticket.last < self.booted || self.clock_is_set {
             return;
         }
-        if ticket.lane == Lane::Alerts {
-            self.held += u64::from(self.has_waited() < self.limits.clock_hold);
-        } else {
+        if matches!(ticket.lane, Lane::Live | Lane::Backlog) {
             self.flagged += 1;
             assert!(self.has_waited() >= self.limits.clock_hold, "a reading has not waited for the clock");
+        } else {
+            self.held += u64::from(self.has_waited() < self.limits.clock_hold);
         }
     }
 
@@ -189,13 +238,22 @@ impl World {
         Duration::from_millis(self.random.u64(1..=most))
     }
 
-    fn is_reading(&self, seq: Seq) -> bool {
+    fn sort_of(&self, seq: Seq) -> Sort {
         self.log[usize::try_from(seq.0 - 1).unwrap()]
+    }
+
+    fn is_reading(&self, seq: Seq) -> bool {
+        self.sort_of(seq) == Sort::Reading
     }
 
     /// The backlog may have events of every kind, if they are asked for again.
     fn belongs(&self, lane: Lane, seq: Seq) -> bool {
-        lane == Lane::Backlog || (lane == Lane::Live) == self.is_reading(seq)
+        match lane {
+            Lane::Backlog => true,
+            Lane::Live => self.sort_of(seq) == Sort::Reading,
+            Lane::Alerts | Lane::EarlierAlerts => self.sort_of(seq) == Sort::Urgent,
+            Lane::Others => self.sort_of(seq) == Sort::Other,
+        }
     }
 
     /// The events between the ends of a row.
@@ -211,8 +269,8 @@ impl World {
 
     /// Rows that this broker never takes, or that cannot be read.
     fn is_bad(&self, seq: Seq) -> bool {
-        let is_damaged = self.poison.contains_key(&seq) || self.damaged.contains(&seq);
-        is_damaged || Self::bytes_of(seq) > BROKER_PACKET_BYTES
+        let is_refused = self.poison.contains_key(&seq) || self.closing.contains_key(&seq);
+        is_refused || self.damaged.contains(&seq) || Self::bytes_of(seq) > BROKER_PACKET_BYTES
     }
 
     fn expected(&self) -> impl Iterator<Item = Seq> {
@@ -291,6 +349,7 @@ impl World {
 
     fn cut(&mut self) {
         self.waited = self.has_waited();
+        self.silent = false;
         self.connection += 1;
         self.connected = false;
         self.in_flight.clear();
@@ -307,7 +366,9 @@ impl World {
         assert!(self.connected, "publishes without a connection");
         assert!(ticket.last <= self.durable, "publishes what is not durable");
         assert!(self.belongs(ticket.lane, ticket.first) && self.belongs(ticket.lane, ticket.last));
-        assert_eq!(message.is_historical, ticket.lane == Lane::Backlog);
+        let is_past = ticket.lane == Lane::Backlog || self.present_until(ticket.first).is_none();
+        assert_eq!(message.is_historical(), is_past, "{ticket:?} says what is not so");
+        self.past_alerts += u64::from(is_past && self.sort_of(ticket.first) == Sort::Urgent);
         assert!(message.packet_bytes <= BROKER_PACKET_BYTES, "publishes what is too large");
         let is_twice = self
             .in_flight
@@ -332,13 +393,24 @@ impl World {
             return;
         }
         if self.bad_luck(4) {
-            let kind = if self.random.bool() { EndKind::Lost } else { EndKind::TakenOver };
+            // Broken radio, a broker that restarts, another client with this name, a password that ends.
+            let kinds = [EndKind::Lost, EndKind::Closed, EndKind::TakenOver, EndKind::Again, EndKind::Denied];
+            let kind = kinds[self.random.usize(..kinds.len())];
             let delay = self.millis(100);
             self.later(delay, Happening::End(kind));
         }
         let events = self.of_row(ticket.lane, ticket.first, ticket.last);
+        if let Some(kind) = events.iter().find_map(|seq| self.closing.get(seq).copied()) {
+            // Nothing behind it is looked at.
+            self.silent = true;
+            let delay = self.millis(300);
+            self.later(delay, Happening::End(kind));
+            self.ended_by_row += 1;
+            return;
+        }
         let code = match events.iter().find_map(|seq| self.poison.get(seq).copied()) {
             Some(code) => code,
+            None if ticket.lane == Lane::Backlog && self.now.mono < self.no_backlog_until => 0x97,
             None if self.bad_luck(10) => [0x91, 0x97][self.random.usize(..2)],
             None if self.random.bool() => 0x10,
             None => 0x00,
@@ -366,7 +438,16 @@ impl World {
         let current = connection == self.connection;
         match happening {
             Happening::Accept if current => {
-                (self.connected, self.connected_at) = (true, self.now.mono);
+                (self.connected, self.connected_at, self.announcing) = (true, self.now.mono, true);
+                self.plan.on_announcements(true, false);
+                if self.bad_luck(50) {
+                    // What the bridge says of itself is too large for this broker: no row has anything to do with it.
+                    let delay = self.millis(300);
+                    self.later(delay, Happening::End(EndKind::RowRefused));
+                } else {
+                    let delay = self.millis(400);
+                    self.later(delay, Happening::Announced);
+                }
                 let max_packet_bytes = Some(u32::try_from(BROKER_PACKET_BYTES).unwrap());
                 self.plan
                     .on_connected(BrokerLimits { receive_maximum: self.receive_maximum, max_packet_bytes }, self.now);
@@ -378,6 +459,10 @@ impl World {
             Happening::Puback(ticket, code) => {
                 if current {
                     self.in_flight.retain(|_, other| *other != ticket);
+                    if code < 0x80 && ticket.lane == Lane::Alerts {
+                        let published = self.published[usize::try_from(ticket.first.0 - 1).unwrap()];
+                        self.slowest_alert = self.slowest_alert.max(self.now.mono.since(published));
+                    }
                     if code < 0x80 {
                         self.confirmed.extend(self.of_row(ticket.lane, ticket.first, ticket.last));
                     }
@@ -399,7 +484,11 @@ impl World {
                 self.clock_is_set = true;
                 self.tell_clock();
             }
-            Happening::Accept | Happening::End(_) => {}
+            Happening::Announced if current => {
+                self.announcing = false;
+                self.plan.on_announcements(false, false);
+            }
+            Happening::Accept | Happening::End(_) | Happening::Announced => {}
         }
         if self.bad_luck(1) {
             self.restart();
@@ -416,7 +505,10 @@ impl World {
 
     fn events(&self, request: ReadRequest) -> Vec<Seq> {
         let all = (request.after.0 + 1..=request.through.0).map(Seq);
-        let wanted = all.filter(|seq| request.every_kind || (request.lane != Lane::Alerts) == self.is_reading(*seq));
+        let wanted = all.filter(|seq| match request.lane {
+            Lane::Backlog => request.every_kind || self.is_reading(*seq),
+            lane => self.belongs(lane, *seq),
+        });
         wanted.take(request.limit).collect()
     }
 
@@ -433,7 +525,7 @@ impl World {
                 topic: String::new(),
                 body: Bytes::new(),
                 seq: *last,
-                is_historical: request.lane == Lane::Backlog,
+                present_until: self.present_until(*first).filter(|_| request.lane != Lane::Backlog),
                 bridge: String::new(),
                 kind: "",
                 id: self.mark(*last),
@@ -445,13 +537,23 @@ impl World {
         rows
     }
 
+    /// For how long an event is of the present, if it is.
+    fn present_until(&self, seq: Seq) -> Option<Mono> {
+        let until = self.published[usize::try_from(seq.0 - 1).unwrap()] + PRESENT_FOR;
+        (seq > self.inherited && self.now.mono < until).then_some(until)
+    }
+
     fn commit(&mut self) {
         let end = self.end_of_log().0;
-        self.durable = Seq((self.durable.0 + self.random.u64(1..40)).min(end));
-        self.plan.on_durable(self.durable);
-        if self.durable.0 < end {
-            self.later(seconds(1), Happening::Commit);
+        if self.durable.0 == end {
+            self.log.extend([Sort::Urgent, Sort::Reading, Sort::Other]);
+            self.durable = self.end_of_log();
+        } else {
+            self.durable = Seq((self.durable.0 + self.random.u64(1..40)).min(end));
         }
+        self.published.resize(usize::try_from(self.durable.0).unwrap(), self.now.mono);
+        self.plan.on_durable(self.durable);
+        self.later(if self.durable.0 < end { seconds(1) } else { LIFE_GOES_ON }, Happening::Commit);
     }
 
     fn save(&mut self, cursors: Vec<(String, Seq)>) {
@@ -459,16 +561,21 @@ impl World {
         let mut after = self.stored_cursors.clone();
         after.extend(self.moved.clone());
         assert!(after.values().all(|seq| *seq <= self.durable), "a cursor is beyond the log: {after:?}");
-        let settled = |seq: &Seq| self.confirmed.contains(seq) || self.parked.contains(seq);
         let at = |name: &str| after.get(name).copied().unwrap_or(Seq::ZERO).0;
-        let mut passed: BTreeSet<Seq> = (1..=at(ALERTS)).map(Seq).filter(|seq| !self.is_reading(*seq)).collect();
-        passed.extend((1..=at(READINGS)).map(Seq).filter(|seq| self.is_reading(*seq)));
-        for name in after.keys().filter(|name| name.ends_with(".through")) {
-            let sent = at(&name.replace("through", "after")) + 1..=at(name);
-            passed.extend(sent.map(Seq).filter(|seq| self.is_reading(*seq)));
+        let wrong = |from: u64, to: u64, sort: Sort| {
+            let passed = (from..=to).map(Seq).filter(|seq| self.sort_of(*seq) == sort);
+            passed.filter(|seq| !self.confirmed.contains(seq) && !self.parked.contains(seq)).collect::<Vec<_>>()
+        };
+        for (name, sort) in [(URGENT, Sort::Urgent), (OTHERS, Sort::Other), (READINGS, Sort::Reading)] {
+            // What was settled once stays so.
+            let wrong = wrong(self.checked[name] + 1, at(name), sort);
+            assert!(wrong.is_empty(), "the cursors {after:?} pass {wrong:?}, which nobody confirmed");
         }
-        let wrong: Vec<&Seq> = passed.iter().filter(|seq| !settled(seq)).collect();
-        assert!(wrong.is_empty(), "the cursors {after:?} pass {wrong:?}, which nobody confirmed");
+        for name in after.keys().filter(|name| name.ends_with(".through")) {
+            let wrong = wrong(at(&name.replace("through", "after")) + 1, at(name), Sort::Reading);
+            assert!(wrong.is_empty(), "the cursors {after:?} pass {wrong:?}, which nobody confirmed");
+        }
+        self.checked = HOLDING.map(|name| (name, at(name).max(self.checked[name]))).into();
         // A crash loses what was not stored yet.
         if !self.bad_luck(100) {
             self.stored_cursors = after;
@@ -486,6 +593,7 @@ impl World {
         let seed = self.random.u64(..);
         self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
         self.waited = Duration::ZERO;
+        self.inherited = self.durable;
         self.tell_clock();
     }
 }
@@ -493,7 +601,8 @@ impl World {
 #[test]
 fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() {
     let first: u64 = std::env::var("UPLINK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let (mut bundles, mut resent, mut held, mut flagged) = (0, 0, 0, 0);
+    let (mut bundles, mut resent, mut held, mut flagged, mut past_alerts) = (0, 0, 0, 0, 0);
+    let mut ended_by_row = 0;
     for seed in first..first + 60 {
         println!("seed {seed}");
         let mut world = World::new(seed, 1500);
@@ -505,7 +614,7 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         world.asked.extend(world.expected().collect::<Vec<_>>());
         let end = world.now.mono + PATIENCE;
         world.run_until(end);
-        for cursor in [ALERTS, READINGS] {
+        for cursor in HOLDING {
             let (found, status) = (world.stored_cursors.get(cursor), world.plan.status(world.now));
             assert_eq!(found, Some(&world.end_of_log()), "seed {seed}: not everything has arrived: {status:?}");
         }
@@ -521,9 +630,43 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         resent += world.resent;
         held += world.held;
         flagged += world.flagged;
+        past_alerts += world.past_alerts;
+        ended_by_row += world.ended_by_row;
+        // Whatever the broker ends connections with is found, and nothing else.
+        let unfound: Vec<_> = world.closing.keys().filter(|seq| !world.parked.contains(seq)).collect();
+        assert!(unfound.is_empty(), "seed {seed}: {unfound:?}");
     }
     assert!(bundles > 1000, "only {bundles} bundles");
     assert!(resent > 10, "only {resent} ranges were sent again");
     assert!(held > 100, "only {held} alerts went out while readings waited for the clock");
+    assert!(ended_by_row > 1000, "rows ended only {ended_by_row} connections");
+    assert!(past_alerts > 100, "only {past_alerts} alerts went out as of the past");
     assert!(flagged > 100, "only {flagged} readings went out although the clock was never set");
+}
+
+#[test]
+fn an_alert_is_out_within_a_second_while_the_broker_asks_for_less_of_the_backlog_for_ten_minutes() {
+    for seed in 1..5 {
+        println!("seed {seed}");
+        let mut world = World::new(seed, 1500);
+        (world.hostile, world.limits.clock_hold) = (false, Duration::ZERO);
+        world.poison.clear();
+        world.closing.clear();
+        world.damaged.clear();
+        // All of it waits: what is urgent, readings and others.
+        world.durable = world.end_of_log();
+        world.published = vec![world.now.mono; 1500];
+        world.restart();
+        let end = world.now.mono + seconds(600);
+        world.no_backlog_until = end;
+        while world.now.mono < end {
+            let next = world.now.mono + seconds(20);
+            world.run_until(next);
+            world.now.mono = world.now.mono.max(next);
+        }
+        let urgent =
+            |world: &World| (1501..=world.durable.0).filter(|seq| world.sort_of(Seq(*seq)) == Sort::Urgent).count();
+        assert!(urgent(&world) >= 25, "seed {seed}: alerts were raised meanwhile");
+        assert!(world.slowest_alert < seconds(1), "seed {seed}: {:?}", world.slowest_alert);
+    }
 }
