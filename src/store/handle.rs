@@ -217,7 +217,8 @@ impl StoreHandle {
         self.moved.lock().cursors.extend(moved);
     }
 
-    /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered.
+    /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered
+    /// one by one, the others as a range; none of them leaves the log by its age.
     pub fn park(&self, row: ParkedRow) {
         self.parked.send_modify(ParkedCount::add);
         self.moved.lock().parking.push(Parking::Parked(row));

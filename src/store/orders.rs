@@ -127,8 +127,8 @@ mod tests {
         let path = folder.path().join("vitals.db");
         std::fs::File::create(&path).unwrap();
         let mut connection = schema::connect_writer(&path).unwrap();
-        let before = schema::MIGRATIONS.split_last().unwrap().1;
-        schema::migrate(&mut connection, &path, before).unwrap();
+        let before = schema::MIGRATIONS.iter().position(|script| script.contains("TABLE resend_order")).unwrap();
+        schema::migrate(&mut connection, &path, &schema::MIGRATIONS[..before]).unwrap();
         connection
             .execute_batch(
                 "INSERT INTO cursor (lane, seq) VALUES ('resend.0.first', 18), ('resend.0.last', 21),

@@ -54,7 +54,7 @@ impl SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 22] = [
+const TABLES: [(&str, &str); 23] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -80,6 +80,7 @@ const TABLES: [(&str, &str); 22] = [
     ("chat_cleared", "rowid, room, user, seq"),
     ("clock_epoch", "first_seq, boot, since_mono, offset_ms, uncertainty_ms, state"),
     ("parked", "id, seq, lane, wall, reason"),
+    ("parked_range", "rowid, kind, first, last, rows"),
     ("resend_order", "seq, first, last"),
 ];
 

@@ -263,6 +263,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
             WHERE one.lane GLOB 'resend.[0-9].first' AND one.seq > 0 AND one.seq <= other.seq;
     DELETE FROM cursor WHERE lane GLOB 'resend.[0-9].*';
 ",
+    "
+    -- Parked rows that are not in that list any more: each kind as the range around them, and how many they are at most.
+    -- 'older': so many came after them that only this is remembered. 'gone': they have left the log, and that was told.
+    CREATE TABLE parked_range (
+        kind TEXT PRIMARY KEY,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        rows INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Opens the one connection that writes.

@@ -515,3 +515,17 @@ async fn a_configuration_that_changes_while_the_broker_is_away_loses_nothing() {
         assert!(tally.topics().iter().any(|found| found.starts_with(topic)), "{change}: {:?}", tally.topics());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runs_on_a_machine_that_does_not_tell_its_boot_do_not_share_one() {
+    let house = House::new(free_port());
+    for run in 1..=2 {
+        let mut command = program();
+        command.args(house.arguments()).env("VITALBRIDGE_BOOT_ID", "unknown");
+        let bridge = Bridge::start_command(command);
+        assert_eq!(bridge.stop(), Some(0), "run {run}");
+    }
+    let database = rusqlite::Connection::open(house.state().join("vitals.db")).unwrap();
+    let boots: i64 = database.query_row("SELECT count(DISTINCT boot) FROM epoch", [], |row| row.get(0)).unwrap();
+    assert_eq!(boots, 2, "their times since boot cannot be compared");
+}
