@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::SeqRange;
 use super::parked::{ParkedCount, ParkedRow, Parking, Parkings};
 use super::queue::Queue;
+use super::survey::Rows;
 use crate::clock::Stamp;
 use crate::event::Event;
 use crate::ids::Seq;
@@ -207,6 +208,15 @@ impl StoreHandle {
     /// Events that wait in the queue, of [`QUEUE`](super::QUEUE).
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// While the disk fails: events after `after` that are not on it, oldest first, at most `limit`; nothing while it works.
+    ///
+    /// Records of sensors count as readings. Of readings the newest are there; of the others all, unless it is thousands, also
+    /// those that were refused. Once the disk works again the log has them under the same numbers, but for those that were
+    /// refused; a run that ends before takes their numbers with it: the next run's have another epoch.
+    pub fn unstored(&self, rows: Rows, after: Seq, limit: usize) -> Vec<Arc<Event>> {
+        self.queue.unstored(rows, after, limit)
     }
 
     /// Remembers how far each of these cursors has come; they are stored together.

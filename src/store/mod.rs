@@ -31,6 +31,7 @@ mod schema;
 mod search;
 mod survey;
 mod times;
+mod unstored;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -394,6 +394,7 @@ impl Writer {
         if self.state == State::Failing {
             info!("events are stored again");
             self.state = State::Healthy;
+            self.ends.queue.end_telling();
             self.ends.health.send_replace(StoreHealth::Ok);
         }
     }
@@ -406,6 +407,7 @@ impl Writer {
             warn!(%error, "events cannot be stored and wait in memory");
         }
         self.state = State::Failing;
+        self.ends.queue.begin_telling(&self.batch);
         let oldest = self.batch.first().map_or(self.latest, |event| event.at);
         self.ends.health.send_if_modified(|health| {
             let since = match health {

@@ -254,10 +254,23 @@ async fn outlast(
     house.rules(STRICT);
     signal(bridge.pid(), "HUP");
     screen.alert("spo2_low", "start").await;
+    // The backend is told too, while nothing of it can be stored: that the disk fails, of the patient, and the numbers.
+    for rule in ["storage_degraded", "spo2_low"] {
+        eventually(&format!("{fault}: {rule} at the broker"), LIMIT, || tally.has_begun(rule).then_some(())).await;
+    }
+    let since = tally.status()["storage_degraded_since"].clone();
+    assert!(since.as_str().is_some_and(|since| since.ends_with('Z')), "{fault}: {}", tally.status());
+    let before = tally.counts("b1").len();
     screen.readings(10).await;
+    eventually("readings of the present at the broker", LIMIT, || {
+        (tally.counts("b1").len() >= before + 8).then_some(())
+    })
+    .await;
 
     end(&bridge);
     screen.alert("storage_degraded", "end").await;
+    let is_healed = || tally.status()["storage_degraded_since"].is_null().then_some(());
+    eventually("the broker knows that the disk works", LIMIT, is_healed).await;
     screen.readings(3).await;
     let code = bridge.stop();
     assert_eq!(code, Some(0), "{fault}: everything that waited is stored\n{}", told.end());
