@@ -722,7 +722,7 @@ fn start_uplink(
     // What the broker did not take in an earlier run is told from the start.
     let parked = running.handle.parked().borrow().total();
     let (status, told) = watch::channel(uplink::UplinkStatus { parked, ..uplink::UplinkStatus::default() });
-    let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
+    let (reader, handle, clock) = (reader.of_uplink(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
     running.uplink.spawn("uplink", Role::Helper, async move {
         let mut backoff = Backoff::new(UPLINK_RESTART.0, UPLINK_RESTART.1, seed);
