@@ -489,7 +489,8 @@ fn secure(config: &Config, now: Stamp) -> anyhow::Result<Option<tls::Loaded>> {
 
 async fn open_store(config: &Config, epoch: Epoch, now: Stamp) -> anyhow::Result<store::Opened> {
     let (dir, options) = (config.state_dir.clone(), config.store_options());
-    let opened = tokio::task::spawn_blocking(move || store::open(&dir, &options, epoch, &boot_id(), now)).await?;
+    let opened =
+        tokio::task::spawn_blocking(move || store::open(&dir, &options, epoch.clone(), &boot_of(&epoch), now)).await?;
     let opened = opened.with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
     know_the_machine(&config.state_dir);
     Ok(opened)
@@ -528,7 +529,7 @@ fn boot_id() -> String {
         .map_or_else(|_| UNKNOWN_BOOT.to_owned(), |id| id.trim().to_owned())
 }
 
-/// The boot for clock epochs: where nobody knows it, no two runs share one.
+/// The boot for the store and its clock epochs: where nobody knows it, no two runs share one.
 fn boot_of(epoch: &Epoch) -> String {
     let known = boot_id();
     if known == UNKNOWN_BOOT { format!("{UNKNOWN_BOOT}:{epoch}") } else { known }
@@ -724,7 +725,7 @@ fn start_uplink(
     // What the broker did not take in an earlier run is told from the start.
     let parked = running.handle.parked().borrow().total();
     let (status, told) = watch::channel(uplink::UplinkStatus { parked, ..uplink::UplinkStatus::default() });
-    let (reader, handle, clock) = (reader.clone(), running.handle.clone(), clock.clone());
+    let (reader, handle, clock) = (reader.of_uplink(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
     running.uplink.spawn("uplink", Role::Helper, async move {
         let mut backoff = Backoff::new(UPLINK_RESTART.0, UPLINK_RESTART.1, seed);

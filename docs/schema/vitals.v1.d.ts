@@ -2368,6 +2368,8 @@ export interface StatusData {
   buffer_seconds_left?: number | null;
   reason: string | null;
   state: "online" | "offline";
+  /** While it is online: since when its disk takes no events. Alerts and the newest readings are sent all the same, with numbers that only its memory holds; null: everything is stored before it is sent. */
+  storage_degraded_since?: Timestamp | null;
 }
 
 /** A stream. */

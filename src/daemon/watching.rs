@@ -16,7 +16,7 @@ use crate::event::{SystemEvent, SystemKind};
 use crate::host;
 use crate::metrics::Metrics;
 use crate::pipeline::Control;
-use crate::store::{SalvageReport, SeqRange, StoreHandle, StoreHealth};
+use crate::store::{DroppedRows, SalvageReport, SeqRange, StoreHandle, StoreHealth};
 use crate::systemd;
 use crate::tasks::Role;
 use crate::uplink;
@@ -49,7 +49,7 @@ pub(super) struct Uplink {
 pub(super) fn start_watchers(
     running: &Running,
     metrics: &Arc<Metrics>,
-    (dropped, salvages): (mpsc::Receiver<SeqRange>, mpsc::Receiver<SalvageReport>),
+    (dropped, salvages): (mpsc::Receiver<DroppedRows>, mpsc::Receiver<SalvageReport>),
     uplink: Option<Uplink>,
     config: &Config,
 ) {
@@ -132,10 +132,16 @@ pub(super) async fn watch_disk(control: mpsc::Sender<Control>, state_dir: PathBu
 }
 
 /// The budget was too small for what the backend has not confirmed: said as an event, which is kept longer.
-async fn tell_dropped(control: mpsc::Sender<Control>, mut dropped: mpsc::Receiver<SeqRange>) {
-    while let Some(SeqRange { first, last }) = dropped.recv().await {
-        warn!(%first, %last, "readings were dropped for want of space before the backend had confirmed them");
-        let message = format!("readings from {first} to {last} were dropped for want of space");
+async fn tell_dropped(control: mpsc::Sender<Control>, mut dropped: mpsc::Receiver<DroppedRows>) {
+    while let Some(DroppedRows { first, last, parked }) = dropped.recv().await {
+        let message = if parked == 0 {
+            format!("readings from {first} to {last} were dropped for want of space")
+        } else {
+            format!(
+                "{parked} events between {first} and {last} that the broker had not taken were dropped for want of space"
+            )
+        };
+        warn!("{message}, and the backend does not have them");
         let system = SystemEvent { kind: SystemKind::EventsLost, message, first: Some(first), last: Some(last) };
         if control.send(Control::System(system)).await.is_err() {
             return;

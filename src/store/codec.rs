@@ -54,9 +54,10 @@ pub(super) const SELECT_LAST_EVENTS: &str =
 pub(super) const SELECT_STANDING: &str = "SELECT e.seq, e.kind, e.mono, e.wall, e.body \
      FROM alert_open a JOIN event e ON e.seq = a.seq ORDER BY e.seq";
 
-/// Up to ?2 rows of the audit trail after ?1 and up to ?3, the newest first, as [`event_row`] wants them.
+/// Up to ?2 rows of the audit trail after ?1 and up to ?3, the newest first, as [`event_row`] wants them. Without the index
+/// all events would be looked through for the few rows of a trail.
 pub(super) const SELECT_AUDIT: &str = "SELECT seq, kind, mono, wall, body FROM event \
-     WHERE kind = 'audit' AND seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
+     INDEXED BY audit_trail WHERE kind = 'audit' AND seq > ?1 AND seq <= ?3 ORDER BY seq DESC LIMIT ?2";
 
 /// Up to ?2 events before ?1, alerts among them, the newest first, as [`event_row`] wants them.
 pub(super) const SELECT_BACKWARDS: &str =

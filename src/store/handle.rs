@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::SeqRange;
 use super::parked::{ParkedCount, ParkedRow, Parking, Parkings};
 use super::queue::Queue;
+use super::survey::Rows;
 use crate::clock::Stamp;
 use crate::event::Event;
 use crate::ids::Seq;
@@ -209,6 +210,15 @@ impl StoreHandle {
         self.queue.len()
     }
 
+    /// While the disk fails: events after `after` that are not on it, oldest first, at most `limit`; nothing while it works.
+    ///
+    /// Records of sensors count as readings. Of readings the newest are there; of the others all, unless it is thousands, also
+    /// those that were refused. Once the disk works again the log has them under the same numbers, but for those that were
+    /// refused; a run that ends before takes their numbers with it: the next run's have another epoch.
+    pub fn unstored(&self, rows: Rows, after: Seq, limit: usize) -> Vec<Arc<Event>> {
+        self.queue.unstored(rows, after, limit)
+    }
+
     /// Remembers how far each of these cursors has come; they are stored together.
     ///
     /// Stored with the next group; a crash before that only means that some of it is done again. A place beyond the newest
@@ -217,7 +227,8 @@ impl StoreHandle {
         self.moved.lock().cursors.extend(moved);
     }
 
-    /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered.
+    /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered
+    /// one by one, the others as a range; none of them leaves the log by its age.
     pub fn park(&self, row: ParkedRow) {
         self.parked.send_modify(ParkedCount::add);
         self.moved.lock().parking.push(Parking::Parked(row));

@@ -14,7 +14,7 @@ use super::handle::Moves;
 use super::retention::Keeper;
 use super::salvage::Replacement;
 use super::{
-    DeviceIdentity, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat,
+    DeviceIdentity, DroppedRows, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat,
     clock_epochs, inbox, orders, parked, records, schema, times,
 };
 use crate::clock::{Stamp, Wall};
@@ -89,6 +89,8 @@ pub(super) struct Committed {
     pub(super) ahead: BTreeMap<String, Seq>,
     /// How many rows the broker did not take.
     pub(super) parked: u64,
+    /// Of these, those that have just left the log for want of space.
+    pub(super) parked_gone: Option<DroppedRows>,
 }
 
 impl Ledger {
@@ -406,6 +408,8 @@ impl Ledger {
         let mut cursors = self.cursors.clone();
         cursors.extend(moved.iter().map(|(lane, seq)| (lane.clone(), *seq)));
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        // What the broker did not take is known before the cursors that have passed it let it go by its age.
+        moves.parking.store(&transaction).map_err(&failed)?;
         // Room is made first, so that a database at its limit can take the batch.
         let now = batch.last().map(|event| event.at);
         let dropped = self.keeper.make_room(&transaction, self.newest, &cursors, now).map_err(&failed)?;
@@ -414,8 +418,7 @@ impl Ledger {
         if times::is_beyond(newest, self.newest) {
             times::note(&transaction, newest).map_err(&failed)?;
         }
-        moves.parking.store(&transaction).map_err(&failed)?;
-        let parked = count_parked(&transaction, moves, (self.parked, self.keeper.has_deleted())).map_err(&failed)?;
+        let (parked, parked_gone) = look_at_parked(&transaction, moves, self.parked, &self.keeper).map_err(&failed)?;
         orders::forget(&transaction, &moves.resent).map_err(&failed)?;
         let mut ahead = BTreeMap::new();
         for (lane, seq) in moved {
@@ -432,7 +435,7 @@ impl Ledger {
         self.keeper.learn(clocks);
         (self.newest, self.parked) = (newest, parked);
         self.cursors = cursors;
-        Ok(Committed { newest, dropped, ahead, parked })
+        Ok(Committed { newest, dropped, ahead, parked, parked_gone })
     }
 
     /// Notes that this run ends on purpose, and moves the log into the database file.
@@ -469,17 +472,18 @@ fn set_cursor(transaction: &Transaction<'_>, lane: &str, seq: Seq) -> rusqlite::
         .map(drop)
 }
 
-/// How many rows are parked after these moves, without those that have left the log; `before`: how many there were.
-fn count_parked(
+/// How many rows are parked after these moves, and those of them that have left the log; `before`: how many there were.
+fn look_at_parked(
     transaction: &Transaction<'_>,
     moves: &Moves,
-    (before, have_rows_gone): (u64, bool),
-) -> rusqlite::Result<u64> {
-    let may_be_gone = have_rows_gone && before > 0;
-    if may_be_gone {
-        parked::forget_gone(transaction)?;
-    }
-    if may_be_gone || !moves.parking.is_empty() { parked::count(transaction) } else { Ok(before) }
+    before: u64,
+    keeper: &Keeper,
+) -> rusqlite::Result<(u64, Option<DroppedRows>)> {
+    let may_be_gone = keeper.has_deleted() && (before > 0 || !moves.parking.is_empty());
+    let gone = if may_be_gone { parked::note_gone(transaction, keeper.dropped_through())? } else { None };
+    let gone = gone.map(|(SeqRange { first, last }, parked)| DroppedRows { first, last, parked });
+    let parked = if moves.parking.is_empty() { before } else { parked::count(transaction)? };
+    Ok((parked, gone))
 }
 
 /// Reads all of a database; an error with the first finding if it is damaged.

@@ -32,6 +32,7 @@ mod schema;
 mod search;
 mod survey;
 mod times;
+mod unstored;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ pub use handle::{Refused, StoreHandle, StoreHealth};
 pub use inspect::{Holder, Inspection, Soundness, holder, inspect, newest_time, refuse_newer};
 pub use look::{Look, Owner, look};
 pub use orders::ResendOrder;
-pub use parked::{MAX_PARKED, ParkedCount, ParkedRow};
+pub use parked::{MAX_PARKED, ParkedCount, ParkedRange, ParkedRow};
 pub use proof::{Proof, ProvenPage, ProvenRow};
 pub use queue::{PLACES_A_COMMAND, QUEUE, RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE};
 pub use reader::{EpochInfo, MAX_READ, Reader};
@@ -115,6 +116,17 @@ pub struct SeqRange {
     pub last: Seq,
 }
 
+/// Rows that were dropped for want of space and that the backend does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedRows {
+    /// The first of them.
+    pub first: Seq,
+    /// The last of them.
+    pub last: Seq,
+    /// Zero: it had not confirmed any of the range. Else so many of the range, at most: those that the broker had not taken.
+    pub parked: u64,
+}
+
 /// What is remembered of a source's device from one run of the daemon to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceIdentity {
@@ -174,7 +186,7 @@ pub struct Opened {
     /// The newest messages of the care team by their identity, each with its event.
     pub messages: Vec<(uuid::Uuid, Seq, Wall)>,
     /// Ranges in which readings (or, last of all, events) were dropped for want of space before they were acknowledged.
-    pub dropped: mpsc::Receiver<SeqRange>,
+    pub dropped: mpsc::Receiver<DroppedRows>,
     /// What was saved, if the last database was damaged.
     pub salvaged: Option<SalvageReport>,
     /// The same, and what is saved of each database that is found to be damaged while this run goes on.

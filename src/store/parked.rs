@@ -1,6 +1,9 @@
 //! Rows that the broker did not take: remembered over restarts, so that people can look at them and send them again.
+//!
+//! None of them goes by age, and none is forgotten without a word: of too many the older ones are remembered as a range, and
+//! those that leave the log for want of space are told. What is remembered of them stands until they are asked for again.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::codec::{row_id, seq_of};
 use super::reader::Reader;
@@ -8,11 +11,17 @@ use super::{SeqRange, StoreError};
 use crate::clock::Wall;
 use crate::ids::Seq;
 
-/// Parked rows that are remembered; of one more the oldest is forgotten. The row itself stays in the log as others do.
+/// Parked rows that are remembered one by one, with the reason; of more the older ones are remembered as a range.
 pub const MAX_PARKED: usize = 10_000;
 
-/// Moves that may wait for the next group; the oldest is forgotten with a line in the log.
+/// Moves that may wait for the next group; of more the oldest parked rows are remembered as a range.
 const MAX_WAITING: usize = 4096;
+
+/// The older ones, in the table of ranges: they are in the log.
+const OLDER: &str = "older";
+
+/// Those that have left the log.
+const GONE: &str = "gone";
 
 /// A row that the broker did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +34,17 @@ pub struct ParkedRow {
     pub at: Wall,
     /// Why, in words.
     pub reason: String,
+}
+
+/// Parked rows of which only the range is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedRange {
+    /// The range around them.
+    pub range: SeqRange,
+    /// How many they are, at most.
+    pub rows: u64,
+    /// They have left the log for want of space: nobody can send them again.
+    pub is_gone: bool,
 }
 
 /// How many rows are parked.
@@ -65,6 +85,8 @@ impl ParkedCount {
 pub(super) enum Parking {
     /// One row more.
     Parked(ParkedRow),
+    /// So many rows more, of which only the range is remembered.
+    Older(SeqRange, u64),
     /// These go again.
     TakenUp(SeqRange),
 }
@@ -79,8 +101,6 @@ impl Parking {
 #[derive(Debug, Default)]
 pub(super) struct Parkings {
     changes: Vec<Parking>,
-    /// Rows that will never be remembered: there were too many changes.
-    dropped: u64,
 }
 
 impl Parkings {
@@ -89,26 +109,42 @@ impl Parkings {
     }
 
     pub(super) fn push(&mut self, change: Parking) {
-        if self.changes.len() >= MAX_WAITING {
-            // A row that is not remembered stays in the log; one that went again and is remembered would be told for ever.
-            let oldest = self.changes.iter().position(Parking::is_parked);
-            let was_parked = self.changes.remove(oldest.unwrap_or(0)).is_parked();
-            self.dropped = self.dropped.saturating_add(u64::from(was_parked));
-            tracing::warn!("the disk does not keep up: a parked row is not remembered");
+        while self.changes.len() >= MAX_WAITING {
+            self.join_oldest();
         }
         self.changes.push(change);
     }
 
+    /// Makes room: the oldest parked row joins a range, or becomes one where nothing is before it but what people asked for.
+    fn join_oldest(&mut self) {
+        let Some(place) = self.changes.iter().position(Parking::is_parked) else {
+            // Nothing but what people asked for, who wait for that.
+            self.changes.remove(0);
+            return;
+        };
+        let Parking::Parked(row) = self.changes.remove(place) else { return };
+        match place.checked_sub(1).and_then(|before| self.changes.get_mut(before)) {
+            Some(Parking::Older(range, rows)) => {
+                (range.first, range.last) = (range.first.min(row.seq), range.last.max(row.seq));
+                *rows = rows.saturating_add(1);
+            }
+            _ => self.changes.insert(place, Parking::Older(SeqRange { first: row.seq, last: row.seq }, 1)),
+        }
+    }
+
     /// Rows that waited to be parked by these changes.
     fn count(&self) -> u64 {
-        let parked = self.changes.iter().filter(|change| change.is_parked());
-        u64::try_from(parked.count()).unwrap_or(u64::MAX).saturating_add(self.dropped)
+        let rows = self.changes.iter().map(|change| match change {
+            Parking::Parked(_) => 1,
+            Parking::Older(_, rows) => *rows,
+            Parking::TakenUp(_) => 0,
+        });
+        rows.fold(0, u64::saturating_add)
     }
 
     /// Puts these before what has come meanwhile.
     pub(super) fn put_before(&mut self, before: Self) {
         let after = std::mem::replace(self, before);
-        self.dropped = self.dropped.saturating_add(after.dropped);
         for change in after.changes {
             self.push(change);
         }
@@ -123,29 +159,129 @@ impl Parkings {
             match change {
                 Parking::Parked(ParkedRow { seq, lane, at, reason }) => transaction
                     .prepare_cached("INSERT OR REPLACE INTO parked (seq, lane, wall, reason) VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![row_id(*seq), lane, at.0, reason])?,
-                Parking::TakenUp(SeqRange { first, last }) => transaction
-                    .prepare_cached("DELETE FROM parked WHERE seq BETWEEN ?1 AND ?2")?
-                    .execute([row_id(*first), row_id(*last)])?,
-            };
+                    .execute(params![row_id(*seq), lane, at.0, reason])
+                    .map(drop)?,
+                Parking::Older(range, rows) => widen(transaction, OLDER, *range, *rows)?,
+                Parking::TakenUp(range) => take_up(transaction, *range)?,
+            }
         }
         let most = i64::try_from(MAX_PARKED).unwrap_or(i64::MAX);
-        let sql = "DELETE FROM parked WHERE id <= (SELECT id FROM parked ORDER BY id DESC LIMIT 1 OFFSET ?1)";
-        transaction.prepare_cached(sql)?.execute([most])?;
+        let surplus: Option<i64> = transaction
+            .prepare_cached("SELECT id FROM parked ORDER BY id DESC LIMIT 1 OFFSET ?1")?
+            .query_row([most], |row| row.get(0))
+            .optional()?;
+        if let Some((range, rows)) = surplus.map(|last| take_out(transaction, "id <= ?1", last)).transpose()?.flatten()
+        {
+            widen(transaction, OLDER, range, rows)?;
+        }
         Ok(())
     }
 }
 
-/// How many rows are parked.
-pub(super) fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT count(*) FROM parked", [], |row| row.get(0)).map(|count| seq_of(count).0)
+/// Takes rows out of the list; the range around them, and how many they were.
+fn take_out(transaction: &Transaction<'_>, which: &str, bound: i64) -> rusqlite::Result<Option<(SeqRange, u64)>> {
+    let sql = format!("SELECT min(seq), max(seq), count(*) FROM parked WHERE {which}");
+    let (first, last, rows): (Option<i64>, Option<i64>, i64) =
+        transaction.prepare_cached(&sql)?.query_row([bound], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let Some((first, last)) = first.zip(last) else { return Ok(None) };
+    transaction.prepare_cached(&format!("DELETE FROM parked WHERE {which}"))?.execute([bound])?;
+    Ok(Some((SeqRange { first: seq_of(first), last: seq_of(last) }, seq_of(rows).0)))
 }
 
-/// Forgets those that are no longer in the log: nobody can send them again.
-pub(super) fn forget_gone(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    let sql = "DELETE FROM parked WHERE NOT EXISTS (SELECT 1 FROM reading WHERE reading.seq = parked.seq)
+/// More rows of which only the range is remembered.
+fn widen(transaction: &Transaction<'_>, kind: &str, range: SeqRange, rows: u64) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO parked_range (kind, first, last, rows) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
+        first = min(first, excluded.first), last = max(last, excluded.last), rows = rows + excluded.rows";
+    let row = params![kind, row_id(range.first), row_id(range.last), rows.cast_signed()];
+    transaction.prepare_cached(sql)?.execute(row).map(drop)
+}
+
+/// Stores what is left of a range; `None`: nothing is. There are not more rows than numbers.
+fn narrow(transaction: &Transaction<'_>, kind: &str, left: Option<SeqRange>) -> rusqlite::Result<()> {
+    match left {
+        None => transaction.prepare_cached("DELETE FROM parked_range WHERE kind = ?1")?.execute([kind]).map(drop),
+        Some(SeqRange { first, last }) => transaction
+            .prepare_cached(
+                "UPDATE parked_range SET first = ?2, last = ?3, rows = min(rows, ?3 - ?2 + 1) WHERE kind = ?1",
+            )?
+            .execute(params![kind, row_id(first), row_id(last)])
+            .map(drop),
+    }
+}
+
+/// These go again: nothing of them is remembered. Out of the middle of a range nothing can be taken.
+fn take_up(transaction: &Transaction<'_>, taken: SeqRange) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM parked WHERE seq BETWEEN ?1 AND ?2")?
+        .execute([row_id(taken.first), row_id(taken.last)])?;
+    for kind in [OLDER, GONE] {
+        let Some((SeqRange { first, last }, _)) = range_of(transaction, kind)? else { continue };
+        if taken.last < first || taken.first > last {
+            continue;
+        }
+        match (taken.first <= first, taken.last >= last) {
+            (true, true) => narrow(transaction, kind, None)?,
+            (true, false) => narrow(transaction, kind, Some(SeqRange { first: taken.last.next(), last }))?,
+            (false, true) => {
+                let before = Seq(taken.first.0.saturating_sub(1));
+                narrow(transaction, kind, Some(SeqRange { first, last: before }))?;
+            }
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
+fn range_of(transaction: &Transaction<'_>, kind: &str) -> rusqlite::Result<Option<(SeqRange, u64)>> {
+    transaction
+        .prepare_cached("SELECT first, last, rows FROM parked_range WHERE kind = ?1")?
+        .query_row([kind], |row| {
+            let range = SeqRange { first: seq_of(row.get(0)?), last: seq_of(row.get(1)?) };
+            Ok((range, seq_of(row.get(2)?).0))
+        })
+        .optional()
+}
+
+/// How many rows are parked.
+pub(super) fn count(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT (SELECT count(*) FROM parked) + (SELECT ifnull(sum(rows), 0) FROM parked_range)";
+    connection.query_row(sql, [], |row| row.get(0)).map(|count| seq_of(count).0)
+}
+
+/// The first parked row that may be in the log: it and what comes after it does not go by age.
+pub(super) fn first_held(transaction: &Transaction<'_>) -> rusqlite::Result<Option<Seq>> {
+    let sql = "SELECT min(first) FROM (
+        SELECT min(seq) AS first FROM parked UNION ALL SELECT first FROM parked_range WHERE kind = 'older')";
+    let first: Option<i64> = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(first.map(seq_of))
+}
+
+/// Takes note of those that are no longer in the log, where everything up to `through` was dropped for want of space: the
+/// range around them, and how many they are at most. Nobody can send them again, and so somebody has to be told.
+pub(super) fn note_gone(
+    transaction: &Transaction<'_>,
+    through: Option<Seq>,
+) -> rusqlite::Result<Option<(SeqRange, u64)>> {
+    let newest = i64::MAX;
+    let which = "seq <= ?1 AND NOT EXISTS (SELECT 1 FROM reading WHERE reading.seq = parked.seq)
         AND NOT EXISTS (SELECT 1 FROM event WHERE event.seq = parked.seq)";
-    transaction.prepare_cached(sql)?.execute([]).map(drop)
+    let mut gone = take_out(transaction, which, newest)?;
+    let older = range_of(transaction, OLDER)?;
+    if let (Some(through), Some((range, rows))) = (through, older)
+        && range.first <= through
+    {
+        let last = range.last.min(through);
+        let left = (last < range.last).then_some(SeqRange { first: last.next(), last: range.last });
+        narrow(transaction, OLDER, left)?;
+        let numbers = last.0.saturating_sub(range.first.0).saturating_add(1);
+        let (with, more) = gone.unwrap_or((SeqRange { first: range.first, last }, 0));
+        let around = SeqRange { first: with.first.min(range.first), last: with.last.max(last) };
+        gone = Some((around, more.saturating_add(rows.min(numbers))));
+    }
+    if let Some((range, rows)) = gone {
+        widen(transaction, GONE, range, rows)?;
+    }
+    Ok(gone)
 }
 
 impl Reader {
@@ -155,6 +291,22 @@ impl Reader {
     /// SQLite failed.
     pub async fn count_parked(&self) -> Result<u64, StoreError> {
         self.look_up(|transaction| count(transaction)).await
+    }
+
+    /// Those of which only the range is remembered: older ones, and those that have left the log.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub async fn parked_ranges(&self) -> Result<Vec<ParkedRange>, StoreError> {
+        self.look_up(|transaction| {
+            let mut statement = transaction.prepare("SELECT first, last, rows, kind = 'gone' FROM parked_range")?;
+            let rows = statement.query_map([], |row| {
+                let range = SeqRange { first: seq_of(row.get(0)?), last: seq_of(row.get(1)?) };
+                Ok(ParkedRange { range, rows: seq_of(row.get(2)?).0, is_gone: row.get(3)? })
+            })?;
+            rows.collect()
+        })
+        .await
     }
 
     /// The parked rows after `after` and up to `through` in the order of their numbers, at most `limit`.
@@ -198,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_changes_the_oldest_parked_rows_are_neither_remembered_nor_counted() {
+    fn of_too_many_changes_the_oldest_parked_rows_are_remembered_as_a_range_and_counted() {
         let mut changes = Parkings::default();
         changes.push(Parking::TakenUp(SeqRange { first: Seq(1), last: Seq(2) }));
         let most = u64::try_from(MAX_WAITING).unwrap();
@@ -209,10 +361,11 @@ mod tests {
         }
         assert_eq!(changes.changes.len(), MAX_WAITING);
         assert!(matches!(changes.changes[0], Parking::TakenUp(_)), "what went again is still told");
+        assert!(matches!(changes.changes[1], Parking::Older(SeqRange { first: Seq(3), last: Seq(9) }, 7)));
         let mut again = Parkings::default();
         again.put_before(changes);
-        assert!(count.store(most - 1, &again));
-        assert_eq!(count.total(), most - 1);
+        assert!(count.store(most + 5, &again));
+        assert_eq!(count.total(), most + 5);
     }
 
     fn row(seq: u64) -> ParkedRow {
@@ -240,13 +393,22 @@ mod tests {
         assert_eq!(opened(folder.path(), 2).handle.parked().borrow().total(), 2);
     }
 
-    #[test]
-    fn what_has_left_the_log_is_parked_no_longer() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vitals.db");
+    fn database(folder: &std::path::Path) -> Connection {
+        let path = folder.join("vitals.db");
         std::fs::File::create(&path).unwrap();
         let mut connection = schema::connect_writer(&path).unwrap();
         schema::migrate(&mut connection, &path, schema::MIGRATIONS).unwrap();
+        connection
+    }
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange { first: Seq(first), last: Seq(last) }
+    }
+
+    #[test]
+    fn what_has_left_the_log_is_told_once_and_counted_until_it_is_asked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = database(folder.path());
         connection
             .execute_batch("INSERT INTO event (seq, kind, mono, wall, body) VALUES (2, 'system', 0, 0, '{}');")
             .unwrap();
@@ -256,9 +418,39 @@ mod tests {
             changes.push(Parking::Parked(row(seq)));
         }
         changes.store(&transaction).unwrap();
-        forget_gone(&transaction).unwrap();
-        let left: i64 =
-            transaction.query_row("SELECT group_concat(seq) + 0 FROM parked", [], |row| row.get(0)).unwrap();
-        assert_eq!((left, count(&transaction).unwrap()), (2, 1));
+        assert_eq!(first_held(&transaction).unwrap(), Some(Seq(1)));
+        assert_eq!(note_gone(&transaction, None).unwrap(), Some((range(1, 1), 1)));
+        assert_eq!(note_gone(&transaction, None).unwrap(), None);
+        assert_eq!(first_held(&transaction).unwrap(), Some(Seq(2)), "what has gone holds nothing up");
+        assert_eq!(count(&transaction).unwrap(), 2);
+        take_up(&transaction, range(1, 1)).unwrap();
+        assert_eq!(count(&transaction).unwrap(), 1);
+    }
+
+    #[test]
+    fn of_too_many_the_older_ones_are_held_and_counted_as_a_range() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = database(folder.path());
+        let transaction = connection.transaction().unwrap();
+        let most = u64::try_from(MAX_PARKED).unwrap();
+        for seq in 1..=most + 5 {
+            let mut one = Parkings::default();
+            one.push(Parking::Parked(row(seq)));
+            one.store(&transaction).unwrap();
+        }
+        assert_eq!(range_of(&transaction, OLDER).unwrap(), Some((range(1, 5), 5)));
+        assert_eq!((count(&transaction).unwrap(), first_held(&transaction).unwrap()), (most + 5, Some(Seq(1))));
+        // Their middle goes again, their end, then the front leaves the log.
+        take_up(&transaction, range(2, 3)).unwrap();
+        assert_eq!(range_of(&transaction, OLDER).unwrap(), Some((range(1, 5), 5)));
+        take_up(&transaction, range(5, 9)).unwrap();
+        assert_eq!(range_of(&transaction, OLDER).unwrap(), Some((range(1, 4), 4)));
+        transaction.execute("DELETE FROM parked", []).unwrap();
+        assert_eq!(note_gone(&transaction, Some(Seq(3))).unwrap(), Some((range(1, 3), 3)));
+        assert_eq!(range_of(&transaction, OLDER).unwrap(), Some((range(4, 4), 1)));
+        assert_eq!(note_gone(&transaction, Some(Seq(9))).unwrap(), Some((range(4, 4), 1)));
+        assert_eq!((first_held(&transaction).unwrap(), count(&transaction).unwrap()), (None, 4));
+        take_up(&transaction, range(1, 4)).unwrap();
+        assert_eq!(count(&transaction).unwrap(), 0);
     }
 }

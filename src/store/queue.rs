@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::handle::Refused;
+use super::survey::Rows;
+use super::unstored::Unstored;
 use super::writer::MAX_BATCH;
 
 use crate::event::{Event, EventBody, SystemEvent, SystemKind};
+use crate::ids::Seq;
 
 /// Events that may wait for the disk: 27 minutes of ten readings a second.
 pub const QUEUE: usize = 16_384;
@@ -40,6 +43,8 @@ struct Waiting {
     /// Events that go to the disk together or not at all, by how many came before the first and up to the last; without
     /// an end: more of them may come. Oldest first, and no more than the events that wait.
     groups: VecDeque<(u64, Option<u64>)>,
+    /// While the disk fails: what is told all the same.
+    unstored: Option<Unstored>,
     is_closed: bool,
 }
 
@@ -63,6 +68,9 @@ impl Queue {
         if waiting.is_closed {
             return Err(Refused::Stopped);
         }
+        if let Some(unstored) = &mut waiting.unstored {
+            unstored.add(&event);
+        }
         if waiting.events.len() >= room {
             return Err(Refused::Full);
         }
@@ -73,6 +81,27 @@ impl Queue {
             self.hurry.notify_one();
         }
         Ok(())
+    }
+
+    /// The disk fails: `batch`, which was taken, what waits behind it and what comes from now on can be told.
+    pub(super) fn begin_telling(&self, batch: &[Arc<Event>]) {
+        let mut waiting = self.waiting();
+        if waiting.unstored.is_none() {
+            let mut unstored = Unstored::default();
+            batch.iter().chain(&waiting.events).for_each(|event| unstored.add(event));
+            waiting.unstored = Some(unstored);
+        }
+    }
+
+    /// The disk works again: everything is told from the log.
+    pub(super) fn end_telling(&self) {
+        self.waiting().unstored = None;
+    }
+
+    /// While the disk fails: the first events after `after` that are not on it, at most `limit`.
+    pub(super) fn unstored(&self, rows: Rows, after: Seq, limit: usize) -> Vec<Arc<Event>> {
+        let waiting = self.waiting();
+        waiting.unstored.as_ref().map_or_else(Vec::new, |unstored| unstored.after(rows, after, limit))
     }
 
     /// What comes from here on until [`Queue::end_group`] goes to the disk together or not at all. A command has few
@@ -176,7 +205,6 @@ pub(super) fn is_reading(event: &Event) -> bool {
 mod tests {
     use super::*;
     use crate::clock::Stamp;
-    use crate::ids::Seq;
 
     fn push(queue: &Queue, count: usize) {
         for _ in 0..count {

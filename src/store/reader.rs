@@ -40,12 +40,14 @@ pub struct EpochInfo {
 /// Reads the log. Where it meets damage ([`StoreError::is_damage`]) it calls the writer, which salvages the database; until
 /// then what it can read is read.
 ///
-/// Cheap to clone; all clones share one connection, and calls wait for each other. Searches, which look through many
-/// rows, have another one, so that the uplink and a listener that resumes do not wait for them.
+/// Cheap to clone; all clones share one connection, and calls wait for each other. Pages of the past and searches, which may
+/// look through many rows, have another one, so that a listener that resumes does not wait for them; and the uplink has one
+/// of its own ([`Self::of_uplink`]), so that an alert waits for nobody.
 #[derive(Debug, Clone)]
 pub struct Reader {
     side: Arc<Mutex<ReadSide>>,
     searches: Arc<Mutex<ReadSide>>,
+    uplink: Arc<Mutex<ReadSide>>,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,13 @@ impl Reader {
             let (streams, directory) = (HashMap::new(), Arc::clone(directory));
             Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams, generation, timeline, directory })))
         };
-        Ok(Self { side: connect()?, searches: connect()? })
+        Ok(Self { side: connect()?, searches: connect()?, uplink: connect()? })
+    }
+
+    /// The same for the uplink, which waits for no listener and no page that somebody looks at.
+    #[must_use]
+    pub fn of_uplink(&self) -> Self {
+        Self { side: Arc::clone(&self.uplink), ..self.clone() }
     }
 
     /// The events after `after` in the order of their numbers, at most `limit` and [`MAX_READ`].
@@ -172,7 +180,7 @@ impl Reader {
     pub async fn audit(&self, before: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let through = Seq(before.0.saturating_sub(1));
         let span = Span { after: Seq::ZERO, through, limit: limit.min(MAX_READ) };
-        let mut rows = self.read(move |side| side.events(span, &[Part::Audit])).await?;
+        let mut rows = self.search(move |side| side.events(span, &[Part::Audit])).await?;
         rows.reverse();
         Ok(rows)
     }
@@ -181,13 +189,13 @@ impl Reader {
     pub async fn events_before(&self, before: Seq, first: Seq, limit: usize) -> Result<Vec<Event>, StoreError> {
         let (after, through) = (Seq(first.0.saturating_sub(1)), Seq(before.0.saturating_sub(1)));
         let span = Span { after, through, limit: limit.min(MAX_READ) };
-        self.read(move |side| side.events(span, &[Part::LastReadings, Part::LastOthers])).await
+        self.search(move |side| side.events(span, &[Part::LastReadings, Part::LastOthers])).await
     }
 
     /// The last event that was published before `time`; [`Seq::ZERO`] if there is none. Where the clock was set back it
     /// is one of several such places.
     pub async fn last_before(&self, time: Wall) -> Result<Seq, StoreError> {
-        self.read(move |side| {
+        self.search(move |side| {
             let timeline = side.timeline();
             side.in_transaction(|path, transaction| {
                 past::last_before(transaction, &timeline, time).map_err(StoreError::sqlite(path, "cannot read events"))
@@ -248,7 +256,7 @@ impl Reader {
 
     /// Which of the numbers after `after` and up to `last` are no longer in the log.
     pub async fn lost(&self, after: Seq, last: Seq) -> Result<Vec<SeqRange>, StoreError> {
-        self.query(move |transaction| resume::lost(transaction, after, last)).await
+        self.look_up(move |transaction| resume::lost(transaction, after, last)).await
     }
 
     /// Those of these records of a device that are not on disk.
@@ -259,7 +267,7 @@ impl Reader {
 
     /// A page of a room of the care team as one user sees it, the newest message first.
     pub async fn conversation(&self, wanted: PageWanted) -> Result<Vec<Event>, StoreError> {
-        self.read(move |side| side.conversation(&wanted)).await
+        self.search(move |side| side.conversation(&wanted)).await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -442,4 +450,57 @@ pub(super) fn epochs(transaction: &Transaction<'_>) -> Result<Vec<EpochInfo>, Ba
         });
     }
     Ok(epochs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::store::{StoreOptions, open};
+
+    #[tokio::test]
+    async fn the_uplink_waits_neither_for_listeners_nor_for_pages_of_the_past() {
+        let folder = tempfile::tempdir().unwrap();
+        let epoch = Epoch::from_bits(1);
+        let reader = open(folder.path(), &StoreOptions::default(), epoch, "boot", Stamp::default()).unwrap().reader;
+        let (search, listener) = (reader.searches.lock().await, reader.side.lock().await);
+        let limit = Duration::from_mins(1);
+        let uplink = reader.of_uplink();
+        let found = tokio::time::timeout(limit, uplink.events_but_readings(Seq::ZERO, Seq(9), 9)).await;
+        assert_eq!(found.unwrap().unwrap(), []);
+        drop(listener);
+        let found = tokio::time::timeout(limit, reader.events(Seq::ZERO, 9)).await;
+        assert_eq!(found.unwrap().unwrap(), []);
+        // What may look through much is behind the others.
+        let last = tokio::select! {
+            biased;
+            _ = reader.audit(Seq(9), 9) => "audit",
+            _ = reader.events_before(Seq(9), Seq(1), 9) => "events_before",
+            _ = reader.last_before(Wall(0)) => "last_before",
+            _ = reader.lost(Seq(1), Seq(9)) => "lost",
+            _ = reader.conversation(PageWanted { room: "r".into(), user: "u".into(), before: Seq(9), limit: 9 }) => "page",
+            // All of them have been asked by now, and wait.
+            () = std::future::ready(()) => "nobody",
+        };
+        assert_eq!(last, "nobody");
+        drop(search);
+        assert_eq!(reader.audit(Seq(9), 9).await.unwrap(), []);
+    }
+
+    #[test]
+    fn a_page_of_the_audit_trail_looks_at_nothing_else() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut connection, std::path::Path::new("memory"), schema::MIGRATIONS).unwrap();
+        let plan: Vec<String> = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {}", codec::SELECT_AUDIT))
+            .unwrap()
+            .query_map(params![0, 9, 9], |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(plan.len(), 1, "{plan:?}");
+        assert!(plan[0].contains("INDEX audit_trail (seq>? AND seq<?)"), "{plan:?}");
+    }
 }

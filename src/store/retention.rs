@@ -1,5 +1,7 @@
 //! What goes and when: acknowledged rows by age, then by space the oldest minutes, readings, other events, alerts last.
 //!
+//! A row that the broker did not take was not delivered, whatever the cursors say: it does not go by age.
+//!
 //! Readings only ever go from the front, in ranges without a break, so the oldest reading left tells what has gone:
 //! every number before it that no other event has. Other events go by age only in front of that reading.
 
@@ -10,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::codec::{RECORD, row_id, seq_of, stamp};
 use super::schema::PAGE_BYTES;
-use super::{SeqRange, StoreOptions, minutes, times};
+use super::{SeqRange, StoreOptions, minutes, parked, times};
 use crate::clock::{Mono, Stamp};
 use crate::ids::Seq;
 use crate::timeline::{ClockEpoch, ClockState, Timeline};
@@ -47,6 +49,8 @@ pub(super) struct Keeper {
     done: bool,
     /// Whether the transaction at work may have deleted anything.
     has_deleted: bool,
+    /// Up to which number the transaction at work has dropped rows for want of space.
+    dropped_through: Option<Seq>,
 }
 
 impl Keeper {
@@ -104,7 +108,7 @@ impl Keeper {
         now: Option<Stamp>,
     ) -> rusqlite::Result<Option<SeqRange>> {
         let acknowledged = self.acknowledged(newest, cursors);
-        (self.done, self.has_deleted) = (false, false);
+        (self.done, self.has_deleted, self.dropped_through) = (false, false, None);
         if let Some(now) = now {
             let is_due = self.looked.is_none_or(|looked| now.mono.since(looked) >= LOOK_EVERY);
             if is_due {
@@ -126,6 +130,7 @@ impl Keeper {
             let Some(gone) = drop_oldest(transaction, &self.timeline, newest)? else {
                 break;
             };
+            self.dropped_through = self.dropped_through.max(Some(gone.last));
             if gone.last > acknowledged {
                 let first = dropped.map_or(gone.first.max(acknowledged.next()), |range| range.first.min(gone.first));
                 let last = dropped.map_or(gone.last, |range| range.last.max(gone.last));
@@ -138,6 +143,11 @@ impl Keeper {
     /// Whether making room may have deleted anything.
     pub(super) const fn has_deleted(&self) -> bool {
         self.has_deleted
+    }
+
+    /// Up to which number making room has dropped rows for want of space.
+    pub(super) const fn dropped_through(&self) -> Option<Seq> {
+        self.dropped_through
     }
 
     /// Tells that the transaction in which room was made is committed.
@@ -161,12 +171,15 @@ impl Keeper {
         acknowledged: Seq,
         now: Stamp,
     ) -> rusqlite::Result<bool> {
-        let bound = newest.min(acknowledged.next());
+        let mut bound = newest.min(acknowledged.next());
+        if !self.holding_lanes.is_empty() {
+            bound = parked::first_held(transaction)?.map_or(bound, |first| first.min(bound));
+        }
         for _ in 0..STEPS {
             let Some(last) = self.last_of_expired(transaction, bound, now)? else {
                 return self.drop_expired_events(transaction, bound, now);
             };
-            delete_readings(transaction, &self.timeline, last)?;
+            delete_readings(transaction, &self.timeline, last, bound)?;
         }
         Ok(false)
     }
@@ -255,8 +268,9 @@ fn give_back(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes readings up to `last`, the holes they had, and the records they were read from. Their minutes stay.
-fn delete_readings(transaction: &Transaction<'_>, timeline: &Timeline, last: Seq) -> rusqlite::Result<()> {
+/// Deletes readings up to `last`, the holes they had, and the records they were read from, if these are before `bound`.
+/// Their minutes stay.
+fn delete_readings(transaction: &Transaction<'_>, timeline: &Timeline, last: Seq, bound: Seq) -> rusqlite::Result<()> {
     let stays = minutes::of_readings(transaction, timeline, last)?;
     let oldest = "SELECT min(seq) FROM reading";
     let first: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
@@ -266,7 +280,7 @@ fn delete_readings(transaction: &Transaction<'_>, timeline: &Timeline, last: Seq
     // A record follows its readings. Those before the first one went with the readings before it, so that not all events
     // have to be looked through for each few readings.
     let next: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
-    let next = next.unwrap_or_else(|| row_id(last.next()));
+    let next = next.unwrap_or_else(|| row_id(last.next())).min(row_id(bound));
     let between = params![first.unwrap_or(0), next, RECORD];
     transaction.execute("DELETE FROM event WHERE seq > ?1 AND seq < ?2 AND kind = ?3", between)?;
     minutes::keep(transaction, stays)
@@ -277,7 +291,7 @@ fn drop_oldest(transaction: &Transaction<'_>, timeline: &Timeline, newest: Seq) 
     let newest = row_id(newest);
     let readings = "SELECT min(seq), max(seq) FROM (SELECT seq FROM reading WHERE seq < ?1 ORDER BY seq LIMIT ?2)";
     if let Some(range) = range(transaction, readings, newest, READINGS_AT_ONCE)? {
-        delete_readings(transaction, timeline, range.last)?;
+        delete_readings(transaction, timeline, range.last, Seq(u64::MAX))?;
         return Ok(Some(range));
     }
     for kinds in ["kind <> 'alert'", "kind = 'alert' AND seq NOT IN (SELECT seq FROM alert_open)"] {

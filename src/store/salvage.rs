@@ -54,7 +54,7 @@ impl SalvageReport {
 
 /// The tables in the order in which they are copied, each with its columns; the first is the row number where `seq` or
 /// `id` is one, and the row number is copied with it.
-const TABLES: [(&str, &str); 24] = [
+const TABLES: [(&str, &str); 25] = [
     ("epoch", "id, name, boot, first_seq, started_mono, started_wall, ended_mono, ended_wall"),
     ("stream", "id, patient, device, source, metric, mdc, mode, quality, time_source"),
     (
@@ -86,6 +86,7 @@ const TABLES: [(&str, &str); 24] = [
         "minute, series, count, questionable, late, sum, places, least_at, least, least_exponent, greatest_at, greatest, \
          greatest_exponent, first_at, first, first_exponent, last_at, last, last_exponent, absent, absent_at, absent_last",
     ),
+    ("parked_range", "rowid, kind, first, last, rows"),
     ("resend_order", "seq, first, last"),
 ];
 

@@ -300,6 +300,20 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (minute, series)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- Parked rows that are not in that list any more: each kind as the range around them, and how many they are at most.
+    -- 'older': so many came after them that only this is remembered. 'gone': they have left the log, and that was told.
+    CREATE TABLE parked_range (
+        kind TEXT PRIMARY KEY,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        rows INTEGER NOT NULL
+    ) STRICT;
+",
+    "
+    -- The rows of the audit trail, which are few among the events. Nothing else pays for it.
+    CREATE INDEX audit_trail ON event (seq) WHERE kind = 'audit';
+",
 ];
 
 /// Opens the one connection that writes.
@@ -384,7 +398,7 @@ mod tests {
             .collect::<Result<_, _>>()
             .unwrap();
         // One that each reading pays for would cost 3.3 times the bytes.
-        assert_eq!(indices, ["alert_life"]);
+        assert_eq!(indices, ["alert_life", "audit_trail"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::directory::Directory;
 use super::handle::{Ends, Moves, StoreHealth};
 use super::ledger::{Committed, Ledger};
 use super::queue::is_reading;
-use super::{SalvageReport, SeqRange, StoreError};
+use super::{DroppedRows, SalvageReport, SeqRange, StoreError};
 use crate::clock::{Mono, Stamp};
 use crate::event::Event;
 
@@ -36,9 +36,9 @@ pub struct Writer {
     /// Locked by one blocking thread at a time, never across an `.await`.
     ledger: Arc<Mutex<Ledger>>,
     ends: Ends,
-    dropped: mpsc::Sender<SeqRange>,
+    dropped: mpsc::Sender<DroppedRows>,
     /// A range that waits for room in `dropped`.
-    unreported: Option<SeqRange>,
+    unreported: Option<DroppedRows>,
     group_commit: Duration,
     /// Nobody has configured a budget: it follows the disk, upwards only.
     grows: bool,
@@ -85,7 +85,7 @@ impl Writer {
         directory: Arc<Directory>,
         ledger: Ledger,
         ends: Ends,
-        (dropped, salvages): (mpsc::Sender<SeqRange>, mpsc::Sender<SalvageReport>),
+        (dropped, salvages): (mpsc::Sender<DroppedRows>, mpsc::Sender<SalvageReport>),
         (group_commit, grows): (Duration, bool),
         now: Stamp,
     ) -> Self {
@@ -228,7 +228,8 @@ impl Writer {
             Ok(committed) => {
                 self.ends.moved.put_back(Moves { cursors: committed.ahead, ..Moves::default() });
                 self.ends.parked.send_if_modified(|count| count.store(committed.parked, &moved.parking));
-                self.report(committed.dropped);
+                self.report(committed.dropped.map(|SeqRange { first, last }| DroppedRows { first, last, parked: 0 }));
+                self.report(committed.parked_gone);
                 self.recover();
                 self.ends.durable.send_if_modified(|durable| {
                     let is_news = *durable != committed.newest;
@@ -368,6 +369,7 @@ impl Writer {
             }
             if let Ok(committed) = &outcome
                 && committed.dropped.is_none()
+                && committed.parked_gone.is_none()
                 && !is_retry
             {
                 durable.send_replace(committed.newest);
@@ -392,6 +394,7 @@ impl Writer {
         if self.state == State::Failing {
             info!("events are stored again");
             self.state = State::Healthy;
+            self.ends.queue.end_telling();
             self.ends.health.send_replace(StoreHealth::Ok);
         }
     }
@@ -404,6 +407,7 @@ impl Writer {
             warn!(%error, "events cannot be stored and wait in memory");
         }
         self.state = State::Failing;
+        self.ends.queue.begin_telling(&self.batch);
         let oldest = self.batch.first().map_or(self.latest, |event| event.at);
         self.ends.health.send_if_modified(|health| {
             let since = match health {
@@ -418,16 +422,23 @@ impl Writer {
     }
 
     /// Hands a dropped range on, or joins it to the next one if nobody has taken the last ones.
-    fn report(&mut self, range: Option<SeqRange>) {
-        let Some(range) = range else { return };
-        let joined = self.unreported.take().map_or(range, |waiting| SeqRange {
-            first: waiting.first.min(range.first),
-            last: waiting.last.max(range.last),
+    fn report(&mut self, rows: Option<DroppedRows>) {
+        let Some(rows) = rows else { return };
+        let joined = self.unreported.take().map_or(rows, |waiting| DroppedRows {
+            first: waiting.first.min(rows.first),
+            last: waiting.last.max(rows.last),
+            // A range of which nothing was confirmed says more than a count.
+            parked: if waiting.parked == 0 || rows.parked == 0 {
+                0
+            } else {
+                waiting.parked.saturating_add(rows.parked)
+            },
         });
-        warn!(first = %joined.first, last = %joined.last, "rows that nobody had acknowledged were dropped to make room");
+        let DroppedRows { first, last, parked } = joined;
+        warn!(%first, %last, parked, "rows that the backend does not have were dropped to make room");
         match self.dropped.try_send(joined) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(range)) => self.unreported = Some(range),
+            Err(mpsc::error::TrySendError::Full(rows)) => self.unreported = Some(rows),
             Err(mpsc::error::TrySendError::Closed(_)) => error!("nobody takes reports of dropped rows"),
         }
     }

@@ -14,6 +14,7 @@ mod retained;
 mod state;
 pub mod token;
 pub mod topic;
+mod undurable;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -44,7 +45,8 @@ use self::pieces::Pieces;
 use self::plan::{Action, EndKind, Lane, Message, Plan, ReadRequest, Row};
 use self::resend::Resend;
 use self::state::State;
-use crate::clock::{Clock, Mono, Stamp};
+use self::undurable::{Surroundings, Undurable};
+use crate::clock::{Clock, Mono, Stamp, Wall};
 use crate::event::Event;
 use crate::ids::{BridgeId, DeviceId, Epoch, Seq, SiteId};
 use crate::store::{ParkedRow, Reader, SeqRange, StoreError, StoreHandle};
@@ -194,9 +196,10 @@ impl UplinkConfig {
         }
     }
 
-    /// That the bridge is there, and how long its buffer would last without the broker.
-    fn online(&self) -> BridgeNews {
-        BridgeNews::Online(self.about.buffer_left().map(|left| left.as_secs()))
+    /// That the bridge is there, how long its buffer would last without the broker, and since when its disk fails.
+    fn online(&self, storage_degraded_since: Option<Wall>) -> BridgeNews {
+        let buffer_seconds_left = self.about.buffer_left().map(|left| left.as_secs());
+        BridgeNews::Online { buffer_seconds_left, storage_degraded_since }
     }
 
     fn announcement(&self, news: BridgeNews, now: Stamp) -> Result<Announcement, UplinkError> {
@@ -253,7 +256,7 @@ pub async fn run(
     cursors.retain(|name, _| own.contains(name));
     let through = *durable.borrow_and_update();
     let mut plan = Plan::new(config.limits.clone(), &cursors, through, seed, clock.now());
-    let (mut timeline, mut parked) = (handle.timeline(), handle.parked());
+    let (mut timeline, mut parked, mut health) = (handle.timeline(), handle.parked(), handle.health());
     plan.on_clock(timeline.borrow_and_update().unset_from(), clock.now());
     let known = Arc::clone(&timeline.borrow());
     let state = State::begin(&config, &reader, &known, through).await?;
@@ -263,6 +266,7 @@ pub async fn run(
         plan,
         state,
         resend: Resend::default(),
+        undurable: Undurable::default(),
         link: None,
         memory: Memory::default(),
         reads: FuturesUnordered::new(),
@@ -304,6 +308,8 @@ pub async fn run(
             () = resends.pushed() => {}
             // Other rows are parked; the next turn tells. The handle has the other end, so this fails never.
             _ = parked.changed() => {}
+            // The disk fails, or works again; the next turn tells, and whether the store has ended is seen below.
+            Ok(()) = health.changed() => {}
             // Commands that were carried out.
             Some(text) = uplink.commands.next(), if !uplink.commands.is_empty() => uplink.reply(text?),
             // The store has committed more.
@@ -326,6 +332,7 @@ struct Uplink {
     plan: Plan,
     state: State,
     resend: Resend,
+    undurable: Undurable,
     link: Option<Link>,
     memory: Memory,
     /// At most one read a lane.
@@ -369,7 +376,8 @@ impl Uplink {
         let rows = (self.plan.in_flight(), self.plan.taken());
         self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, rows, now);
         self.weigh_announcements(now);
-        self.state.tell_buffer(&self.config, now)?;
+        self.state.tell_buffer(&self.config, &self.handle, now)?;
+        let past_the_disk = self.tell_undurable(now)?;
         let durable = *self.handle.durable().borrow();
         self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle, durable);
         while let Some(action) = self.plan.next_action(now) {
@@ -386,7 +394,31 @@ impl Uplink {
             info!(left = status.backlog, seconds = status.backlog_seconds, "what waited for the broker goes out");
         }
         let told_again = self.tell_status(status, now.mono);
-        Ok(self.plan.next_deadline(now).into_iter().chain(self.state.next_deadline(now)).chain(told_again).min())
+        let others = [self.state.next_deadline(now), told_again, past_the_disk];
+        Ok(self.plan.next_deadline(now).into_iter().chain(others.into_iter().flatten()).min())
+    }
+
+    /// While the disk fails: what happens now is sent all the same. Tells when there may be more.
+    fn tell_undurable(&mut self, now: Stamp) -> Result<Option<Mono>, UplinkError> {
+        if self.undurable.is_stuck(self.config.limits.ack_timeout, now.mono) {
+            let reason = "the broker does not confirm what it is sent";
+            warn!(%reason, "uplink connection dropped");
+            self.disconnected(EndKind::Lost, reason, now);
+        }
+        let surroundings = Surroundings { config: &self.config, handle: &self.handle, is_held: self.is_held };
+        self.undurable.turn(&surroundings, &mut self.state, self.link.as_mut(), now)
+    }
+
+    fn disconnected(&mut self, kind: EndKind, reason: &str, now: Stamp) {
+        self.link = None;
+        self.weigh_announcements(now);
+        let rows = (self.plan.in_flight(), self.plan.taken());
+        self.plan.on_disconnected(kind, reason, now);
+        if self.plan.is_suspicious(kind) {
+            self.state.on_broken_off(&self.config, kind == EndKind::RowRefused, rows, now);
+        }
+        self.state.on_disconnected();
+        self.undurable.on_disconnected();
     }
 
     /// Shows what it is doing; tells when counts that are not shown yet are due. Each change wakes whoever looks, which for
@@ -420,6 +452,7 @@ impl Uplink {
                 warn!(%reason, "uplink connection dropped");
                 self.link = None;
                 self.state.on_disconnected();
+                self.undurable.on_disconnected();
             }
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
@@ -510,16 +543,10 @@ impl Uplink {
                 None => {}
             },
             LinkEvent::Answer { ticket, code } => self.plan.on_puback(ticket, code, now),
+            LinkEvent::Beside { ticket, code } => self.undurable.on_answer(ticket, code, now.mono),
             LinkEvent::Announced { ticket, result } => self.state.on_answer(ticket, &result, &self.handle),
             LinkEvent::Ended { kind, reason } => {
-                self.link = None;
-                self.weigh_announcements(now);
-                let rows = (self.plan.in_flight(), self.plan.taken());
-                self.plan.on_disconnected(kind, &reason, now);
-                if self.plan.is_suspicious(kind) {
-                    self.state.on_broken_off(&self.config, kind == EndKind::RowRefused, rows, now);
-                }
-                self.state.on_disconnected();
+                self.disconnected(kind, &reason, now);
                 // A broker that is away for a week is one line at its start, and the status.
                 if kind == EndKind::Again {
                     info!(%reason, "uplink connects anew");
@@ -574,6 +601,7 @@ impl Uplink {
     async fn leave(mut self) -> Result<(), UplinkError> {
         self.plan.on_stop();
         self.state.on_disconnected();
+        self.undurable.end();
         if self.plan.status(self.clock.now()).connected {
             let offline = self.config.announcement(BridgeNews::Stopped, self.clock.now())?;
             if let Some(link) = &mut self.link {

@@ -13,10 +13,10 @@ use super::downlink::Incoming;
 use super::home_assistant::{Catalogue, Seen};
 use super::retained::{Due, Rank, Retained};
 use super::{Announcement, Link, UplinkConfig, UplinkError, birth};
-use crate::clock::{Mono, Stamp};
+use crate::clock::{Mono, Stamp, Wall};
 use crate::event::{AlertEvent, Event, EventBody, SystemKind};
 use crate::ids::{DeviceId, Seq};
-use crate::store::{Reader, StoreError, StoreHandle};
+use crate::store::{Reader, StoreError, StoreHandle, StoreHealth};
 use crate::timeline::Timeline;
 
 /// The `{kind}` of the topics of alerts that stand.
@@ -70,6 +70,8 @@ pub(super) struct State {
     pub(super) asked: FuturesUnordered<BoxFuture<'static, Option<Json>>>,
     /// When the broker was told how long the buffer lasts, and what.
     told_buffer: (Mono, Option<Duration>),
+    /// Since when the disk fails, as the broker was told.
+    told_storage: Option<Wall>,
     /// The largest packet that the broker takes; `None`: there is no connection.
     max_packet_bytes: Option<u32>,
     /// The largest birth, after a larger one ended a connection.
@@ -110,6 +112,7 @@ impl State {
             is_birth_old: false,
             asked: FuturesUnordered::new(),
             told_buffer: (Mono(0), None),
+            told_storage: None,
             max_packet_bytes: None,
             max_birth_bytes: usize::MAX,
             is_size_told: false,
@@ -132,24 +135,31 @@ impl State {
         self.retained.on_connected(now.mono);
         self.max_packet_bytes = Some(max_packet_bytes.unwrap_or(u32::MAX).min(config.limits.max_packet_bytes));
         self.tell_birth(config, handle, now)?;
-        self.tell_online(config, now)
+        self.tell_online(config, handle, now)
     }
 
-    fn tell_online(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+    fn tell_online(&mut self, config: &UplinkConfig, handle: &StoreHandle, now: Stamp) -> Result<(), UplinkError> {
         self.told_buffer = (now.mono, config.about.buffer_left());
-        let Announcement { topic, body } = config.announcement(config.online(), now)?;
+        self.told_storage = degraded_since(handle);
+        let Announcement { topic, body } = config.announcement(config.online(self.told_storage), now)?;
         self.retained.bridge(topic, body);
         Ok(())
     }
 
-    /// Tells another length of the buffer, now and then.
-    pub(super) fn tell_buffer(&mut self, config: &UplinkConfig, now: Stamp) -> Result<(), UplinkError> {
+    /// Tells another length of the buffer, now and then, and at once that the disk fails or works again.
+    pub(super) fn tell_buffer(
+        &mut self,
+        config: &UplinkConfig,
+        handle: &StoreHandle,
+        now: Stamp,
+    ) -> Result<(), UplinkError> {
         let (at, known) = self.told_buffer;
         let left = config.about.buffer_left();
         // One that has just become known is told at once.
         let is_due = known.is_none() || now.mono.since(at) >= BUFFER_EVERY;
-        if self.max_packet_bytes.is_some() && left != known && is_due {
-            self.tell_online(config, now)?;
+        let is_news = (left != known && is_due) || degraded_since(handle) != self.told_storage;
+        if self.max_packet_bytes.is_some() && is_news {
+            self.tell_online(config, handle, now)?;
         }
         Ok(())
     }
@@ -393,7 +403,13 @@ impl State {
         }
     }
 
-    fn take(
+    /// The largest packet that the broker takes; `None`: there is no connection.
+    pub(super) const fn max_packet_bytes(&self) -> Option<u32> {
+        self.max_packet_bytes
+    }
+
+    /// Takes an event that says which alerts stand, or what the birth says.
+    pub(super) fn take(
         &mut self,
         config: &UplinkConfig,
         event: &Event,
@@ -423,6 +439,14 @@ impl State {
             self.retained.ended(topic, body, event.seq, age, now);
         }
         Ok(())
+    }
+}
+
+/// Since when the disk fails; `None`: it does not.
+fn degraded_since(handle: &StoreHandle) -> Option<Wall> {
+    match &*handle.health().borrow() {
+        StoreHealth::Degraded { since, .. } => Some(since.wall),
+        StoreHealth::Ok => None,
     }
 }
 

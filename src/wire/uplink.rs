@@ -10,8 +10,13 @@ use crate::ids::{BridgeId, Epoch, SiteId};
 /// What a receiver of many bridges is told about one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgeNews {
-    /// It is connected. Without the connection its buffer would last for so many seconds; `None`: unknown.
-    Online(Option<u64>),
+    /// It is connected.
+    Online {
+        /// Without the connection its buffer would last for so many seconds; `None`: unknown.
+        buffer_seconds_left: Option<u64>,
+        /// Since when its disk takes no events; `None`: it does.
+        storage_degraded_since: Option<Wall>,
+    },
     /// It has left on purpose.
     Stopped,
     /// The receiver's broker has lost it.
@@ -22,7 +27,7 @@ impl BridgeNews {
     /// The envelope's `type`.
     pub const fn kind(self) -> &'static str {
         match self {
-            Self::Online(_) | Self::Stopped | Self::Lost => "status",
+            Self::Online { .. } | Self::Stopped | Self::Lost => "status",
         }
     }
 }
@@ -36,12 +41,17 @@ pub(super) struct StatusData {
     /// While it is online: for how many seconds its buffer would last without the broker; null if that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<u64>")]
-    buffer_seconds_left: Option<Known>,
+    buffer_seconds_left: Option<Known<u64>>,
+    /// While it is online: since when its disk takes no events. Alerts and the newest readings are sent all the same, with
+    /// numbers that only its memory holds; null: everything is stored before it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<shape::Timestamp>")]
+    storage_degraded_since: Option<Known<String>>,
 }
 
-/// A number, or null: it is unknown.
+/// A member, or null: it is unknown, or there is none.
 #[derive(Debug, Serialize)]
-struct Known(Option<u64>);
+struct Known<T>(Option<T>);
 
 /// The text of a bridge's `status`. It is no event: it has no number and is not in the log.
 ///
@@ -54,12 +64,18 @@ pub fn bridge_news(
     epoch: &Epoch,
     at: Wall,
 ) -> Result<String, serde_json::Error> {
-    let (state, reason, buffer_seconds_left) = match news {
-        BridgeNews::Online(left) => ("online", None, Some(Known(left))),
-        BridgeNews::Stopped => ("offline", Some("stopped"), None),
-        BridgeNews::Lost => ("offline", Some("connection_lost"), None),
+    let offline =
+        |reason| StatusData { state: "offline", reason, buffer_seconds_left: None, storage_degraded_since: None };
+    let data = match news {
+        BridgeNews::Online { buffer_seconds_left, storage_degraded_since } => StatusData {
+            state: "online",
+            reason: None,
+            buffer_seconds_left: Some(Known(buffer_seconds_left)),
+            storage_degraded_since: Some(Known(storage_degraded_since.map(|since| since.to_string()))),
+        },
+        BridgeNews::Stopped => offline(Some("stopped")),
+        BridgeNews::Lost => offline(Some("connection_lost")),
     };
-    let data = StatusData { state, reason, buffer_seconds_left };
     bridge_message(news.kind(), &data, (site, bridge, epoch), at)
 }
 
@@ -107,8 +123,13 @@ mod tests {
             )
         );
         let online = r#""data":{"state":"online","reason":null,"buffer_seconds_left":"#;
-        assert!(text(BridgeNews::Online(None)).contains(&format!("{online}null}}")));
-        assert!(text(BridgeNews::Online(Some(7200))).contains(&format!("{online}7200}}")));
+        let news = |buffer_seconds_left, storage_degraded_since| {
+            text(BridgeNews::Online { buffer_seconds_left, storage_degraded_since })
+        };
+        let storage = r#","storage_degraded_since":"#;
+        assert!(news(None, None).contains(&format!("{online}null{storage}null}}")));
+        let since = r#""1970-01-01T00:00:01.000Z"}"#;
+        assert!(news(Some(7200), Some(Wall(1000))).contains(&format!("{online}7200{storage}{since}")));
         assert!(text(BridgeNews::Stopped).contains(r#""data":{"state":"offline","reason":"stopped"}"#));
     }
 }

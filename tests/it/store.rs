@@ -19,9 +19,9 @@ use vitalbridge::event::{
 use vitalbridge::ids::{AlertId, DeviceId, Epoch, Seq, SourceId};
 use vitalbridge::record::{KnownRecords, RecordEvent, RecordKey};
 use vitalbridge::store::{
-    self, DeviceIdentity, KeptChanges, KeptObservation, MAX_BATCH, MAX_READ, Opened, QUEUE, RESERVED_FOR_ALERTS,
-    RESERVED_FOR_PEOPLE, RETRY_EVERY, Reader, Refused, ResumePoint, SalvageReport, SeqRange, StoreError, StoreHandle,
-    StoreHealth, StoreOptions,
+    self, DeviceIdentity, DroppedRows, KeptChanges, KeptObservation, MAX_BATCH, MAX_READ, Opened, ParkedRow, QUEUE,
+    RESERVED_FOR_ALERTS, RESERVED_FOR_PEOPLE, RETRY_EVERY, Reader, Refused, ResumePoint, SalvageReport, SeqRange,
+    StoreError, StoreHandle, StoreHealth, StoreOptions,
 };
 use vitalbridge::timeline::{ClockEpoch, ClockState};
 use vitalbridge::vitals::{
@@ -59,7 +59,7 @@ struct Running {
     limit_changes: KeptChanges,
     identities: BTreeMap<SourceId, DeviceIdentity>,
     records: BTreeMap<DeviceId, KnownRecords>,
-    dropped: mpsc::Receiver<SeqRange>,
+    dropped: mpsc::Receiver<DroppedRows>,
     salvaged: Option<SalvageReport>,
     salvages: mpsc::Receiver<SalvageReport>,
     stop: CancellationToken,
@@ -939,8 +939,8 @@ async fn rows_beyond_the_budget_go_oldest_first_and_every_unacknowledged_one_is_
     };
     let mut store = Running::start(folder.path(), &options, 1);
     let mut alerts = Vec::new();
-    let acknowledged = Seq(3000);
-    let mut reported: Option<SeqRange> = None;
+    let acknowledged = Seq(2000);
+    let mut reported: Option<DroppedRows> = None;
     for second in 0..40_000_u64 {
         if second % 1000 == 999 {
             alerts.push(store.append(at(second), EventBody::Alert(alert(u128::from(second), AlertChange::End))));
@@ -962,7 +962,7 @@ async fn rows_beyond_the_budget_go_oldest_first_and_every_unacknowledged_one_is_
     tokio::time::sleep(SECOND * 2).await;
     // The last commits may have dropped rows as well.
     while let Ok(range) = store.dropped.try_recv() {
-        reported = Some(SeqRange { last: range.last, ..reported.unwrap() });
+        reported = Some(DroppedRows { last: range.last, ..reported.unwrap() });
     }
     let events = store.all().await;
     let oldest = events.iter().find(|event| matches!(event.body, EventBody::Reading(_))).unwrap().seq;
@@ -973,7 +973,7 @@ async fn rows_beyond_the_budget_go_oldest_first_and_every_unacknowledged_one_is_
     assert_eq!(events.last().unwrap().seq, Seq(40_000));
     let lost = store.reader.lost(acknowledged, Seq(5000)).await.unwrap();
     let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
-    assert_eq!(lost, [range(3001, 3999), range(4001, 4999)]);
+    assert_eq!(lost, [range(2001, 2999), range(3001, 3999), range(4001, 4999)]);
     let missing: u64 = store
         .reader
         .lost(Seq::ZERO, Seq(40_000))
@@ -1025,6 +1025,52 @@ async fn acknowledged_readings_go_after_a_day_and_others_stay() {
     assert!(store.dropped.try_recv().is_err());
     let marks = store.all().await.iter().filter(|event| matches!(event.body, EventBody::System(_))).count();
     assert_eq!(marks, 11);
+    store.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_the_broker_did_not_take_is_not_deleted_by_its_age_and_its_loss_for_want_of_space_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let lanes = vec!["alerts".to_owned(), "backlog".to_owned()];
+    let options = StoreOptions { holding_lanes: lanes.clone(), ..StoreOptions::default() };
+    let mut store = Running::start(folder.path(), &options, 1);
+    let fill = async |store: &mut Running, seconds: std::ops::Range<u64>| {
+        for second in seconds {
+            store.append(at(second), spo2(97, at(second)));
+            if second % 500 == 499 {
+                store.settle().await;
+            }
+        }
+        store.settle().await;
+        // All of it is settled: confirmed or parked.
+        let newest = Seq(store.next.0 - 1);
+        store.handle.set_cursors(lanes.iter().map(|lane| (lane.clone(), newest)).collect());
+    };
+    let has = async |store: &Running, seq: u64| store.all().await.iter().any(|event| event.seq == Seq(seq));
+    fill(&mut store, 0..5000).await;
+    let row = ParkedRow { seq: Seq(3000), lane: "live".to_owned(), at: at(0).wall, reason: "0x87".to_owned() };
+    store.handle.park(row);
+    // 25 hours later.
+    fill(&mut store, 90_000..100_000).await;
+    fill(&mut store, 100_000..101_000).await;
+    assert!(has(&store, 3000).await, "it was never delivered");
+    assert!(!has(&store, 1000).await, "what was delivered goes by its age");
+    assert_eq!(store.handle.parked().borrow().total(), 1, "the alert stands");
+    assert!(store.dropped.try_recv().is_err());
+    store.end().await.unwrap();
+
+    // The next run has less room, and it goes.
+    let options = StoreOptions { max_bytes: Some(256 << 10), ..options };
+    let mut store = Running::start(folder.path(), &options, 2);
+    fill(&mut store, 101_000..104_000).await;
+    assert!(!has(&store, 3000).await);
+    let told = store.dropped.recv().await.unwrap();
+    assert_eq!(told, DroppedRows { first: Seq(3000), last: Seq(3000), parked: 1 });
+    assert_eq!(store.handle.parked().borrow().total(), 1, "the alert does not end by itself");
+    store.handle.unpark(SeqRange { first: Seq(2990), last: Seq(3000) });
+    fill(&mut store, 104_000..104_500).await;
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(store.handle.parked().borrow().total(), 0, "somebody has asked for it");
     store.end().await.unwrap();
 }
 

@@ -254,10 +254,23 @@ async fn outlast(
     house.rules(STRICT);
     signal(bridge.pid(), "HUP");
     screen.alert("spo2_low", "start").await;
+    // The backend is told too, while nothing of it can be stored: that the disk fails, of the patient, and the numbers.
+    for rule in ["storage_degraded", "spo2_low"] {
+        eventually(&format!("{fault}: {rule} at the broker"), LIMIT, || tally.has_begun(rule).then_some(())).await;
+    }
+    let since = tally.status()["storage_degraded_since"].clone();
+    assert!(since.as_str().is_some_and(|since| since.ends_with('Z')), "{fault}: {}", tally.status());
+    let before = tally.counts("b1").len();
     screen.readings(10).await;
+    eventually("readings of the present at the broker", LIMIT, || {
+        (tally.counts("b1").len() >= before + 8).then_some(())
+    })
+    .await;
 
     end(&bridge);
     screen.alert("storage_degraded", "end").await;
+    let is_healed = || tally.status()["storage_degraded_since"].is_null().then_some(());
+    eventually("the broker knows that the disk works", LIMIT, is_healed).await;
     screen.readings(3).await;
     let code = bridge.stop();
     assert_eq!(code, Some(0), "{fault}: everything that waited is stored\n{}", told.end());
@@ -514,4 +527,18 @@ async fn a_configuration_that_changes_while_the_broker_is_away_loses_nothing() {
         assert_eq!(outcome.lost, 0, "{outcome:?}");
         assert!(tally.topics().iter().any(|found| found.starts_with(topic)), "{change}: {:?}", tally.topics());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runs_on_a_machine_that_does_not_tell_its_boot_do_not_share_one() {
+    let house = House::new(free_port());
+    for run in 1..=2 {
+        let mut command = program();
+        command.args(house.arguments()).env("VITALBRIDGE_BOOT_ID", "unknown");
+        let bridge = Bridge::start_command(command);
+        assert_eq!(bridge.stop(), Some(0), "run {run}");
+    }
+    let database = rusqlite::Connection::open(house.state().join("vitals.db")).unwrap();
+    let boots: i64 = database.query_row("SELECT count(DISTINCT boot) FROM epoch", [], |row| row.get(0)).unwrap();
+    assert_eq!(boots, 2, "their times since boot cannot be compared");
 }

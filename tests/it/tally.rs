@@ -23,6 +23,11 @@ struct Counted {
     events: BTreeMap<String, BTreeMap<Identity, u64>>,
     /// The first two parts of each topic on which an event came.
     topics: BTreeSet<String>,
+    /// Rule and change of the alerts that came, and of those that the broker keeps.
+    alerts: BTreeSet<(String, String)>,
+    present: BTreeSet<(String, String)>,
+    /// What the bridge said last of itself.
+    status: Json,
 }
 
 /// `mosquitto_sub` with a session that the broker keeps: nothing is missed while the broker is away.
@@ -52,9 +57,13 @@ impl Tally {
                 if topic == READY {
                     list.lock().unwrap().is_listening = true;
                 }
+                let Ok(message) = serde_json::from_str::<Json>(text) else { continue };
+                let mut list = list.lock().unwrap();
                 // What the broker keeps repeats an event; it is not the delivery of one.
-                if let (false, Ok(message)) = (topic.contains("alert_present"), serde_json::from_str::<Json>(text)) {
-                    list.lock().unwrap().take(topic, &message);
+                if topic.contains("alert_present") {
+                    list.present.extend(alert_of(&message));
+                } else {
+                    list.take(topic, &message);
                 }
             }
         });
@@ -73,14 +82,35 @@ impl Tally {
         self.counted.lock().unwrap().events.get(bridge).cloned().unwrap_or_default()
     }
 
+    /// Whether the start of an alert of this rule came, as an event and as what stands.
+    pub(crate) fn has_begun(&self, rule: &str) -> bool {
+        let (counted, alert) = (self.counted.lock().unwrap(), (rule.to_owned(), "start".to_owned()));
+        counted.alerts.contains(&alert) && counted.present.contains(&alert)
+    }
+
+    /// What the bridge said last of itself.
+    pub(crate) fn status(&self) -> Json {
+        self.counted.lock().unwrap().status.clone()
+    }
+
     /// The first two parts of each topic on which an event came.
     pub(crate) fn topics(&self) -> BTreeSet<String> {
         self.counted.lock().unwrap().topics.clone()
     }
 }
 
+/// Rule and change of an alert.
+fn alert_of(message: &Json) -> Option<(String, String)> {
+    let text = |name: &str| message["data"][name].as_str().map(str::to_owned);
+    text("rule").zip(text("change")).filter(|_| message["type"] == "alert")
+}
+
 impl Counted {
     fn take(&mut self, topic: &str, message: &Json) {
+        self.alerts.extend(alert_of(message));
+        if message["type"] == "status" {
+            self.status = message["data"].clone();
+        }
         let one = [message.clone()];
         let events = match message["data"].as_array() {
             Some(bundle) if message["type"] == "batch" => bundle.as_slice(),

@@ -9,7 +9,7 @@ use crate::cli::{CommandError, say};
 use crate::clock::Clock;
 use crate::daemon::resending::{Order, OrderFile};
 use crate::ids::Seq;
-use crate::store::{Counted, Room, Rows, SeqRange};
+use crate::store::{Counted, ParkedRange, Room, Rows, SeqRange};
 use crate::uplink::Waiting;
 use crate::uplink::plan::{HOLDING, Lane};
 
@@ -35,6 +35,8 @@ struct Status {
     lanes: Vec<LaneNow>,
     /// Rows that the broker did not take.
     parked: u64,
+    /// Of these, those that `ls` does not list one by one.
+    parked_ranges: Vec<ParkedNow>,
     /// Ranges that are ordered to be sent again and that are not sent yet.
     ordered: usize,
     used_bytes: u64,
@@ -58,6 +60,17 @@ struct LaneNow {
     last_seq: Option<Seq>,
     oldest: Option<String>,
     newest: Option<String>,
+}
+
+/// Parked rows of which only the range is remembered.
+#[derive(Debug, Serialize)]
+struct ParkedNow {
+    first_seq: Seq,
+    last_seq: Seq,
+    /// At most.
+    rows: u64,
+    /// They have left the log.
+    gone: bool,
 }
 
 pub(super) async fn run(args: &StatusArgs) -> Result<(), CommandError> {
@@ -109,6 +122,7 @@ async fn gather(opened: &Opened) -> anyhow::Result<(Status, Room)> {
         newest_seq: *newest,
         lanes,
         parked: reader.count_parked().await?,
+        parked_ranges: reader.parked_ranges().await?.into_iter().map(ParkedNow::of).collect(),
         ordered: ordered(opened).await?,
         used_bytes: room.used_bytes,
         max_bytes: room.max_bytes,
@@ -120,6 +134,13 @@ async fn gather(opened: &Opened) -> anyhow::Result<(Status, Room)> {
         buffer_seconds_left: room.left.filter(|_| is_fed).map(|left| left.as_secs()),
     };
     Ok((status, room))
+}
+
+impl ParkedNow {
+    fn of(parked: ParkedRange) -> Self {
+        let ParkedRange { range: SeqRange { first, last }, rows, is_gone } = parked;
+        Self { first_seq: first, last_seq: last, rows, gone: is_gone }
+    }
 }
 
 /// Orders that a daemon has accepted, and those that wait for one. One that was just accepted stands in both.
@@ -158,6 +179,14 @@ fn print(status: &Status, room: &Room) -> Result<(), CommandError> {
     }
     if status.parked > 0 {
         say(&format!("  {} rows are parked: the broker did not take them (`vitalbridge buffer ls`)", status.parked))?;
+    }
+    for ParkedNow { first_seq, last_seq, rows, gone } in &status.parked_ranges {
+        let now = if *gone {
+            "have left the log; `replay` of the range ends the alert"
+        } else {
+            "are older than those of `ls`"
+        };
+        say(&format!("    up to {rows} of these, between {first_seq} and {last_seq}, {now}"))?;
     }
     if status.ordered > 0 {
         say(&format!("  {} ranges are ordered to be sent again", status.ordered))?;

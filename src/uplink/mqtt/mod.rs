@@ -29,6 +29,7 @@ use super::access::{Credential, Version};
 use super::downlink::{Incoming, MAX_COMMANDS};
 use super::plan::{BrokerLimits, EndKind, Message, Ticket};
 use super::retained::AT_ONCE;
+use super::undurable::BESIDE;
 use crate::clock::Clock;
 
 pub use self::probe::{Probe, ProbeStep, probe};
@@ -73,6 +74,13 @@ pub(super) enum LinkEvent {
         /// MQTT 5.0 3.4.2.1.
         code: u8,
     },
+    /// PUBACK of what was sent beside the rows, with its reason code.
+    Beside {
+        /// Of the publication.
+        ticket: u64,
+        /// MQTT 5.0 3.4.2.1.
+        code: u8,
+    },
     /// The broker has answered the subscription of commands, with the reason if it refused it.
     Listening(Result<(), String>),
     /// Somebody has published a command.
@@ -96,6 +104,7 @@ pub(super) enum LinkEvent {
 #[derive(Debug, Clone, Copy)]
 enum Sent {
     Row(Ticket),
+    Beside(u64),
     Announcement(u64),
     Reply,
 }
@@ -292,6 +301,7 @@ impl Link {
         link.renewal = Renewal::of(config.access.password.as_ref(), password.as_ref(), clock);
         let capacity = usize::from(config.limits.window)
             .saturating_add(ANNOUNCEMENTS)
+            .saturating_add(BESIDE)
             .saturating_add(MAX_COMMANDS)
             .saturating_add(SUBSCRIPTIONS);
         let reports = Reports { connected: connected_in, heard };
@@ -319,12 +329,21 @@ impl Link {
 
     /// Queues a row. The plan's window keeps this inside the capacity; an error ends the connection.
     pub(super) fn publish(&mut self, ticket: Ticket, message: &Message) {
+        self.publish_message(Sent::Row(ticket), message);
+    }
+
+    /// Queues an event that is not known to the plan; no more than [`BESIDE`] may be without an answer.
+    pub(super) fn publish_beside(&mut self, ticket: u64, message: &Message) {
+        self.publish_message(Sent::Beside(ticket), message);
+    }
+
+    fn publish_message(&mut self, sent: Sent, message: &Message) {
         // A connection that will be replaced takes nothing new: the plan reads the row again for the next one.
         if self.renewal.as_ref().is_some_and(Renewal::has_begun) {
             return;
         }
         let (topic, body) = (message.topic.as_str(), message.body.clone());
-        self.publish_as(Sent::Row(ticket), Outgoing { topic, body, is_retained: false, row: Some(message) });
+        self.publish_as(sent, Outgoing { topic, body, is_retained: false, row: Some(message) });
     }
 
     /// Queues a retained message about the bridge; `ticket` comes back with its answer.
@@ -415,6 +434,7 @@ impl Link {
         }
         match (sent, result) {
             (Sent::Row(ticket), Ok(code)) => Some(LinkEvent::Answer { ticket, code }),
+            (Sent::Beside(ticket), Ok(code)) => Some(LinkEvent::Beside { ticket, code }),
             // Whoever asked may have gone; the audit trail has what was done.
             (Sent::Reply, Ok(_)) => None,
             (Sent::Announcement(ticket), Ok(code)) => {
