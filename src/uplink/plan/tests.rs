@@ -790,3 +790,6 @@ fn a_read_of_the_live_lane_from_before_it_began_anew_counts_for_nothing() {
     });
     assert_eq!(published.collect::<Vec<_>>(), (1001..=1010).collect::<Vec<_>>());
 }
+
+mod piecemeal;
+mod precedence;
