@@ -67,15 +67,16 @@ impl Said {
         }
     }
 
-    /// The value of Current Time or Date Time. Fractions of zero are those of a clock that has none.
-    fn answer(payload: &[u8]) -> Option<Self> {
+    /// The value of Current Time or Date Time. Fractions of zero are those of a clock that has none; seconds of zero those of
+    /// one that counts minutes, unless it is known to count seconds.
+    fn answer(payload: &[u8], counts_seconds: bool) -> Option<Self> {
         let (time, fractions) = match CurrentTime::parse(payload) {
             Ok((told, _)) => (told.time, told.fractions_256),
             Err(_) => (DateTime::parse(payload).ok()?, 0),
         };
         let whole = Wall::parse(&format!("{time}Z"))?;
         if fractions == 0 {
-            return Some(Self::new(whole, SECOND_MS));
+            return Some(if counts_seconds { Self::new(whole, SECOND_MS) } else { Self::stamp(whole) });
         }
         Some(Self::new(Wall(whole.0.saturating_add(i64::from(fractions) * 1000 / 256)), FRACTION_MS))
     }
@@ -181,6 +182,8 @@ pub(super) struct DeviceClock {
     line: Option<Line>,
     /// Where it ran before somebody set it, or the bridge did.
     earlier: Option<Line>,
+    /// It has told a time with seconds.
+    counts_seconds: bool,
     /// The line was read or written over this link.
     is_of_link: bool,
     /// Written over this link; whether the device took it is not known, or it did not.
@@ -194,7 +197,8 @@ pub(super) struct DeviceClock {
 impl DeviceClock {
     /// A new link: the clock may have been set meanwhile.
     pub(super) fn on_link(&mut self) {
-        *self = Self { line: self.line, earlier: self.earlier, ..Self::default() };
+        let Self { line, earlier, counts_seconds, .. } = *self;
+        *self = Self { line, earlier, counts_seconds, ..Self::default() };
     }
 
     /// The link has gone. What comes later than what was on its way is of another one.
@@ -220,7 +224,8 @@ impl DeviceClock {
         if self.is_of_link || self.setting.is_some() {
             return;
         }
-        if let Some(device) = Said::answer(payload) {
+        if let Some(device) = Said::answer(payload, self.counts_seconds) {
+            self.counts_seconds |= device.resolution_ms < MINUTE_MS;
             let pair = pair(device, asked, received);
             // If it was set, then after the last time that it was known.
             let from = self.line.map(|line| line.pair.at);

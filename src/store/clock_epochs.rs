@@ -106,6 +106,40 @@ mod tests {
             .unwrap();
     }
 
+    fn empty(folder: &std::path::Path) -> rusqlite::Connection {
+        let path = folder.join("vitals.db");
+        std::fs::File::create(&path).unwrap();
+        let mut connection = connect_writer(&path).unwrap();
+        migrate(&mut connection, &path, MIGRATIONS).unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_a_later_version_knows_of_a_clock_is_not_taken_for_a_set_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = empty(folder.path());
+        connection.execute_batch("INSERT INTO clock_epoch VALUES (1, 'b', 0, 0, 100, 'by_starlight');").unwrap();
+        assert_eq!(super::load(&connection).unwrap().epochs()[0].state, ClockState::Unknown);
+    }
+
+    #[test]
+    fn the_clock_epoch_of_the_oldest_row_is_kept_and_what_is_before_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = empty(folder.path());
+        connection
+            .execute_batch(
+                "INSERT INTO clock_epoch VALUES (1, 'a', 0, 0, NULL, 'unknown'), (10, 'b', 0, 0, NULL, 'unknown'),
+                     (20, 'b', 0, 0, 100, 'synchronised');
+                 INSERT INTO reading (seq, stream, mono, wall, received_ns, received_ms, uncertainty_ms) VALUES (12, 1, 0, 0, 0, 0, 0);",
+            )
+            .unwrap();
+        let transaction = connection.transaction().unwrap();
+        super::forget(&transaction).unwrap();
+        transaction.commit().unwrap();
+        let left: Vec<Seq> = super::load(&connection).unwrap().epochs().iter().map(|epoch| epoch.first).collect();
+        assert_eq!(left, [Seq(10), Seq(20)]);
+    }
+
     #[tokio::test]
     async fn a_database_from_before_clock_epochs_keeps_its_times_and_takes_epochs() {
         let folder = tempfile::tempdir().unwrap();

@@ -16,6 +16,8 @@ mod inbox;
 mod inspect;
 mod ledger;
 mod look;
+#[cfg(test)]
+mod mended;
 mod minutes;
 mod orders;
 mod parked;

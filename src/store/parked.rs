@@ -368,6 +368,44 @@ mod tests {
         assert_eq!(count.total(), most + 5);
     }
 
+    #[test]
+    fn a_row_that_goes_again_while_the_disk_fails_is_not_parked_by_what_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = empty(folder.path());
+        let (mut failed, mut since) = (Parkings::default(), Parkings::default());
+        failed.push(Parking::Parked(row(5)));
+        since.push(Parking::TakenUp(SeqRange { first: Seq(5), last: Seq(5) }));
+        since.push(Parking::Parked(row(6)));
+        since.put_before(failed);
+        let transaction = connection.transaction().unwrap();
+        since.store(&transaction).unwrap();
+        let left: i64 = transaction.query_row("SELECT sum(seq) FROM parked", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 6);
+    }
+
+    #[test]
+    fn the_newest_parked_rows_are_remembered_and_not_more_than_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = empty(folder.path());
+        let transaction = connection.transaction().unwrap();
+        let most = u64::try_from(MAX_PARKED).unwrap();
+        for begin in (1..=most + 1000).step_by(1000) {
+            let mut changes = Parkings::default();
+            (begin..begin + 1000).for_each(|seq| changes.push(Parking::Parked(row(seq))));
+            changes.store(&transaction).unwrap();
+        }
+        let oldest: i64 = transaction.query_row("SELECT min(seq) FROM parked", [], |row| row.get(0)).unwrap();
+        assert_eq!((oldest, count(&transaction).unwrap()), (1001, most));
+    }
+
+    fn empty(folder: &std::path::Path) -> Connection {
+        let path = folder.join("vitals.db");
+        std::fs::File::create(&path).unwrap();
+        let mut connection = schema::connect_writer(&path).unwrap();
+        schema::migrate(&mut connection, &path, schema::MIGRATIONS).unwrap();
+        connection
+    }
+
     fn row(seq: u64) -> ParkedRow {
         ParkedRow { seq: Seq(seq), lane: "alerts".to_owned(), at: NOW.wall, reason: "no".to_owned() }
     }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::clock::Stamp;
+use crate::event::{Event, EventBody};
+use crate::vitals::{Absent, Metric, Mode, Quality, Reading, Taken, TimeSource, Value, Vital};
 
 const SET: i64 = 1_795_219_200_000; // 2026-11-21
 
@@ -92,6 +94,62 @@ fn what_is_older_than_the_first_clock_epoch_is_left_as_it_is() {
     assert_eq!(timeline.placed(Seq(99), at(5, 0)), None);
     assert_eq!(Timeline::default().placed(Seq(1), at(5, 0)), None);
     assert_eq!(Timeline::default().unset_from(), None);
+}
+
+#[test]
+fn a_clock_of_which_nobody_can_tell_is_waited_for_like_one_that_is_not_set() {
+    use ClockState::{Synchronised, Unknown};
+    let before = epoch(1, "a", 10, SET, Synchronised);
+    let mut timeline = Timeline::new(vec![before, epoch(30, "b", 10, 1000, Unknown)]);
+    assert_eq!(timeline.unset_from(), Some(Seq(30)));
+    timeline.add(epoch(50, "b", 60, SET, Synchronised));
+    assert_eq!(timeline.unset_from(), None);
+}
+
+/// A reading that was published at `at`, and arrived at `received`.
+fn read(at: Stamp, received: Stamp, taken: Taken) -> Event {
+    let reading = Reading {
+        patient: None,
+        device: "d".parse().unwrap(),
+        source: "s".parse().unwrap(),
+        vital: Vital::scalar(Metric::Spo2, Value::Absent(Absent::Silent)),
+        mdc: None,
+        quality: Quality::Valid,
+        mode: Mode::Real,
+        taken,
+        received,
+    };
+    Event { epoch: "k3f9".parse().unwrap(), seq: Seq(20), at, body: EventBody::Reading(reading) }
+}
+
+#[test]
+fn a_reading_is_moved_as_far_as_its_clock_was_wrong_when_it_arrived() {
+    use ClockState::{Synchronised, Unsynchronised};
+    let timeline = Timeline::new(vec![epoch(1, "b", 10, 0, Unsynchronised), epoch(50, "b", 60, SET, Synchronised)]);
+    let moment = |taken: &Event| match &taken.body {
+        EventBody::Reading(reading) => (reading.received.wall, reading.taken.wall, reading.taken.uncertainty_ms),
+        _ => panic!(),
+    };
+    let arrived = at(28, 0);
+    // Two seconds in the pipeline.
+    let found = moment(&timeline.rebased(read(at(30, 0), arrived, Taken::on_arrival(arrived))));
+    assert_eq!(found, (Wall(SET + 28_000), Some(Wall(SET + 28_000)), Some(103)));
+    // The clock was set to an hour later between its arrival and its publication, and to the right time after that.
+    let stepped = at(30, 3_600_000);
+    let found = moment(&timeline.rebased(read(stepped, arrived, Taken::on_arrival(arrived))));
+    assert_eq!(found, (Wall(SET + 28_000), Some(Wall(SET + 28_000)), Some(103)));
+    // A device's own time: what the mapping leaves open and what our clock does; and one that follows a time server.
+    let mapped = Taken {
+        wall: Some(Wall(20_000)),
+        source: TimeSource::DeviceMapped,
+        mapping_ms: Some(1100),
+        ..Taken::on_arrival(arrived)
+    };
+    let found = moment(&timeline.rebased(read(at(30, 0), arrived, mapped.clone())));
+    assert_eq!(found, (Wall(SET + 28_000), Some(Wall(SET + 20_000)), Some(1203)));
+    let own = Taken { wall: Some(Wall(SET + 5)), source: TimeSource::DeviceSynced, uncertainty_ms: Some(7), ..mapped };
+    let found = moment(&timeline.rebased(read(at(30, 0), arrived, own)));
+    assert_eq!(found, (Wall(SET + 28_000), Some(Wall(SET + 5)), Some(7)));
 }
 
 #[test]

@@ -133,3 +133,6 @@ async fn carry_out(downlink: &Downlink, json: &Json, mut durable: watch::Receive
     let durable = is_kept && matches!(tokio::time::timeout(DURABLE_DEADLINE, waiting).await, Ok(Ok(_)));
     Ok(wire::Done { ok: Yes, seq, durable })
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,6 +316,17 @@ mod tests {
     }
 
     #[test]
+    fn readings_that_wait_right_behind_what_was_asked_for_again_are_held_all_the_same() {
+        let mut pieces = Pieces::default();
+        pieces.ask_again(Seq(1), Seq(100));
+        pieces.add(Seq(100), Seq(400));
+        assert_eq!(ranges(&pieces), [(0, 100), (100, 400)]);
+        assert_eq!(pieces.settled(Seq(30)), Some(Seq(100)), "nobody has confirmed what comes after it");
+        let (again, live) = Pieces::restore(&stored(&pieces, 100, 400), Seq(400));
+        assert_eq!((ranges(&again), live), (vec![], Seq(100)));
+    }
+
+    #[test]
     fn pieces_stay_few_and_what_lies_between_them_is_joined_where_it_is_least() {
         let mut pieces = Pieces::default();
         for number in 0..20 {

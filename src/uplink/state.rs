@@ -558,3 +558,6 @@ mod tests {
         assert_eq!((&told["timestamp"], &told["data"]["onset"]), (&Json::from(&*expected), &Json::from(&*expected)));
     }
 }
+
+#[cfg(test)]
+mod following;

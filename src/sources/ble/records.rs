@@ -926,6 +926,19 @@ mod tests {
     }
 
     #[test]
+    fn what_can_go_on_waits_for_the_sensors_time_unless_too_much_does() {
+        let (mut intake, mut ready) = alone(BLOOD_PRESSURE_MEASUREMENT, &cuff("08:00"));
+        intake.finish(&mut ready);
+        intake.hold(ready);
+        assert!(intake.next_held(true).is_none());
+        let held = intake.next_held(false).unwrap();
+        assert!(intake.next_held(false).is_none());
+        intake.hold(vec![held; MAX_UNDATED + 1]);
+        assert!(intake.next_held(true).is_some(), "the oldest goes on without");
+        assert!(intake.next_held(true).is_none());
+    }
+
+    #[test]
     fn what_waits_over_the_end_of_its_link_is_dated_by_the_clock_of_that() {
         let mut device_clock = device_clock();
         let (mut intake, mut ready) = alone(BLOOD_PRESSURE_MEASUREMENT, &cuff("08:00"));

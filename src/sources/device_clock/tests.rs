@@ -15,8 +15,9 @@ fn current_time(local: &str, fractions_256: u8) -> [u8; 10] {
     CurrentTime { fractions_256, ..time }.encode()
 }
 
-/// One that was asked 200 ms before it answered.
+/// One that was asked 200 ms before it answered, and is known to count seconds.
 fn told(clock: &mut DeviceClock, local: &str, ms: u64) {
+    clock.counts_seconds = true;
     clock.on_asked(at(ms - 200));
     clock.on_told(&current_time(local, 0), at(ms));
 }
@@ -111,6 +112,25 @@ fn only_the_first_answer_of_a_link_counts_and_of_a_link_before_none() {
     clock.on_told(&[0xE4, 7, 1, 1, 8, 0, 50], at(60_000));
     let found = mapped(&clock, "2020-01-01T08:00:50", at(60_000));
     assert_eq!(found, Some(("2026-11-21T00:01:00.000Z".to_owned(), 1000)));
+}
+
+#[test]
+fn an_answer_without_seconds_is_one_of_minutes_until_the_clock_has_told_a_second() {
+    let date_time = |minute: u8, second: u8| [0xE4, 7, 1, 1, 8, minute, second];
+    let mut clock = DeviceClock::default();
+    // Half a minute, and half a second for the stamp, and 100 ppm of what is between their middles.
+    clock.on_told(&date_time(0, 0), at(60_000));
+    let found = mapped(&clock, "2020-01-01T07:59:01", at(60_000));
+    assert_eq!(found, Some(("2026-11-20T23:59:31.500Z".to_owned(), 30_509)));
+    clock.on_link();
+    clock.on_told(&date_time(1, 1), at(121_000));
+    let found = mapped(&clock, "2020-01-01T08:01:01", at(121_000));
+    assert_eq!(found, Some(("2026-11-21T00:02:01.000Z".to_owned(), 1000)));
+    // The next one that says no second is of a clock that counts them.
+    clock.on_link();
+    clock.on_told(&date_time(2, 0), at(180_000));
+    let found = mapped(&clock, "2020-01-01T08:01:59", at(180_000));
+    assert_eq!(found, Some(("2026-11-21T00:02:59.000Z".to_owned(), 1001)));
 }
 
 #[test]

@@ -800,3 +800,5 @@ fn a_read_of_the_live_lane_from_before_it_began_anew_counts_for_nothing() {
 
 mod blame;
 mod lanes;
+mod piecemeal;
+mod precedence;
