@@ -46,6 +46,9 @@ const REFUSED_RETRY: Duration = Duration::from_secs(5);
 /// Longest pause after the broker asked for less (quota exceeded, packet identifier in use).
 const LONGEST_HOLD: Duration = Duration::from_mins(1);
 
+/// Longest pause of the lane of alerts for that reason.
+const LONGEST_ALERT_HOLD: Duration = Duration::from_secs(5);
+
 /// Takeovers within [`TAKEOVER_SPAN`] that say two bridges share one client id.
 const MAX_TAKEOVERS: usize = 3;
 
@@ -181,6 +184,16 @@ pub struct ReadRequest {
     pub(super) split: bool,
 }
 
+impl ReadRequest {
+    /// A read of live readings, one a row.
+    #[cfg(test)]
+    pub(super) const fn for_tests(after: Seq, through: Seq, split: bool) -> Self {
+        let (connection, piece, clock, lane, max_packet_bytes) = (0, 0, 0, Lane::Live, u32::MAX);
+        let (limit, bundle, every_kind) = (READ_BATCH, 1, false);
+        Self { connection, piece, clock, lane, after, through, limit, bundle, max_packet_bytes, every_kind, split }
+    }
+}
+
 /// A row that the broker will not take; it stays in the store, and its lane goes on without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
@@ -302,7 +315,6 @@ pub struct Plan {
     last_progress: Mono,
     reconnect: Backoff,
     hold: Backoff,
-    held_until: Option<Mono>,
     clock_hold: ClockHold,
     /// Rises whenever more is known of the clock: what was read before has other times.
     clock: u64,
@@ -346,7 +358,6 @@ impl Plan {
             last_progress: now.mono,
             reconnect,
             hold,
-            held_until: None,
             clock_hold,
             clock: 0,
             one_by_one: 0,
@@ -526,6 +537,20 @@ impl Plan {
         }
     }
 
+    /// A read, or writing its rows, has ended in a panic. Which row of the range it is the lane finds out by reading less;
+    /// that row is tried some times and then parked, so that it holds up nothing.
+    pub fn on_read_panicked(&mut self, request: ReadRequest, reason: &str, now: Stamp) {
+        if !self.is_current(&request) {
+            return;
+        }
+        let lane = self.lane_mut(request.lane);
+        if let Some(seq) = lane.on_read_panicked(&request, now.mono)
+            && lane.on_bad_row(&request, seq, reason)
+        {
+            self.park(request.lane, seq, reason.to_owned());
+        }
+    }
+
     /// A read has failed; it is tried again.
     pub fn on_read_failed(&mut self, request: ReadRequest, reason: &str, now: Stamp) {
         if !self.is_current(&request) {
@@ -592,12 +617,7 @@ impl Plan {
             Link::Up { .. } => {
                 let lanes = [&self.alerts, &self.live, &self.backlog];
                 let retries = lanes.into_iter().flat_map(LaneState::times).chain([self.backlog_at]);
-                retries
-                    .chain(self.held_until)
-                    .chain(self.clock_hold.deadline())
-                    .filter(|at| *at > now.mono)
-                    .chain(self.watchdog())
-                    .min()
+                retries.chain(self.clock_hold.deadline()).filter(|at| *at > now.mono).chain(self.watchdog()).min()
             }
         }
     }
@@ -671,15 +691,12 @@ impl Plan {
 
     /// With a connection: alerts before readings, publishing before reading ahead.
     fn next_of_link(&mut self, window: u16, max_packet_bytes: u32, now: Mono) -> Option<Action> {
-        let held = self.held_until.is_some_and(|until| now < until);
-        if !held {
-            for lane in Lane::ALL.iter().copied() {
-                if self.flights.len() >= self.places(lane, window) {
-                    continue;
-                }
-                if let Some(action) = self.publish_next(lane, max_packet_bytes, now) {
-                    return Some(action);
-                }
+        for lane in Lane::ALL.iter().copied() {
+            if self.flights.len() >= self.places(lane, window) {
+                continue;
+            }
+            if let Some(action) = self.publish_next(lane, max_packet_bytes, now) {
+                return Some(action);
             }
         }
         Lane::ALL.iter().copied().find_map(|lane| self.read_next(lane, max_packet_bytes, now))
@@ -790,10 +807,15 @@ impl Plan {
         self.outbox.push_back(Action::Park(parked));
     }
 
-    /// The broker asks for less: the row waits, and with it everything else.
+    /// The broker asks for less: the row waits, and with it its lane and those that go after it. Alerts wait for nothing that
+    /// was said of readings, and not long for what was said of an alert.
     fn hold_back(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
-        if self.held_until.is_none_or(|until| now >= until) {
-            self.held_until = Some(now + self.hold.next_delay());
+        if !self.lane_mut(lane).is_held(now) {
+            let delay = self.hold.next_delay();
+            for held in Lane::ALL.iter().copied().skip_while(|other| *other != lane) {
+                let longest = if held == Lane::Alerts { LONGEST_ALERT_HOLD } else { LONGEST_HOLD };
+                self.lane_mut(held).hold(now + delay.min(longest));
+            }
         }
         self.status.reason = Some(format!("the broker asks for less (0x{code:02x})"));
         self.lane_mut(lane).send_again(seq, now);
@@ -860,7 +882,6 @@ impl Plan {
         self.link = Link::Down { retry_at: now.mono + self.reconnect.next_delay() };
         self.flights.clear();
         self.clock_hold.on_disconnected(now.mono);
-        self.held_until = None;
         self.alerts.rewind();
         self.live.rewind();
         self.backlog.rewind();

@@ -23,6 +23,18 @@ const REMOVED_AGAIN: Duration = Duration::from_hours(1);
 /// Most ended alerts that are remembered. More are read again from the log when these are done.
 const MAX_ENDED: usize = 1024;
 
+/// Most messages that are left out because they ended a connection.
+const MAX_REFUSED: usize = 64;
+
+/// Which message may have ended a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// That on this topic.
+    One(String),
+    /// One of those under way.
+    Several,
+}
+
 /// What goes first when much is to be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
@@ -96,6 +108,10 @@ pub(super) struct Retained {
     flights: BTreeMap<u64, String>,
     next_ticket: u64,
     is_connected: bool,
+    /// One of several ended a connection: they go one by one until all of them went.
+    is_careful: bool,
+    /// What ended a connection by itself: the topic, and what it said. It is left out until it says something else.
+    refused: BTreeMap<String, String>,
     /// Alerts up to here are known: what stood then stands here, so an older event about one that stands is no news.
     known: Seq,
     /// Every alert that ended up to here is gone from the broker for good.
@@ -115,6 +131,8 @@ impl Retained {
             flights: BTreeMap::new(),
             next_ticket: 0,
             is_connected: false,
+            is_careful: false,
+            refused: BTreeMap::new(),
             known,
             cursor,
             missed: None,
@@ -213,15 +231,48 @@ impl Retained {
     /// What to publish now, if anything.
     pub(super) fn next(&mut self, now: Mono) -> Option<Due> {
         self.turn(now);
-        if !self.is_connected || self.flights.len() >= AT_ONCE {
+        let at_once = if self.is_careful { 1 } else { AT_ONCE };
+        if !self.is_connected || self.flights.len() >= at_once {
             return None;
         }
-        let (_, topic) = self.due.pop_first()?;
+        let entries = &mut self.entries;
+        self.due.retain(|(_, topic)| match entries.get_mut(topic) {
+            Some(entry) if self.refused.get(topic) == Some(&entry.body) => {
+                entry.is_due = false;
+                false
+            }
+            _ => true,
+        });
+        let Some((_, topic)) = self.due.pop_first() else {
+            self.is_careful &= !self.flights.is_empty();
+            return None;
+        };
         let entry = self.entries.get_mut(&topic)?;
         self.next_ticket = self.next_ticket.saturating_add(1);
         (entry.is_due, entry.ticket) = (false, Some(self.next_ticket));
         self.flights.insert(self.next_ticket, topic.clone());
         Some(Due { ticket: self.next_ticket, rank: entry.rank, topic, body: entry.body.clone() })
+    }
+
+    /// The broker has ended the connection because of a message and does not say which. It may be one of these that were
+    /// under way: one alone is left out until it says something else, of several the one is looked for. `None`: none was,
+    /// so that it was something else, also when one of these was suspected before.
+    pub(super) fn on_refused(&mut self) -> Option<Suspicion> {
+        let mut flights = self.flights.values();
+        let Some(topic) = flights.next() else {
+            self.refused.clear();
+            return None;
+        };
+        if flights.next().is_some() {
+            self.is_careful = true;
+            return Some(Suspicion::Several);
+        }
+        let entry = self.entries.get(topic)?;
+        // Of too many each is tried again.
+        if self.refused.len() < MAX_REFUSED {
+            self.refused.insert(topic.clone(), entry.body.clone());
+        }
+        Some(Suspicion::One(topic.clone()))
     }
 
     /// The broker has answered. Refused or not: the same again would have the same answer on this connection. Gives the
@@ -500,6 +551,50 @@ mod tests {
         }
         let rest = broker.serve(&mut retained, 0);
         assert_eq!((rest.len(), rest.last().unwrap().as_str()), (42 - AT_ONCE, "doc=d"));
+    }
+
+    #[test]
+    fn what_ends_each_connection_is_found_and_left_out_until_it_says_something_else() {
+        let (mut retained, mut broker) = (Retained::new(Seq::ZERO, Seq::ZERO), kept());
+        for (topic, body) in [("a", "one"), ("b", "far too large"), ("c", "three")] {
+            retained.document(topic, body);
+        }
+        let mut connections = 0;
+        let said = loop {
+            retained.on_connected();
+            connections += 1;
+            assert!(connections < 5, "it is not found");
+            let mut under_way = Vec::new();
+            // A broker that answers in order, and the bridge sends all it may before the first answer.
+            let is_cut = loop {
+                while let Some(due) = retained.next(at(0).mono) {
+                    under_way.push(due);
+                }
+                if under_way.is_empty() {
+                    break false;
+                }
+                let first = under_way.remove(0);
+                if first.body == "far too large" {
+                    break true;
+                }
+                broker.0.insert(first.topic, first.body);
+                retained.on_answer(first.ticket, true);
+            };
+            if !is_cut {
+                break connections;
+            }
+            let expected = if connections == 1 { Suspicion::Several } else { Suspicion::One("b".to_owned()) };
+            assert_eq!(retained.on_refused(), Some(expected));
+            retained.on_disconnected();
+        };
+        assert_eq!((said, broker.holds()), (3, vec!["a=one".to_owned(), "c=three".to_owned()]));
+        retained.document("b", "small");
+        assert_eq!(broker.serve(&mut retained, 0), ["b=small"]);
+        // With none of these under way it was a row, and none of these is suspected any more.
+        retained.document("b", "far too large");
+        assert_eq!(retained.on_refused(), None);
+        retained.on_connected();
+        assert_eq!(broker.serve(&mut retained, 0).len(), 3);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Packets {
 pub(super) fn end_of(code: u8) -> End {
     let kind = match code {
         0x8E => EndKind::TakenOver,
-        0x95 => EndKind::RowRefused,
+        0x87 | 0x90 | 0x95 | 0x99 => EndKind::RowRefused,
         _ => EndKind::Lost,
     };
     let name = match code {
@@ -79,11 +79,13 @@ pub(super) fn end_of(code: u8) -> End {
         0x8B => " (server shutting down)",
         0x8D => " (keep-alive timeout)",
         0x8E => " (session taken over)",
+        0x90 => " (topic name invalid)",
         0x93 => " (receive maximum exceeded)",
         0x95 => " (packet too large)",
         0x96 => " (message rate too high)",
         0x97 => " (quota exceeded)",
         0x98 => " (administrative action)",
+        0x99 => " (payload format invalid)",
         0x9C | 0x9D => " (another server is to be used: set mqtt.broker)",
         _ => "",
     };
@@ -116,9 +118,15 @@ mod tests {
 
     #[test]
     fn a_takeover_and_a_row_too_large_are_told_apart_from_other_ends() {
-        for (code, kind) in
-            [(0x8E, EndKind::TakenOver), (0x95, EndKind::RowRefused), (0x8B, EndKind::Lost), (0xA2, EndKind::Lost)]
-        {
+        for (code, kind) in [
+            (0x8E, EndKind::TakenOver),
+            (0x95, EndKind::RowRefused),
+            (0x87, EndKind::RowRefused),
+            (0x90, EndKind::RowRefused),
+            (0x99, EndKind::RowRefused),
+            (0x8B, EndKind::Lost),
+            (0xA2, EndKind::Lost),
+        ] {
             let end = end_of(code);
             assert_eq!(end.cause, Cause::Kind(kind));
             assert!(end.reason.contains(&format!("0x{code:02x}")), "{}", end.reason);

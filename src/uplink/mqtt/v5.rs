@@ -232,7 +232,10 @@ fn server_disconnect(code: DisconnectReasonCode, text: Option<&str>) -> End {
     let text = text.map(|text| format!(" ({text})")).unwrap_or_default();
     let kind = match code {
         DisconnectReasonCode::SessionTakenOver => EndKind::TakenOver,
-        DisconnectReasonCode::PacketTooLarge => EndKind::RowRefused,
+        DisconnectReasonCode::PacketTooLarge
+        | DisconnectReasonCode::NotAuthorized
+        | DisconnectReasonCode::TopicNameInvalid
+        | DisconnectReasonCode::PayloadFormatInvalid => EndKind::RowRefused,
         _ => EndKind::Lost,
     };
     End::new(Cause::Kind(kind), format!("the broker has ended the connection: {code:?}{text}"))

@@ -29,6 +29,7 @@ enum Happening {
     End(EndKind),
     Rows(ReadRequest),
     ReadFails(ReadRequest),
+    ReadPanics(ReadRequest),
     Commit,
     /// A time server answers.
     ClockSet,
@@ -58,6 +59,8 @@ struct World {
     sent: u64,
     poison: BTreeMap<Seq, u8>,
     damaged: BTreeSet<Seq>,
+    /// The program cannot bear to read these.
+    unbearable: BTreeSet<Seq>,
     received: BTreeSet<Seq>,
     confirmed: BTreeSet<Seq>,
     parked: BTreeSet<Seq>,
@@ -79,6 +82,8 @@ struct World {
     publications: u64,
     bundles: u64,
     resent: u64,
+    panics: u64,
+    task_restarts: u64,
     connections: u64,
 }
 
@@ -101,6 +106,7 @@ impl World {
         });
         let poison = poison.collect();
         let damaged = (0..rows / 100).map(|_| Seq(random.u64(1..=u64::try_from(rows).unwrap()))).collect();
+        let unbearable = (0..rows / 300).map(|_| Seq(random.u64(1..=u64::try_from(rows).unwrap()))).collect();
         let mut world = Self {
             random,
             now,
@@ -119,6 +125,7 @@ impl World {
             sent: 0,
             poison,
             damaged,
+            unbearable,
             received: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             parked: BTreeSet::new(),
@@ -136,6 +143,8 @@ impl World {
             publications: 0,
             bundles: 0,
             resent: 0,
+            panics: 0,
+            task_restarts: 0,
             connections: 0,
         };
         world.later(seconds(0), Happening::Commit);
@@ -212,7 +221,7 @@ impl World {
     /// Rows that this broker never takes, or that cannot be read.
     fn is_bad(&self, seq: Seq) -> bool {
         let is_damaged = self.poison.contains_key(&seq) || self.damaged.contains(&seq);
-        is_damaged || Self::bytes_of(seq) > BROKER_PACKET_BYTES
+        is_damaged || self.unbearable.contains(&seq) || Self::bytes_of(seq) > BROKER_PACKET_BYTES
     }
 
     fn expected(&self) -> impl Iterator<Item = Seq> {
@@ -299,8 +308,12 @@ impl World {
     fn read(&mut self, request: ReadRequest) {
         assert!(request.through <= self.durable, "reads what is not durable");
         let delay = self.millis(50);
-        let fails = self.bad_luck(50);
-        self.later(delay, if fails { Happening::ReadFails(request) } else { Happening::Rows(request) });
+        let happening = match (self.bad_luck(50), self.bad_luck(10)) {
+            (true, _) => Happening::ReadFails(request),
+            (false, true) => Happening::ReadPanics(request),
+            (false, false) => Happening::Rows(request),
+        };
+        self.later(delay, happening);
     }
 
     fn publish(&mut self, ticket: Ticket, message: &Message) {
@@ -386,13 +399,18 @@ impl World {
             }
             Happening::Rows(request) => {
                 let events = self.events(request);
-                if let Some(bad) = events.iter().find(|seq| self.damaged.contains(seq)) {
+                if events.iter().any(|seq| self.unbearable.contains(seq)) {
+                    self.panics += 1;
+                    self.plan.on_read_panicked(request, "a defect", self.now);
+                } else if let Some(bad) = events.iter().find(|seq| self.damaged.contains(seq)) {
                     self.plan.on_bad_row(request, *bad, "damaged", self.now);
                 } else {
                     let rows = self.rows(request, &events);
                     self.plan.on_rows(request, rows, events.len() >= request.limit);
                 }
             }
+            // By itself it would do the next time.
+            Happening::ReadPanics(request) => self.plan.on_read_panicked(request, "a passing defect", self.now),
             Happening::ReadFails(request) => self.plan.on_read_failed(request, "the model says so", self.now),
             Happening::Commit => self.commit(),
             Happening::ClockSet => {
@@ -403,6 +421,9 @@ impl World {
         }
         if self.bad_luck(1) {
             self.restart();
+        }
+        if self.bad_luck(2) {
+            self.restart_the_task();
         }
         if self.bad_luck(1) {
             let (first, more) = (self.random.u64(1..=self.end_of_log().0), self.random.u64(..200));
@@ -470,21 +491,34 @@ impl World {
         let wrong: Vec<&Seq> = passed.iter().filter(|seq| !settled(seq)).collect();
         assert!(wrong.is_empty(), "the cursors {after:?} pass {wrong:?}, which nobody confirmed");
         // A crash loses what was not stored yet.
-        if !self.bad_luck(100) {
+        if !self.bad_luck(300) {
             self.stored_cursors = after;
             self.moved.clear();
         }
     }
 
+    /// The uplink ends and begins again in the same run of the daemon: the store goes on, and with it what has moved and is
+    /// not on disk yet.
+    fn restart_the_task(&mut self) {
+        let mut known = self.stored_cursors.clone();
+        known.extend(self.moved.clone());
+        self.task_restarts += u64::from(!self.moved.is_empty());
+        self.begin_again(&known);
+    }
+
     /// The daemon is killed and comes back with what is stored.
     fn restart(&mut self) {
-        self.cut();
         self.moved.clear();
+        self.begin_again(&self.stored_cursors.clone());
+    }
+
+    fn begin_again(&mut self, cursors: &BTreeMap<String, Seq>) {
+        self.cut();
         self.agenda.retain(|_, (_, happening)| matches!(happening, Happening::Commit | Happening::ClockSet));
         self.parked_in_this_life.clear();
         self.asked.clear();
         let seed = self.random.u64(..);
-        self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
+        self.plan = Plan::new(self.limits.clone(), cursors, self.durable, seed, self.now);
         self.waited = Duration::ZERO;
         self.tell_clock();
     }
@@ -494,6 +528,7 @@ impl World {
 fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() {
     let first: u64 = std::env::var("UPLINK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let (mut bundles, mut resent, mut held, mut flagged) = (0, 0, 0, 0);
+    let (mut panics, mut task_restarts) = (0, 0);
     for seed in first..first + 60 {
         println!("seed {seed}");
         let mut world = World::new(seed, 1500);
@@ -519,11 +554,15 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         assert!(world.connections > 3 && world.publications > 300, "seed {seed}: the world was not hostile");
         bundles += world.bundles;
         resent += world.resent;
+        panics += world.panics;
+        task_restarts += world.task_restarts;
         held += world.held;
         flagged += world.flagged;
     }
     assert!(bundles > 1000, "only {bundles} bundles");
     assert!(resent > 10, "only {resent} ranges were sent again");
+    assert!(panics > 100, "only {panics} reads ended in a panic");
+    assert!(task_restarts > 10, "only {task_restarts} restarts of the uplink found cursors that were not on disk");
     assert!(held > 100, "only {held} alerts went out while readings waited for the clock");
     assert!(flagged > 100, "only {flagged} readings went out although the clock was never set");
 }

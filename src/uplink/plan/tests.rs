@@ -250,6 +250,31 @@ fn a_broker_that_asks_for_less_gets_nothing_for_a_while() {
 }
 
 #[test]
+fn a_broker_that_asks_for_less_of_a_reading_gets_alerts_all_the_same() {
+    let log = "rAA";
+    let mut bench = Bench::new(log, BrokerLimits { receive_maximum: 1, max_packet_bytes: None });
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        let ticket = *bench.tickets.last().unwrap();
+        first.extend(bench.sent());
+        let code = if ticket.lane == Lane::Alerts { 0x00 } else { 0x97 };
+        bench.answer(ticket, code);
+        bench.turn(log);
+    }
+    assert_eq!(first, [2, 3, 1], "alerts go first");
+    assert!(bench.sent().is_empty(), "the reading waits");
+    let log = "rAAAr";
+    bench.plan.on_durable(Seq(5));
+    bench.turn(log);
+    let ticket = *bench.tickets.last().unwrap();
+    assert_eq!(bench.sent(), [4], "an alert of now does not");
+    bench.answer(ticket, 0x97);
+    bench.turn(log);
+    let until = bench.plan.next_deadline(bench.now).unwrap();
+    assert!(until.since(bench.now.mono) <= LONGEST_ALERT_HOLD);
+}
+
+#[test]
 fn a_row_larger_than_the_broker_takes_is_parked_unsent() {
     let broker = BrokerLimits { receive_maximum: 100, max_packet_bytes: Some(1000) };
     let mut bench = Bench::new("rRr", broker);
