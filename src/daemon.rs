@@ -3,6 +3,7 @@
 mod buffering;
 mod expecting;
 pub mod resending;
+mod restarting;
 mod storing;
 mod timekeeping;
 mod watching;
@@ -728,19 +729,12 @@ fn start_uplink(
     let (reader, handle, clock) = (reader.of_uplink(), running.handle.clone(), clock.clone());
     let stop = running.stages.uplink.clone();
     running.uplink.spawn("uplink", Role::Helper, async move {
-        let mut backoff = Backoff::new(UPLINK_RESTART.0, UPLINK_RESTART.1, seed);
-        while !stop.is_cancelled() {
+        let backoff = Backoff::new(UPLINK_RESTART.0, UPLINK_RESTART.1, seed);
+        let run = || {
             let (reader, handle, clock) = (reader.clone(), handle.clone(), clock.clone());
-            let run = uplink::run(settings.clone(), reader, handle, status.clone(), clock, seed, stop.clone());
-            match run.await {
-                Ok(()) => return Ok(()),
-                Err(error) => error!(%error, "the uplink ended and is started again"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(backoff.next_delay()) => {}
-            }
-        }
+            uplink::run(settings.clone(), reader, handle, status.clone(), clock, seed, stop.clone())
+        };
+        restarting::run_again(run, backoff, stop.clone()).await;
         Ok(())
     });
     let low = config.broker.as_ref().and_then(|broker| broker.buffer_low);

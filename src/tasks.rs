@@ -168,7 +168,7 @@ impl Tasks {
 }
 
 /// The message of a panic, as far as it is text.
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -7,6 +7,7 @@ mod birth;
 mod chat;
 mod computed;
 mod dated;
+mod discovery;
 mod list;
 mod notification;
 pub mod shape;
@@ -17,12 +18,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use self::answer::{ChosenPreferences, CommandResult, Done, No, Refused, Yes};
-pub use self::birth::{BirthClock, BirthData, ClockEpoch};
+pub use self::birth::{BirthClock, BirthData, ClockEpoch, KnownDevice, Threshold, Thresholds};
 pub use self::chat::{
     ActivityData, Line, MOMENTS, MomentData, PresenceData, ReadData, TypingData, chat_received, moment,
 };
 use self::chat::{ChatData, ClearedData, MessageData};
 pub use self::dated::{ClockNote, dated};
+pub use self::discovery::{DiscoveredAvailability, DiscoveredComponent, DiscoveredDevice, Discovery, DiscoveryOrigin};
 pub use self::list::{alert, device, reading};
 use self::notification::UserPush;
 pub use self::notification::{ToUser, preferences, to_user, user_id};

@@ -333,13 +333,13 @@ export interface BirthData {
   /** The SHA-256 of its configuration. */
   config_hash: string | null;
   /** Its sources; null if they did not fit. */
-  devices: unknown;
+  devices: KnownDevice[] | null;
   /** What did not fit into a packet of the broker. */
   left_out?: string[] | null;
   /** The schema of its messages. */
   schema: string;
   /** The limits in force of each patient; null if they are unknown or did not fit. */
-  thresholds: unknown;
+  thresholds: { [name: string]: unknown } | null;
   /** The version of the bridge. */
   version: string;
 }
@@ -912,6 +912,71 @@ export interface DeviceStatus {
   type: "device_status";
 }
 
+/** A topic that says whether the device can be heard. */
+export interface DiscoveredAvailability {
+  /** Which: that of the bridge's `status`. */
+  topic: string;
+  /** Takes `online` or `offline` out of the message. */
+  value_template: string;
+}
+
+/** Something that Home Assistant shows. */
+export type DiscoveredComponent = {
+  /** A class whose units Home Assistant knows as this bridge writes them. */
+  device_class?: string | null;
+  /** The number is unknown after so many seconds without a message on the topic. */
+  expire_after: number;
+  /** For people. */
+  name: string;
+  platform: "sensor";
+  /** `measurement`. */
+  state_class: "measurement";
+  /** Where the number comes. */
+  state_topic: string;
+  /** Unique in all of Home Assistant, for ever. */
+  unique_id: string;
+  /** The unit as this bridge writes it. */
+  unit_of_measurement: string;
+  /** Takes the number out of the message: `None` where it is not known, nothing where the message is about another. */
+  value_template: string;
+} | {
+  /** `connectivity`. */
+  device_class: string;
+  /** `diagnostic`. */
+  entity_category: string;
+  /** For people. */
+  name: string;
+  platform: "binary_sensor";
+  /** That of the bridge's `status`. */
+  state_topic: string;
+  /** Unique in all of Home Assistant, for ever. */
+  unique_id: string;
+  /** Makes `ON` or `OFF` of the message. */
+  value_template: string;
+};
+
+/** A device of Home Assistant: a patient with all sensors, or the bridge. */
+export interface DiscoveredDevice {
+  /** Documents with the same identifiers are about one device. */
+  identifiers: string[];
+  /** Who made it. */
+  manufacturer: string;
+  /** For people. A patient of a demo or a test is called so. */
+  name: string;
+  /** Of the bridge: its version. */
+  sw_version?: string | null;
+  /** Of a patient: the identifier of the bridge. */
+  via_device?: string | null;
+}
+
+/** The program that wrote the document. */
+export interface DiscoveryOrigin {
+  /** Its name. */
+  name: string;
+  /** Its version. */
+  sw_version: string;
+}
+
 /** It was done. */
 export interface DoneData {
   /** That event is on disk. */
@@ -1422,6 +1487,22 @@ export type JoinSessionRequest = {
   type: "join_session";
 };
 
+/** A source as a backend sees it. */
+export interface KnownDevice {
+  /** The device at the other end. */
+  device_id: DeviceId;
+  /** How it is reached. */
+  kind: "ble" | "serial" | "simulator" | "replay" | "unusable";
+  /** Real, demo or test. */
+  mode: "real" | "demo" | "test";
+  /** Whose readings these are, if they are somebody's. */
+  patient_id: PatientId | null;
+  /** Which profile reads it, if one does. */
+  profile: string | null;
+  /** Its name. */
+  source_id: SourceId;
+}
+
 /** Leaves a room. */
 export type LeaveRoomRequest = {
   conversation_id: RoomName;
@@ -1652,6 +1733,162 @@ export interface MqttBirth {
   type: "birth";
 }
 
+/** What a person behind the broker wants done. Of these only the commands that `mqtt.commands` lists; under the same `correlation_id` of the same person it is done once, for 24 h. */
+export type MqttCommand = {
+  alert_id: Uuid;
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  /** The newest event of the alert that the person saw. */
+  expected_seq: Seq;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "alert.acknowledge";
+  type?: "command";
+} | {
+  alert_id: Uuid;
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  expected_seq?: Seq | null;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "alert.pause_audio";
+  /** 120 if left out. */
+  seconds?: number | null;
+  type?: "command";
+} | {
+  alert_id: Uuid;
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  expected_seq?: Seq | null;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "alert.reset";
+  type?: "command";
+} | {
+  above?: number | null;
+  at_least?: number | null;
+  at_most?: number | null;
+  below?: number | null;
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  clear?: unknown;
+  clear_delay?: string | null;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  delay?: string | null;
+  /** Until when. */
+  expires: string;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "limits.set";
+  patient_id: PatientId;
+  /** Why. */
+  reason: string;
+  rule: RuleId;
+  type?: "command";
+  /** As in a rule file. The four limits may stand beside the other members instead. */
+  when?: unknown;
+} | {
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "limits.clear";
+  patient_id: PatientId;
+  reason?: string | null;
+  rule: RuleId;
+  type?: "command";
+} | {
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "rule.disable";
+  patient_id: PatientId;
+  /** Why. */
+  reason: string;
+  rule: RuleId;
+  type?: "command";
+  /** Until when. */
+  until: string;
+} | {
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "rule.enable";
+  patient_id: PatientId;
+  reason?: string | null;
+  rule: RuleId;
+  type?: "command";
+} | {
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "device.confirm";
+  serial_number: string;
+  source_id: SourceId;
+  type?: "command";
+} | {
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  command: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  name: "device.command";
+  source_id: SourceId;
+  type?: "command";
+} | {
+  /** The person, of 1 to 100 bytes. In the audit trail it is `mqtt:` and this. */
+  by: string;
+  /** The client's name for it, echoed in the answer. */
+  correlation_id?: string | number;
+  epoch: Epoch;
+  first_seq: number;
+  /** The client's name for it, echoed in the answer. */
+  id?: string | number;
+  last_seq: number;
+  name: "uplink.resend";
+  type?: "command";
+};
+
+/** One document: a device and what it shows. It is no event and has no envelope. */
+export interface MqttDiscovery {
+  /** Where it is told whether the numbers can be there at all; left out of the bridge's own document. */
+  availability?: DiscoveredAvailability[] | null;
+  /** What it shows, by names that are unique in the document. */
+  components: { [name: string]: DiscoveredComponent };
+  /** The device, as Home Assistant lists it. */
+  device: DiscoveredDevice;
+  /** Who says so. */
+  origin: DiscoveryOrigin;
+  /** With which quality of service the topics are subscribed. */
+  qos: number;
+}
+
+/** A message without a byte, taken as text: what the broker keeps on the topic is gone. The doctor's message is one too, and kept nowhere. */
+export type MqttEmpty = string;
+
+/** What Home Assistant says of itself on its own topic, as text without quotation marks. Other words, and what the broker kept, are passed over. */
+export type MqttHomeAssistant = "online" | "offline";
+
 /** What changed in the inboxes, beside messages that came in, and what people asked for under names of their own. */
 export interface MqttInbox {
   /** Which bridge, where the receiver hears several: `bridge`, `epoch` and `seq` name the event for ever. */
@@ -1672,8 +1909,11 @@ export interface MqttInbox {
   type: "inbox";
 }
 
+/** What the bridge takes from the broker. */
+export type MqttInput = MqttCommand | MqttHomeAssistant;
+
 /** What the broker gets. */
-export type MqttMessage = HealthUpdate | Alert | Notification | ChatMessage | ConversationCleared | DeviceStatus | Record | System | Audit | LimitsChanged | Observation | MqttInbox | MqttBatch | MqttStatus | MqttBirth | MqttResult;
+export type MqttMessage = HealthUpdate | Alert | Notification | ChatMessage | ConversationCleared | DeviceStatus | Record | System | Audit | LimitsChanged | Observation | MqttInbox | MqttBatch | MqttStatus | MqttBirth | MqttResult | MqttDiscovery | MqttEmpty;
 
 /** The answer to a command over the broker. */
 export interface MqttResult {
@@ -2366,7 +2606,7 @@ export type Status = "no_sensor" | "sensor_off" | "sensor_fault" | "searching" |
 export interface StatusData {
   /** While it is online: for how many seconds its buffer would last without the broker; null if that is unknown. */
   buffer_seconds_left?: number | null;
-  reason: string | null;
+  reason: "stopped" | "connection_lost" | null;
   state: "online" | "offline";
   /** While it is online: since when its disk takes no events. Alerts and the newest readings are sent all the same, with numbers that only its memory holds; null: everything is stored before it is sent. */
   storage_degraded_since?: Timestamp | null;
@@ -2508,6 +2748,28 @@ export type SystemKind = "started" | "stopping" | "config_reloaded" | "config_re
 
 /** The value of a tag. */
 export type TagText = string;
+
+/** One limit in force. */
+export interface Threshold {
+  /** It is switched off for now. */
+  alarm_off: boolean;
+  /** How long it must hold. */
+  delay_ms: number;
+  /** The high limit. */
+  high: Decimal | null;
+  /** The low limit. */
+  low: Decimal | null;
+  /** What it looks at (`spo2`, `blood_pressure.systolic`). Empty: every continuous metric, or no metric. */
+  metrics: string[];
+  /** How urgent. */
+  priority: Priority;
+  /** The rule. */
+  rule: RuleId;
+  /** All of it in words. */
+  summary: string;
+  /** Unit of the limits. */
+  unit: string;
+}
 
 /** Where the time of a measurement comes from. */
 export type TimeSource = "device_synced" | "device_mapped" | "received" | "unsynced" | "unknown";

@@ -35,7 +35,8 @@ use crate::sources::replay::Speed;
 use crate::sources::{SourceConfig, SourceError, SourceKind};
 use crate::store::StoreOptions;
 use crate::timeline::Trust;
-use crate::uplink::{About, Access, BrokerAddress, KnownDevice, Limits, TopicTemplate, UplinkConfig};
+use crate::uplink::{About, Access, BrokerAddress, Limits, TopicTemplate, UplinkConfig};
+use crate::wire::KnownDevice;
 
 pub use devices::{DEFAULT_DEVICES_DIR, Devices, OwnProfile};
 

@@ -63,6 +63,8 @@ impl Moves {
 #[derive(Debug, Default)]
 pub(super) struct Moved {
     moves: Mutex<Moves>,
+    /// The cursors that were taken and are on their way to the disk. Locked after `moves`.
+    storing: Mutex<BTreeMap<String, Seq>>,
     /// Clock epochs that were begun; the writer takes them at least once a second.
     clocks: Mutex<Vec<ClockEpoch>>,
 }
@@ -72,9 +74,24 @@ impl Moved {
         self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all moves.
+    fn storing(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Seq>> {
+        self.storing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all moves; [`Self::put_back`] follows once they are stored or cannot be.
     pub(super) fn take(&self) -> Moves {
-        std::mem::take(&mut *self.lock())
+        let mut waiting = self.lock();
+        let moves = std::mem::take(&mut *waiting);
+        self.storing().clone_from(&moves.cursors);
+        moves
+    }
+
+    /// The cursors that are not known to be on the disk.
+    fn unstored(&self) -> BTreeMap<String, Seq> {
+        let waiting = self.lock();
+        let mut all = self.storing().clone();
+        all.extend(waiting.cursors.iter().map(|(lane, seq)| (lane.clone(), *seq)));
+        all
     }
 
     pub(super) fn has_clocks(&self) -> bool {
@@ -101,9 +118,10 @@ impl Moved {
         *clocks = epochs;
     }
 
-    /// Puts moves back that could not be stored, except where a newer one has come.
+    /// What was taken is stored, but for these, which are put back except where a newer one has come.
     pub(super) fn put_back(&self, before: Moves) {
         let mut moves = self.lock();
+        self.storing().clear();
         for (lane, seq) in before.cursors {
             moves.cursors.entry(lane).or_insert(seq);
         }
@@ -225,6 +243,12 @@ impl StoreHandle {
     /// stored event is kept in memory until that event is stored.
     pub fn set_cursors(&self, moved: Vec<(String, Seq)>) {
         self.moved.lock().cursors.extend(moved);
+    }
+
+    /// The cursors of [`Self::set_cursors`] that may not be on disk yet. Whoever wants to know where the cursors are asks
+    /// this first and the disk then, and believes this where they differ.
+    pub fn unstored_cursors(&self) -> BTreeMap<String, Seq> {
+        self.moved.unstored()
     }
 
     /// Remembers that the broker does not take a row. The newest [`MAX_PARKED`](super::MAX_PARKED) are remembered

@@ -14,8 +14,8 @@ use super::handle::Moves;
 use super::retention::Keeper;
 use super::salvage::Replacement;
 use super::{
-    DeviceIdentity, DroppedRows, KeptChanges, KeptObservation, SalvageReport, SeqRange, StoreError, StoreOptions, chat,
-    clock_epochs, inbox, orders, parked, records, schema, times,
+    DeviceIdentity, DroppedRows, KeptChanges, KeptObservation, ResendOrder, SalvageReport, SeqRange, StoreError,
+    StoreOptions, chat, clock_epochs, inbox, orders, parked, records, schema, times,
 };
 use crate::clock::{Stamp, Wall};
 use crate::derive::live::ENTRY_LIFE;
@@ -57,6 +57,8 @@ pub(super) struct Ledger {
     connection: Connection,
     streams: HashMap<Stream, i64>,
     cursors: BTreeMap<String, Seq>,
+    /// What is to be sent again. As many as there may be orders.
+    orders: Vec<ResendOrder>,
     newest: Seq,
     /// How many rows the broker did not take.
     parked: u64,
@@ -114,6 +116,7 @@ impl Ledger {
             connection,
             streams: HashMap::new(),
             cursors: BTreeMap::new(),
+            orders: Vec::new(),
             newest: Seq::ZERO,
             parked: 0,
             keeper: Keeper::default(),
@@ -133,6 +136,7 @@ impl Ledger {
         let cursors = statement.query_map([], |row| Ok((row.get(0)?, seq_of(row.get(1)?))))?;
         self.cursors = cursors.collect::<rusqlite::Result<_>>()?;
         drop(statement);
+        self.orders = orders::load(&self.connection)?;
         self.parked = parked::count(&self.connection)?;
         Ok(())
     }
@@ -252,7 +256,8 @@ impl Ledger {
         self.connection = replacement.finish(directory, now)?.connection;
         let failed = StoreError::sqlite(&self.path, "cannot go on with it");
         self.keeper.limit_pages(&self.connection).map_err(&failed)?;
-        put_back(&mut self.connection, &self.cursors, self.keeper.timeline().epochs()).map_err(&failed)?;
+        put_back(&mut self.connection, &self.cursors, &self.orders, self.keeper.timeline().epochs())
+            .map_err(&failed)?;
         self.load().map_err(&failed)?;
         if let Some(run) = self.run.clone() {
             self.enter(&run).map_err(failed)?;
@@ -435,6 +440,7 @@ impl Ledger {
         self.keeper.learn(clocks);
         (self.newest, self.parked) = (newest, parked);
         self.cursors = cursors;
+        orders::follow(&mut self.orders, batch, &moves.resent);
         Ok(Committed { newest, dropped, ahead, parked, parked_gone })
     }
 
@@ -455,12 +461,14 @@ impl Ledger {
 fn put_back(
     connection: &mut Connection,
     cursors: &BTreeMap<String, Seq>,
+    resends: &[ResendOrder],
     epochs: &[ClockEpoch],
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for (lane, seq) in cursors {
         set_cursor(&transaction, lane, *seq)?;
     }
+    orders::keep(&transaction, resends)?;
     clock_epochs::keep(&transaction, epochs)?;
     transaction.commit()
 }

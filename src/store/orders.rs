@@ -1,13 +1,15 @@
 //! Ranges of the log that are to be sent to the broker again: an order is the row of the audit trail that accepted it, so
 //! that both reach the disk together, and it is remembered until it is carried out.
 
-use rusqlite::{Transaction, params};
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, params};
 
 use super::codec::{row_id, seq_of};
 use super::reader::Reader;
 use super::{SeqRange, StoreError};
 use crate::command::ResendWish;
-use crate::event::{AuditAction, AuditEvent, AuditResult};
+use crate::event::{AuditAction, AuditEvent, AuditResult, Event, EventBody};
 use crate::ids::Seq;
 
 /// An order that was accepted and is not carried out yet.
@@ -21,15 +23,43 @@ pub struct ResendOrder {
 
 /// Remembers an order whose acceptance is stored by this transaction.
 pub(super) fn accept(transaction: &Transaction<'_>, audit: &AuditEvent, seq: Seq) -> rusqlite::Result<()> {
+    accepted(audit, seq).map_or(Ok(()), |order| keep(transaction, &[order]))
+}
+
+/// The order that a row of the audit trail accepts, if it is about one.
+fn accepted(audit: &AuditEvent, seq: Seq) -> Option<ResendOrder> {
     let is_accepted = audit.action == AuditAction::UplinkResend && audit.result == AuditResult::Done;
-    let Some(wish) = Some(&audit.object).filter(|_| is_accepted).and_then(|object| ResendWish::described(object))
-    else {
-        return Ok(());
+    let wish = is_accepted.then(|| ResendWish::described(&audit.object)).flatten()?;
+    Some(ResendOrder { seq, range: SeqRange { first: wish.first, last: wish.last } })
+}
+
+/// Does to a list of orders what [`accept`] and [`forget`] did on disk.
+pub(super) fn follow(orders: &mut Vec<ResendOrder>, batch: &[Arc<Event>], done: &[Seq]) {
+    let order = |event: &Arc<Event>| match &event.body {
+        EventBody::Audit(audit) => accepted(audit, event.seq),
+        _ => None,
     };
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO resend_order (seq, first, last) VALUES (?1, ?2, ?3)")?
-        .execute(params![row_id(seq), row_id(wish.first), row_id(wish.last)])
-        .map(drop)
+    orders.extend(batch.iter().filter_map(order));
+    orders.retain(|order| !done.contains(&order.seq));
+}
+
+/// Stores orders that are not carried out.
+pub(super) fn keep(transaction: &Transaction<'_>, orders: &[ResendOrder]) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO resend_order (seq, first, last) VALUES (?1, ?2, ?3)";
+    for ResendOrder { seq, range } in orders {
+        transaction.prepare_cached(sql)?.execute(params![row_id(*seq), row_id(range.first), row_id(range.last)])?;
+    }
+    Ok(())
+}
+
+/// The orders that were accepted and are not carried out yet, oldest first.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<ResendOrder>> {
+    let mut statement = connection.prepare_cached("SELECT seq, first, last FROM resend_order ORDER BY seq")?;
+    let rows = statement.query_map([], |row| {
+        let range = SeqRange { first: seq_of(row.get(1)?), last: seq_of(row.get(2)?) };
+        Ok(ResendOrder { seq: seq_of(row.get(0)?), range })
+    })?;
+    rows.collect()
 }
 
 /// Forgets an order that was carried out.
@@ -46,28 +76,16 @@ impl Reader {
     /// # Errors
     /// SQLite failed.
     pub async fn resend_orders(&self) -> Result<Vec<ResendOrder>, StoreError> {
-        self.look_up(|transaction| {
-            let sql = "SELECT seq, first, last FROM resend_order ORDER BY seq";
-            let mut statement = transaction.prepare_cached(sql)?;
-            let rows = statement.query_map([], |row| {
-                let range = SeqRange { first: seq_of(row.get(1)?), last: seq_of(row.get(2)?) };
-                Ok(ResendOrder { seq: seq_of(row.get(0)?), range })
-            })?;
-            rows.collect()
-        })
-        .await
+        self.look_up(|transaction| load(transaction)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::clock::{Mono, Stamp, Wall};
-    use crate::event::{Event, EventBody};
     use crate::store::{Opened, StoreOptions, open, schema};
     use crate::vitals::Mode;
 

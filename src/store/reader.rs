@@ -223,16 +223,6 @@ impl Reader {
         .await
     }
 
-    /// The lanes whose names begin so and that were moved.
-    pub async fn lanes(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let prefix = prefix.to_owned();
-        self.query(move |transaction| {
-            let sql = "SELECT lane FROM cursor WHERE substr(lane, 1, length(?1)) = ?1 AND seq > 0 ORDER BY lane";
-            transaction.prepare(sql)?.query_map([prefix], |row| row.get(0))?.collect()
-        })
-        .await
-    }
-
     /// The oldest and the newest number in the log; `None` if it is empty.
     pub async fn bounds(&self) -> Result<Option<SeqRange>, StoreError> {
         self.query(|transaction| {

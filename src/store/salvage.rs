@@ -348,8 +348,9 @@ mod tests {
     use super::super::{StoreOptions, clock_epochs};
     use super::*;
     use crate::clock::{Mono, Wall};
-    use crate::event::{Event, EventBody, SystemEvent, SystemKind};
+    use crate::event::{AuditAction, AuditEvent, AuditResult, Event, EventBody, SystemEvent, SystemKind};
     use crate::timeline::{ClockEpoch, ClockState};
+    use crate::vitals::Mode;
 
     const NOW: Stamp = Stamp { mono: Mono::from_millis(60_000), wall: Wall(1_795_219_200_000) };
 
@@ -426,9 +427,36 @@ mod tests {
     fn what_memory_knows_is_put_back_after_a_mend() {
         let folder = tempfile::tempdir().unwrap();
         let (directory, mut ledger) = filled(folder.path());
+        let order = |seq, object: &str| {
+            let audit = AuditEvent {
+                by: "lena".to_owned(),
+                address: None,
+                action: AuditAction::UplinkResend,
+                object: object.to_owned(),
+                patient: None,
+                device: None,
+                source: None,
+                result: AuditResult::Done,
+                reason: None,
+                mode: Mode::Real,
+            };
+            let epoch = "k3f9".parse().unwrap();
+            Arc::new(Event { epoch, seq: Seq(seq), at: NOW, body: EventBody::Audit(audit) })
+        };
+        let orders = [order(11, "k3f9:1-4"), order(12, "k3f9:2-5"), order(13, "k3f9:3-6")];
+        ledger.commit(&orders, &Moves::default(), &[]).unwrap();
+        ledger.commit(&[], &Moves { resent: vec![Seq(12)], ..Moves::default() }, &[]).unwrap();
         let damage = Connection::open(directory.database()).unwrap();
-        damage.execute_batch("DELETE FROM clock_epoch; DELETE FROM cursor WHERE lane <> 'sent.0.through';").unwrap();
+        damage
+            .execute_batch(
+                "DELETE FROM clock_epoch; DELETE FROM cursor WHERE lane <> 'sent.0.through';
+                 DELETE FROM resend_order WHERE seq <> 11;",
+            )
+            .unwrap();
         ledger.mend(&directory, &problem(&directory), NOW).unwrap();
+        let sql = "SELECT group_concat(seq || ':' || first || '-' || last, ' ' ORDER BY seq) FROM resend_order";
+        let left: String = ledger.connection().query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(left, "11:1-4 13:3-6", "what is to be sent again, and not what was");
         assert_eq!(clock_epochs::load(ledger.connection()).unwrap().epochs(), [clock_epoch()]);
         let sql = "SELECT group_concat(lane || ' ' || seq, ', ' ORDER BY lane) FROM cursor";
         let cursors: String = ledger.connection().query_row(sql, [], |row| row.get(0)).unwrap();

@@ -34,12 +34,14 @@ impl Unstored {
 
     /// The first events after `after`, at most `limit`.
     pub(super) fn after(&self, rows: Rows, after: Seq, limit: usize) -> Vec<Arc<Event>> {
-        let events = match rows {
-            Rows::Readings => &self.readings,
-            Rows::Others => &self.others,
+        let events = if rows == Rows::Readings { &self.readings } else { &self.others };
+        let is_wanted = |event: &&Arc<Event>| match rows {
+            Rows::Readings | Rows::Others => true,
+            Rows::Urgent => event.body.is_urgent(),
+            Rows::Unhurried => !event.body.is_urgent(),
         };
         let first = events.partition_point(|event| event.seq <= after);
-        events.range(first..).take(limit).map(Arc::clone).collect()
+        events.range(first..).filter(is_wanted).take(limit).map(Arc::clone).collect()
     }
 }
 

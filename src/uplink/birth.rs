@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::UplinkConfig;
 use crate::clock::Stamp;
-use crate::ids::{DeviceId, PatientId, SourceId};
 use crate::patient::Patient;
 use crate::pipeline::{Control, Expected, ResendQueue};
 use crate::timeline::{self, ClockEpoch, ClockState};
-use crate::wire::{self, BirthClock, BirthData};
+use crate::wire::{self, BirthClock, BirthData, KnownDevice, Threshold, Thresholds};
 
 /// The `{kind}` of its topic, and its `type`.
 pub(super) const BIRTH: &str = "birth";
@@ -21,7 +18,7 @@ pub(super) const BIRTH: &str = "birth";
 /// The limits of all patients are asked for so long; without an answer they are told as unknown.
 const LIMITS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the packet of an announcement has beside its topic and its body, in bytes.
+/// What a packet has beside its topic and its body, in bytes.
 pub(super) const PACKET_OVERHEAD: usize = 128;
 
 /// What the bridge knows of itself. Nothing of it is secret.
@@ -54,25 +51,8 @@ impl About {
     }
 }
 
-/// A source as a backend sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KnownDevice {
-    /// Its name.
-    pub source_id: SourceId,
-    /// The device at the other end.
-    pub device_id: DeviceId,
-    /// Whose readings these are, if they are somebody's.
-    pub patient_id: Option<PatientId>,
-    /// `ble`, `serial`, `simulator`, `replay`, or `unusable`.
-    pub kind: &'static str,
-    /// Which profile reads it, if one does.
-    pub profile: Option<String>,
-    /// Real, demo or test.
-    pub mode: &'static str,
-}
-
 /// The limits in force of each patient; `None` if nobody answers.
-pub(super) async fn thresholds(about: About) -> Option<Json> {
+pub(super) async fn thresholds(about: About) -> Option<Thresholds> {
     let control = about.control?;
     let asking = async {
         let mut all = BTreeMap::new();
@@ -80,19 +60,20 @@ pub(super) async fn thresholds(about: About) -> Option<Json> {
             let (reply, answer) = oneshot::channel();
             control.send(Control::Limits(patient.id.clone(), reply)).await.ok()?;
             let limits = answer.await.ok()?.unwrap_or_default();
-            let shown: Vec<Json> = limits
-                .iter()
-                .map(|limit| {
-                    json!({
-                        "rule": limit.rule, "priority": limit.priority, "metrics": limit.metrics, "unit": limit.unit,
-                        "low": limit.low, "high": limit.high, "delay_ms": limit.delay_ms,
-                        "alarm_off": limit.off.is_some(), "summary": limit.summary(),
-                    })
-                })
-                .collect();
-            all.insert(patient.id.to_string(), shown);
+            let shown = limits.iter().map(|limit| Threshold {
+                rule: limit.rule.clone(),
+                priority: limit.priority,
+                metrics: limit.metrics.clone(),
+                unit: limit.unit,
+                low: limit.low,
+                high: limit.high,
+                delay_ms: limit.delay_ms,
+                alarm_off: limit.off.is_some(),
+                summary: limit.summary(),
+            });
+            all.insert(patient.id, shown.collect());
         }
-        Some(json!(all))
+        Some(all)
     };
     tokio::time::timeout(LIMITS_DEADLINE, asking).await.ok().flatten()
 }
@@ -119,7 +100,7 @@ fn clock(about: &About, epoch: Option<&ClockEpoch>, now: Stamp) -> BirthClock {
 pub(super) fn body(
     config: &UplinkConfig,
     epoch: Option<&ClockEpoch>,
-    thresholds: Option<&Json>,
+    thresholds: Option<&Thresholds>,
     max_packet_bytes: u32,
     now: Stamp,
 ) -> Result<String, serde_json::Error> {
@@ -129,7 +110,7 @@ pub(super) fn body(
         schema: wire::SCHEMA,
         config_hash: about.config_hash.as_ref().and_then(|hash| hash.borrow().clone()),
         clock: clock(about, epoch, now),
-        devices: Some(json!(about.devices)),
+        devices: Some(about.devices.clone()),
         thresholds: thresholds.cloned(),
         left_out: None,
     };
@@ -153,8 +134,11 @@ pub(super) fn body(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value as Json, json};
+
     use super::*;
     use crate::clock::{Mono, Wall};
+    use crate::event::Priority;
 
     fn config() -> UplinkConfig {
         let about = About {
@@ -187,12 +171,23 @@ mod tests {
 
     #[test]
     fn what_the_broker_would_not_take_is_left_out_and_that_is_said() {
-        let limits = json!({"P-0001": "x".repeat(5000)});
+        let limit = Threshold {
+            rule: "spo2_low".parse().unwrap(),
+            priority: Priority::High,
+            metrics: vec!["spo2".to_owned()],
+            unit: "%",
+            low: None,
+            high: None,
+            delay_ms: 0,
+            alarm_off: false,
+            summary: "x".repeat(5000),
+        };
+        let limits = Thresholds::from([("P-0001".parse().unwrap(), vec![limit])]);
         let birth = |most| -> Json {
             serde_json::from_str(&body(&config(), None, Some(&limits), most, Stamp::default()).unwrap()).unwrap()
         };
         let whole = birth(10_000);
-        assert_eq!((&whole["data"]["thresholds"], whole["data"].get("left_out")), (&limits, None));
+        assert_eq!((&whole["data"]["thresholds"], whole["data"].get("left_out")), (&json!(limits), None));
         let less = birth(2000);
         assert_eq!((&less["data"]["thresholds"], &less["data"]["left_out"]), (&Json::Null, &json!(["thresholds"])));
         assert!(less["data"]["devices"].is_array());

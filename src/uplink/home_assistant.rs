@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value as Json, json};
-
 use super::UplinkConfig;
 use crate::ids::{DeviceId, PatientId};
 use crate::vitals::{Metric, Mode, Rhythm};
+use crate::wire::{DiscoveredAvailability, DiscoveredComponent, DiscoveredDevice, Discovery, DiscoveryOrigin};
 
 /// Most devices of patients that are described; further ones are not.
 const MAX_DEVICES: usize = 512;
@@ -54,34 +53,21 @@ impl Catalogue {
     }
 
     /// The topics and texts of all documents. One without a number yet is empty: what stood there is taken back.
-    pub(super) fn documents(&self, config: &UplinkConfig, prefix: &str) -> BTreeMap<String, String> {
-        let mut all: BTreeMap<String, String> = self
-            .devices
-            .iter()
-            .map(|((patient, device), (mode, metrics))| {
-                let components = components(config, patient, device, metrics);
-                let name = match mode {
-                    Mode::Real => format!("Patient {patient}"),
-                    other => format!("{} patient {patient}", other.name().to_uppercase()),
-                };
-                let about = json!({
-                    "identifiers": [format!("vitalbridge-{}-patient-{patient}", config.bridge)],
-                    "name": name, "manufacturer": "vitalbridge", "via_device": bridge_id(config),
-                });
-                let availability =
-                    json!([{"topic": status_topic(config), "value_template": "{{ value_json.data.state }}"}]);
-                // The length tells where the patient ends and the device begins.
-                let object = format!("{}-{patient}-{device}", patient.as_str().len());
-                let text = if components.is_empty() {
-                    String::new()
-                } else {
-                    document(&about, &components, Some(availability))
-                };
-                (topic(config, prefix, &object), text)
-            })
-            .collect();
-        all.insert(topic(config, prefix, "bridge"), bridge(config));
-        all
+    pub(super) fn documents(
+        &self,
+        config: &UplinkConfig,
+        prefix: &str,
+    ) -> Result<BTreeMap<String, String>, serde_json::Error> {
+        let mut all = BTreeMap::new();
+        for ((patient, device), (mode, metrics)) in &self.devices {
+            let document = of_device(config, (patient, device), *mode, metrics);
+            let text = document.map_or_else(|| Ok(String::new()), |document| serde_json::to_string(&document))?;
+            // The length tells where the patient ends and the device begins.
+            let object = format!("{}-{patient}-{device}", patient.as_str().len());
+            all.insert(topic(config, prefix, &object), text);
+        }
+        all.insert(topic(config, prefix, "bridge"), serde_json::to_string(&bridge(config))?);
+        Ok(all)
     }
 }
 
@@ -102,34 +88,58 @@ fn status_topic(config: &UplinkConfig) -> String {
     config.topic.topic(&config.site, &config.bridge, "status", None)
 }
 
-fn document(about: &Json, components: &Map<String, Json>, availability: Option<Json>) -> String {
-    let mut document = json!({
-        "device": about,
-        "origin": {"name": "vitalbridge", "sw_version": env!("CARGO_PKG_VERSION")},
-        "components": components,
-        "qos": 1,
-    });
-    if let (Some(availability), Some(members)) = (availability, document.as_object_mut()) {
-        members.insert("availability".to_owned(), availability);
-    }
-    document.to_string()
+fn document(
+    device: DiscoveredDevice,
+    components: BTreeMap<String, DiscoveredComponent>,
+    availability: Option<Vec<DiscoveredAvailability>>,
+) -> Discovery {
+    let origin = DiscoveryOrigin { name: "vitalbridge", sw_version: env!("CARGO_PKG_VERSION") };
+    Discovery { device, origin, availability, components, qos: 1 }
+}
+
+/// A device of a patient; `None`: it has no number yet.
+fn of_device(
+    config: &UplinkConfig,
+    (patient, device): (&PatientId, &DeviceId),
+    mode: Mode,
+    metrics: &BTreeSet<Metric>,
+) -> Option<Discovery> {
+    let components = components(config, patient, device, metrics);
+    let name = match mode {
+        Mode::Real => format!("Patient {patient}"),
+        other => format!("{} patient {patient}", other.name().to_uppercase()),
+    };
+    let about = DiscoveredDevice {
+        identifiers: vec![format!("vitalbridge-{}-patient-{patient}", config.bridge)],
+        name,
+        manufacturer: "vitalbridge",
+        sw_version: None,
+        via_device: Some(bridge_id(config)),
+    };
+    let value_template = "{{ value_json.data.state }}";
+    let availability = vec![DiscoveredAvailability { topic: status_topic(config), value_template }];
+    (!components.is_empty()).then(|| document(about, components, Some(availability)))
 }
 
 /// Whether the bridge is connected. It has no availability: that it is away is what it shows.
-fn bridge(config: &UplinkConfig) -> String {
+fn bridge(config: &UplinkConfig) -> Discovery {
     let id = bridge_id(config);
-    let about = json!({
-        "identifiers": [id], "name": format!("vitalbridge {}", config.bridge), "manufacturer": "vitalbridge",
-        "sw_version": env!("CARGO_PKG_VERSION"),
-    });
-    let status = json!({
-        "platform": "binary_sensor", "unique_id": format!("{id}-status"), "name": "Connection",
-        "device_class": "connectivity", "entity_category": "diagnostic", "state_topic": status_topic(config),
-        "value_template": "{{ 'ON' if value_json.data.state == 'online' else 'OFF' }}",
-    });
-    let mut components = Map::new();
-    components.insert("status".to_owned(), status);
-    document(&about, &components, None)
+    let status = DiscoveredComponent::BinarySensor {
+        unique_id: format!("{id}-status"),
+        name: "Connection",
+        device_class: "connectivity",
+        entity_category: "diagnostic",
+        state_topic: status_topic(config),
+        value_template: "{{ 'ON' if value_json.data.state == 'online' else 'OFF' }}",
+    };
+    let about = DiscoveredDevice {
+        identifiers: vec![id],
+        name: format!("vitalbridge {}", config.bridge),
+        manufacturer: "vitalbridge",
+        sw_version: Some(env!("CARGO_PKG_VERSION")),
+        via_device: None,
+    };
+    document(about, BTreeMap::from([("status".to_owned(), status)]), None)
 }
 
 fn components(
@@ -137,24 +147,21 @@ fn components(
     patient: &PatientId,
     device: &DeviceId,
     metrics: &BTreeSet<Metric>,
-) -> Map<String, Json> {
-    let mut all = Map::new();
+) -> BTreeMap<String, DiscoveredComponent> {
+    let mut all = BTreeMap::new();
     for metric in metrics {
         for (part, member) in parts(*metric) {
             let name = if part.is_empty() { metric.name().to_owned() } else { format!("{}_{part}", metric.name()) };
-            let mut component = json!({
-                "platform": "sensor",
-                "unique_id": format!("{}-{}-{patient}-{device}-{name}", bridge_id(config), patient.as_str().len()),
-                "name": format!("{} ({device})", name.replace('_', " ")),
-                "state_topic": config.topic.topic(&config.site, &config.bridge, "health_update", Some(device)),
-                "value_template": template(patient, device, *metric, member),
-                "unit_of_measurement": metric.info().unit,
-                "state_class": "measurement",
-                "expire_after": expires(*metric),
-            });
-            if let (Some(class), Some(members)) = (device_class(*metric), component.as_object_mut()) {
-                members.insert("device_class".to_owned(), class.into());
-            }
+            let component = DiscoveredComponent::Sensor {
+                unique_id: format!("{}-{}-{patient}-{device}-{name}", bridge_id(config), patient.as_str().len()),
+                name: format!("{} ({device})", name.replace('_', " ")),
+                state_topic: config.topic.topic(&config.site, &config.bridge, "health_update", Some(device)),
+                value_template: template(patient, device, *metric, member),
+                unit_of_measurement: metric.info().unit,
+                state_class: "measurement",
+                expire_after: expires(*metric),
+                device_class: device_class(*metric),
+            };
             all.insert(name, component);
         }
     }
@@ -203,6 +210,8 @@ const fn device_class(metric: Metric) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value as Json, json};
+
     use super::super::birth::About;
     use super::*;
 
@@ -215,7 +224,7 @@ mod tests {
         for one in all {
             catalogue.add(one.clone());
         }
-        let texts = catalogue.documents(&UplinkConfig::for_tests(About::default()), "homeassistant");
+        let texts = catalogue.documents(&UplinkConfig::for_tests(About::default()), "homeassistant").unwrap();
         texts.into_iter().map(|(topic, text)| (topic, serde_json::from_str(&text).unwrap_or_default())).collect()
     }
 

@@ -20,6 +20,9 @@ const LANE_SPAN: usize = 256;
 /// Wait before a failed read is tried again.
 pub(super) const READ_RETRY: Duration = Duration::from_secs(1);
 
+/// An event is read so often although that ends in a panic each time; then it is given up.
+pub(super) const MAX_PANICS: u8 = 3;
+
 /// Events of the log that go out in one publication, or wait for being read again one by one.
 #[derive(Debug)]
 struct Waiting {
@@ -64,6 +67,26 @@ pub(super) struct LaneState {
     settled: BTreeMap<Seq, Seq>,
     /// An event that cannot be read, and why.
     bad_row: Option<(Seq, String)>,
+    /// Reading up to here has ended in a panic, so that it is read by halves.
+    suspect: Option<Seq>,
+    /// How often reading this event alone has ended in a panic.
+    panics: Option<(Seq, u8)>,
+}
+
+/// The end of the first half of these events, and the begin of the second. `None`: it is one event.
+pub(super) const fn halves(first: Seq, last: Seq) -> Option<(Seq, Seq)> {
+    if first.0 >= last.0 {
+        return None;
+    }
+    let end = Seq(first.0.saturating_add(last.0.saturating_sub(first.0) / 2));
+    Some((end, end.next()))
+}
+
+/// How far to read of the events after `after` and up to `through`: to the middle of those among which a panic was.
+pub(super) fn first_half(after: Seq, through: Seq, suspect: &mut Option<Seq>) -> Seq {
+    *suspect = suspect.filter(|last| *last > after);
+    let Some(last) = *suspect else { return through };
+    halves(after.next(), last).map_or(last, |(end, _)| end).min(through)
 }
 
 impl LaneState {
@@ -78,6 +101,8 @@ impl LaneState {
             rows: BTreeMap::new(),
             settled: BTreeMap::new(),
             bad_row: None,
+            suspect: None,
+            panics: None,
         }
     }
 
@@ -217,6 +242,7 @@ impl LaneState {
         let before_settled = self.settled.range(self.read_to.next()..).next().map(|(first, _)| *first);
         let obstacle = before_bad.into_iter().chain(before_settled).min();
         let through = obstacle.map_or(limit, |seq| limit.min(Seq(seq.0.saturating_sub(1))));
+        let through = first_half(self.read_to, through, &mut self.suspect);
         self.reading = true;
         Some(Wish::Read { after: self.read_to, through, split: false })
     }
@@ -281,6 +307,37 @@ impl LaneState {
         true
     }
 
+    /// A read has ended in a panic: the event is looked for by halves, and read alone some times. It is returned if it is to
+    /// be given up.
+    pub(super) fn on_read_panicked(&mut self, request: &ReadRequest, now: Mono) -> Option<Seq> {
+        self.reading = false;
+        let (first, last) = (request.after.next(), request.through);
+        match halves(first, last) {
+            Some((end, begin)) if request.split => {
+                for (first, last) in [(first, end), (begin, last)] {
+                    self.rows.insert(first, Waiting::unread(last));
+                }
+                None
+            }
+            Some(_) => {
+                self.suspect = Some(last);
+                None
+            }
+            None => {
+                let before = self.panics.take_if(|(seq, _)| *seq == first).map_or(0, |(_, count)| count);
+                let count = before.saturating_add(1);
+                if count >= MAX_PANICS {
+                    self.suspect = None;
+                    return Some(first);
+                }
+                self.panics = Some((first, count));
+                self.suspect = Some(first);
+                self.read_not_before = now + READ_RETRY;
+                None
+            }
+        }
+    }
+
     /// A read has failed.
     pub(super) fn on_read_failed(&mut self, now: Mono) {
         self.reading = false;
@@ -325,5 +382,91 @@ impl LaneState {
     pub(super) fn times(&self) -> impl Iterator<Item = Mono> {
         let rows = self.rows.values().filter(|waiting| !waiting.in_flight).map(|waiting| waiting.not_before);
         rows.chain([self.read_not_before])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(after: Seq, through: Seq, split: bool) -> ReadRequest {
+        ReadRequest::for_tests(after, through, split)
+    }
+
+    fn row(seq: u64) -> Row {
+        let message = Message {
+            topic: String::new(),
+            body: bytes::Bytes::new(),
+            seq: Seq(seq),
+            present_until: None,
+            bridge: String::new(),
+            kind: "",
+            id: String::new(),
+            packet_bytes: 1,
+        };
+        Row { first: Seq(seq), last: Seq(seq), message: Ok(Arc::new(message)) }
+    }
+
+    #[test]
+    fn a_row_that_waits_for_long_stops_nothing_behind_it() {
+        // Every third event is of this lane; the first of them is refused again and again.
+        let (mut lane, end, now) = (LaneState::new(Seq::ZERO, Seq(u64::MAX)), Seq(30_000), Mono(1));
+        let mut sent = 0;
+        while let Some(Wish::Read { after, through, split }) = lane.next_wish(end, now) {
+            let numbers = (after.0 + 1..=through.0).filter(|seq| seq % 3 == 0);
+            let rows: Vec<Row> = numbers.take(READ_BATCH).map(row).collect();
+            let more = rows.len() == READ_BATCH;
+            assert!(lane.on_rows(&request(after, through, split), rows, more).is_empty());
+            while let Some((first, last, _)) = lane.due(now, |_| true) {
+                lane.launch(first);
+                if first == Seq(3) {
+                    lane.send_again(first, Mono(9));
+                } else {
+                    lane.settle(first, last);
+                    sent += 1;
+                }
+            }
+            assert!(lane.settled.len() <= 2, "{:?}", lane.settled);
+        }
+        assert_eq!((sent, lane.cursor()), (9_999, Seq(2)));
+        // What is read again after a lost connection is that row alone.
+        lane.rewind();
+        let Some(Wish::Read { after, through, .. }) = lane.next_wish(end, now) else { panic!("nothing is read") };
+        assert_eq!((after, through), (Seq(2), Seq(5)));
+        assert!(lane.on_rows(&request(after, through, false), vec![row(3)], false).is_empty());
+        lane.settle(Seq(3), Seq(3));
+        while let Some(Wish::Read { after, through, split }) = lane.next_wish(end, now) {
+            assert!(lane.on_rows(&request(after, through, split), Vec::new(), false).is_empty());
+        }
+        assert_eq!(lane.cursor(), end);
+    }
+
+    #[test]
+    fn an_event_that_ends_each_read_in_a_panic_is_found_and_given_up_after_some_tries() {
+        let (mut lane, bad, end) = (LaneState::new(Seq::ZERO, Seq(u64::MAX)), Seq(777), Seq(100_000));
+        let (mut now, mut panics, mut given_up) = (Mono(1), 0, Vec::new());
+        for _ in 0..5000 {
+            match lane.next_wish(end, now) {
+                Some(Wish::Read { after, through, split }) => {
+                    let request = request(after, through, split);
+                    if after < bad && bad <= through && given_up.is_empty() {
+                        panics += 1;
+                        if let Some(seq) = lane.on_read_panicked(&request, now) {
+                            assert!(!lane.on_bad_row(&request, seq, "a defect"));
+                        }
+                    } else {
+                        assert!(lane.on_rows(&request, Vec::new(), false).is_empty());
+                    }
+                }
+                Some(Wish::Pass(seq, _)) => {
+                    given_up.push(seq);
+                    lane.settle(seq, seq);
+                }
+                None if lane.cursor() == end => break,
+                None => now = now + READ_RETRY,
+            }
+        }
+        assert_eq!((given_up, lane.cursor()), (vec![bad], end));
+        assert!(panics <= 17 + MAX_PANICS, "{panics} reads for one event of 100,000");
     }
 }

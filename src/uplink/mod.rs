@@ -9,8 +9,10 @@ mod lane;
 mod mqtt;
 mod pieces;
 pub mod plan;
+mod progress;
 mod resend;
 mod retained;
+mod rows;
 mod state;
 pub mod token;
 pub mod topic;
@@ -28,22 +30,23 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use self::access::{Access, BrokerAddress};
-pub use self::birth::{About, KnownDevice};
+pub use self::birth::About;
 pub use self::downlink::Downlink;
 pub use self::mqtt::{Probe, ProbeStep, probe};
 pub use self::plan::{DEFAULT_CLOCK_HOLD, Limits, UplinkStatus};
 pub use self::topic::TopicTemplate;
 pub use self::waiting::Waiting;
 
-use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, RESULTS};
-use self::home_assistant::Seen;
+use self::downlink::{COMMANDS, Incoming, MAX_COMMANDS, MAX_REPLIES, RESULTS};
 use self::mqtt::{Announcement, Link, LinkEvent, Memory};
 use self::pieces::Pieces;
 use self::plan::{Action, EndKind, Lane, Message, Plan, ReadRequest, Row};
+use self::progress::{Line, Progress};
 use self::resend::Resend;
+use self::rows::{Failure, Read};
 use self::state::State;
 use self::undurable::{Surroundings, Undurable};
 use crate::clock::{Clock, Mono, Stamp, Wall};
@@ -55,9 +58,6 @@ use crate::wire::{self, BridgeNews};
 
 /// On stop: the wait for answers to what is under way, and to the farewell.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often the progress of a long backlog is logged.
-const BACKLOG_LOG: Duration = Duration::from_mins(1);
 
 /// What a packet of a bundle has beside the events: topic, properties and the members around them, in bytes.
 const BUNDLE_OVERHEAD: usize = 1024;
@@ -138,7 +138,7 @@ impl UplinkConfig {
     /// The text of an event. Where the clock was not set when it happened, and was not since, that stands in it.
     fn upload(&self, event: &Event, is_historical: bool, timeline: &Timeline) -> Result<String, serde_json::Error> {
         let state = timeline.placed(event.seq, event.at).map(|placed| placed.state);
-        Ok(wire::dated(wire::upload(event, &self.bridge, is_historical)?, state))
+        rows::unpanicked(|| Ok(wire::dated(wire::upload(event, &self.bridge, is_historical)?, state)))
     }
 
     /// How long this is of the present. What an earlier run has left is not: how long ago that was, nobody knows for sure.
@@ -225,14 +225,8 @@ pub enum UplinkError {
 /// How often counts are shown of what is under way.
 const COUNTS_EVERY: Duration = Duration::from_millis(100);
 
-/// So many events are written as messages where they are; more by a thread that may block, beside what goes out meanwhile.
-const WRITTEN_HERE: usize = 8;
-
 /// The text of an answer to a command.
 type CommandAnswer = Result<String, serde_json::Error>;
-
-/// The rows, whether there were as many events as the read might bring, and the numbers among them for Home Assistant.
-type ReadResult = (ReadRequest, Result<(Vec<Row>, bool), StoreError>, BTreeSet<Seen>);
 
 /// Sends the stored log to the broker until `stop`, then says that the bridge leaves.
 ///
@@ -251,7 +245,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
     let mut durable = handle.durable();
+    // Of an uplink before this one in the same run of the daemon; what is stored in between is then in both.
+    let unstored = handle.unstored_cursors();
     let mut cursors = reader.cursors().await.map_err(UplinkError::Cursor)?;
+    cursors.extend(unstored);
+    let kept = state::Kept::of(&cursors);
     let own: BTreeSet<String> = Pieces::cursor_names().collect();
     cursors.retain(|name, _| own.contains(name));
     let through = *durable.borrow_and_update();
@@ -259,7 +257,7 @@ pub async fn run(
     let (mut timeline, mut parked, mut health) = (handle.timeline(), handle.parked(), handle.health());
     plan.on_clock(timeline.borrow_and_update().unset_from(), clock.now());
     let known = Arc::clone(&timeline.borrow());
-    let state = State::begin(&config, &reader, &known, through).await?;
+    let state = State::begin(&config, &reader, &known, kept, through).await?;
     let resends = config.about.resends.clone();
     let mut uplink = Uplink {
         config: Arc::new(config),
@@ -274,7 +272,7 @@ pub async fn run(
         reader,
         handle,
         status,
-        logged: clock.now().mono,
+        progress: Progress::default(),
         told: Mono(0),
         is_held: false,
         clock,
@@ -290,10 +288,10 @@ pub async fn run(
             // The clock was set. The handle has the other end, so this fails never.
             _ = timeline.changed() => {
                 let known = Arc::clone(&timeline.borrow_and_update());
-                uplink.on_clock(&known).await?;
+                uplink.on_clock(&known).await;
             }
             // Rows that were asked for.
-            Some(result) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(result),
+            Some(result) = uplink.reads.next(), if !uplink.reads.is_empty() => uplink.on_read(result)?,
             // The limits in force, for the birth message.
             Some(thresholds) = uplink.state.asked.next(), if !uplink.state.asked.is_empty() => {
                 let now = uplink.clock.now();
@@ -302,7 +300,7 @@ pub async fn run(
             // What stands, according to the log.
             Some(look) = uplink.state.looks.next(), if !uplink.state.looks.is_empty() => {
                 let now = uplink.clock.now();
-                uplink.state.on_look(&uplink.config, &uplink.handle, look, now)?;
+                uplink.state.on_look(&uplink.config, &uplink.handle, look, now);
             }
             // A range is to be sent again; the next turn takes it.
             () = resends.pushed() => {}
@@ -336,15 +334,15 @@ struct Uplink {
     link: Option<Link>,
     memory: Memory,
     /// At most one read a lane.
-    reads: FuturesUnordered<BoxFuture<'static, ReadResult>>,
+    reads: FuturesUnordered<BoxFuture<'static, Read>>,
     /// At most [`MAX_COMMANDS`].
     commands: FuturesUnordered<BoxFuture<'static, CommandAnswer>>,
     reader: Reader,
     handle: StoreHandle,
     status: watch::Sender<UplinkStatus>,
     clock: Clock,
-    /// When the progress of the backlog was logged last, or there was none.
-    logged: Mono,
+    /// What the log was told of the backlog.
+    progress: Progress,
     /// When the status was shown last.
     told: Mono,
     /// Readings wait for the clock.
@@ -353,9 +351,9 @@ struct Uplink {
 
 impl Uplink {
     /// More is known of the clock: what is sent from now on says the times that hold now.
-    async fn on_clock(&mut self, timeline: &Timeline) -> Result<(), UplinkError> {
+    async fn on_clock(&mut self, timeline: &Timeline) {
         self.plan.on_clock(timeline.unset_from(), self.clock.now());
-        self.state.on_clock(&self.config, &self.reader, timeline).await
+        self.state.on_clock(&self.config, &self.reader, timeline).await;
     }
 
     /// Says in the log when readings begin to wait for the clock, and when they do no longer.
@@ -387,11 +385,10 @@ impl Uplink {
         let mut status = UplinkStatus { parked, ..self.plan.status(now) };
         status.reason = status.reason.or_else(|| self.state.left_out());
         self.tell_hold(status.held_seconds);
-        if status.backlog == 0 || !status.connected {
-            self.logged = now.mono;
-        } else if now.mono.since(self.logged) >= BACKLOG_LOG {
-            self.logged = now.mono;
-            info!(left = status.backlog, seconds = status.backlog_seconds, "what waited for the broker goes out");
+        match self.progress.turn(&status, now.mono) {
+            Some(Line::GoesOut { left, seconds }) => info!(left, seconds, "what waited for the broker goes out"),
+            Some(Line::IsOut { took }) => info!(seconds = took.as_secs(), "what waited for the broker has gone out"),
+            None => {}
         }
         let told_again = self.tell_status(status, now.mono);
         let others = [self.state.next_deadline(now), told_again, past_the_disk];
@@ -457,30 +454,8 @@ impl Uplink {
             Action::Read(request) => {
                 let (reader, config) = (self.reader.clone(), Arc::clone(&self.config));
                 let timeline = Arc::clone(&self.handle.timeline().borrow());
-                let clock = self.clock.clone();
-                self.reads.push(Box::pin(async move {
-                    let ReadRequest { lane, after, through, limit, every_kind, .. } = request;
-                    let events = match lane {
-                        Lane::Alerts | Lane::EarlierAlerts => reader.urgent_events(after, through, limit).await,
-                        Lane::Others => reader.unhurried_events(after, through, limit).await,
-                        Lane::Backlog if every_kind => reader.events_through(after, through, limit).await,
-                        Lane::Live | Lane::Backlog => reader.readings(after, through, limit).await,
-                    };
-                    let events = match events {
-                        Ok(events) => events,
-                        Err(error) => return (request, Err(error), BTreeSet::new()),
-                    };
-                    let (is_few, now) = (events.len() <= WRITTEN_HERE, clock.now().mono);
-                    let written = move || {
-                        let seen = state::seen(&config, &events);
-                        (config.rows(&request, &events, &timeline, now), events.len() >= limit, seen)
-                    };
-                    let written = if is_few { Ok(written()) } else { tokio::task::spawn_blocking(written).await };
-                    match written {
-                        Ok((rows, more, seen)) => (request, Ok((rows, more)), seen),
-                        Err(error) => (request, Err(error.into()), BTreeSet::new()),
-                    }
-                }));
+                let read = rows::read(config, reader, timeline, self.clock.clone(), request);
+                self.reads.push(Box::pin(read));
             }
             Action::Publish { ticket, message } => {
                 if let Some(link) = &mut self.link {
@@ -535,7 +510,10 @@ impl Uplink {
                 self.state.on_home_assistant(&incoming);
             }
             LinkEvent::Command(incoming) => match &self.config.downlink {
-                Some(_) if self.commands.len() >= MAX_COMMANDS => self.reply(downlink::busy(&self.clock)?),
+                Some(_) if self.commands_under_way() >= MAX_REPLIES => {
+                    debug!("commands come faster from the broker than it takes the answers; one is dropped");
+                }
+                Some(_) if self.commands_under_way() >= MAX_COMMANDS => self.reply(downlink::busy(&self.clock)?),
                 Some(downlink) => {
                     let (downlink, durable, clock) = (downlink.clone(), self.handle.durable(), self.clock.clone());
                     self.commands.push(Box::pin(downlink::answer(downlink, incoming, durable, clock)));
@@ -566,6 +544,11 @@ impl Uplink {
         self.plan.on_announcements(unanswered, wants_quiet);
     }
 
+    /// Commands that are carried out, and answers that the broker has not confirmed.
+    fn commands_under_way(&self) -> usize {
+        self.commands.len().saturating_add(self.link.as_ref().map_or(0, Link::pending_replies))
+    }
+
     fn is_of_home_assistant(&self, incoming: &Incoming) -> bool {
         let prefix = self.config.about.home_assistant.as_ref();
         prefix.is_some_and(|prefix| incoming.topic == home_assistant::birth_topic(prefix))
@@ -581,20 +564,26 @@ impl Uplink {
         }
     }
 
-    fn on_read(&mut self, (request, result, seen): ReadResult) {
-        self.state.on_seen(&self.config, seen);
+    fn on_read(&mut self, Read { request, result, seen }: Read) -> Result<(), UplinkError> {
+        self.state.on_seen(&self.config, seen)?;
+        let now = self.clock.now();
         match result {
             Ok((rows, more)) => self.plan.on_rows(request, rows, more),
-            Err(error @ StoreError::Row { seq, .. }) => {
+            Err(Failure::Store(error @ StoreError::Row { seq, .. })) => {
                 warn!(lane = %request.lane, %error, "a stored row cannot be sent");
-                self.plan.on_bad_row(request, seq, &error.to_string(), self.clock.now());
+                self.plan.on_bad_row(request, seq, &error.to_string(), now);
             }
-            Err(error) => {
+            Err(Failure::Store(error)) => {
                 warn!(lane = %request.lane, %error, "cannot read what waits for the uplink");
-                let reason = format!("cannot read what waits: {error}");
-                self.plan.on_read_failed(request, &reason, self.clock.now());
+                self.plan.on_read_failed(request, &format!("cannot read what waits: {error}"), now);
+            }
+            Err(Failure::Panic(words)) => {
+                let ReadRequest { lane, after, through, .. } = request;
+                error!(%lane, %after, %through, words, "a defect of the bridge: a row in this range cannot be read");
+                self.plan.on_read_panicked(request, &format!("a defect of the bridge: {words}"), now);
             }
         }
+        Ok(())
     }
 
     /// Says that the bridge leaves, waits a bounded time for what is under way, and disconnects.

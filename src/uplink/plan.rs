@@ -190,6 +190,16 @@ pub struct ReadRequest {
     pub(super) split: bool,
 }
 
+impl ReadRequest {
+    /// A read of live readings, one a row.
+    #[cfg(test)]
+    pub(super) const fn for_tests(after: Seq, through: Seq, split: bool) -> Self {
+        let (connection, piece, clock, lane, max_packet_bytes) = (0, 0, 0, Lane::Live, u32::MAX);
+        let (limit, bundle, every_kind) = (READ_BATCH, 1, false);
+        Self { connection, piece, clock, lane, after, through, limit, bundle, max_packet_bytes, every_kind, split }
+    }
+}
+
 /// A row that the broker will not take; it stays in the store, and its lane goes on without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
@@ -565,6 +575,20 @@ impl Plan {
         if seq <= request.after || seq > request.through {
             self.on_read_failed(request, reason, now);
         } else if self.is_current(&request) && self.lane_mut(request.lane).on_bad_row(&request, seq, reason) {
+            self.park(request.lane, seq, reason.to_owned());
+        }
+    }
+
+    /// A read, or writing its rows, has ended in a panic. Which row of the range it is the lane finds out by reading less;
+    /// that row is tried some times and then parked, so that it holds up nothing.
+    pub fn on_read_panicked(&mut self, request: ReadRequest, reason: &str, now: Stamp) {
+        if !self.is_current(&request) {
+            return;
+        }
+        let lane = self.lane_mut(request.lane);
+        if let Some(seq) = lane.on_read_panicked(&request, now.mono)
+            && lane.on_bad_row(&request, seq, reason)
+        {
             self.park(request.lane, seq, reason.to_owned());
         }
     }

@@ -632,15 +632,15 @@ mod tests {
     #[test]
     fn an_end_that_the_broker_did_not_take_is_looked_for_again_whatever_ended_after_it() {
         let (mut retained, mut broker) = (Retained::new(Seq::ZERO, Seq::ZERO), kept());
-        retained.on_connected();
+        retained.on_connected(Mono(0));
         ends(&mut retained, "a", 3, 7200, 0);
-        let refused = retained.next(at(0).mono).unwrap();
+        let refused = retained.next((0, 0), at(0).mono).unwrap();
         retained.on_answer(refused.ticket, false);
         ends(&mut retained, "b", 4, 7200, 0);
         assert_eq!(broker.serve(&mut retained, 0), ["-b"]);
         assert_eq!(broker.serve(&mut retained, 4000), Vec::<String>::new());
         assert_eq!((retained.cursor(), retained.ended.len()), (Seq(2), 1), "`b` is forgotten, `a` is not");
-        retained.on_connected();
+        retained.on_connected(Mono(0));
         assert_eq!(broker.serve(&mut retained, 8000), ["-a"]);
         assert_eq!(retained.cursor(), Seq(3));
     }
@@ -650,7 +650,7 @@ mod tests {
         // It stood at the begin with an event that came after the end of the log was looked up.
         let (mut retained, mut broker) = (Retained::new(Seq::ZERO, Seq(5)), kept());
         retained.stood("a".to_owned(), "newest".to_owned(), Seq(8));
-        retained.on_connected();
+        retained.on_connected(Mono(0));
         assert_eq!(broker.serve(&mut retained, 0), ["a=newest"]);
         stands(&mut retained, "a", "older", 7);
         retained.dated_anew("a".to_owned(), "older, at another time".to_owned(), Seq(7));
@@ -662,9 +662,9 @@ mod tests {
     #[test]
     fn an_answer_to_what_was_forgotten_lets_nothing_pass_what_is_under_way_now() {
         let mut retained = Retained::new(Seq::ZERO, Seq::ZERO);
-        retained.on_connected();
+        retained.on_connected(Mono(0));
         stands(&mut retained, "a", "first", 1);
-        let first = retained.next(at(0).mono).unwrap();
+        let first = retained.next((0, 0), at(0).mono).unwrap();
         // So many ends that the one of `a` finds no room.
         let most = u64::try_from(MAX_ENDED).unwrap();
         for number in 2..2 + most {
@@ -673,12 +673,12 @@ mod tests {
         ends(&mut retained, "a", most + 2, 0, 0);
         assert!(!retained.holds("a"));
         stands(&mut retained, "a", "second", most + 3);
-        let second = std::iter::from_fn(|| retained.next(at(0).mono)).find(|due| due.topic == "a").unwrap();
+        let second = std::iter::from_fn(|| retained.next((0, 0), at(0).mono)).find(|due| due.topic == "a").unwrap();
         retained.on_answer(first.ticket, true);
         stands(&mut retained, "a", "third", most + 4);
-        assert!(!std::iter::from_fn(|| retained.next(at(0).mono)).any(|due| due.topic == "a"));
+        assert!(!std::iter::from_fn(|| retained.next((0, 0), at(0).mono)).any(|due| due.topic == "a"));
         retained.on_answer(second.ticket, true);
-        assert_eq!(retained.next(at(0).mono).map(|due| due.body).as_deref(), Some("third"));
+        assert_eq!(retained.next((0, 0), at(0).mono).map(|due| due.body).as_deref(), Some("third"));
     }
 
     #[test]

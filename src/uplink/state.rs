@@ -1,23 +1,25 @@
 //! Keeps on the broker what the bridge says about itself: the shell of the retained machine, the birth and the discovery.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use serde_json::Value as Json;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::birth;
 use super::downlink::Incoming;
 use super::home_assistant::{Catalogue, Seen};
+use super::lane::{MAX_PANICS, first_half, halves};
 use super::retained::{Due, Rank, Retained};
-use super::{Announcement, Link, UplinkConfig, UplinkError, birth};
+use super::{Announcement, Link, UplinkConfig, UplinkError};
 use crate::clock::{Mono, Stamp, Wall};
 use crate::event::{AlertEvent, Event, EventBody, SystemKind};
 use crate::ids::{DeviceId, Seq};
 use crate::store::{Reader, StoreError, StoreHandle, StoreHealth};
 use crate::timeline::Timeline;
+use crate::wire::Thresholds;
 
 /// The `{kind}` of the topics of alerts that stand.
 const PRESENT: &str = "alert_present";
@@ -50,6 +52,22 @@ const UNKNOWN_AGE: Duration = Duration::from_mins(1);
 /// What a look into the log brought, from its range.
 pub(super) type Look = (Seq, Result<Vec<Event>, StoreError>);
 
+/// What an earlier uplink left for this one: another run of the daemon, or one before in this run.
+#[derive(Debug)]
+pub(super) struct Kept {
+    cursor: Seq,
+    /// Topics on which a document for Home Assistant may stand.
+    documents: BTreeSet<String>,
+}
+
+impl Kept {
+    pub(super) fn of(cursors: &BTreeMap<String, Seq>) -> Self {
+        let stands = cursors.iter().filter(|(_, seq)| **seq > Seq::ZERO);
+        let documents = stands.filter_map(|(name, _)| name.strip_prefix(DOCUMENT)).map(str::to_owned).collect();
+        Self { cursor: cursors.get(CURSOR).copied().unwrap_or(Seq::ZERO), documents }
+    }
+}
+
 /// The events that say which alerts stand, followed as the log grows.
 pub(super) struct State {
     retained: Retained,
@@ -58,16 +76,20 @@ pub(super) struct State {
     /// A row that cannot be read; what is before it is read first.
     bad_row: Option<Seq>,
     look_not_before: Mono,
+    /// Reading up to here has ended in a panic, so that it is read by halves.
+    suspect: Option<Seq>,
+    /// How often the next event alone was that.
+    panics: u8,
     saved: Seq,
     is_refusal_told: bool,
     /// At most one.
     pub(super) looks: FuturesUnordered<BoxFuture<'static, Look>>,
     /// The limits in force, as far as they are known.
-    thresholds: Option<Json>,
+    thresholds: Option<Thresholds>,
     /// Something that birth tells may have changed.
     is_birth_old: bool,
     /// At most one.
-    pub(super) asked: FuturesUnordered<BoxFuture<'static, Option<Json>>>,
+    pub(super) asked: FuturesUnordered<BoxFuture<'static, Option<Thresholds>>>,
     /// When the broker was told how long the buffer lasts, and what.
     told_buffer: (Mono, Option<Duration>),
     /// Since when the disk fails, as the broker was told.
@@ -89,22 +111,26 @@ impl State {
         config: &UplinkConfig,
         reader: &Reader,
         timeline: &Timeline,
+        Kept { cursor, documents }: Kept,
         durable: Seq,
     ) -> Result<Self, UplinkError> {
-        let cursor = reader.cursor(CURSOR).await.map_err(UplinkError::Cursor)?.min(durable);
+        let cursor = cursor.min(durable);
         let mut retained = Retained::new(cursor, durable);
         for event in reader.standing_alerts().await.map_err(UplinkError::Cursor)? {
             if let EventBody::Alert(alert) = &event.body {
-                retained.stood(topic_of(config, alert), config.upload(&event, false, timeline)?, event.seq);
+                match config.upload(&event, false, timeline) {
+                    Ok(body) => retained.stood(topic_of(config, alert), body, event.seq),
+                    Err(error) => untellable(&event, &error),
+                }
             }
         }
-        let documents = reader.lanes(DOCUMENT).await.map_err(UplinkError::Cursor)?;
-        let documents = documents.iter().filter_map(|name| name.strip_prefix(DOCUMENT)).map(str::to_owned).collect();
         let mut state = Self {
             retained,
             looked: cursor,
             bad_row: None,
             look_not_before: Mono(0),
+            suspect: None,
+            panics: 0,
             saved: cursor,
             is_refusal_told: false,
             looks: FuturesUnordered::new(),
@@ -119,7 +145,7 @@ impl State {
             catalogue: Catalogue::expected(config),
             documents,
         };
-        state.describe(config);
+        state.describe(config)?;
         Ok(state)
     }
 
@@ -182,7 +208,7 @@ impl State {
         &mut self,
         config: &UplinkConfig,
         handle: &StoreHandle,
-        thresholds: Option<Json>,
+        thresholds: Option<Thresholds>,
         now: Stamp,
     ) -> Result<(), UplinkError> {
         self.thresholds = thresholds;
@@ -190,37 +216,31 @@ impl State {
     }
 
     /// More is known of the clock: the birth says so, and alerts that stand say the times that hold now.
-    pub(super) async fn on_clock(
-        &mut self,
-        config: &UplinkConfig,
-        reader: &Reader,
-        timeline: &Timeline,
-    ) -> Result<(), UplinkError> {
+    pub(super) async fn on_clock(&mut self, config: &UplinkConfig, reader: &Reader, timeline: &Timeline) {
         self.is_birth_old = true;
         match tokio::time::timeout(LOOK_RETRY, reader.standing_alerts()).await {
             Ok(Ok(events)) => {
                 for event in events {
                     if let EventBody::Alert(alert) = &event.body {
-                        let body = config.upload(&event, false, timeline)?;
-                        self.retained.dated_anew(topic_of(config, alert), body, event.seq);
+                        match config.upload(&event, false, timeline) {
+                            Ok(body) => self.retained.dated_anew(topic_of(config, alert), body, event.seq),
+                            Err(error) => untellable(&event, &error),
+                        }
                     }
                 }
             }
             Ok(Err(error)) => warn!(%error, "alerts on the broker keep the times that they had"),
             Err(_) => warn!("alerts on the broker keep the times that they had: the log does not answer"),
         }
-        Ok(())
     }
 
     /// Numbers have come that Home Assistant may not know yet.
-    pub(super) fn on_seen(&mut self, config: &UplinkConfig, seen: BTreeSet<Seen>) {
+    pub(super) fn on_seen(&mut self, config: &UplinkConfig, seen: BTreeSet<Seen>) -> Result<(), UplinkError> {
         let mut is_new = false;
         for one in seen {
             is_new |= self.catalogue.add(one);
         }
-        if is_new {
-            self.describe(config);
-        }
+        if is_new { self.describe(config) } else { Ok(()) }
     }
 
     /// Home Assistant has said something. What the broker had kept of it is no news.
@@ -232,9 +252,9 @@ impl State {
     }
 
     /// Puts the documents for Home Assistant, and takes back those that stand for nothing any more.
-    fn describe(&mut self, config: &UplinkConfig) {
+    fn describe(&mut self, config: &UplinkConfig) -> Result<(), UplinkError> {
         let prefix = config.about.home_assistant.as_ref();
-        let wanted = prefix.map(|prefix| self.catalogue.documents(config, prefix)).unwrap_or_default();
+        let wanted = prefix.map(|prefix| self.catalogue.documents(config, prefix)).transpose()?.unwrap_or_default();
         for topic in self.documents.iter().filter(|topic| !wanted.contains_key(*topic)) {
             self.retained.document(topic, "");
         }
@@ -242,6 +262,7 @@ impl State {
         for (topic, text) in wanted.iter().filter(|(_, text)| !text.is_empty()) {
             self.retained.document(topic, text);
         }
+        Ok(())
     }
 
     /// A document is remembered before it goes out, and forgotten once the broker has said that it is gone.
@@ -319,6 +340,7 @@ impl State {
         let durable = *handle.durable().borrow();
         if self.looks.is_empty() && self.looked < durable && self.look_not_before <= now.mono {
             let through = self.bad_row.map_or(durable, |bad| durable.min(Seq(bad.0.saturating_sub(1))));
+            let through = first_half(self.looked, through, &mut self.suspect);
             let (reader, after) = (reader.clone(), self.looked);
             self.looks
                 .push(Box::pin(async move { (through, reader.events_but_readings(after, through, LOOK_BATCH).await) }));
@@ -349,19 +371,13 @@ impl State {
     }
 
     /// Takes what a look has brought.
-    pub(super) fn on_look(
-        &mut self,
-        config: &UplinkConfig,
-        handle: &StoreHandle,
-        look: Look,
-        now: Stamp,
-    ) -> Result<(), UplinkError> {
+    pub(super) fn on_look(&mut self, config: &UplinkConfig, handle: &StoreHandle, look: Look, now: Stamp) {
         match look {
             (through, Ok(events)) => {
                 let timeline = Arc::clone(&handle.timeline().borrow());
                 for event in &events {
                     // The clock may have been set since they were read.
-                    self.take(config, &timeline.rebased(event.clone()), &timeline, now)?;
+                    self.take(config, &timeline.rebased(event.clone()), &timeline, now);
                 }
                 let more = events.len() >= LOOK_BATCH;
                 self.looked = events.last().filter(|_| more).map_or(through, |event| event.seq);
@@ -378,12 +394,28 @@ impl State {
                     self.bad_row = Some(seq);
                 }
             }
+            (through, Err(StoreError::Thread(ended))) if ended.is_panic() => self.on_panic(through, now.mono),
             (_, Err(error)) => {
                 warn!(%error, "cannot read which alerts stand");
                 self.look_not_before = now.mono + LOOK_RETRY;
             }
         }
-        Ok(())
+    }
+
+    /// An event up to this one cannot be read without a panic: it is looked for by halves, tried again, and passed.
+    fn on_panic(&mut self, through: Seq, now: Mono) {
+        match halves(self.looked.next(), through) {
+            Some(_) => self.suspect = Some(through),
+            None if self.panics.saturating_add(1) < MAX_PANICS => {
+                self.panics = self.panics.saturating_add(1);
+                self.look_not_before = now + LOOK_RETRY;
+            }
+            // Its lane parks it and says so.
+            None => {
+                (self.panics, self.suspect) = (0, None);
+                self.looked = through;
+            }
+        }
     }
 
     /// The broker has answered the announcement with this ticket.
@@ -409,24 +441,22 @@ impl State {
     }
 
     /// Takes an event that says which alerts stand, or what the birth says.
-    pub(super) fn take(
-        &mut self,
-        config: &UplinkConfig,
-        event: &Event,
-        timeline: &Timeline,
-        now: Stamp,
-    ) -> Result<(), UplinkError> {
+    pub(super) fn take(&mut self, config: &UplinkConfig, event: &Event, timeline: &Timeline, now: Stamp) {
         let alert = match &event.body {
             EventBody::Alert(alert) => alert,
             other => {
                 // Told only of the present: what was so before this run is in the first birth.
                 self.is_birth_old |= event.epoch == config.epoch && changes_birth(other);
-                return Ok(());
+                return;
             }
         };
         // The bridge's own alerts tell of its clock, among others.
         self.is_birth_old |= event.epoch == config.epoch && alert.patient.is_none();
-        let (topic, body) = (topic_of(config, alert), config.upload(event, false, timeline)?);
+        let topic = topic_of(config, alert);
+        let body = match config.upload(event, false, timeline) {
+            Ok(body) => body,
+            Err(error) => return untellable(event, &error),
+        };
         if alert.is_present() {
             self.retained.stands(topic, body, event.seq);
         } else {
@@ -438,7 +468,6 @@ impl State {
             };
             self.retained.ended(topic, body, event.seq, age, now);
         }
-        Ok(())
     }
 }
 
@@ -448,6 +477,11 @@ fn degraded_since(handle: &StoreHandle) -> Option<Wall> {
         StoreHealth::Degraded { since, .. } => Some(since.wall),
         StoreHealth::Ok => None,
     }
+}
+
+/// The lane of alerts parks what cannot be written, and a technical alert tells; the rest goes on.
+fn untellable(event: &Event, error: &serde_json::Error) {
+    error!(seq = %event.seq, %error, "an alert cannot be put on the broker");
 }
 
 /// Whether the limits or the configuration are others afterwards.
@@ -491,6 +525,8 @@ fn birth_topic(config: &UplinkConfig) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value as Json;
+
     use super::*;
     use crate::clock::Wall;
     use crate::event::{Activation, AlertChange, AlertKind, Presence, Priority, Signal, SignalPresence};
@@ -546,11 +582,12 @@ mod tests {
         };
         begin(1, 0, ClockState::Unsynchronised);
         let known = Arc::clone(&opened.handle.timeline().borrow());
-        let mut state = State::begin(&config, &opened.reader, &known, Seq::ZERO).await.unwrap();
+        let mut state =
+            State::begin(&config, &opened.reader, &known, Kept::of(&BTreeMap::new()), Seq::ZERO).await.unwrap();
         // The look has read the alert with the time that it had; then a time server answers.
         let look = (Seq(1), Ok(vec![known.rebased(alert(&config))]));
         begin(2, SET, ClockState::Synchronised);
-        state.on_look(&config, &opened.handle, look, UNSET).unwrap();
+        state.on_look(&config, &opened.handle, look, UNSET);
         state.retained.on_connected(UNSET.mono);
         let due = state.retained.next((0, 0), UNSET.mono).unwrap();
         let told: Json = serde_json::from_str(&due.body).unwrap();

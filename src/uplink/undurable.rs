@@ -82,7 +82,7 @@ impl Undurable {
         for place in [&mut self.others, &mut self.readings, &mut self.taken] {
             *place = durable.max(*place);
         }
-        self.take_alerts(around, state, now)?;
+        self.take_alerts(around, state, now);
         let most = state.max_packet_bytes();
         if let (Some(link), Some(most)) = (link, most)
             && now.mono >= self.not_before
@@ -104,15 +104,14 @@ impl Undurable {
     }
 
     /// The alerts that stand are kept on the broker by what has happened, whether it is stored or not.
-    fn take_alerts(&mut self, around: &Surroundings<'_>, state: &mut State, now: Stamp) -> Result<(), UplinkError> {
+    fn take_alerts(&mut self, around: &Surroundings<'_>, state: &mut State, now: Stamp) {
         let timeline = Arc::clone(&around.handle.timeline().borrow());
         for event in around.handle.unstored(Rows::Others, self.taken, TAKEN_AT_ONCE) {
             self.taken = event.seq;
             if matches!(event.body, EventBody::Alert(_)) {
-                state.take(around.config, &timeline.rebased((*event).clone()), &timeline, now)?;
+                state.take(around.config, &timeline.rebased((*event).clone()), &timeline, now);
             }
         }
-        Ok(())
     }
 
     fn publish(
@@ -124,7 +123,8 @@ impl Undurable {
         at: Mono,
     ) {
         let timeline = Arc::clone(&around.handle.timeline().borrow());
-        let row = around.config.encode(&timeline.rebased(event.clone()), false, &timeline);
+        let present_until = around.config.present_until(event, at);
+        let row = around.config.encode(&timeline.rebased(event.clone()), present_until, &timeline);
         // What cannot be written or is too large is parked, and told, when it comes from the log.
         let Ok(message) = row.message else { return };
         if message.packet_bytes > usize::try_from(most).unwrap_or(usize::MAX) {

@@ -48,8 +48,10 @@ impl JsonSchema for AnyUpload {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let mut forms = references(super::PUSHES.iter());
-        forms.push(json!({"$ref": "#/$defs/MqttInbox"}));
+        let inbox = json!({"$ref": "#/$defs/MqttInbox"});
+        let forms = references(super::PUSHES.iter()).into_iter().chain([inbox]);
+        // One that nobody can tell from another bridge's would be no upload.
+        let forms: Vec<Json> = forms.map(|form| json!({"allOf": [form, {"required": ["bridge"]}]})).collect();
         json_schema!({"description": "An event as the broker gets it alone.", "anyOf": forms})
     }
 }

@@ -37,6 +37,7 @@ impl BridgeNews {
 pub(super) struct StatusData {
     #[schemars(extend("enum" = ["online", "offline"]))]
     state: &'static str,
+    #[schemars(extend("enum" = ["stopped", "connection_lost", null]))]
     reason: Option<&'static str>,
     /// While it is online: for how many seconds its buffer would last without the broker; null if that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ use vitalbridge::ids::{Epoch, Seq};
 use vitalbridge::store::{self, Opened, Refused, StoreOptions};
 use vitalbridge::vitals::{Decimal, Metric, Mode, Quality, Reading, Taken, Value, Vital};
 
-use crate::bridge::{Bridge, now, token};
+use crate::bridge::{Bridge, now, program, token};
 use crate::broker::Broker;
 
 /// Longest wait for anything that must happen.
@@ -34,6 +34,9 @@ const IDLE_LOOKS: usize = 25;
 
 /// Time between two readings of the backlog, in ms.
 const BETWEEN_MS: i64 = 50;
+
+/// What lines of the log about a backlog say.
+const TOLD: &str = "what waited for the broker";
 
 /// What was seen while a backlog drained.
 #[derive(Debug, Default)]
@@ -54,12 +57,14 @@ pub(crate) struct Drained {
     /// What was left, and for how many seconds, as `/metrics` and `/ws/status` told it.
     pub(crate) metrics: Vec<(u64, u64)>,
     pub(crate) status: Vec<(u64, Option<u64>)>,
+    /// What the log told of it.
+    pub(crate) log: Vec<String>,
     /// From the first row of the backlog to the last.
     pub(crate) took: Duration,
 }
 
 /// Stores `rows` readings as a run of the daemon without a broker would have.
-fn fill(state: &Path, rows: u64) {
+pub(crate) fn fill(state: &Path, rows: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let start = Clock::System.now();
@@ -209,7 +214,7 @@ fn watch(pid: u32, address: &str, token: &str, stop: &mpsc::Receiver<()>) -> See
 }
 
 /// The number behind each `"seq":` of a bundle's events.
-fn numbers(text: &str) -> impl Iterator<Item = u64> {
+pub(crate) fn numbers(text: &str) -> impl Iterator<Item = u64> {
     text.split("\"seq\":").skip(1).filter_map(|rest| rest.split(',').next()?.parse().ok())
 }
 
@@ -221,7 +226,10 @@ pub(crate) fn drain(rows: u64, per_second: u16) -> Drained {
     let mut broker = Broker::without_memory(folder.path());
     broker.kill();
     let config = configuration(folder.path(), broker.port(), per_second);
-    let bridge = Bridge::start(&["run", "--config", &config]);
+    let log = folder.path().join("log");
+    let mut command = program();
+    command.args(["run", "--config", &config]).stderr(std::fs::File::create(&log).unwrap());
+    let bridge = Bridge::start_command_with_its_errors(command);
     let token = token(&state, &["--role", "admin"]);
     let mut drained = Drained { is_in_order: true, ..Drained::default() };
     for _ in 0..IDLE_LOOKS {
@@ -261,6 +269,8 @@ pub(crate) fn drain(rows: u64, per_second: u16) -> Drained {
     stop.send(()).unwrap();
     Seen { peak_kib: drained.peak_kib, metrics: drained.metrics, status: drained.status } = watching.join().unwrap();
     assert_eq!(bridge.stop(), Some(0));
+    let text = std::fs::read_to_string(&log).unwrap();
+    drained.log = text.lines().filter(|line| line.contains(TOLD)).map(str::to_owned).collect();
     drained
 }
 
@@ -287,4 +297,16 @@ fn a_backlog_of_fifty_thousand_rows_takes_little_memory_and_holds_up_nobody() {
     assert!(left.len() >= 3 && left.is_sorted_by(|one, next| one >= next), "{left:?}");
     assert!(drained.metrics.iter().any(|(left, seconds)| *left > 0 && *seconds > 0), "{:?}", drained.metrics);
     assert!(drained.status.iter().any(|(left, seconds)| *left > 0 && seconds.is_some()), "{:?}", drained.status);
+    // The log tells soon after the begin what is left and for how long, and that it is over.
+    let number = |line: &str, name: &str| -> u64 {
+        let rest = line.split_once(name).unwrap_or_else(|| panic!("no {name} in {line}")).1;
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    let (Some(first), Some(last)) = (drained.log.first(), drained.log.last()) else { panic!("nothing is told") };
+    assert!(first.contains("what waited for the broker goes out"), "{first}");
+    let (left, seconds) = (number(first, " left="), number(first, " seconds="));
+    assert!((25_000..50_000).contains(&left), "{first}: soon after the begin");
+    // At most 60 bundles of 50 a second.
+    assert!(seconds >= 10 && seconds * 4000 >= left, "{first}: faster than its pace");
+    assert!(last.contains("what waited for the broker has gone out"), "{last}");
 }

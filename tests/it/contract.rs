@@ -1,6 +1,6 @@
 //! The contract's documents: current, whole, and strict enough to notice a frame that breaks them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
@@ -105,13 +105,9 @@ fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
     for (name, channel) in channels {
         let address = channel["address"].as_str().unwrap();
         if name.starts_with("mqtt_") {
-            assert!(address.starts_with("vitals/v1/{site}/{bridge}/"), "{address}");
-            assert_eq!(keys(&channel["messages"]).len(), 1, "{name}");
-            let places: BTreeSet<String> = address
-                .split('/')
-                .filter_map(|it| it.strip_prefix('{')?.strip_suffix('}'))
-                .map(str::to_owned)
-                .collect();
+            assert!(["vitals/v1/{site}/{bridge}/", "homeassistant/"].iter().any(|it| address.starts_with(it)));
+            let places: BTreeSet<String> =
+                address.split('{').skip(1).map(|it| it.split('}').next().unwrap().to_owned()).collect();
             assert_eq!(keys(&channel["parameters"]), places, "{name}");
         } else {
             assert!(address.starts_with('/'));
@@ -125,14 +121,16 @@ fn the_asyncapi_document_keeps_the_rules_of_asyncapi() {
         }
     }
     assert_eq!(used, messages, "each message stands on a channel");
-    // Each topic of the documentation is a channel.
+    // Each topic of the documentation is a channel, and each channel is there.
     let page = include_str!("../../docs/mqtt.md").split("\n## ").find(|part| part.starts_with("Topics")).unwrap();
-    let rows = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
-    let kinds: Vec<&str> = rows.flat_map(|row| row.split(',')).map(|kind| kind.trim().trim_matches('`')).collect();
-    assert!(kinds.len() > 10, "{kinds:?}");
-    for kind in kinds.iter().chain(&["cmd"]) {
-        assert!(channels.contains_key(&format!("mqtt_{kind}")), "{kind}");
-    }
+    let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').collect();
+        (format!("mqtt_{}", words(cells[1])[0]), words(cells[3]).into_iter().collect::<BTreeSet<_>>())
+    };
+    let told: BTreeMap<_, _> = page.lines().filter(|line| line.starts_with("| `")).map(row).collect();
+    let topics = channels.iter().filter(|(name, _)| name.starts_with("mqtt_"));
+    assert_eq!(told, topics.map(|(name, channel)| (name.clone(), keys(&channel["messages"]))).collect());
     let mut answered = 0;
     for (name, operation) in document["operations"].as_object().unwrap() {
         assert!(matches!(operation["action"].as_str(), Some("send" | "receive")), "{name}");
@@ -201,4 +199,82 @@ fn a_frame_that_breaks_the_contract_is_noticed() {
     }
     assert_eq!(frames::problems(&json!([1, 2, 72.0, 3, 4])), Vec::<String>::new());
     assert_eq!(frames::problems(&json!([1, 2, "sensor_off", 3, -4, {"quality": "valid"}])), Vec::<String>::new());
+}
+
+#[test]
+fn a_message_at_the_broker_that_breaks_the_contract_or_stands_on_another_topic_is_noticed() {
+    let at = |kind: &str| format!("vitals/v1/icu/b1/{kind}");
+    let status = |data: Json| json!({"type": "status", "data": data, "timestamp": "2026-11-20T22:00:00.123Z", "site": "icu", "bridge": "b1", "epoch": "e"});
+    let (online, will) = (json!({"state": "online", "reason": null, "buffer_seconds_left": null}), "connection_lost");
+    let lost = |bridge: Json| {
+        json!({"type": "system", "data": {"kind": "events_lost", "message": "m", "first": 1, "last": 2},
+               "timestamp": "2026-11-20T22:00:00.123Z", "correlation_id": "e:3", "channel": "system", "seq": 3, "epoch": "e",
+               "bridge": bridge})
+    };
+    let bundle = |event: Json| {
+        json!({"type": "batch", "historical": true, "bridge": "b1", "first_seq": 3, "last_seq": 3,
+               "timestamp": "2026-11-20T22:00:00.123Z", "data": [event]})
+    };
+    let component = json!({"platform": "binary_sensor", "unique_id": "u", "name": "Connection", "device_class": "connectivity",
+                           "entity_category": "diagnostic", "state_topic": "t", "value_template": "v"});
+    let document = |component: Json| {
+        json!({"device": {"identifiers": ["i"], "name": "n", "manufacturer": "vitalbridge", "sw_version": "1"},
+               "origin": {"name": "vitalbridge", "sw_version": "1"}, "qos": 1, "components": {"status": component}})
+    };
+    let without = |mut object: Json, name: &str| {
+        object.as_object_mut().unwrap().remove(name);
+        object
+    };
+    let discovery = "homeassistant/device/vitalbridge-b1/bridge/config";
+    for (topic, text, expected) in [
+        (at("status"), status(online.clone()).to_string(), ""),
+        (at("status"), status(json!({"state": "offline", "reason": will})).to_string(), ""),
+        (at("status"), status(json!({"state": "offline", "reason": "tired"})).to_string(), "/data/reason"),
+        (at("status"), String::new(), "MqttStatus"),
+        (at("birth"), status(online).to_string(), "MqttBirth: /type"),
+        (at("system"), lost(json!("b1")).to_string(), ""),
+        ("vitals/b1/system".to_owned(), lost(json!("b1")).to_string(), ""),
+        ("devices/b1/messages/events/kind=system".to_owned(), lost(json!("b1")).to_string(), ""),
+        (at("system"), lost(json!(null)).to_string(), "\"bridge\" is a required"),
+        (at("audit"), lost(json!("b1")).to_string(), "Audit: /type"),
+        (at("flight"), lost(json!("b1")).to_string(), "no topic"),
+        (at("batch"), bundle(lost(json!("b1"))).to_string(), ""),
+        (at("batch"), bundle(without(lost(json!("b1")), "bridge")).to_string(), "/data/0"),
+        (at("alert_present/a1"), String::new(), ""),
+        ("vitals/b1/alert_present_a1".to_owned(), String::new(), ""),
+        (at("alert_present/a1"), lost(json!("b1")).to_string(), "Alert: /type"),
+        (at("alert/strap"), String::new(), "Alert"),
+        (at("doctor"), String::new(), ""),
+        (at("doctor"), "{}".to_owned(), "MqttEmpty"),
+        (discovery.to_owned(), document(component.clone()).to_string(), ""),
+        (discovery.to_owned(), String::new(), ""),
+        (discovery.to_owned(), document(without(component.clone(), "unique_id")).to_string(), "MqttDiscovery"),
+        (discovery.to_owned(), document(without(component, "platform")).to_string(), "MqttDiscovery"),
+        ("homeassistant/device/vitalbridge-b1/bridge".to_owned(), String::new(), "no topic"),
+        ("homeassistant/status".to_owned(), "online".to_owned(), ""),
+        ("homeassistant/status".to_owned(), "asleep".to_owned(), "MqttHomeAssistant"),
+    ] {
+        let problems = frames::problems_at_broker(&topic, &text).join("; ");
+        assert_eq!(problems.is_empty(), expected.is_empty(), "{topic} {text}: {problems}");
+        assert!(problems.contains(expected), "{topic} {text}: {problems}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_messages_of_the_contract() {
+    let mut seen = BTreeSet::new();
+    for example in include_str!("../../docs/mqtt.md").split("```json\n").skip(1) {
+        let text = example.split("```").next().unwrap();
+        // Some are cut short, with dots.
+        let Ok(message) = serde_json::from_str::<Json>(text) else { continue };
+        let topic = if message.get("components").is_some() {
+            "homeassistant/device/vitalbridge-b1/6-P-0001-strap-1/config".to_owned()
+        } else {
+            format!("vitals/v1/icu/b1/{}", message["type"].as_str().unwrap_or("cmd"))
+        };
+        let problems = frames::problems_at_broker(&topic, text);
+        assert_eq!(problems, Vec::<String>::new(), "{text}");
+        seen.insert(topic.rsplit('/').next().unwrap().to_owned());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["cmd", "config", "health_update", "status"]);
 }

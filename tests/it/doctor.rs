@@ -242,6 +242,10 @@ async fn a_message_of_the_doctor_is_empty_and_stays_nowhere_and_the_daemon_keeps
     eventually("the doctor's message", Duration::from_secs(10), || said("/doctor 0")).await;
     assert_eq!(said("\"offline\""), None, "the daemon was thrown out");
     assert_eq!(bridge.stop(), Some(0));
+    for line in std::fs::read_to_string(&heard).unwrap().lines() {
+        let parts: Vec<&str> = line.splitn(3, ' ').collect();
+        crate::frames::check_at_broker(parts[0], parts[2]);
+    }
 }
 
 /// Of another patient than the recording, whose mode is another one.

@@ -10,15 +10,25 @@ use serde_json::{Map, Value as Json, json};
 /// The bytes before CBOR; a wave cannot begin with them, for its header would be of 55769 bytes and begin with F7.
 const SELF_DESCRIBED_CBOR: [u8; 3] = [0xD9, 0xD9, 0xF7];
 
+/// A document of the contract as it is published.
+fn written(file: &str) -> Json {
+    let path = format!("{}/docs/schema/{file}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
 /// The named schemas of the contract, closed.
 static SCHEMAS: LazyLock<Map<String, Json>> = LazyLock::new(|| {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schema/vitals.v1.json");
-    let contract: Json = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let contract = written("vitals.v1.json");
     contract["$defs"].as_object().unwrap().iter().map(|(name, schema)| (name.clone(), closed(schema))).collect()
 });
 
-/// Where the schemas of messages for the broker differ from those for clients.
-const AT_BROKER: [&str; 5] = ["inbox", "batch", "status", "birth", "result"];
+/// The schemas of what may stand on each kind of topic at a broker.
+static AT_BROKER: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
+    let document = written("asyncapi.json");
+    let channels = document["channels"].as_object().unwrap().iter();
+    let messages = |channel: &Json| channel["messages"].as_object().unwrap().keys().cloned().collect();
+    channels.filter_map(|(name, channel)| Some((name.strip_prefix("mqtt_")?.to_owned(), messages(channel)))).collect()
+});
 
 /// What the contract does not allow about a message of the server; empty: nothing.
 pub(crate) fn problems(message: &Json) -> Vec<String> {
@@ -37,13 +47,46 @@ pub(crate) fn check(message: &Json) {
     );
 }
 
-/// Fails the test if the broker may not get this.
+/// What the contract does not allow about a message at a broker, whoever published it; empty: nothing.
 #[allow(dead_code, reason = "unit tests, which share this file, have no broker")]
-pub(crate) fn check_at_broker(message: &Json) {
-    let kind = message["type"].as_str().unwrap_or_default();
-    let name = if AT_BROKER.contains(&kind) { format!("Mqtt{}", title(message)) } else { title(message) };
-    let problems = found(&name, message);
-    assert!(problems.is_empty(), "not in the contract: {problems:#?}\n{message:#}");
+pub(crate) fn problems_at_broker(topic: &str, text: &str) -> Vec<String> {
+    let Some(kind) = kind_of(topic) else { return vec![format!("the contract has no topic `{topic}`")] };
+    // What is no JSON is text: a message without a byte, and the words of Home Assistant.
+    let message = serde_json::from_str(text).unwrap_or_else(|_| Json::from(text));
+    let mut problems = Vec::new();
+    for name in &AT_BROKER[kind] {
+        let mut found = found(name, &message);
+        // An event of nobody knows which bridge is none.
+        if !name.starts_with("Mqtt") && !message["bridge"].is_string() {
+            found.push("\"bridge\" is a required property".to_owned());
+        }
+        if found.is_empty() {
+            return found;
+        }
+        problems.extend(found.into_iter().map(|problem| format!("{name}: {problem}")));
+    }
+    problems
+}
+
+/// Fails the test if this may not stand on this topic at a broker.
+#[allow(dead_code, reason = "unit tests, which share this file, have no broker")]
+pub(crate) fn check_at_broker(topic: &str, text: &str) {
+    let problems = problems_at_broker(topic, text);
+    assert!(problems.is_empty(), "not in the contract: {problems:#?}\n{topic} {text}");
+}
+
+/// The kind of a topic of whatever template.
+fn kind_of(topic: &str) -> Option<&'static str> {
+    let known = |name: &str| AT_BROKER.get_key_value(name).map(|(name, _)| name.as_str());
+    if topic.contains("/device/vitalbridge-") {
+        return known("discovery").filter(|_| topic.ends_with("/config"));
+    }
+    if topic == "homeassistant/status" {
+        return known("home_assistant");
+    }
+    // In a template without devices the id of an alert stands in the kind.
+    let mut parts = topic.split(['/', '=', '&']);
+    parts.find_map(|part| if part.starts_with("alert_present_") { known("alert_present") } else { known(part) })
 }
 
 /// Fails the test if the server may not send these bytes.

@@ -166,10 +166,13 @@ fn limits_that_cannot_be_read_any_more_are_told_and_the_file_holds() {
     assert_eq!(one("SELECT count(*) FROM alert_open WHERE body LIKE '%configuration_error%'"), 1);
 }
 
+/// Where the bridge of these tests takes commands.
+const COMMANDS: &str = "vitals/v1/home/limits/cmd";
+
 /// `mosquitto_sub` on the topic of answers.
 struct Answers {
     child: Child,
-    lines: mpsc::Receiver<Json>,
+    lines: mpsc::Receiver<String>,
     port: String,
 }
 
@@ -186,10 +189,17 @@ impl Answers {
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 // The test may have ended.
-                let _ = heard.send(serde_json::from_str(&line).unwrap());
+                let _ = heard.send(line);
             }
         });
         Self { child, lines, port }
+    }
+
+    /// The next answer, held to the contract.
+    fn next(&self, wait: Duration) -> Result<Json, mpsc::RecvTimeoutError> {
+        let text = self.lines.recv_timeout(wait)?;
+        crate::frames::check_at_broker("vitals/v1/home/limits/cmd_result", &text);
+        Ok(serde_json::from_str(&text).unwrap())
     }
 
     /// Publishes a command again and again until its answer comes: the bridge takes none while it is not connected.
@@ -197,14 +207,18 @@ impl Answers {
         let text = command.to_string();
         for _ in 0..60 {
             let published = Command::new("mosquitto_pub")
-                .args(["-h", "127.0.0.1", "-p", &self.port, "-V", "5", "-q", "1", "-t", "vitals/v1/home/limits/cmd"])
+                .args(["-h", "127.0.0.1", "-p", &self.port, "-V", "5", "-q", "1", "-t", COMMANDS])
                 .args(["-m", &text])
                 .args(more)
                 .status();
             assert!(published.unwrap().success());
             let wait = Duration::from_millis(500);
-            while let Ok(answer) = self.lines.recv_timeout(wait) {
+            while let Ok(answer) = self.next(wait) {
                 if answer["correlation_id"] == command["correlation_id"] || !more.is_empty() {
+                    // A command may be wrong on purpose, but not one that was done.
+                    if answer["data"]["ok"] == true {
+                        crate::frames::check_at_broker(COMMANDS, &text);
+                    }
                     return answer["data"].clone();
                 }
             }
@@ -243,6 +257,8 @@ fn a_command_by_the_broker_is_taken_if_it_is_on_the_list_and_answered_there() {
         ("3", "limits.set", json!({"by": ""}), "validation", "`by` is the person"),
         ("4", "limits.set", json!({"below": 500, "expires": later()}), "validation", "is outside 1 to 300 mmHg"),
         ("5", "fly", json!({}), "validation", "`name` is alert.acknowledge"),
+        ("7", "device.command", json!({}), "not_allowed", "`device.command` is not in mqtt.commands"),
+        ("8", "preferences.set", json!({"mute": []}), "not_allowed", "`preferences.set` is not in mqtt.commands"),
     ] {
         let refused = answers.of(&command(id, name, more), &[]);
         assert_eq!((&refused["ok"], &refused["code"]), (&json!(false), &json!(code)), "{refused}");
@@ -250,19 +266,28 @@ fn a_command_by_the_broker_is_taken_if_it_is_on_the_list_and_answered_there() {
     }
     place.audit(&bridge, "mqtt:lena | limits_set | systolic | below 90 mmHg or above 160 mmHg -> below 100 mmHg");
     place.audit(&bridge, "mqtt:lena | remote_command | rule.disable | `rule.disable` is not in mqtt.commands");
+    // So does each that nobody could have carried out.
+    for row in [
+        "mqtt | remote_command | limits.set | `by` is the person",
+        "mqtt:lena | remote_command | fly | `name` is alert.acknowledge",
+        "mqtt:lena | remote_command | device.command | `device.command` is not in mqtt.commands",
+        "mqtt:lena | remote_command | preferences.set | `preferences.set` is not in mqtt.commands",
+    ] {
+        place.audit(&bridge, row);
+    }
     // What the broker keeps would be done again at each connection.
     bridge.kill();
     let kept = command("6", "limits.set", json!({"below": 80, "above": 150, "expires": later()}));
     let published = Command::new("mosquitto_pub")
-        .args(["-h", "127.0.0.1", "-p", &answers.port, "-r", "-q", "1", "-t", "vitals/v1/home/limits/cmd"])
+        .args(["-h", "127.0.0.1", "-p", &answers.port, "-r", "-q", "1", "-t", COMMANDS])
         .args(["-m", &kept.to_string()])
         .status();
     assert!(published.unwrap().success());
     let bridge = place.start();
-    let answer = answers.lines.recv_timeout(Duration::from_mins(1)).unwrap();
-    crate::frames::check_at_broker(&answer);
+    let answer = answers.next(Duration::from_mins(1)).unwrap();
     assert_eq!(answer["data"]["code"], "retained", "{answer}");
     assert_eq!(place.limit(&bridge, "systolic").1, "below 100 mmHg or above 140 mmHg");
+    place.audit(&bridge, "mqtt | remote_command | unreadable | a command is not kept on the broker");
 }
 
 #[test]

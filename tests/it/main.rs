@@ -41,6 +41,7 @@ mod frames;
 mod inboxes;
 mod keeping;
 mod limits;
+mod live_ahead;
 mod mqtt;
 mod mqtt_access;
 mod mqtt_restart;

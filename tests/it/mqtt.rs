@@ -230,14 +230,29 @@ impl Consumer {
         // What is removed comes as an empty message.
         let parsed = if text.is_empty() { Ok(Json::Null) } else { serde_json::from_str(&text) };
         let body = parsed.unwrap_or_else(|error| panic!("{error}: {text}"));
-        // What is removed is empty, and a command is the backend's.
-        if topic.starts_with("vitals/") && !text.is_empty() && !topic.ends_with("/cmd") {
-            frames::check_at_broker(&body);
+        if topic != "test/ready" {
+            self.check(&topic, &text, &body);
         }
         let received = Received { topic, qos, retained, content_type, properties, text, body };
         self.all.push(received.clone());
         self.all.extend(received.events_in_it());
         received
+    }
+
+    /// Holds a message to the contract. A command is the backend's, and may be wrong on purpose: but not one that was done.
+    fn check(&self, topic: &str, text: &str, body: &Json) {
+        if topic.ends_with("/cmd") {
+            return;
+        }
+        frames::check_at_broker(topic, text);
+        if topic.ends_with("/cmd_result") && body["data"]["ok"] == true {
+            let is_its = |command: &&Received| {
+                let id = command.body["correlation_id"].as_str().unwrap_or_default();
+                command.topic.ends_with("/cmd") && body["correlation_id"] == id
+            };
+            let command = self.all.iter().find(is_its).expect("nobody gave this command");
+            frames::check_at_broker(&command.topic, &command.text);
+        }
     }
 
     pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
@@ -320,7 +335,12 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn open(folder: &Path, run: u64) -> Self {
-        let options = StoreOptions { group_commit: Duration::from_millis(100), ..StoreOptions::default() };
+        Self::open_with(folder, run, Duration::from_millis(100))
+    }
+
+    /// Whose groups are so far apart.
+    pub(crate) fn open_with(folder: &Path, run: u64, group_commit: Duration) -> Self {
+        let options = StoreOptions { group_commit, ..StoreOptions::default() };
         let opened = store::open(folder, &options, Epoch::from_bits(run), "boot-1", Clock::System.now()).unwrap();
         let Opened { writer, reader, handle, epoch, first_seq, .. } = opened;
         let stop = CancellationToken::new();

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use vitalbridge::store::GROUP_COMMIT_BOUNDS;
 use vitalbridge::uplink::access::{Access, TlsFiles, Version};
 
 use crate::bridge::eventually;
-use crate::mqtt::{Broker, DEADLINE, Running, Store, free_port, id_of};
+use crate::mqtt::{Broker, Consumer, DEADLINE, Running, Store, alert, config, free_port, id_of};
 use crate::mqtt_access::{Certificates, Nats, reaching};
 use crate::tally::{Identity, Outcome, Tally};
 
@@ -72,6 +73,34 @@ async fn a_mosquitto_killed_and_restarted_loses_nothing_whatever_carries_it() {
         uplink.stop().await;
         store.close().await;
     }
+}
+
+/// What the first uplink said of its cursors is not on disk when the second begins: groups are as far apart as they may be.
+#[tokio::test]
+async fn an_uplink_that_begins_again_in_the_same_run_goes_on_where_the_one_before_was() {
+    let (broker, folder) = (Broker::started("").await, tempfile::tempdir().unwrap());
+    let mut store = Store::open_with(folder.path(), 1, GROUP_COMMIT_BOUNDS.1);
+    let mut consumer = Consumer::subscribe(&broker).await;
+    let mut events = Vec::new();
+    for round in 0..5 {
+        let mut uplink = Running::start(config(broker.port, &store.epoch), &store);
+        // No reading: they are stored at once.
+        events.extend((0..4).map(|number| store.append(alert(round * 4 + number))));
+        consumer.until_all(&events).await;
+        uplink.until("done", |status| status.connected && status.waiting == 0 && status.in_flight == 0).await;
+        uplink.kill().await;
+    }
+    assert!(consumer.counts().values().all(|count| *count == 1), "{:?}", consumer.counts());
+    store.close().await;
+
+    // And the next run of the daemon goes on there too.
+    let mut store = Store::open(folder.path(), 2);
+    let uplink = Running::start(config(broker.port, &store.epoch), &store);
+    events.push(store.append(alert(100)));
+    consumer.until_all(&events).await;
+    assert!(consumer.counts().values().all(|count| *count == 1), "{:?}", consumer.counts());
+    uplink.stop().await;
+    store.close().await;
 }
 
 /// What NATS has confirmed it still has after a kill. The consumer is away while NATS is killed: a consumer that is thrown

@@ -13,6 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::frames;
 use crate::tally::Identity;
 
 /// How a connection is received.
@@ -258,6 +259,7 @@ impl Talk {
 
     /// Counts a publication; `None` if it is none of rows.
     fn note(&self, topic: &str, text: &[u8], bytes: usize) -> Option<Publication> {
+        frames::check_at_broker(topic, std::str::from_utf8(text).unwrap());
         let mut came = self.came.lock().unwrap();
         came.largest = came.largest.max(bytes);
         let mut in_flight = self.in_flight.lock().unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::bridge::{START_LIMIT, now};
+use crate::frames;
 
 /// Names an event of one bridge for ever.
 pub(crate) type Identity = (String, u64);
@@ -28,6 +29,8 @@ struct Counted {
     present: BTreeSet<(String, String)>,
     /// What the bridge said last of itself.
     status: Json,
+    /// What the contract does not allow.
+    problems: Vec<String>,
 }
 
 /// `mosquitto_sub` with a session that the broker keeps: nothing is missed while the broker is away.
@@ -56,7 +59,10 @@ impl Tally {
                 let Some((topic, text)) = line.split_once('\t') else { continue };
                 if topic == READY {
                     list.lock().unwrap().is_listening = true;
+                    continue;
                 }
+                let problems = frames::problems_at_broker(topic, text);
+                list.lock().unwrap().problems.extend(problems);
                 let Ok(message) = serde_json::from_str::<Json>(text) else { continue };
                 let mut list = list.lock().unwrap();
                 // What the broker keeps repeats an event; it is not the delivery of one.
@@ -79,7 +85,9 @@ impl Tally {
 
     /// How often each event of a bridge came.
     pub(crate) fn counts(&self, bridge: &str) -> BTreeMap<Identity, u64> {
-        self.counted.lock().unwrap().events.get(bridge).cloned().unwrap_or_default()
+        let counted = self.counted.lock().unwrap();
+        assert_eq!(counted.problems, Vec::<String>::new(), "not in the contract");
+        counted.events.get(bridge).cloned().unwrap_or_default()
     }
 
     /// Whether the start of an alert of this rule came, as an event and as what stands.

@@ -28,22 +28,27 @@ fn identity(message: &Json) -> Identity {
 struct Subscriber {
     child: Child,
     received: Arc<Mutex<Vec<Json>>>,
+    /// What the contract does not allow.
+    problems: Arc<Mutex<Vec<String>>>,
 }
 
 impl Subscriber {
     fn start(port: u16) -> Self {
         let mut child = Command::new("mosquitto_sub")
             .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-V", "5", "-q", "1", "-c", "-i", "checker"])
-            .args(["-x", "3600", "-t", "vitals/#", "-F", "%p"])
+            .args(["-x", "3600", "-t", "vitals/#", "-F", "%t\t%p"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
-        let list = Arc::clone(&received);
+        let problems = Arc::<Mutex<Vec<String>>>::default();
+        let (list, found) = (Arc::clone(&received), Arc::clone(&problems));
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                if let Ok(message) = serde_json::from_str::<Json>(&line) {
+                let (topic, line) = line.split_once('\t').unwrap();
+                found.lock().unwrap().extend(frames::problems_at_broker(topic, line));
+                if let Ok(message) = serde_json::from_str::<Json>(line) {
                     let mut list = list.lock().unwrap();
                     // What waited for long comes in bundles.
                     list.extend(message["data"].as_array().into_iter().flatten().cloned());
@@ -51,18 +56,15 @@ impl Subscriber {
                 }
             }
         });
-        Self { child, received }
+        Self { child, received, problems }
     }
 
     /// Events of the log among what came, with their bodies.
     fn events(&self) -> BTreeMap<Identity, Json> {
         let received = self.received.lock().unwrap();
         let mut events = BTreeMap::new();
-        for message in received
-            .iter()
-            .inspect(|message| frames::check_at_broker(message))
-            .filter(|message| message["seq"].is_u64())
-        {
+        assert_eq!(*self.problems.lock().unwrap(), Vec::<String>::new());
+        for message in received.iter().filter(|message| message["seq"].is_u64()) {
             let before = events.insert(identity(message), message["data"].clone());
             // What comes twice is the same thing.
             assert!(before.is_none_or(|before| before == message["data"]), "{message}");

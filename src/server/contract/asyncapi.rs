@@ -135,7 +135,11 @@ fn within<'a>(channel: &str, names: impl Iterator<Item = &'a String>) -> Vec<Jso
 /// A message whose payload is the schema of this name.
 pub(super) fn message(name: &str, schema: &Json) -> Json {
     let about = schema.get("$defs").and_then(|all| all.get(name)).and_then(|schema| schema.get("description"));
-    let content = if name == "Waveform" { "application/octet-stream" } else { "application/json" };
+    let content = match name {
+        "Waveform" => "application/octet-stream",
+        broker::EMPTY | broker::HOME_ASSISTANT => "text/plain",
+        _ => "application/json",
+    };
     json!({
         "name": name, "title": name, "summary": about, "contentType": content,
         "payload": {"$ref": format!("#/components/schemas/{name}")},

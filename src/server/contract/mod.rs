@@ -58,7 +58,7 @@ fn pretty(json: &Json) -> String {
 }
 
 /// The JSON Schema of every message: `ServerMessage` is what a client may get in JSON text, `ClientMessage` what it may
-/// send, `MqttMessage` what the broker gets, `Waveform` the header of a binary message with samples.
+/// send, `MqttMessage` what the broker gets, `MqttInput` what comes from it, `Waveform` the header of a binary message with samples.
 pub fn schema() -> Json {
     let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut made = Map::new();
@@ -81,11 +81,16 @@ pub fn schema() -> Json {
         let schema = message(*kind, &mut generator);
         broker.push(add(&mut made, &format!("Mqtt{}", title(kind.name)), schema));
     }
+    for (name, schema) in broker::bare(&mut generator) {
+        broker.push(add(&mut made, name, schema));
+    }
+    let inputs = broker::inputs(&mut generator).map(|(name, schema)| add(&mut made, name, schema)).to_vec();
     add(&mut made, "Waveform", message(waveform::HEADER, &mut generator));
     let any = |about: &str, of: Vec<Json>| json!({"description": about, "anyOf": of});
     made.insert("ServerMessage".to_owned(), any("What the server says in JSON text.", server));
     made.insert("ClientMessage".to_owned(), any("What a client may say.", client));
     made.insert("MqttMessage".to_owned(), any("What the broker gets.", broker));
+    made.insert("MqttInput".to_owned(), any("What the bridge takes from the broker.", inputs));
     for (name, schema) in generator.take_definitions(true) {
         // A type that is referred to and stands for itself, such as `CompactReading`.
         let is_free = made.get(&name).is_none_or(|known| *known == reference(&name));
@@ -100,7 +105,8 @@ pub fn schema() -> Json {
         "title": "vitals.v1",
         "description": "The messages of vitalbridge over WebSocket and MQTT. Further members may come in every object: \
             ignore what you do not know. `contentType` and framing are in docs/contract.md.",
-        "anyOf": [reference("ServerMessage"), reference("ClientMessage"), reference("MqttMessage")],
+        "anyOf": [reference("ServerMessage"), reference("ClientMessage"), reference("MqttMessage"),
+            reference("MqttInput")],
         "$defs": made,
     })
 }

@@ -6,6 +6,7 @@
 #![expect(dead_code, reason = "only the schemas of these types are made; the reader reads by hand")]
 
 use schemars::JsonSchema;
+use schemars::generate::SchemaGenerator;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -55,6 +56,11 @@ pub(super) const REQUESTS: &[Request] = &[
     request::<MarkRead>("mark_read", &["error"]),
     request::<LooksAt>("activity", &["error"]),
 ];
+
+/// The `type` and the schema of the members of a command.
+pub(super) fn command(generator: &mut SchemaGenerator) -> (&'static str, Json) {
+    ("command", CommandMembers::json_schema(generator).to_value())
+}
 
 /// Signs in, or goes on with a newer token of the same user.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::frames::found;
 use super::requests::REQUESTS;
+use crate::command::{Command, Members, NAMES};
 use crate::server::message::{Message, Unreadable};
 use crate::wire::shape::title;
 
@@ -129,6 +130,33 @@ fn what_the_contract_lets_a_client_say_is_taken() {
     assert_eq!(known, all.iter().filter(|name| !unnamed.contains(&name.as_str())).cloned().collect());
     let refusal = Message::parse(r#"{"type":"command","name":"fly"}"#).unwrap_err().0.to_string();
     assert_eq!(listed(refusal.split_once(" is ").unwrap().1), commands);
+}
+
+#[test]
+fn a_command_by_the_broker_is_one_of_those_that_can_be_allowed_there_and_names_the_person() {
+    let mut seen = BTreeSet::new();
+    for mut command in good().into_iter().filter(|message| message["type"] == "command") {
+        let name = command["name"].as_str().unwrap().to_owned();
+        let members = command.as_object_mut().unwrap();
+        members.remove("type");
+        members.insert("by".to_owned(), json!("lena"));
+        let problems = |command: &Json| found("MqttCommand", command);
+        if !NAMES.contains(&name.as_str()) {
+            assert!(!problems(&command).is_empty(), "{command}");
+            continue;
+        }
+        assert_eq!(problems(&command), Vec::<String>::new(), "{command}");
+        assert!(Command::read(Members(&command)).is_ok(), "{command}");
+        for by in [json!(null), json!(""), json!(" "), json!(7), json!("x".repeat(101))] {
+            let mut wrong = command.clone();
+            wrong["by"] = by;
+            assert!(!problems(&wrong).is_empty(), "{wrong}");
+        }
+        command.as_object_mut().unwrap().remove("by");
+        assert!(!problems(&command).is_empty(), "{command}");
+        seen.insert(name);
+    }
+    assert_eq!(seen, NAMES.iter().map(|name| (*name).to_owned()).collect());
 }
 
 #[test]

@@ -11,8 +11,8 @@ mod v4;
 mod v5;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,11 +26,12 @@ use self::dial::{Failure, Target};
 use self::renewal::{Due, Renewal};
 use super::UplinkConfig;
 use super::access::{Credential, Version};
-use super::downlink::{Incoming, MAX_COMMANDS};
+use super::downlink::{Incoming, MAX_COMMANDS, MAX_REPLIES};
 use super::plan::{BrokerLimits, EndKind, Message, Ticket};
 use super::retained::AT_ONCE;
 use super::undurable::BESIDE;
-use crate::clock::Clock;
+use crate::clock::{Clock, Stamp};
+use crate::timeline;
 
 pub use self::probe::{Probe, ProbeStep, probe};
 pub(super) use self::v5::packet_bytes;
@@ -49,6 +50,12 @@ const SUBSCRIPTIONS: usize = 2;
 
 /// From DISCONNECT to the closed socket.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection that failed because of this machine's clock is tried again after this, though nobody says that it was set.
+const LONGEST_CLOCK_WAIT: Duration = Duration::from_mins(2);
+
+/// A clock that is so much off from where it went was set.
+const CLOCK_MOVED_MS: u64 = 250;
 
 /// Longest text of a broker that is kept for people, in characters.
 const MAX_REASON_CHARS: usize = 300;
@@ -234,8 +241,21 @@ struct Opening<'a> {
 pub(super) struct Memory {
     /// The broker has refused MQTT 5.
     refuses_5: Arc<AtomicBool>,
-    /// The last attempt failed because of this machine's clock.
-    waits_for_clock: Arc<AtomicBool>,
+    /// The last attempt failed because of this machine's clock: when that was, and what the clock said.
+    clock_wait: Arc<Mutex<Option<Stamp>>>,
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Option<Stamp>> {
+        self.clock_wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another attempt would fail as the last one did: the clock goes on as it was, and that was not long ago. A person may
+    /// set it without anybody being told, and a certificate begins at last by a clock that is late too.
+    fn waits_for_clock(&self, now: Stamp) -> bool {
+        let is_moved = |before: Stamp| timeline::offset_ms(now).abs_diff(timeline::offset_ms(before)) > CLOCK_MOVED_MS;
+        self.lock().is_some_and(|before| now.mono.since(before.mono) < LONGEST_CLOCK_WAIT && !is_moved(before))
+    }
 }
 
 /// One connection, or the attempt to make one.
@@ -248,6 +268,8 @@ pub(super) struct Link {
     incoming: mpsc::Receiver<LinkEvent>,
     answers: FuturesUnordered<BoxFuture<'static, (Sent, Result<u8, Unanswered>)>>,
     announcements: usize,
+    /// Answers to commands that the broker has not confirmed.
+    replies: usize,
     renewal: Option<Renewal>,
     end: Option<End>,
 }
@@ -262,7 +284,8 @@ impl Link {
         is_unset: bool,
         clock: &Clock,
     ) -> Self {
-        let now = clock.now().wall;
+        let stamp = clock.now();
+        let now = stamp.wall;
         let (connected_in, connected) = mpsc::channel(1);
         let (heard, incoming) = mpsc::channel(MAX_COMMANDS);
         let mut link = Self {
@@ -272,6 +295,7 @@ impl Link {
             incoming,
             answers: FuturesUnordered::new(),
             announcements: 0,
+            replies: 0,
             renewal: None,
             end: None,
         };
@@ -285,12 +309,12 @@ impl Link {
             has_spoken: AtomicBool::new(false),
             parting: AtomicU8::new(0),
         });
-        if memory.waits_for_clock.load(Ordering::Relaxed) && target.clock_is_unset() {
+        if memory.waits_for_clock(stamp) && target.clock_is_unset() {
             let reason = format!("this machine's clock is not set: it says {now}; waiting for it to be synchronised");
             link.end = Some(End::new(Cause::Kind(EndKind::Clock), reason));
             return link;
         }
-        memory.waits_for_clock.store(false, Ordering::Relaxed);
+        *memory.lock() = None;
         let password = match config.access.password.as_ref().map(|password| password.get(now)).transpose() {
             Ok(password) => password,
             Err(reason) => {
@@ -302,7 +326,7 @@ impl Link {
         let capacity = usize::from(config.limits.window)
             .saturating_add(ANNOUNCEMENTS)
             .saturating_add(BESIDE)
-            .saturating_add(MAX_COMMANDS)
+            .saturating_add(MAX_REPLIES)
             .saturating_add(SUBSCRIPTIONS);
         let reports = Reports { connected: connected_in, heard };
         let opening = Opening { config, will, password: password.as_ref(), target: &target, reports, capacity };
@@ -313,7 +337,14 @@ impl Link {
         };
         let (client, driver) = if version == Version::V311 { v4::open(opening) } else { v5::open(opening) };
         let has_token = password.is_some_and(|password| password.ends.is_some());
-        let judge = Judge { wanted: config.access.version, tried: version, has_token, memory: memory.clone(), target };
+        let judge = Judge {
+            wanted: config.access.version,
+            tried: version,
+            has_token,
+            memory: memory.clone(),
+            target,
+            began: stamp,
+        };
         link.client = Some(client);
         link.driver = Some(Box::pin(async move { judge.judge(driver.await) }));
         link
@@ -364,10 +395,16 @@ impl Link {
     /// Queues the answer to a command. A broker that takes none of them is not worth the connection.
     pub(super) fn reply(&mut self, reply: Announcement) {
         let Announcement { topic, body } = reply;
+        self.replies = self.replies.saturating_add(1);
         self.publish_as(
             Sent::Reply,
             Outgoing { topic: &topic, body: Bytes::from(body), is_retained: false, row: None },
         );
+    }
+
+    /// Answers to commands that the broker has not confirmed yet.
+    pub(super) const fn pending_replies(&self) -> usize {
+        self.replies
     }
 
     /// Announcements that the broker has not answered yet.
@@ -429,8 +466,10 @@ impl Link {
     }
 
     fn answered(&mut self, sent: Sent, result: Result<u8, Unanswered>) -> Option<LinkEvent> {
-        if matches!(sent, Sent::Announcement(_)) {
-            self.announcements = self.announcements.saturating_sub(1);
+        match sent {
+            Sent::Announcement(_) => self.announcements = self.announcements.saturating_sub(1),
+            Sent::Reply => self.replies = self.replies.saturating_sub(1),
+            Sent::Row(_) | Sent::Beside(_) => {}
         }
         match (sent, result) {
             (Sent::Row(ticket), Ok(code)) => Some(LinkEvent::Answer { ticket, code }),
@@ -498,6 +537,7 @@ struct Judge {
     has_token: bool,
     memory: Memory,
     target: Arc<Target>,
+    began: Stamp,
 }
 
 impl Judge {
@@ -513,13 +553,13 @@ impl Judge {
             return End::lost(format!("{}; {}", end.reason, self.target.certificate_advice()));
         }
         if end.cause == Cause::Login && self.has_token && self.target.clock_is_unset() {
-            self.memory.waits_for_clock.store(true, Ordering::Relaxed);
+            *self.memory.lock() = Some(self.began);
             let reason =
                 "the token that is the password carries times, and this machine's clock is not set; waiting for it";
             return End::new(Cause::Kind(EndKind::Clock), format!("{}; {reason}", end.reason));
         }
         if end.cause == Cause::Kind(EndKind::Clock) {
-            self.memory.waits_for_clock.store(true, Ordering::Relaxed);
+            *self.memory.lock() = Some(self.began);
         }
         end
     }
@@ -549,5 +589,24 @@ async fn driven(driver: &mut Option<BoxFuture<'static, End>>) -> End {
     match driver {
         Some(driver) => driver.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Mono, Wall};
+
+    #[test]
+    fn the_wait_for_the_clock_ends_when_somebody_moves_it_and_after_a_while_in_any_case() {
+        let memory = Memory::default();
+        let at = |mono_s: u64, wall_ms: i64| Stamp { mono: Mono::from_millis(mono_s * 1000), wall: Wall(wall_ms) };
+        assert!(!memory.waits_for_clock(at(100, 5000)), "nothing has failed");
+        *memory.lock() = Some(at(100, 5000));
+        assert!(memory.waits_for_clock(at(101, 6000)));
+        assert!(memory.waits_for_clock(at(101, 6200)), "drift");
+        assert!(!memory.waits_for_clock(at(101, 1_795_219_200_000)), "it was set");
+        assert!(memory.waits_for_clock(at(219, 124_000)));
+        assert!(!memory.waits_for_clock(at(220, 125_000)), "two minutes are over");
     }
 }

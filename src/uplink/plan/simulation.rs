@@ -43,6 +43,7 @@ enum Happening {
     End(EndKind),
     Rows(ReadRequest),
     ReadFails(ReadRequest),
+    ReadPanics(ReadRequest),
     Commit,
     /// A time server answers.
     ClockSet,
@@ -84,6 +85,8 @@ struct World {
     no_backlog_until: Mono,
     announcing: bool,
     damaged: BTreeSet<Seq>,
+    /// The program cannot bear to read these.
+    unbearable: BTreeSet<Seq>,
     received: BTreeSet<Seq>,
     confirmed: BTreeSet<Seq>,
     parked: BTreeSet<Seq>,
@@ -109,6 +112,8 @@ struct World {
     ended_by_row: u64,
     /// The longest time from an urgent event to the broker's confirmation.
     slowest_alert: Duration,
+    panics: u64,
+    task_restarts: u64,
     connections: u64,
 }
 
@@ -141,6 +146,7 @@ impl World {
         });
         let closing = closing.collect();
         let damaged = (0..rows / 100).map(|_| Seq(random.u64(1..=u64::try_from(rows).unwrap()))).collect();
+        let unbearable = (0..rows / 300).map(|_| Seq(random.u64(1..=u64::try_from(rows).unwrap()))).collect();
         let mut world = Self {
             random,
             now,
@@ -165,6 +171,7 @@ impl World {
             no_backlog_until: Mono(0),
             announcing: false,
             damaged,
+            unbearable,
             received: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             parked: BTreeSet::new(),
@@ -185,6 +192,8 @@ impl World {
             past_alerts: 0,
             ended_by_row: 0,
             slowest_alert: Duration::ZERO,
+            panics: 0,
+            task_restarts: 0,
             connections: 0,
         };
         world.later(seconds(0), Happening::Commit);
@@ -270,7 +279,10 @@ impl World {
     /// Rows that this broker never takes, or that cannot be read.
     fn is_bad(&self, seq: Seq) -> bool {
         let is_refused = self.poison.contains_key(&seq) || self.closing.contains_key(&seq);
-        is_refused || self.damaged.contains(&seq) || Self::bytes_of(seq) > BROKER_PACKET_BYTES
+        is_refused
+            || self.damaged.contains(&seq)
+            || self.unbearable.contains(&seq)
+            || Self::bytes_of(seq) > BROKER_PACKET_BYTES
     }
 
     fn expected(&self) -> impl Iterator<Item = Seq> {
@@ -358,8 +370,12 @@ impl World {
     fn read(&mut self, request: ReadRequest) {
         assert!(request.through <= self.durable, "reads what is not durable");
         let delay = self.millis(50);
-        let fails = self.bad_luck(50);
-        self.later(delay, if fails { Happening::ReadFails(request) } else { Happening::Rows(request) });
+        let happening = match (self.bad_luck(50), self.bad_luck(10)) {
+            (true, _) => Happening::ReadFails(request),
+            (false, true) => Happening::ReadPanics(request),
+            (false, false) => Happening::Rows(request),
+        };
+        self.later(delay, happening);
     }
 
     fn publish(&mut self, ticket: Ticket, message: &Message) {
@@ -471,13 +487,18 @@ impl World {
             }
             Happening::Rows(request) => {
                 let events = self.events(request);
-                if let Some(bad) = events.iter().find(|seq| self.damaged.contains(seq)) {
+                if events.iter().any(|seq| self.unbearable.contains(seq)) {
+                    self.panics += 1;
+                    self.plan.on_read_panicked(request, "a defect", self.now);
+                } else if let Some(bad) = events.iter().find(|seq| self.damaged.contains(seq)) {
                     self.plan.on_bad_row(request, *bad, "damaged", self.now);
                 } else {
                     let rows = self.rows(request, &events);
                     self.plan.on_rows(request, rows, events.len() >= request.limit);
                 }
             }
+            // By itself it would do the next time.
+            Happening::ReadPanics(request) => self.plan.on_read_panicked(request, "a passing defect", self.now),
             Happening::ReadFails(request) => self.plan.on_read_failed(request, "the model says so", self.now),
             Happening::Commit => self.commit(),
             Happening::ClockSet => {
@@ -492,6 +513,9 @@ impl World {
         }
         if self.bad_luck(1) {
             self.restart();
+        }
+        if self.bad_luck(2) {
+            self.restart_the_task();
         }
         if self.bad_luck(1) {
             let (first, more) = (self.random.u64(1..=self.end_of_log().0), self.random.u64(..200));
@@ -577,21 +601,34 @@ impl World {
         }
         self.checked = HOLDING.map(|name| (name, at(name).max(self.checked[name]))).into();
         // A crash loses what was not stored yet.
-        if !self.bad_luck(100) {
+        if !self.bad_luck(300) {
             self.stored_cursors = after;
             self.moved.clear();
         }
     }
 
+    /// The uplink ends and begins again in the same run of the daemon: the store goes on, and with it what has moved and is
+    /// not on disk yet.
+    fn restart_the_task(&mut self) {
+        let mut known = self.stored_cursors.clone();
+        known.extend(self.moved.clone());
+        self.task_restarts += u64::from(!self.moved.is_empty());
+        self.begin_again(&known);
+    }
+
     /// The daemon is killed and comes back with what is stored.
     fn restart(&mut self) {
-        self.cut();
         self.moved.clear();
+        self.begin_again(&self.stored_cursors.clone());
+    }
+
+    fn begin_again(&mut self, cursors: &BTreeMap<String, Seq>) {
+        self.cut();
         self.agenda.retain(|_, (_, happening)| matches!(happening, Happening::Commit | Happening::ClockSet));
         self.parked_in_this_life.clear();
         self.asked.clear();
         let seed = self.random.u64(..);
-        self.plan = Plan::new(self.limits.clone(), &self.stored_cursors, self.durable, seed, self.now);
+        self.plan = Plan::new(self.limits.clone(), cursors, self.durable, seed, self.now);
         self.waited = Duration::ZERO;
         self.inherited = self.durable;
         self.tell_clock();
@@ -603,6 +640,7 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
     let first: u64 = std::env::var("UPLINK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let (mut bundles, mut resent, mut held, mut flagged, mut past_alerts) = (0, 0, 0, 0, 0);
     let mut ended_by_row = 0;
+    let (mut panics, mut task_restarts) = (0, 0);
     for seed in first..first + 60 {
         println!("seed {seed}");
         let mut world = World::new(seed, 1500);
@@ -628,6 +666,8 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
         assert!(world.connections > 3 && world.publications > 300, "seed {seed}: the world was not hostile");
         bundles += world.bundles;
         resent += world.resent;
+        panics += world.panics;
+        task_restarts += world.task_restarts;
         held += world.held;
         flagged += world.flagged;
         past_alerts += world.past_alerts;
@@ -638,6 +678,8 @@ fn every_row_reaches_a_hostile_broker_and_no_cursor_passes_an_unconfirmed_one() 
     }
     assert!(bundles > 1000, "only {bundles} bundles");
     assert!(resent > 10, "only {resent} ranges were sent again");
+    assert!(panics > 100, "only {panics} reads ended in a panic");
+    assert!(task_restarts > 10, "only {task_restarts} restarts of the uplink found cursors that were not on disk");
     assert!(held > 100, "only {held} alerts went out while readings waited for the clock");
     assert!(ended_by_row > 1000, "rows ended only {ended_by_row} connections");
     assert!(past_alerts > 100, "only {past_alerts} alerts went out as of the past");

@@ -1,5 +1,7 @@
 //! What the state makes of the log as it grows, of an earlier run's alerts, and of a clock that is set.
 
+use serde_json::Value as Json;
+
 use super::*;
 use crate::clock::Wall;
 use crate::event::{Activation, AlertChange, AlertKind, Presence, Priority, Signal, SignalPresence, SystemEvent};
@@ -49,8 +51,9 @@ fn alert(epoch: &Epoch, seq: u64, number: u128, change: AlertChange, at: Stamp) 
 /// A state over a log up to here, connected.
 async fn begun(config: &UplinkConfig, reader: &Reader, handle: &StoreHandle, durable: Seq) -> State {
     let known = Arc::clone(&handle.timeline().borrow());
-    let mut state = State::begin(config, reader, &known, durable).await.unwrap();
-    state.retained.on_connected();
+    let kept = Kept::of(&reader.cursors().await.unwrap());
+    let mut state = State::begin(config, reader, &known, kept, durable).await.unwrap();
+    state.retained.on_connected(NOW.mono);
     state
 }
 
@@ -60,7 +63,7 @@ async fn connected(config: &UplinkConfig, opened: &Opened) -> State {
 }
 
 fn look(state: &mut State, config: &UplinkConfig, opened: &Opened, look: Look) {
-    state.on_look(config, &opened.handle, look, NOW).unwrap();
+    state.on_look(config, &opened.handle, look, NOW);
 }
 
 fn opened(folder: &std::path::Path, config: &UplinkConfig) -> Opened {
@@ -70,7 +73,7 @@ fn opened(folder: &std::path::Path, config: &UplinkConfig) -> Opened {
 /// The bodies of what is to be said now; the broker takes all of it.
 fn said(state: &mut State) -> Vec<String> {
     let mut bodies = Vec::new();
-    while let Some(due) = state.retained.next(NOW.mono) {
+    while let Some(due) = state.retained.next((0, 0), NOW.mono) {
         state.retained.on_answer(due.ticket, true);
         bodies.push(due.body);
     }
@@ -124,7 +127,7 @@ async fn the_log_is_looked_through_again_for_ends_that_found_no_room() {
     }
     (state.looked, state.look_not_before) = (last, NOW.mono);
     said(&mut state);
-    state.turn(&config, None, &opened.reader, &opened.handle, NOW);
+    state.turn(&config, None, &opened.reader, &opened.handle, (0, 0), NOW);
     assert_eq!(state.looked, Seq(last.0 - 1));
 }
 
@@ -182,14 +185,14 @@ async fn an_alert_that_stood_before_this_run_stands_on_its_topic_and_moves_with_
     stop.cancel();
     writer.run(stop).await.unwrap();
     let mut state = begun(&config, &reader, &handle, Seq(1)).await;
-    let due = state.retained.next(NOW.mono).unwrap();
+    let due = state.retained.next((0, 0), NOW.mono).unwrap();
     let EventBody::Alert(stands) = &start.body else { panic!() };
     assert_eq!(due.topic, topic_of(&config, stands));
     state.retained.on_answer(due.ticket, true);
 
     begin(2, SET, ClockState::Synchronised);
     let known = Arc::clone(&handle.timeline().borrow());
-    state.on_clock(&config, &reader, &known).await.unwrap();
+    state.on_clock(&config, &reader, &known).await;
     let bodies = said(&mut state);
     assert_eq!(bodies.len(), 1);
     let told: Json = serde_json::from_str(&bodies[0]).unwrap();

@@ -25,7 +25,7 @@ fn serve(bench: &mut Bench, log: &str, bad: &[u64], damaged: Seq) -> Vec<u64> {
                 Action::Publish { ticket, .. } => bench.tickets.push(ticket),
                 Action::Park(parked) => bench.parked.push((parked.seq.0, parked.reason)),
                 Action::Save(cursors) => bench.saved.extend(cursors.iter().filter_map(|(name, seq)| {
-                    [ALERTS, READINGS].into_iter().find(|known| known == name).map(|name| (name, seq.0))
+                    [URGENT, OTHERS, READINGS].into_iter().find(|known| known == name).map(|name| (name, seq.0))
                 })),
                 other => panic!("{other:?}"),
             }
