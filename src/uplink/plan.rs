@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::limits::{BrokerLimits, EndKind, Limits};
 use self::pauses::Pauses;
-use self::refusals::{MAX_ERRORS, Refusals, Taken};
+use self::refusals::Refusals;
 pub use self::status::UplinkStatus;
 use self::suspects::Suspects;
 use crate::backoff::Backoff;
@@ -41,9 +42,6 @@ const BUNDLES_A_READ: usize = 8;
 /// The pace of the backlog is known after this.
 const PACE_KNOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// Wait before a refused row is tried again.
-const REFUSED_RETRY: Duration = Duration::from_secs(5);
-
 /// Takeovers within [`TAKEOVER_SPAN`] that say two bridges share one client id.
 const MAX_TAKEOVERS: usize = 3;
 
@@ -63,54 +61,6 @@ named_enum! {
         Others = "others",
         /// Readings from before it, and what somebody asked for again.
         Backlog = "backlog",
-    }
-}
-
-/// Bounds and times of the uplink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Rows that may be unconfirmed at the same time.
-    pub window: u16,
-    /// Places of the window that everything else leaves to alerts since the connection stands.
-    pub alert_reserve: u16,
-    /// Places of the window that are left to live readings by what goes after them, and by earlier alerts.
-    pub live_reserve: u16,
-    /// Readings of the backlog in one publication.
-    pub bundle: usize,
-    /// Publications of the backlog a second; 0: as fast as the window allows.
-    pub backlog_a_second: u16,
-    /// Largest packet that is sent, in bytes; the broker may allow less.
-    pub max_packet_bytes: u32,
-    /// Shortest wait before a new connection.
-    pub reconnect_shortest: Duration,
-    /// Longest wait before a new connection.
-    pub reconnect_longest: Duration,
-    /// A connection of this age counts as stable, and the next wait is short again.
-    pub stable_after: Duration,
-    /// From opening the socket to the broker's CONNACK.
-    pub connect_timeout: Duration,
-    /// Unconfirmed rows and no PUBACK for so long: the link is taken for dead, even if pings are answered.
-    pub ack_timeout: Duration,
-    /// Readings wait for so long in all, while the broker is connected, for somebody to set the clock; zero: they do not.
-    pub clock_hold: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            window: 32,
-            alert_reserve: 8,
-            live_reserve: 8,
-            bundle: 50,
-            backlog_a_second: 20,
-            max_packet_bytes: 256 * 1024,
-            reconnect_shortest: Duration::from_secs(1),
-            reconnect_longest: Duration::from_mins(2),
-            stable_after: Duration::from_mins(1),
-            connect_timeout: Duration::from_secs(15),
-            ack_timeout: Duration::from_secs(20),
-            clock_hold: DEFAULT_CLOCK_HOLD,
-        }
     }
 }
 
@@ -236,36 +186,6 @@ pub enum Action {
     Park(Parked),
     /// The parked rows from the first number to the last go again.
     Unpark(Seq, Seq),
-}
-
-/// What the broker allows (CONNACK, MQTT 5.0 3.2.2.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BrokerLimits {
-    /// Receive Maximum: `QoS` 1 packets that it takes at the same time.
-    pub receive_maximum: u16,
-    /// Maximum Packet Size in bytes.
-    pub max_packet_bytes: Option<u32>,
-}
-
-/// How a connection ended, as far as it matters for what comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndKind {
-    /// Refused, lost, reset, timed out.
-    Lost,
-    /// DISCONNECT 0x8E: another client came with the same client id.
-    TakenOver,
-    /// Because of one publication, which the broker does not name: DISCONNECT 0x95 (packet too large), or an answer that
-    /// MQTT does not know.
-    RowRefused,
-    /// Perhaps because of one: a DISCONNECT that says that something was not allowed, or not well formed.
-    Denied,
-    /// The broker has closed the connection without a word, for whatever reason.
-    Closed,
-    /// Ended by the bridge itself, which wants another connection at once: with a new password, or another version of MQTT.
-    Again,
-    /// This machine's clock is not set, which a new connection would not change: it is looked at again after the shortest
-    /// wait.
-    Clock,
 }
 
 #[derive(Debug)]
@@ -896,7 +816,9 @@ impl Plan {
     }
 
     fn park(&mut self, lane: Lane, seq: Seq, reason: String) {
-        let parked = Parked { lane, seq, reason };
+        // For people there is one lane of alerts.
+        let shown = if lane == Lane::EarlierAlerts { Lane::Alerts } else { lane };
+        let parked = Parked { lane: shown, seq, reason };
         self.status.parked = self.status.parked.saturating_add(1);
         self.status.last_parked = Some(parked.clone());
         self.settle(lane, seq, seq);
@@ -908,38 +830,6 @@ impl Plan {
         self.refusals.forget(first);
         self.suspects.acquit(&first);
         self.lane_mut(lane).settle(first, last);
-    }
-
-    /// The broker asks for less: the row waits, and with it its lane and those behind. Where it takes everything else, the
-    /// row is what it does not take.
-    fn hold_back(&mut self, lane: Lane, (first, last): (Seq, Seq), code: u8, now: Mono) {
-        self.pauses.begin(lane, now);
-        self.status.reason = Some(format!("the broker asks for less (0x{code:02x})"));
-        if first != last {
-            // It may be too much at once.
-            if self.refusals.error(first) >= MAX_ERRORS {
-                self.split(lane, first, last);
-            } else {
-                self.lane_mut(lane).send_again(first, now);
-            }
-            return;
-        }
-        let taken = Taken { of_lane: self.pauses.taken(lane), in_all: self.status.sent, now };
-        if let Some(wait) = self.refusals.request(first, taken) {
-            self.lane_mut(lane).send_again(first, now + wait);
-        } else {
-            let reason = format!("the broker asks for less at this row (0x{code:02x}), and takes others");
-            self.park(lane, first, reason);
-        }
-    }
-
-    /// An error that may pass: some more tries, then the row is parked.
-    fn refused(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
-        if self.refusals.error(seq) >= MAX_ERRORS {
-            self.park(lane, seq, format!("the broker has refused the row {MAX_ERRORS} times (0x{code:02x})"));
-        } else {
-            self.lane_mut(lane).send_again(seq, now + REFUSED_RETRY);
-        }
     }
 
     /// All is well, except that two clients which take turns are both well most of the time.
@@ -987,6 +877,7 @@ impl Plan {
 }
 
 mod blame;
+mod limits;
 mod pauses;
 mod refusals;
 mod resending;

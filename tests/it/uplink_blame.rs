@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use vitalbridge::clock::Mono;
-use vitalbridge::event::{Event, EventBody};
+use vitalbridge::event::{ChatEvent, Event, EventBody};
 use vitalbridge::uplink::UplinkStatus;
 
 use crate::mqtt::{Broker, Consumer, DEADLINE, LOOK_AGAIN, Running, Store, alert, chat, config, reading};
@@ -15,6 +15,13 @@ use crate::tally::{Identity, Outcome};
 
 /// What the broker that closes connections gets meanwhile: somebody is monitored all the time.
 const ONE_MORE: Duration = Duration::from_millis(200);
+
+/// Something that is neither urgent nor a reading.
+fn said(number: u64) -> EventBody {
+    let EventBody::Chat(ChatEvent::Message(mut message)) = chat(10) else { unreachable!() };
+    message.id = uuid::Uuid::from_u128(u128::from(number) + 2);
+    EventBody::Chat(ChatEvent::Message(message))
+}
 
 fn identities(events: &[Event]) -> BTreeSet<Identity> {
     events.iter().map(|event| (event.epoch.to_string(), event.seq.0)).collect()
@@ -110,7 +117,7 @@ async fn an_alert_passes_whatever_waits_that_is_none_and_the_alerts_of_an_outage
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(folder.path(), 1);
     for number in 0..2500 {
-        store.append(if number % 5 == 0 { alert(number) } else { chat(10) });
+        store.append(if number % 5 == 0 { alert(number) } else { said(number) });
         if number % 500 == 499 {
             store.settle().await;
         }
@@ -149,7 +156,7 @@ async fn what_is_old_when_it_is_sent_says_so_whatever_it_is_and_however_few_ther
     let mut store = Store::open(folder.path(), 1);
     let mut events = Vec::new();
     for age in [600, 61, 0] {
-        for body in [reading(1), alert(age), chat(10)] {
+        for body in [reading(1), alert(age), said(age)] {
             events.push(store.append_aged(body, Duration::from_secs(age)));
         }
     }

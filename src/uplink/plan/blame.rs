@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::refusals::REFUSED_RETRY;
 use super::suspects::{ALONE_FOR, MAX_ENDS};
 use super::{EndKind, Flight, Lane, Link, Plan};
 use crate::clock::Mono;
@@ -113,6 +114,6 @@ impl Plan {
 
     /// The wait before the next connection where the broker is well, but for one row.
     pub(super) fn search_wait(&self) -> Duration {
-        super::REFUSED_RETRY.min(self.limits.reconnect_longest)
+        REFUSED_RETRY.min(self.limits.reconnect_longest)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::{Lane, Plan};
 use crate::clock::Mono;
 use crate::ids::Seq;
 
@@ -14,6 +15,9 @@ const MAX_REQUESTS: u8 = 10;
 
 /// A row at which it asks for less for so long, while it takes rows of other lanes, is parked too.
 const MAX_ASKING: Duration = Duration::from_hours(1);
+
+/// Wait before a refused row is tried again.
+pub(super) const REFUSED_RETRY: Duration = Duration::from_secs(5);
 
 /// Longest wait between two tries of a row at which the broker asks for less, though it takes others.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -73,4 +77,38 @@ impl Refusals {
 fn wait_after(requests: u8) -> Duration {
     let doubled = requests.checked_sub(2).map(|times| Duration::from_secs(1).saturating_mul(1 << times.min(6)));
     doubled.unwrap_or_default().min(LONGEST_WAIT)
+}
+
+impl Plan {
+    /// The broker asks for less: the row waits, and with it its lane and those behind. Where it takes everything else, the
+    /// row is what it does not take.
+    pub(super) fn hold_back(&mut self, lane: Lane, (first, last): (Seq, Seq), code: u8, now: Mono) {
+        self.pauses.begin(lane, now);
+        self.status.reason = Some(format!("the broker asks for less (0x{code:02x})"));
+        if first != last {
+            // It may be too much at once.
+            if self.refusals.error(first) >= MAX_ERRORS {
+                self.split(lane, first, last);
+            } else {
+                self.lane_mut(lane).send_again(first, now);
+            }
+            return;
+        }
+        let taken = Taken { of_lane: self.pauses.taken(lane), in_all: self.status.sent, now };
+        if let Some(wait) = self.refusals.request(first, taken) {
+            self.lane_mut(lane).send_again(first, now + wait);
+        } else {
+            let reason = format!("the broker asks for less at this row (0x{code:02x}), and takes others");
+            self.park(lane, first, reason);
+        }
+    }
+
+    /// An error that may pass: some more tries, then the row is parked.
+    pub(super) fn refused(&mut self, lane: Lane, seq: Seq, code: u8, now: Mono) {
+        if self.refusals.error(seq) >= MAX_ERRORS {
+            self.park(lane, seq, format!("the broker has refused the row {MAX_ERRORS} times (0x{code:02x})"));
+        } else {
+            self.lane_mut(lane).send_again(seq, now + REFUSED_RETRY);
+        }
+    }
 }

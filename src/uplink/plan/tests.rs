@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::Wall;
 use crate::uplink::lane::READ_RETRY;
+use crate::uplink::plan::refusals::{MAX_ERRORS, REFUSED_RETRY};
 
 /// A plan, its time, and everything it has asked for.
 struct Bench {
