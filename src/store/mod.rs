@@ -68,8 +68,8 @@ use ledger::Ledger;
 
 /// Shortest and longest wait for a group of readings.
 pub const GROUP_COMMIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The smallest budget; a smaller one is raised to it.
-pub const MIN_BYTES: u64 = 256 << 10;
+/// The smallest budget; a smaller one is raised to it. The empty tables take about 200 KiB of it.
+pub const MIN_BYTES: u64 = 512 << 10;
 /// Reports of dropped ranges that may wait to be taken. Later ones are joined to the last.
 const DROPPED_QUEUE: usize = 16;
 /// Reports of damaged databases that may wait to be taken; further ones are only in the log.
