@@ -61,14 +61,19 @@ impl Directory {
             .create(path)
             .map_err(|error| failed("cannot create it", error))?;
         let file_path = path.join(LOCK_FILE);
-        let mut file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&file_path)
-            .map_err(|error| failed("cannot write to it", error))?;
+            .or_else(|error| match error.kind() {
+                // Whoever has used it before has left the file, which can be locked on a disk that takes no writes too.
+                io::ErrorKind::ReadOnlyFilesystem => File::open(&file_path).map_err(|_| error),
+                _ => Err(error),
+            });
+        let mut file = opened.map_err(|error| failed("cannot write to it", error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -80,7 +85,10 @@ impl Directory {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if release_reserve(path)? => write_pid(&mut file),
             _ => Err(error),
         });
-        written.map_err(|error| failed("cannot write to it", error))?;
+        if let Err(error) = written {
+            // The lock tells who works here; the number only makes the refusal of another one plainer.
+            warn!(%error, path = %file_path.display(), "cannot write the number of this process");
+        }
         Ok(Self { lock: Some(file), ..Self::seen(path) })
     }
 

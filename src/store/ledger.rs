@@ -65,6 +65,8 @@ pub(super) struct Ledger {
     keeper: Keeper,
     /// This run, once it has begun.
     run: Option<Run>,
+    /// It has its row. A run that began on a disk that fails has none yet.
+    is_entered: bool,
     /// A new database that is to take the place of a damaged one, if that was begun and has failed.
     replacement: Option<Replacement>,
     /// What was lost by a replacement that was damaged in its turn, and that nobody was told.
@@ -111,6 +113,16 @@ impl Ledger {
             look_through(&connection, path)?;
             suspicion.settle()?;
         }
+        Self::on(connection, path)
+    }
+
+    /// What a disk that takes no writes lets be read: the numbering and what earlier runs left. [`Self::catch_up`] opens it in
+    /// earnest.
+    pub(super) fn look_at(path: &Path) -> Result<Self, StoreError> {
+        Self::on(schema::connect_frozen(path)?, path)
+    }
+
+    fn on(connection: Connection, path: &Path) -> Result<Self, StoreError> {
         let mut ledger = Self {
             path: path.to_owned(),
             connection,
@@ -121,10 +133,11 @@ impl Ledger {
             parked: 0,
             keeper: Keeper::default(),
             run: None,
+            is_entered: false,
             replacement: None,
             untold: Vec::new(),
         };
-        ledger.load().map_err(failed)?;
+        ledger.load().map_err(StoreError::sqlite(path, "cannot open it"))?;
         Ok(ledger)
     }
 
@@ -186,6 +199,34 @@ impl Ledger {
         Ok(first)
     }
 
+    /// Begins a run on a disk that takes no writes; returns the number of its first event. Its row is owed.
+    pub(super) fn begin_late(&mut self, epoch: &Epoch, boot: &str, now: Stamp) -> Seq {
+        let first = self.newest.next();
+        self.run = Some(Run { epoch: epoch.clone(), boot: boot.to_owned(), first, began: now });
+        first
+    }
+
+    /// Opens the database in earnest, if the disk let it only be read so far.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; [`StoreError::OutOfOrder`]: it has numbers that could not be read and that this run has given
+    /// too. Nothing but another run helps.
+    pub(super) fn catch_up(&mut self, directory: &Directory) -> Result<(), StoreError> {
+        let Some(run) = self.run.clone().filter(|_| !self.is_entered) else { return Ok(()) };
+        directory.finish_replacement()?;
+        directory.create_database()?;
+        let Self { connection, newest, .. } = Self::open(&self.path, &directory.suspicion())?;
+        if newest >= run.first {
+            return Err(StoreError::OutOfOrder { seq: run.first, newest });
+        }
+        let failed = StoreError::sqlite(&self.path, "cannot begin this run in it");
+        self.connection = connection;
+        clock_epochs::forget_ahead(&self.connection, run.first, &run.boot).map_err(&failed)?;
+        self.enter(&run).map_err(failed)?;
+        directory.renew();
+        Ok(())
+    }
+
     /// Writes the row of this run, unless it is there.
     fn enter(&mut self, run: &Run) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -202,6 +243,7 @@ impl Ledger {
         transaction.commit()?;
         self.keeper.booted_at(seq_of(boot_first));
         self.keeper.know(clock_epochs::load(&self.connection)?);
+        self.is_entered = true;
         Ok(())
     }
 

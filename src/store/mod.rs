@@ -38,11 +38,14 @@ mod unstored;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::clock::{Stamp, Wall};
 use crate::event::{AlertEvent, LimitChange, ObservationEvent};
@@ -71,8 +74,8 @@ use ledger::Ledger;
 
 /// Shortest and longest wait for a group of readings.
 pub const GROUP_COMMIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The smallest budget; a smaller one is raised to it.
-pub const MIN_BYTES: u64 = 256 << 10;
+/// The smallest budget; a smaller one is raised to it. The empty tables take about 200 KiB of it.
+pub const MIN_BYTES: u64 = 512 << 10;
 /// Reports of dropped ranges that may wait to be taken. Later ones are joined to the last.
 const DROPPED_QUEUE: usize = 16;
 /// Reports of damaged databases that may wait to be taken; further ones are only in the log.
@@ -327,9 +330,26 @@ impl StoreError {
             _ => self.fault().is_some_and(Fault::may_pass),
         }
     }
+
+    /// True if a disk that takes no writes is the reason, which a store that begins outlasts as one that runs does. Files of
+    /// somebody else are a mistake of the installation, and a lock is let go of soon.
+    fn is_outlasted(&self) -> bool {
+        match self {
+            Self::Directory { source, .. } => {
+                let is_broken = source.raw_os_error() == Some(Errno::IO.raw_os_error());
+                is_broken
+                    || matches!(
+                        source.kind(),
+                        ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+                    )
+            }
+            _ => matches!(self.fault(), Some(Fault::Full | Fault::ReadOnly | Fault::InputOutput)),
+        }
+    }
 }
 
 /// What earlier runs left behind, besides the log.
+#[derive(Debug)]
 struct Remembered {
     identities: BTreeMap<SourceId, DeviceIdentity>,
     records: BTreeMap<DeviceId, KnownRecords>,
@@ -339,53 +359,35 @@ struct Remembered {
     messages: Vec<(uuid::Uuid, Seq, Wall)>,
 }
 
+/// A database in which a run has begun.
+struct Begun {
+    ledger: Ledger,
+    first_seq: Seq,
+    open_alerts: Vec<AlertEvent>,
+    remembered: Remembered,
+    salvaged: Option<SalvageReport>,
+    /// The disk takes no writes: nothing of the run is in the database yet.
+    fault: Option<StoreError>,
+}
+
 /// Opens the store in `dir` and begins a run of the daemon at the number after the newest stored one. Blocks.
 ///
-/// A damaged database is moved aside and what can be read of it is copied into a new one; see [`SalvageReport`].
+/// A damaged database is moved aside and what can be read of it is copied into a new one; see [`SalvageReport`]. On a disk
+/// that takes no writes but can be read the store begins as it goes on when a disk turns so while it runs: see
+/// [`StoreHealth`].
+///
+/// # Errors
+/// Somebody else has the directory, it is not ours, or the database cannot even be read.
 pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now: Stamp) -> Result<Opened, StoreError> {
     let directory = Arc::new(Directory::claim(dir)?);
-    directory.finish_replacement()?;
-    directory.create_database()?;
-    let max_bytes = options.max_bytes.map_or_else(|| directory.default_budget(), Ok)?.max(MIN_BYTES);
-    let path = directory.database();
-    let begin = |ledger: &mut Ledger| -> Result<_, StoreError> {
-        ledger.limit(max_bytes, options)?;
-        let open_alerts = ledger.open_alerts()?;
-        let remembered = Remembered {
-            identities: ledger.identities()?,
-            records: ledger.known_records()?,
-            limit_changes: ledger.limit_changes()?,
-            inboxes: ledger.inboxes()?,
-            observations: ledger.observations(boot_id, now)?,
-            messages: ledger.messages()?,
-        };
-        Ok((ledger.begin_epoch(&epoch, boot_id, now)?, open_alerts, remembered))
+    let begun = match begin(&directory, options, &epoch, (boot_id, now)) {
+        Err(error) if error.is_outlasted() => begin_late(&directory, options, &epoch, (boot_id, now), error)?,
+        begun => begun?,
     };
-    let try_open = || {
-        Ledger::open(&path, &directory.suspicion()).and_then(|mut ledger| {
-            let begun = begin(&mut ledger)?;
-            Ok((ledger, begun))
-        })
-    };
-    let sound = match try_open() {
-        // The disk was full before this start; the writer outlasts that, once it is there.
-        Err(error) if error.may_pass() && directory.release_reserve()? => try_open(),
-        other => other,
-    };
-    if sound.is_ok() {
-        directory.make_reserve();
-    }
-    let (ledger, (first_seq, open_alerts, remembered), salvaged) = match sound {
-        Ok((ledger, begun)) => (ledger, begun, None),
-        Err(error) if error.is_damage() => {
-            let (mut ledger, report) = salvage::replace(&directory, &error, now)?;
-            let begun = begin(&mut ledger)?;
-            (ledger, begun, Some(report))
-        }
-        Err(error) => return Err(error),
-    };
+    let Begun { ledger, first_seq, open_alerts, remembered, salvaged, fault } = begun;
     let (handle, ends) = handle::pair(Seq(first_seq.0.saturating_sub(1)), ledger.timeline()?, ledger.parked());
-    let reader = Reader::open(&directory, &handle.timeline())?;
+    let connect = if fault.is_some() { Reader::open_frozen } else { Reader::open };
+    let reader = connect(&directory, &handle.timeline())?;
     let (report, dropped) = mpsc::channel(DROPPED_QUEUE);
     let (salvaged_in, salvages) = mpsc::channel(SALVAGES);
     if let Some(report) = &salvaged {
@@ -396,6 +398,10 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
     let group_commit = options.group_commit.clamp(shortest, longest);
     let grows = options.max_bytes.is_none();
     let writer = Writer::new(directory, ledger, ends, (report, salvaged_in), (group_commit, grows), now);
+    let writer = match &fault {
+        Some(error) => writer.begin_failing(error),
+        None => writer,
+    };
     Ok(Opened {
         writer,
         reader,
@@ -412,5 +418,85 @@ pub fn open(dir: &Path, options: &StoreOptions, epoch: Epoch, boot_id: &str, now
         dropped,
         salvaged,
         salvages,
+    })
+}
+
+/// Opens the database, or replaces it if it is damaged, and begins the run in it.
+fn begin(
+    directory: &Directory,
+    options: &StoreOptions,
+    epoch: &Epoch,
+    (boot_id, now): (&str, Stamp),
+) -> Result<Begun, StoreError> {
+    directory.finish_replacement()?;
+    directory.create_database()?;
+    let max_bytes = budget(directory, options)?;
+    let path = directory.database();
+    let begin_in = |mut ledger: Ledger, salvaged: Option<SalvageReport>| -> Result<Begun, StoreError> {
+        ledger.limit(max_bytes, options)?;
+        let open_alerts = ledger.open_alerts()?;
+        let remembered = remembered(&ledger, boot_id, now)?;
+        let first_seq = ledger.begin_epoch(epoch, boot_id, now)?;
+        Ok(Begun { ledger, first_seq, open_alerts, remembered, salvaged, fault: None })
+    };
+    let try_open = || Ledger::open(&path, &directory.suspicion()).and_then(|ledger| begin_in(ledger, None));
+    let sound = match try_open() {
+        // The disk was full before this start; the writer outlasts that, once it is there.
+        Err(error) if error.may_pass() && directory.release_reserve()? => try_open(),
+        other => other,
+    };
+    match sound {
+        Ok(begun) => {
+            directory.make_reserve();
+            Ok(begun)
+        }
+        Err(error) if error.is_damage() => {
+            let (ledger, report) = salvage::replace(directory, &error, now)?;
+            begin_in(ledger, Some(report))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Begins the run beside a database that can only be read; `fault`: why.
+fn begin_late(
+    directory: &Directory,
+    options: &StoreOptions,
+    epoch: &Epoch,
+    (boot_id, now): (&str, Stamp),
+    fault: StoreError,
+) -> Result<Begun, StoreError> {
+    let path = directory.database();
+    let looking = || -> Result<_, StoreError> {
+        let mut ledger = Ledger::look_at(&path)?;
+        ledger.limit(budget(directory, options)?, options)?;
+        let (open_alerts, remembered) = (ledger.open_alerts()?, remembered(&ledger, boot_id, now)?);
+        let first_seq = ledger.begin_late(epoch, boot_id, now);
+        Ok((ledger, first_seq, open_alerts, remembered))
+    };
+    match looking() {
+        Ok((ledger, first_seq, open_alerts, remembered)) => {
+            Ok(Begun { ledger, first_seq, open_alerts, remembered, salvaged: None, fault: Some(fault) })
+        }
+        Err(error) => {
+            warn!(%error, "what is stored cannot be read either");
+            Err(fault)
+        }
+    }
+}
+
+fn budget(directory: &Directory, options: &StoreOptions) -> Result<u64, StoreError> {
+    Ok(options.max_bytes.map_or_else(|| directory.default_budget(), Ok)?.max(MIN_BYTES))
+}
+
+/// Reads what earlier runs left behind.
+fn remembered(ledger: &Ledger, boot_id: &str, now: Stamp) -> Result<Remembered, StoreError> {
+    Ok(Remembered {
+        identities: ledger.identities()?,
+        records: ledger.known_records()?,
+        limit_changes: ledger.limit_changes()?,
+        inboxes: ledger.inboxes()?,
+        observations: ledger.observations(boot_id, now)?,
+        messages: ledger.messages()?,
     })
 }

@@ -1,7 +1,7 @@
 //! Reads what is committed: events in the order of their numbers, runs of the daemon, cursors.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -89,15 +89,32 @@ enum Part {
 }
 
 impl Reader {
-    /// Opens a connection of its own to the database in `directory`.
+    /// Opens connections of its own to the database in `directory`.
     pub(super) fn open(
         directory: &Arc<Directory>,
         timeline: &watch::Receiver<Arc<Timeline>>,
     ) -> Result<Self, StoreError> {
+        Self::open_by(directory, timeline, |path| {
+            schema::connect_reader(path).map_err(StoreError::sqlite(path, "cannot open it for reading"))
+        })
+    }
+
+    /// The same on a disk that takes no writes.
+    pub(super) fn open_frozen(
+        directory: &Arc<Directory>,
+        timeline: &watch::Receiver<Arc<Timeline>>,
+    ) -> Result<Self, StoreError> {
+        Self::open_by(directory, timeline, schema::connect_frozen)
+    }
+
+    fn open_by(
+        directory: &Arc<Directory>,
+        timeline: &watch::Receiver<Arc<Timeline>>,
+        connecting: fn(&Path) -> Result<Connection, StoreError>,
+    ) -> Result<Self, StoreError> {
         let path = directory.database();
         let connect = || -> Result<_, StoreError> {
-            let connection =
-                schema::connect_reader(&path).map_err(StoreError::sqlite(&path, "cannot open it for reading"))?;
+            let connection = connecting(&path)?;
             let (path, generation, timeline) = (path.clone(), directory.generation(), timeline.clone());
             let (streams, directory) = (HashMap::new(), Arc::clone(directory));
             Ok(Arc::new(Mutex::new(ReadSide { path, connection, streams, generation, timeline, directory })))

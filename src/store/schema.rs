@@ -334,6 +334,53 @@ pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a connection that only reads, on a disk that may take no writes at all. A database that is not there yet is an empty
+/// one in memory.
+pub(super) fn connect_frozen(path: &Path) -> Result<Connection, StoreError> {
+    let failed = StoreError::sqlite(path, "cannot open it for reading");
+    if std::fs::metadata(path).is_ok_and(|found| found.len() == 0) {
+        let mut empty = Connection::open_in_memory().map_err(failed)?;
+        migrate(&mut empty, path, MIGRATIONS)?;
+        return Ok(empty);
+    }
+    let version = |connection: Connection| -> rusqlite::Result<(Connection, u32)> {
+        let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok((connection, found))
+    };
+    let opened = connect_reader(path).and_then(version).or_else(|error| {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        // Without a log there is nothing beside the file, and the index of the log, which cannot be made, is not needed.
+        match std::fs::metadata(Path::new(&log)) {
+            Ok(found) if found.len() > 0 => Err(error),
+            _ => connect_immutable(path).and_then(version),
+        }
+    });
+    let (connection, found) = opened.map_err(failed)?;
+    let known = MIGRATIONS.len();
+    match usize::try_from(found).unwrap_or(usize::MAX).cmp(&known) {
+        std::cmp::Ordering::Less => Err(StoreError::Older { path: path.to_owned(), found, known }),
+        std::cmp::Ordering::Greater => Err(StoreError::Newer { path: path.to_owned(), found, known }),
+        std::cmp::Ordering::Equal => Ok(connection),
+    }
+}
+
+/// Opens a file that nobody changes while this connection is open.
+fn connect_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let mut uri = "file:".to_owned();
+    for character in path.to_string_lossy().chars() {
+        match character {
+            '%' => uri.push_str("%25"),
+            '?' => uri.push_str("%3f"),
+            '#' => uri.push_str("%23"),
+            plain => uri.push(plain),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
+}
+
 /// Brings the tables to the last of `migrations`, all of it or nothing.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path, "cannot prepare its tables");
@@ -425,6 +472,32 @@ mod tests {
             .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'two'", [], |row| row.get(0))
             .unwrap();
         assert_eq!(tables, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_read_without_anything_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a%20b?c#d.db");
+        std::fs::File::create(&path).unwrap();
+        let mut connection = connect_writer(&path).unwrap();
+        migrate(&mut connection, &path, MIGRATIONS).unwrap();
+        connection.execute("INSERT INTO cursor (lane, seq) VALUES ('alerts', 7)", []).unwrap();
+        let seq = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT seq FROM cursor", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(seq(&connect_frozen(&path).unwrap()), 7);
+        // Closing it leaves the one file.
+        drop(connection);
+        assert_eq!(seq(&connect_immutable(&path).unwrap()), 7);
+        let older = folder.path().join("older.db");
+        std::fs::File::create(&older).unwrap();
+        let count = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT count(*) FROM epoch", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(count(&connect_frozen(&older).unwrap()), 0, "nothing was stored yet");
+        let mut connection = connect_writer(&older).unwrap();
+        migrate(&mut connection, &older, &["CREATE TABLE one (a INTEGER) STRICT;"]).unwrap();
+        assert!(matches!(connect_frozen(&older), Err(StoreError::Older { found: 1, .. })));
     }
 
     #[test]

@@ -109,6 +109,12 @@ impl Writer {
         }
     }
 
+    /// The disk failed already when the store was opened.
+    pub(super) fn begin_failing(mut self, error: &StoreError) -> Self {
+        self.degrade(error);
+        self
+    }
+
     /// Stores events until `stop` is cancelled or every handle is gone; then stores what still waits, notes the end of
     /// the run and empties the write-ahead log.
     ///
@@ -128,7 +134,7 @@ impl Writer {
     }
 
     async fn turn(mut self, stop: CancellationToken) -> Result<(), StoreError> {
-        let mut timer = pin!(sleep(self.group_commit));
+        let mut timer = pin!(sleep(self.pause()));
         loop {
             match self.wait(&stop, timer.as_mut()).await {
                 Wake::Ping => continue,
@@ -146,7 +152,8 @@ impl Writer {
                     self.commit().await?;
                 }
                 Wake::Timer => {
-                    if self.state == State::Healthy {
+                    // A run that began on a disk that fails has nothing to try with yet.
+                    if self.state == State::Healthy || self.batch.is_empty() {
                         self.ends.queue.take_into(&mut self.batch);
                     }
                     self.commit().await?;
@@ -354,7 +361,8 @@ impl Writer {
         let directory = Arc::clone(&self.directory);
         let work = move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let reopened = if is_retry { ledger.reopen().map(Some) } else { Ok(None) };
+            let reopened =
+                if is_retry { ledger.catch_up(&directory).and_then(|()| ledger.reopen()).map(Some) } else { Ok(None) };
             let outcome = reopened.and_then(|newest| {
                 // A commit that reported an error may have reached the disk all the same.
                 batch.retain(|event| newest.is_none_or(|newest| event.seq > newest));

@@ -217,6 +217,49 @@ impl Told {
     }
 }
 
+/// A daemon that starts on a disk that fails already, until that works: what holds of each such fault.
+async fn begin_on(fault: &str, house: &House, command: Command, begin: impl Fn(), end: impl Fn()) {
+    let broker_folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start_on(broker_folder.path(), house.port);
+    let tally = Tally::start(broker.port());
+    // An earlier run has left a log and an alert.
+    let bridge = house.start();
+    let (mut screen, _) = Screen::watch(&bridge, &house.state()).await;
+    screen.readings(5).await;
+    assert_eq!(bridge.stop(), Some(0));
+    let before = house.stored();
+
+    begin();
+    let mut command = command;
+    let told = Told::of(&mut command);
+    let bridge = Bridge::start_command_with_its_errors(command);
+    let (mut screen, snapshot) = Screen::watch(&bridge, &house.state()).await;
+    let is_shown = |alert: &Json| alert["rule"] == "storage_degraded";
+    if !snapshot["data"]["alerts"].as_array().unwrap().iter().any(is_shown) {
+        screen.alert("storage_degraded", "start").await;
+    }
+    screen.readings(10).await;
+    house.rules(STRICT);
+    signal(bridge.pid(), "HUP");
+    screen.alert("spo2_low", "start").await;
+    for rule in ["storage_degraded", "spo2_low"] {
+        eventually(&format!("{fault}: {rule} at the broker"), LIMIT, || tally.has_begun(rule).then_some(())).await;
+    }
+
+    end();
+    screen.alert("storage_degraded", "end").await;
+    screen.readings(3).await;
+    assert_eq!(bridge.stop(), Some(0), "{fault}: everything that waited is stored\n{}", told.end());
+    let kept = house.stored();
+    let missing: Vec<_> = before.iter().chain(&screen.seen).filter(|event| !kept.contains(*event)).collect();
+    assert_eq!(missing, Vec::<&Identity>::new(), "{fault}");
+    let (produced, counts) = house.deliver_the_rest(&tally, "b1").await;
+    let outcome = Outcome::of(&format!("started on: {fault}"), &produced, &counts, 0);
+    outcome.print();
+    assert!(outcome.lost == 0 && outcome.produced > 20, "{outcome:?}");
+    broker.kill();
+}
+
 /// From a sound disk through a fault, and back: what holds of each of them. `words` are those that tell which fault it is
 /// and what to do.
 async fn outlast(
@@ -352,9 +395,33 @@ async fn a_file_that_may_not_grow_is_told_and_outlasted_while_everything_else_go
     .await;
 }
 
-/// A daemon whose writes to the database fail with this error number.
-async fn outlast_errno(fault: &str, errno: i32, words: &[&str]) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_on_a_read_only_disk_serves_and_stores_once_it_can() {
     let house = House::new(free_port());
+    let Some(_mounted) = Mounted::on(house.state(), "24m") else {
+        return println!(
+            "SKIPPED: a_daemon_that_starts_on_a_read_only_disk: this machine does not let the test mount a tmpfs (run as root)"
+        );
+    };
+    let remount = |how: &str| {
+        let options = format!("remount,{how}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(house.state()).status().unwrap().success(), "{how}");
+    };
+    let mut command = program();
+    command.args(house.arguments());
+    begin_on("read-only file system", &house, command, || remount("ro"), || remount("rw")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_on_a_disk_with_errors_serves_and_stores_once_it_can() {
+    let house = House::new(free_port());
+    let (command, order) = failing(&house);
+    let begin = || std::fs::write(&order, "5").unwrap();
+    begin_on("I/O errors of the disk", &house, command, begin, || std::fs::remove_file(&order).unwrap()).await;
+}
+
+/// A daemon on a disk that fails with the error number in this file.
+fn failing(house: &House) -> (Command, PathBuf) {
     let (library, order) = (house.path("failing_disk.so"), house.path("fault"));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/failing_disk.c");
     let built =
@@ -362,6 +429,13 @@ async fn outlast_errno(fault: &str, errno: i32, words: &[&str]) {
     assert!(built.unwrap().success(), "cc builds {source}");
     let mut command = program();
     command.args(house.arguments()).env("LD_PRELOAD", &library).env("VITALBRIDGE_TEST_FAULT", &order);
+    (command, order)
+}
+
+/// A daemon whose writes to the database fail with this error number.
+async fn outlast_errno(fault: &str, errno: i32, words: &[&str]) {
+    let house = House::new(free_port());
+    let (command, order) = failing(&house);
     let begin = |_: &Bridge| std::fs::write(&order, errno.to_string()).unwrap();
     outlast(fault, words, &house, command, begin, |_| std::fs::remove_file(&order).unwrap()).await;
 }
