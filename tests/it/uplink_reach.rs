@@ -217,8 +217,8 @@ async fn an_alert_is_acknowledged_by_the_broker_and_nothing_is_actuated_by_it_th
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("state")).unwrap();
     std::fs::write(at("rules.toml"), RULES).unwrap();
-    let rows: String = (0..600).map(|second| format!("{second},72,95\n")).collect();
-    std::fs::write(at("numerics.csv"), format!("t_s,HR,SpO2\n{rows}")).unwrap();
+    let rows = (0..600).map(|second| format!("{second},72,95\n"));
+    std::fs::write(at("numerics.csv"), format!("t_s,HR,SpO2\n{}", rows.collect::<String>())).unwrap();
     let commands = "commands = ['alert.acknowledge', 'device.command']";
     let mqtt = format!("[mqtt]\nbroker = 'mqtt://127.0.0.1:{}'\n{commands}\n", broker.port);
     std::fs::write(at("c.toml"), format!("{CONFIG}{mqtt}")).unwrap();
