@@ -86,6 +86,7 @@ fn main() -> Result<()> {
 
 fn long_backlog(rows: u64, per_second: u16) -> Result<()> {
     let drained = backlog::drain(rows, per_second);
+    drained.print_row(rows);
     let longest = |times: &[i64]| times.iter().copied().max();
     let median = |times: &[i64]| {
         let mut times = times.to_vec();
@@ -123,6 +124,8 @@ fn long_backlog(rows: u64, per_second: u16) -> Result<()> {
     let in_metrics = drained.metrics.iter().filter(|(left, seconds)| *left > 0 && *seconds > 0).count();
     println!("progress in metrics: {in_metrics} looks");
     ensure!(drained.peak_kib <= drained.idle_kib + backlog::MOST_MEMORY_KIB, "the backlog takes too much memory");
+    ensure!(drained.repeated == 0 && drained.is_in_order, "rows came again, or out of order");
+    ensure!(median(&drained.live).is_some_and(|ms| ms < 1000), "half of the live readings took a second, or none came");
     ensure!(longest(&drained.alerts).is_some_and(|ms| ms < 1000), "an alert took a second, or none came");
     Ok(())
 }

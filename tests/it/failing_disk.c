@@ -1,6 +1,7 @@
 /*
  * A disk that fails when it is told to: loaded into a process with LD_PRELOAD, it makes writes to the database fail with
- * the error number that stands in the file VITALBRIDGE_TEST_FAULT, as long as that file is there.
+ * the error number that stands in the file VITALBRIDGE_TEST_FAULT, as long as that file is there; with an `r` behind it,
+ * reads too.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,8 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The error number in force, or 0. */
-static int ordered(void) {
+/* The error number in force for writes, or for reads, or 0. */
+static int ordered_for(int is_read) {
     const char *path = getenv("VITALBRIDGE_TEST_FAULT");
     char text[16] = {0};
     int before = errno;
@@ -27,7 +28,14 @@ static int ordered(void) {
     long length = syscall(SYS_read, order, text, sizeof text - 1);
     syscall(SYS_close, order);
     errno = before;
-    return length > 0 ? atoi(text) : 0;
+    if (length <= 0 || (is_read && strchr(text, 'r') == NULL)) {
+        return 0;
+    }
+    return atoi(text);
+}
+
+static int ordered(void) {
+    return ordered_for(0);
 }
 
 static int is_database(const char *path) {
@@ -35,9 +43,9 @@ static int is_database(const char *path) {
 }
 
 /* The error number for this descriptor, or 0. */
-static int fault_of(int descriptor) {
+static int fault_of(int descriptor, int is_read) {
     char link[64], path[4096];
-    int error = ordered();
+    int error = ordered_for(is_read);
     if (error == 0) {
         return 0;
     }
@@ -50,12 +58,29 @@ static int fault_of(int descriptor) {
     return is_database(path) ? error : 0;
 }
 
-#define FAIL_IF_ORDERED(descriptor)          \
-    int error = fault_of(descriptor);        \
-    if (error != 0) {                        \
-        errno = error;                       \
-        return -1;                           \
+#define FAIL_IF_ORDERED_FOR(descriptor, is_read)     \
+    int error = fault_of(descriptor, is_read);       \
+    if (error != 0) {                                \
+        errno = error;                               \
+        return -1;                                   \
     }
+
+#define FAIL_IF_ORDERED(descriptor) FAIL_IF_ORDERED_FOR(descriptor, 0)
+
+ssize_t pread(int descriptor, void *bytes, size_t count, off_t offset) {
+    FAIL_IF_ORDERED_FOR(descriptor, 1)
+    return syscall(SYS_pread64, descriptor, bytes, count, offset);
+}
+
+ssize_t pread64(int descriptor, void *bytes, size_t count, off64_t offset) {
+    FAIL_IF_ORDERED_FOR(descriptor, 1)
+    return syscall(SYS_pread64, descriptor, bytes, count, offset);
+}
+
+ssize_t read(int descriptor, void *bytes, size_t count) {
+    FAIL_IF_ORDERED_FOR(descriptor, 1)
+    return syscall(SYS_read, descriptor, bytes, count);
+}
 
 ssize_t pwrite(int descriptor, const void *bytes, size_t count, off_t offset) {
     FAIL_IF_ORDERED(descriptor)

@@ -21,6 +21,7 @@ use vitalbridge::notifier::Notifier;
 use vitalbridge::outbox::{Delivery, Parcel};
 use vitalbridge::pipeline::{Annunciation, Control, Parts, Pipeline};
 use vitalbridge::store::{self, StoreError, StoreOptions};
+use vitalbridge::timeline::{ClockEpoch, ClockNews, ClockState, What, offset_ms};
 use vitalbridge::vitals::{Absent, Mode, Pressure, Quality, Reading, Taken, Value, Vital};
 
 const START: i64 = 1_795_219_200_000;
@@ -119,6 +120,22 @@ impl Bridge {
         self.now.mono = mono;
     }
 
+    /// More is known of the clock, which may have been stepped before.
+    fn tell_clock(&mut self, state: ClockState, what: What) {
+        let (since, offset_ms) = (self.now.mono, offset_ms(self.now));
+        let uncertainty_ms = state.is_settled().then_some(100);
+        let epoch = ClockEpoch { first: Seq::ZERO, boot: "boot".into(), since, offset_ms, uncertainty_ms, state };
+        self.pipeline.on_control(Control::Clock(ClockNews { epoch, what }), self.now);
+    }
+
+    /// What somebody is shown who comes now.
+    fn present(&mut self) -> Vec<Json> {
+        let (reply, mut answer) = oneshot::channel();
+        self.pipeline.on_control(Control::Present(Scope::Everything, reply), self.now);
+        let present = answer.try_recv().unwrap();
+        present.iter().map(|published| serde_json::from_slice(&published.text).unwrap()).collect()
+    }
+
     fn measure(&mut self, device: &str, patient: &str, systolic: &str) {
         let number = |text: &str| Value::Valid(text.parse().unwrap());
         let mean = Value::Absent(Absent::NotMeasured);
@@ -156,6 +173,41 @@ impl Bridge {
         while let Some(done) = writer.join_next().await {
             done.unwrap().unwrap();
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_when_the_clock_is_set_says_the_times_that_hold_from_then_on() {
+    const DAY_MS: i64 = 86_400_000;
+    let wall = |text: &Json| Wall::parse(text.as_str().unwrap_or_default()).unwrap();
+    for by in [DAY_MS, -DAY_MS] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bridge = Bridge::start(dir.path(), 1, SHARED);
+        bridge.tell_clock(ClockState::Unsynchronised, What::Told);
+        bridge.link("cuff", None, LinkState::Live);
+        bridge.measure("cuff", "P-1", "190");
+        let begun = bridge.now.wall;
+        bridge.told();
+        bridge.pass(10);
+        bridge.now.wall.0 += by;
+        bridge.tell_clock(ClockState::Synchronised, What::Stepped(by));
+        let holds = Wall(begun.0 + by);
+        let present = bridge.present();
+        let of = |kind: &str| -> Vec<Wall> {
+            let events = present.iter().filter(|event| event["type"] == kind && event["data"]["patient_id"] == "P-1");
+            events.map(|event| wall(&event["timestamp"])).collect()
+        };
+        assert!(!of("health_update").is_empty() && of("health_update").iter().all(|at| *at == holds), "{present:#?}");
+        assert!(!of("alert").is_empty() && of("alert").iter().all(|at| *at == holds), "{present:#?}");
+        // What becomes of the alert from here on began when it began.
+        bridge.told();
+        bridge.measure("cuff", "P-1", "120");
+        bridge.pass(60);
+        let told = bridge.told();
+        let changed: Vec<&Json> = told.iter().filter(|event| event["data"]["rule"] == "systolic").collect();
+        assert!(!changed.is_empty(), "{told:#?}");
+        assert!(changed.iter().all(|event| wall(&event["data"]["onset"]) == holds), "{changed:#?}");
+        bridge.stop().await;
     }
 }
 

@@ -2,12 +2,15 @@
 //! `JetStream`.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
+use vitalbridge::event::Event;
 use vitalbridge::store::GROUP_COMMIT_BOUNDS;
 use vitalbridge::uplink::access::{Access, TlsFiles, Version};
 
 use crate::bridge::eventually;
-use crate::mqtt::{Broker, Consumer, DEADLINE, Running, Store, alert, config, free_port, id_of};
+use crate::mqtt::{Broker, Consumer, DEADLINE, Gate, GateState, Running, Store, alert, config, free_port, id_of};
 use crate::mqtt_access::{Certificates, Nats, reaching};
 use crate::tally::{Identity, Outcome, Tally};
 
@@ -17,6 +20,7 @@ async fn a_mosquitto_killed_and_restarted_loses_nothing_whatever_carries_it() {
     let [tls, mutual, ws, wss] = std::array::from_fn(|_| free_port());
     let (ca, identity) = (certificates.files("ca", None), certificates.files("ca", Some("bridge")));
     let ways = [
+        ("plain", String::new(), TlsFiles::default()),
         ("TLS", format!("mqtts://127.0.0.1:{tls}"), ca.clone()),
         ("mTLS", format!("mqtts://127.0.0.1:{mutual}"), identity),
         ("WebSocket", format!("ws://127.0.0.1:{ws}/mqtt"), TlsFiles::default()),
@@ -25,6 +29,7 @@ async fn a_mosquitto_killed_and_restarted_loses_nothing_whatever_carries_it() {
     for (way, address, tls_files) in ways {
         let folder = tempfile::tempdir().unwrap();
         let mut broker = Broker::stopped("");
+        let address = if address.is_empty() { format!("mqtt://127.0.0.1:{}", broker.port) } else { address };
         let listeners = [
             certificates.listener(tls, "broker", ""),
             certificates.listener(mutual, "broker", "require_certificate true"),
@@ -103,6 +108,14 @@ async fn an_uplink_that_begins_again_in_the_same_run_goes_on_where_the_one_befor
     store.close().await;
 }
 
+/// A row of the table, by what one consumer got.
+fn told(fault: &str, events: &[Event], consumer: &Consumer) {
+    let counts = consumer.counts().into_iter().map(|(id, count)| (id, u64::try_from(count).unwrap())).collect();
+    let outcome = Outcome::of(fault, &events.iter().map(id_of).collect(), &counts, 0);
+    outcome.print();
+    assert_eq!(outcome.lost, 0, "{outcome:?}");
+}
+
 /// What NATS has confirmed it still has after a kill. The consumer is away while NATS is killed: a consumer that is thrown
 /// out may have confirmed what it had no time to write down, and that is then nobody's.
 #[tokio::test]
@@ -113,8 +126,11 @@ async fn everything_reaches_nats_over_kills_and_restarts() {
     let mut away = nats.subscribe("311").await;
     away.leave().await;
     let mut store = Store::open(folder.path(), 1);
+    let gate = Gate::new(SocketAddr::from((Ipv4Addr::LOCALHOST, nats.port)), GateState::Open).await;
     let access = Access { version: Version::V311, ..Access::default() };
-    let mut uplink = Running::start(reaching(&format!("mqtt://127.0.0.1:{}", nats.port), access, &store), &store);
+    let mut settings = reaching(&format!("mqtt://127.0.0.1:{}", gate.port), access, &store);
+    settings.limits.ack_timeout = Duration::from_secs(2);
+    let mut uplink = Running::start(settings, &store);
     let mut events = Vec::new();
     for _ in 0..3 {
         events.extend(store.append_mix(100));
@@ -130,15 +146,19 @@ async fn everything_reaches_nats_over_kills_and_restarts() {
     }
     let mut consumer = nats.subscribe("311").await;
     consumer.until_all(&events).await;
-    let counts = consumer.counts();
-    let outcome = Outcome::of(
-        "NATS with JetStream killed and restarted",
-        &events.iter().map(id_of).collect(),
-        &counts.into_iter().map(|(id, count)| (id, u64::try_from(count).unwrap())).collect(),
-        0,
-    );
-    outcome.print();
-    assert_eq!(outcome.lost, 0, "{outcome:?}");
+    told("NATS with JetStream killed and restarted", &events, &consumer);
+
+    // A partition: nothing comes through, nothing is refused.
+    events.extend(store.append_mix(100));
+    gate.set(GateState::Stalled);
+    events.extend(store.append_mix(200));
+    store.settle().await;
+    uplink.until("given up", |status| !status.connected && status.reason.is_some()).await;
+    gate.set(GateState::Closed);
+    gate.set(GateState::Open);
+    consumer.until_all(&events).await;
+    store.until_cursors_at_end().await;
+    told("NATS behind a network partition", &events, &consumer);
 
     // A consumer that stays through a kill comes back to its session by itself; what it had not confirmed comes again.
     for _ in 0..3 {
@@ -150,7 +170,9 @@ async fn everything_reaches_nats_over_kills_and_restarts() {
         nats.start().await;
         store.until_cursors_at_end().await;
         consumer.until_all(&more).await;
+        events.extend(more);
     }
+    told("NATS killed and restarted under its consumer", &events, &consumer);
     uplink.stop().await;
     store.close().await;
 }

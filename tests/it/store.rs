@@ -873,6 +873,16 @@ async fn outlast_a_disk(dir: &Path, fill: impl FnOnce(), free: impl FnOnce()) {
     assert!(reason.contains("vitals.db"), "{reason}");
     println!("degraded after {durable}: {reason}");
 
+    // What is to be remembered meanwhile is tried with each commit that fails.
+    store.handle.set_cursors(vec![("readings".to_owned(), durable)]);
+    store.handle.begin_clock_epoch(ClockEpoch {
+        first: store.next,
+        boot: "boot-1".into(),
+        since: at(second).mono,
+        offset_ms: 5,
+        uncertainty_ms: None,
+        state: ClockState::Unknown,
+    });
     for more in 0..2000 {
         written.push(store.append(at(second + more), spo2(96, at(second))));
     }
@@ -888,7 +898,11 @@ async fn outlast_a_disk(dir: &Path, fill: impl FnOnce(), free: impl FnOnce()) {
     assert!(clock.now().mono.since(start_of_time().mono) <= RETRY_EVERY);
     store.settle().await;
     compare(&store.all().await, &written);
+    assert_eq!(store.reader.cursor("readings").await.unwrap(), durable);
     store.end().await.unwrap();
+    let database = rusqlite::Connection::open(dir.join("vitals.db")).unwrap();
+    let epochs: i64 = database.query_row("SELECT count(*) FROM clock_epoch", [], |row| row.get(0)).unwrap();
+    assert_eq!(epochs, 1);
 }
 
 #[tokio::test(start_paused = true)]

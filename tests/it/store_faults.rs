@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 use crate::bridge::{Bridge, eventually, program, signal, token};
 use crate::broker::Broker;
 use crate::dashboard::Dashboard;
+use crate::mounts;
 use crate::mqtt::{Store, free_port};
 use crate::tally::{Identity, Outcome, Tally};
 
@@ -99,7 +100,7 @@ impl House {
     }
 
     /// The ranges that the log says are lost.
-    fn told_lost(&self) -> Vec<(Option<u64>, Option<u64>)> {
+    pub(crate) fn told_lost(&self) -> Vec<(Option<u64>, Option<u64>)> {
         let database = rusqlite::Connection::open(self.state().join("vitals.db")).unwrap();
         let told = "SELECT json_extract(body, '$.first'), json_extract(body, '$.last') FROM event
             WHERE kind = 'system' AND json_extract(body, '$.kind') = 'events_lost'";
@@ -333,13 +334,12 @@ async fn outlast(
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// `None`: this machine does not let us mount.
-    fn on(path: PathBuf, size: &str) -> Option<Self> {
+    fn on(path: PathBuf, size: &str) -> Self {
         let options = format!("size={size},mode=700");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &options, "vitalbridge-test"]).arg(&path);
-        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        mounted.then_some(Self(path))
+        assert!(mount.status().unwrap().success());
+        Self(path)
     }
 }
 
@@ -352,12 +352,11 @@ impl Drop for Mounted {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_outlasted_while_everything_else_goes_on() {
+    if !mounts::are_allowed_here("store_faults::a_full_disk_is_told_and_outlasted_while_everything_else_goes_on") {
+        return;
+    }
     let house = House::new(free_port());
-    let Some(_mounted) = Mounted::on(house.state(), "24m") else {
-        return println!(
-            "SKIPPED: a_full_disk_is_told_and_outlasted: this machine does not let the test mount a tmpfs (run as root)"
-        );
-    };
+    let _mounted = Mounted::on(house.state(), "24m");
     let mut command = program();
     command.args(house.arguments());
     let filler = house.state().join("filler");
@@ -397,12 +396,12 @@ async fn a_file_that_may_not_grow_is_told_and_outlasted_while_everything_else_go
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_starts_on_a_read_only_disk_serves_and_stores_once_it_can() {
+    if !mounts::are_allowed_here("store_faults::a_daemon_that_starts_on_a_read_only_disk_serves_and_stores_once_it_can")
+    {
+        return;
+    }
     let house = House::new(free_port());
-    let Some(_mounted) = Mounted::on(house.state(), "24m") else {
-        return println!(
-            "SKIPPED: a_daemon_that_starts_on_a_read_only_disk: this machine does not let the test mount a tmpfs (run as root)"
-        );
-    };
+    let _mounted = Mounted::on(house.state(), "24m");
     let remount = |how: &str| {
         let options = format!("remount,{how}");
         assert!(Command::new("mount").args(["-o", &options]).arg(house.state()).status().unwrap().success(), "{how}");
@@ -432,22 +431,27 @@ fn failing(house: &House) -> (Command, PathBuf) {
     (command, order)
 }
 
-/// A daemon whose writes to the database fail with this error number.
-async fn outlast_errno(fault: &str, errno: i32, words: &[&str]) {
+/// A daemon whose writes to the database fail with this error number; with an `r` behind it, reads too.
+async fn outlast_errno(fault: &str, errno: &str, words: &[&str]) {
     let house = House::new(free_port());
     let (command, order) = failing(&house);
-    let begin = |_: &Bridge| std::fs::write(&order, errno.to_string()).unwrap();
+    let begin = |_: &Bridge| std::fs::write(&order, errno).unwrap();
     outlast(fault, words, &house, command, begin, |_| std::fs::remove_file(&order).unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_turned_read_only_is_told_and_outlasted_while_everything_else_goes_on() {
-    outlast_errno("file system turned read-only", 30, &["vitals.db"]).await;
+    outlast_errno("file system turned read-only", "30", &["vitals.db"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_answers_with_errors_is_told_and_outlasted_while_everything_else_goes_on() {
-    outlast_errno("I/O errors of the disk", 5, &["disk I/O error", "SD card"]).await;
+    outlast_errno("I/O errors of the disk", "5", &["disk I/O error", "SD card"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_cannot_be_read_either_is_told_and_outlasted_while_everything_else_goes_on() {
+    outlast_errno("I/O errors of the disk, reads too", "5 r", &["disk I/O error", "SD card"]).await;
 }
 
 /// When the bytes of a database are overwritten.

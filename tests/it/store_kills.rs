@@ -1,6 +1,7 @@
 //! The whole daemon killed at random points under load, with a real broker: what was committed stays, and arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use crate::bridge::{now, program};
 use crate::broker::Broker;
+use crate::mqtt::Store;
 use crate::store_faults::House;
 use crate::tally::{Identity, Outcome, Tally};
 
@@ -98,4 +100,54 @@ async fn two_hundred_kills_at_random_points_under_load_lose_nothing_that_was_com
     assert!(epochs.len() > KILLS / 5, "seed {seed}: too few of the kills came under load: {}", epochs.len());
     assert_eq!(total.lost, 0, "seed {seed}");
     broker.kill();
+}
+
+/// Events that wait for the broker in a database that is damaged then.
+const FILLED: u64 = 6000;
+
+/// How often the daemon is killed while it starts on the damaged database.
+const KILLS_IN_A_SALVAGE: usize = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_in_the_middle_of_a_salvage_lose_nothing_that_could_be_read_and_nothing_untold() {
+    let seed = std::env::var("VITALBRIDGE_SEED").ok().map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path());
+    let tally = Tally::start(broker.port());
+    broker.kill();
+    let house = House::new(broker.port());
+    let mut store = Store::open(&house.state(), 1);
+    for _ in 0..FILLED / 1000 {
+        store.append_mix(1000);
+        store.settle().await;
+    }
+    store.close().await;
+    let database = std::fs::OpenOptions::new().write(true).open(house.state().join("vitals.db")).unwrap();
+    let pages = database.metadata().unwrap().len() / 4096;
+    for _ in 0..4 {
+        database.write_all_at(&[0xFF; 4096], random.u64(pages / 3..pages * 2 / 3) * 4096).unwrap();
+    }
+    drop(database);
+    for _ in 0..KILLS_IN_A_SALVAGE {
+        let mut command = program();
+        let mut child = command.args(house.arguments()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::park_timeout(Duration::from_millis(random.u64(5..400)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    broker.restart();
+    let (produced, counts) = house.deliver_the_rest(&tally, "b1").await;
+    let numbers: BTreeSet<u64> = house.stored().iter().map(|(_, seq)| *seq).collect();
+    let gone: Vec<u64> = (1..=FILLED).filter(|seq| !numbers.contains(seq)).collect();
+    assert!(!gone.is_empty() && gone.len() < 2000, "seed {seed}: {} of {FILLED} are gone", gone.len());
+    let told = house.told_lost();
+    let is_told = |seq: &u64| told.iter().any(|range| range.0 <= Some(*seq) && Some(*seq) <= range.1);
+    let untold: Vec<&u64> = gone.iter().filter(|seq| !is_told(seq)).collect();
+    assert_eq!(untold, Vec::<&u64>::new(), "seed {seed}: told are {told:?}");
+    let fault = format!("daemon killed (SIGKILL) {KILLS_IN_A_SALVAGE} times while it mends a damaged database");
+    let outcome = Outcome::of(&fault, &produced, &counts, 0);
+    outcome.print();
+    assert_eq!(outcome.lost, 0, "seed {seed}: {outcome:?}");
 }
