@@ -375,7 +375,7 @@ impl Uplink {
         self.state.turn(&self.config, self.link.as_mut(), &self.reader, &self.handle, rows, now);
         self.weigh_announcements(now);
         self.state.tell_buffer(&self.config, &self.handle, now)?;
-        let past_the_disk = self.tell_undurable(now)?;
+        let past_the_disk = self.tell_undurable(now);
         let durable = *self.handle.durable().borrow();
         self.resend.turn(&mut self.plan, &self.config.about.resends, &self.handle, durable);
         while let Some(action) = self.plan.next_action(now) {
@@ -396,7 +396,7 @@ impl Uplink {
     }
 
     /// While the disk fails: what happens now is sent all the same. Tells when there may be more.
-    fn tell_undurable(&mut self, now: Stamp) -> Result<Option<Mono>, UplinkError> {
+    fn tell_undurable(&mut self, now: Stamp) -> Option<Mono> {
         if self.undurable.is_stuck(self.config.limits.ack_timeout, now.mono) {
             let reason = "the broker does not confirm what it is sent";
             warn!(%reason, "uplink connection dropped");

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::UplinkConfig;
 use super::mqtt::Link;
 use super::state::State;
-use super::{UplinkConfig, UplinkError};
 use crate::clock::{Mono, Stamp};
 use crate::event::{Event, EventBody};
 use crate::ids::Seq;
@@ -73,10 +73,10 @@ impl Undurable {
         state: &mut State,
         link: Option<&mut Link>,
         now: Stamp,
-    ) -> Result<Option<Mono>, UplinkError> {
+    ) -> Option<Mono> {
         let is_failing = matches!(&*around.handle.health().borrow(), StoreHealth::Degraded { .. });
         if self.is_over || !is_failing {
-            return Ok(None);
+            return None;
         }
         let durable = *around.handle.durable().borrow();
         for place in [&mut self.others, &mut self.readings, &mut self.taken] {
@@ -100,7 +100,7 @@ impl Undurable {
                 }
             }
         }
-        Ok(Some(now.mono + LOOK_EVERY))
+        Some(now.mono + LOOK_EVERY)
     }
 
     /// The alerts that stand are kept on the broker by what has happened, whether it is stored or not.

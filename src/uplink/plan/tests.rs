@@ -799,6 +799,50 @@ fn a_read_of_the_live_lane_from_before_it_began_anew_counts_for_nothing() {
     assert_eq!(published.collect::<Vec<_>>(), (1001..=1010).collect::<Vec<_>>());
 }
 
+/// What is on disk in the end, if a plan begins with `known` while the disk will have `stored`, and nothing but its live
+/// readings arrives.
+fn stored_after(known: &BTreeMap<String, Seq>, mut stored: BTreeMap<String, Seq>) -> BTreeMap<String, Seq> {
+    let log = "r".repeat(60);
+    let now = Stamp { mono: Mono::from_millis(1_000_000), wall: Wall(0) };
+    let mut plan = Plan::new(Limits::default(), known, Seq(60), 1, now);
+    while let Some(action) = plan.next_action(now) {
+        match action {
+            Action::Connect => plan.on_connected(BROAD, now),
+            Action::Read(request) => {
+                let (rows, more) = bundled(&log, request);
+                plan.on_rows(request, rows, more);
+            }
+            Action::Publish { ticket, .. } if ticket.lane == Lane::Live => plan.on_puback(ticket, 0x00, now),
+            Action::Save(cursors) => stored.extend(cursors),
+            _ => {}
+        }
+    }
+    stored
+}
+
+#[test]
+fn a_plan_that_begins_again_must_know_what_the_one_before_said_and_the_disk_does_not() {
+    let cursors = |readings, sent: [(u64, u64); 2]| -> BTreeMap<String, Seq> {
+        let [(first, second), (third, fourth)] = sent;
+        let all = [
+            (READINGS, readings),
+            ("sent.0.after", first),
+            ("sent.0.through", second),
+            ("sent.1.after", third),
+            ("sent.1.through", fourth),
+        ];
+        all.into_iter().map(|(name, seq)| (name.to_owned(), Seq(seq))).collect()
+    };
+    // The piece from 5 to 10 was sent since; that from 20 to 30 was not.
+    let (disk, said) = (cursors(5, [(10, 20), (30, 40)]), cursors(20, [(30, 40), (0, 0)]));
+    let left = |known: &BTreeMap<String, Seq>| {
+        let (pieces, live) = Pieces::restore(&stored_after(known, said.clone()), Seq(60));
+        (pieces.ranges().collect::<Vec<_>>(), live)
+    };
+    assert_eq!(left(&said), (vec![(Seq(20), Seq(30))], Seq(60)));
+    assert_eq!(left(&disk), (vec![], Seq(60)), "with the disk alone that piece would be passed over");
+}
+
 mod blame;
 mod lanes;
 mod piecemeal;
