@@ -61,6 +61,9 @@ function reading(data: ReadingData): string {
 
 /** What the broker gets beside these. */
 export function hear(message: MqttMessage): string {
+  // What was retained is gone.
+  if (typeof message === 'string') return message;
+  if ('origin' in message) return message.origin.name;
   switch (message.type) {
     case 'inbox': return message.data.change;
     case 'batch': return `${message.first_seq} ${message.last_seq} ${message.data.map((event) => event.type).join()}`;

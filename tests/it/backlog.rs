@@ -29,6 +29,9 @@ const DEADLINE: Duration = Duration::from_mins(20);
 /// The memory of the daemon and its progress are looked at so often.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Longest wait for the line about the end of a backlog.
+const LAST_ANSWER: Duration = Duration::from_secs(20);
+
 /// Looks before the broker is there: what the daemon takes while it only waits.
 const IDLE_LOOKS: usize = 25;
 
@@ -277,6 +280,12 @@ pub(crate) fn drain(rows: u64, per_second: u16) -> Drained {
         }
     }
     drained.rows = seen.len();
+    // The last row is over when the broker's answer to it is here; of a short backlog nothing is told.
+    let until = now() + LAST_ANSWER;
+    let told = || std::fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains(TOLD)).count() > 1;
+    while !told() && now() < until {
+        std::thread::park_timeout(LOOK_EVERY);
+    }
     stop.send(()).unwrap();
     Seen { peak_kib: drained.peak_kib, metrics: drained.metrics, status: drained.status } = watching.join().unwrap();
     assert_eq!(bridge.stop(), Some(0));

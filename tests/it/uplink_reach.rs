@@ -81,14 +81,17 @@ async fn alerts_that_stand_are_kept_by_nats() {
 async fn alerts_that_stand_are_kept_whatever_carries_them_and_in_both_versions() {
     let certificates = Certificates::new();
     let [tls, ws] = std::array::from_fn(|_| free_port());
-    let listeners =
-        [certificates.listener(tls, "broker", ""), format!("listener {ws} 127.0.0.1\nprotocol websockets\n")];
     let ca = certificates.files("ca", None);
-    for (version, address, tls_files) in [
-        (Version::V5, format!("mqtts://127.0.0.1:{tls}"), ca),
-        (Version::V311, format!("ws://127.0.0.1:{ws}/mqtt"), TlsFiles::default()),
+    for (version, address, tls_files, listener) in [
+        (Version::V5, format!("mqtts://127.0.0.1:{tls}"), ca, certificates.listener(tls, "broker", "")),
+        (
+            Version::V311,
+            format!("ws://127.0.0.1:{ws}/mqtt"),
+            TlsFiles::default(),
+            format!("listener {ws} 127.0.0.1\nprotocol websockets\n"),
+        ),
     ] {
-        let broker = Broker::started(&listeners.concat()).await;
+        let broker = Broker::started(&listener).await;
         alerts_come_and_go(&address, Access { version, tls: tls_files, ..Access::default() }, broker.port, "5").await;
     }
 }
