@@ -145,6 +145,8 @@ test('everything can be done by keyboard alone, and the focus is always seen', a
     await tabTo('the tile', ({ patient, name }) => patient === QUIET && name === 'open');
     await page.keyboard.press('Enter');
     await until('the alarm', async () => (await bannerOf(page))?.active === 'true');
+    // What could not be read yet is neither paused nor acknowledged.
+    await until('it could be read', async () => await page.locator('#acknowledge').getAttribute('aria-disabled') === 'false');
     await tabTo('Audio pause', ({ id }) => id === 'pause');
     await page.keyboard.press('Space');
     await until('the audio is paused', async () => /^Audio paused \d:\d\d$/.test((await page.locator('#pause').innerText()).replaceAll(/\s+/g, ' ')));

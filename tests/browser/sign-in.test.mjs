@@ -26,7 +26,7 @@ test('a session that ends by itself does not leave a silent page: it says and so
   assert.match(await banner.innerText(), /^NO ALARMS FROM BRIDGE since \d\d:\d\d:\d\d/);
   assert.match(await page.locator('#sign-in-problem').innerText(), /session has ended/i);
   assert.equal(await page.locator('.tile').count(), 0, 'who is not signed in sees no patient');
-  assert.match(await page.title(), /^NO ALARMS/);
+  assert.match(await page.title(), /^DEMO · NO ALARMS/);
   assert.equal(await page.locator('#sign-in-secret').inputValue(), '', 'the token is nobody else\'s');
   const heard = await page.evaluate(() => globalThis.tones);
   await until('it sounds again and again', async () => (await page.evaluate(() => globalThis.tones)) >= heard + 6);

@@ -21,8 +21,8 @@ const SHORT_TURN_MS = 1500;
 /** The alert that a button stands for, as it was drawn, and since when: what the person saw counts. @type {WeakMap<Element, {alert: ShownAlert, since: number}>} */
 const drawnOn = new WeakMap();
 
-/** True if both are one event of one alert. @param {{alertId: string, seq: number} | undefined} a @param {{alertId: string, seq: number}} b */
-const isSame = (a, b) => a?.alertId === b.alertId && a.seq === b.seq;
+/** What there is to read of an alert: whoever has paused or acknowledged it has read that. @param {ShownAlert} alert */
+export const toRead = (alert) => [alert.alertId, alert.priority, alert.title, alert.action].join('|');
 
 /**
  * Gives several alerts their turn in one place: each is shown once, the most urgent first, then those stay that are as urgent as
@@ -90,7 +90,7 @@ export function drawAlarm(place, alert, whose, state) {
   write(within(node, '.alarm-since'), detail ? `· ${alert.since}` : alert.since);
   const button = /** @type {HTMLButtonElement} */ (within(node, '.acknowledge'));
   const known = drawnOn.get(button);
-  drawnOn.set(button, { alert, since: known && isSame(known.alert, alert) ? known.since : performance.now() });
+  drawnOn.set(button, { alert, since: known && toRead(known.alert) === toRead(alert) ? known.since : performance.now() });
   hide(button, alert.action === '' || !state.mayAcknowledge);
   button.disabled = state.acknowledging.has(alert.alertId) || !state.isConnected;
   mark(button, 'alert', alert.alertId);

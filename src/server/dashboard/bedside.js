@@ -3,7 +3,7 @@
  * @module
  */
 
-import { READ_MS, TOO_EARLY, drawAlarm, inStep, isDrawn } from './alarm.js';
+import { READ_MS, TOO_EARLY, drawAlarm, inStep, isDrawn, toRead } from './alarm.js';
 import { byId, describe, hide, mark, within, write } from './dom.js';
 import { METRICS, drawNumber } from './number.js';
 import { EMPTY_BED } from './ward.js';
@@ -49,7 +49,7 @@ export class Bedside {
   #hasWaves = false;
   #speed = SPEEDS[1] ?? 25;
   /** What is drawn: what a button acts on. @type {ShownAlert[]} */ #alerts = [];
-  /** Since when each of them stands here as it is, in ms. @type {Map<string, {seq: number, since: number}>} */ #seen = new Map();
+  /** Since when each of them stands here as it is, in ms. @type {Map<string, {words: string, since: number}>} */ #seen = new Map();
   #drawn = '';
 
   /** @param {State} state */
@@ -151,9 +151,10 @@ export class Bedside {
     hide(byId('nobody'), isKnown);
     mark(byId('bedside'), 'nobody', isKnown ? '' : 'true');
     this.#alerts = ward.alertsOf(this.#patient);
-    this.#seen = new Map(this.#alerts.map(({ alertId, seq }) => {
-      const known = this.#seen.get(alertId);
-      return [alertId, known?.seq === seq ? known : { seq, since: now }];
+    this.#seen = new Map(this.#alerts.map((alert) => {
+      const known = this.#seen.get(alert.alertId);
+      const words = toRead(alert);
+      return [alert.alertId, known?.words === words ? known : { words, since: now }];
     }));
     this.#drawLanes(now);
     this.#drawActions();
