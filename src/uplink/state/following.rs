@@ -13,6 +13,9 @@ use crate::vitals::Mode;
 
 const SET: i64 = 1_795_219_200_000; // 2026-11-21
 
+/// Ten seconds after a boot at which nobody has set the clock.
+const UNSET: Stamp = Stamp { mono: Mono::from_millis(10_000), wall: Wall(10_000) };
+
 /// An hour after boot.
 const NOW: Stamp = Stamp { mono: Mono::from_millis(3_600_000), wall: Wall(SET + 3_600_000) };
 
@@ -197,4 +200,28 @@ async fn an_alert_that_stood_before_this_run_stands_on_its_topic_and_moves_with_
     assert_eq!(bodies.len(), 1);
     let told: Json = serde_json::from_str(&bodies[0]).unwrap();
     assert_eq!(told["data"]["onset"], Json::from(Wall(SET + 10_000).to_string()));
+}
+
+#[tokio::test]
+async fn an_alert_that_was_being_looked_up_when_the_clock_was_set_stands_with_the_time_that_holds_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = UplinkConfig::for_tests(About::default());
+    let opened = open(folder.path(), &StoreOptions::default(), config.epoch.clone(), "boot", UNSET).unwrap();
+    let begin = |first, offset_ms, state| {
+        let (since, uncertainty_ms) = (UNSET.mono, Some(100));
+        let epoch = ClockEpoch { first: Seq(first), boot: "boot".into(), since, offset_ms, uncertainty_ms, state };
+        opened.handle.begin_clock_epoch(epoch);
+    };
+    begin(1, 0, ClockState::Unsynchronised);
+    let known = Arc::clone(&opened.handle.timeline().borrow());
+    let mut state = State::begin(&config, &opened.reader, &known, Kept::of(&BTreeMap::new()), Seq::ZERO).await.unwrap();
+    // The look has read the alert with the time that it had; then a time server answers.
+    let look = (Seq(1), Ok(vec![known.rebased(alert(&config.epoch, 1, 1, AlertChange::Start, UNSET))]));
+    begin(2, SET, ClockState::Synchronised);
+    state.on_look(&config, &opened.handle, look, UNSET);
+    state.retained.on_connected(UNSET.mono);
+    let due = state.retained.next((0, 0), UNSET.mono).unwrap();
+    let told: Json = serde_json::from_str(&due.body).unwrap();
+    let expected = Wall(SET + 10_000).to_string();
+    assert_eq!((&told["timestamp"], &told["data"]["onset"]), (&Json::from(&*expected), &Json::from(&*expected)));
 }
