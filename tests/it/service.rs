@@ -221,7 +221,7 @@ async fn a_full_state_directory_raises_an_alert_and_the_patients_stay_on_the_scr
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), is_told).await.expect("the full disk is told");
+    tokio::time::timeout(Duration::from_mins(1), is_told).await.expect("the full disk is told");
     // Live goes on although nothing can be written.
     for _ in 0..3 {
         assert_eq!(dashboard.next_of("health_update").await["data"]["mode"], "test");
